@@ -1,0 +1,114 @@
+"""Every option of the project, typed, with its unit and default.
+
+A config file builds a `Config` and returns it from `get_config(argument)`; the command line then
+overrides single fields, as in `--config.optimizer.learning_rate=0.01`.
+"""
+import collections
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from jaxmm.errors import UserError
+
+
+@dataclass
+class DataConfig:
+    """Where examples come from."""
+    name: str = "av_digits"         # data set, a key of `jaxmm.data.DATASETS`
+    path: str = ""                  # file of the user's own arrays, for the data set "arrays"
+    seed: int = 0                   # draws what a data set draws once: splits, pairs, noise
+    val_fraction: float = 0.1       # share of train used for validation if there is no such split
+    placement: str = "auto"         # "device" memory, "host" (streamed), or "auto" by size
+
+
+@dataclass
+class EncoderConfig:
+    """The network that turns one modality into features."""
+    name: str = "auto"              # "mlp", "cnn", "resnet18", or "auto" by the rank of an example
+    width: int = 0                  # channels of the first stage or hidden units; 0: the network's own
+    depth: int = 3                  # layers of "mlp", stages of "cnn"
+    features: int = 0               # size s of the output; 0: the network's own
+    stem: str = "small"             # "resnet18": "standard" (7x7/2, max-pool) or "small" (3x3/1)
+    conv: str = "auto"              # lowering of convolutions: "xla", "matmul", or "auto" by shape
+    dtype: str = "float32"          # of the computation ("bfloat16"); parameters stay float32
+
+
+@dataclass
+class AugmentConfig:
+    """Random changes to one modality during training; 0 or False is off."""
+    crop: int = 0                   # pad by this many pixels on each side, crop back at random
+    flip: bool = False              # mirror left to right with probability 1/2
+    time_mask: int = 0              # longest run of columns (time) set to the mean
+    frequency_mask: int = 0         # longest run of rows (frequency) set to the mean
+    noise: float = 0.0              # standard deviation of Gaussian noise on normalised inputs
+
+
+@dataclass
+class MethodConfig:
+    """A way of training; methods with options of their own extend it."""
+    name: str = "concat"            # a key of `jaxmm.methods.METHODS`
+
+
+@dataclass
+class UnimodalConfig(MethodConfig):
+    """One encoder and its linear head, alone."""
+    name: str = "unimodal"
+    modality: str = ""              # which one; needed
+
+
+@dataclass
+class MLAConfig(MethodConfig):
+    """Alternating unimodal adaptation (arXiv 2311.10707)."""
+    name: str = "mla"
+    projection: str = "rls"         # of the head's gradient (eq. 3): "rls", or "none" as released
+    features: str = "current"       # mean that enters P_t: this modality's (eq. 5) or the "previous"
+    alpha: float = 0.1              # of eq. 5, > 0
+    alpha_schedule: str = "constant"  # or "released": 0.1 ** (1 + batch / batches per epoch)
+    dynamic_fusion: bool = True     # fuse by entropy (eq. 6-8); off: mean of the logits
+
+
+METHOD_CONFIGS = {"unimodal": UnimodalConfig, "mla": MLAConfig}
+
+
+def method_config(name: str) -> MethodConfig:
+    """The default options of the method called `name`."""
+    return METHOD_CONFIGS[name]() if name in METHOD_CONFIGS else MethodConfig(name=name)
+
+
+@dataclass
+class OptimizerConfig:
+    """Optimizer and learning-rate schedule."""
+    name: str = "sgd"               # "sgd", "adam" or "adamw"
+    learning_rate: float = 1e-3     # at the start
+    momentum: float = 0.9           # of "sgd"
+    weight_decay: float = 1e-4      # added to the gradient (decoupled for "adamw")
+    schedule: str = "step"          # "constant", "step" or "cosine" (to 0 at the last step)
+    decay_epochs: int = 70          # "step": multiply by decay_rate after this many epochs
+    decay_rate: float = 0.1
+    clip_norm: float = 0.0          # largest global norm of the gradient; 0: off
+
+
+@dataclass
+class TrainConfig:
+    """The loop."""
+    seed: int = 0                   # parameters, order of the data, augmentation
+    epochs: int = 100
+    batch_size: int = 64            # over all devices
+    steps_per_call: int = 0         # steps scanned in one call; 0: many without convolutions on CPU, else 1
+    eval_epochs: int = 1            # evaluate on validation data every so many epochs
+    checkpoint_epochs: int = 1      # save every so many epochs, and at the end
+    keep_checkpoints: int = 2       # newest ones kept
+    tensorboard: bool = False       # also write tensorboard events (extra "tensorboard")
+
+
+@dataclass
+class Config:
+    """Everything that decides the result of a run."""
+    data: DataConfig = field(default_factory=DataConfig)
+    encoders: dict[str, EncoderConfig] = field(          # by modality
+        default_factory=lambda: collections.defaultdict(EncoderConfig))
+    augment: dict[str, AugmentConfig] = field(           # by modality
+        default_factory=lambda: collections.defaultdict(AugmentConfig))
+    method: MethodConfig = field(default_factory=MethodConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
