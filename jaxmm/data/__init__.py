@@ -1,0 +1,15 @@
+"""Data sets by name."""
+from jaxmm.config import DataConfig
+from jaxmm.data import arrays, av_digits
+from jaxmm.data.dataset import Dataset, check_dataset
+from jaxmm.errors import UserError
+
+DATASETS = {"arrays": arrays.load, "av_digits": av_digits.load}
+
+
+def load(config: DataConfig) -> Dataset:
+    """The data set that `config.name` names, checked."""
+    if config.name not in DATASETS:
+        raise UserError(f"data.name={config.name!r} is no data set; "
+                        f"expected one of {', '.join(DATASETS)}")
+    return check_dataset(DATASETS[config.name](config))

@@ -1,0 +1,23 @@
+"""Methods by name: `METHODS[name](config, components, axis_name=None)` builds one."""
+from jaxmm.errors import UserError
+from jaxmm.methods import fusion, mla
+from jaxmm.methods.common import Components, Method, Optimizer, TrainState
+
+METHODS = {
+    "unimodal": fusion.make_unimodal,
+    "concat": fusion.make_concat,
+    "sum": fusion.make_sum,
+    "late": fusion.make_late,
+    "mla": mla.make_mla,
+}
+
+
+def make_method(config, components: Components, *, axis_name: str | None = None) -> Method:
+    """The method that `config.name` names.
+
+    Raises:
+      UserError: there is no such method, or an option it does not know.
+    """
+    if config.name not in METHODS:
+        raise UserError(f"method {config.name!r} is unknown; expected one of {', '.join(METHODS)}")
+    return METHODS[config.name](config, components, axis_name=axis_name)

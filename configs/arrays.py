@@ -1,0 +1,19 @@
+"""Your own arrays: any `.npz` with {split}/{modality} and {split}/label; see jaxmm/data/arrays.py.
+
+    python -m launch.train --config=configs/arrays.py:mla --config.data.path=FILE.npz
+
+The encoder of a modality follows from the rank of an example (vector: mlp, otherwise cnn). Choose
+another one, or its size, by `--config.encoders.MODALITY.name=resnet18`; `mla` needs the same
+number of features from all: `--config.encoders.MODALITY.features=64`.
+"""
+from jaxmm.config import Config, DataConfig, OptimizerConfig, TrainConfig, method_config
+
+
+def get_config(method: str = "mla") -> Config:
+    return Config(
+        data=DataConfig(name="arrays"),
+        method=method_config(method),
+        optimizer=OptimizerConfig(name="sgd", learning_rate=0.02, momentum=0.9, weight_decay=1e-4,
+                                  schedule="cosine"),
+        train=TrainConfig(epochs=20, batch_size=64),
+    )

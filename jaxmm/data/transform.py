@@ -1,0 +1,87 @@
+"""Normalisation and augmentation of batches, as pure functions inside the step.
+
+Randomness depends on the key of the step, the modality and the example's id alone, so a global
+batch is augmented alike on one device and on many.
+"""
+from collections.abc import Callable, Mapping
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxmm.batch import Batch
+from jaxmm.config import AugmentConfig
+
+Transform = Callable[[chex.PRNGKey | None, Batch], Batch]
+
+
+def make_transform(statistics: Mapping[str, tuple[chex.Array, chex.Array]],
+                   augment: Mapping[str, AugmentConfig] | None = None) -> Transform:
+    """transform(key, batch): inputs in float32, normalised, and augmented unless key is None.
+
+    Args:
+      statistics: mean and standard deviation by modality, broadcast against its inputs.
+      augment: what to change at random, by modality; modalities it does not name stay.
+    """
+    augment = augment or {}
+
+    def transform(key, batch):
+        inputs = {}
+        for i, (m, x) in enumerate(sorted(batch["inputs"].items())):
+            mean, std = statistics[m]
+            x = (x.astype(jnp.float32) - mean) / std
+            if key is not None and m in augment:
+                ids = batch["id"][m] if isinstance(batch["id"], Mapping) else batch["id"]
+                keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, i), ids)
+                x = jax.vmap(lambda k, e, m=m: augment_example(k, e, augment[m]))(keys, x)
+            # What is missing may hold anything, NaN included; the mean stands in for it.
+            present = batch["present"][m].reshape(-1, *[1] * (x.ndim - 1))
+            inputs[m] = jnp.where(present, x, 0)
+        return batch | {"inputs": inputs}
+
+    return transform
+
+
+def augment_example(key: chex.PRNGKey, x: chex.Array, config: AugmentConfig) -> chex.Array:
+    """One example, changed at random as `config` says. x is normalised: 0 is the mean.
+
+    x is a vector (which only takes noise), [H, W], [H, W, C] or frames [T, H, W, C], all of which
+    change alike. Rows H are the frequencies of a spectrogram, columns W its times.
+    """
+    keys = jax.random.split(key, 5)
+    if x.ndim > 1:
+        rows = 1 if x.ndim == 4 else 0
+        if config.crop:
+            x = random_crop(keys[0], x, config.crop, rows)
+        if config.flip:
+            x = random_flip(keys[1], x, rows + 1)
+        if config.time_mask:
+            x = mask_span(keys[2], x, config.time_mask, rows + 1)
+        if config.frequency_mask:
+            x = mask_span(keys[3], x, config.frequency_mask, rows)
+    if config.noise:
+        x = x + config.noise * jax.random.normal(keys[4], x.shape, x.dtype)
+    return x
+
+
+def random_crop(key: chex.PRNGKey, x: chex.Array, pad: int, rows: int) -> chex.Array:
+    """Pads the axes `rows` and `rows + 1` by `pad` zeros a side and cuts x's shape out of it."""
+    widths = [(pad, pad) if axis in (rows, rows + 1) else (0, 0) for axis in range(x.ndim)]
+    corner = jax.random.randint(key, (2,), 0, 2 * pad + 1)
+    start = [corner[axis - rows] if axis in (rows, rows + 1) else 0 for axis in range(x.ndim)]
+    return jax.lax.dynamic_slice(jnp.pad(x, widths), start, x.shape)
+
+
+def random_flip(key: chex.PRNGKey, x: chex.Array, axis: int) -> chex.Array:
+    """x or, with probability 1/2, x reversed along `axis`."""
+    return jnp.where(jax.random.bernoulli(key), jnp.flip(x, axis), x)
+
+
+def mask_span(key: chex.PRNGKey, x: chex.Array, longest: int, axis: int) -> chex.Array:
+    """x with a span of random length in [0, longest] at a random place of `axis` set to 0."""
+    length_key, start_key = jax.random.split(key)
+    size = x.shape[axis]
+    length = jax.random.randint(length_key, (), 0, min(longest, size) + 1)
+    start = jax.random.randint(start_key, (), 0, size - length + 1)
+    position = jnp.arange(size).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
+    return jnp.where((position >= start) & (position < start + length), 0, x)

@@ -1,0 +1,142 @@
+"""MLA: multimodal learning with alternating unimodal adaptation (arXiv 2311.10707)."""
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxmm import heads
+from jaxmm.batch import for_modality
+from jaxmm.config import MLAConfig
+from jaxmm.errors import UserError
+from jaxmm.evaluate.fusion import entropy_weighted, mean_logits
+from jaxmm.losses.classification import cross_entropy, weighted_mean
+from jaxmm.methods.common import (Components, Method, TrainState, apply_gradients, encode,
+                                  identity, init_state, make_features, make_predict, pmean,
+                                  step_key)
+from jaxmm.state import rls
+
+
+def make_mla(config: MLAConfig, components: Components, *,
+             axis_name: str | None = None) -> Method:
+    """Alternating unimodal adaptation (section 3, algorithm 1).
+
+    One linear head g(h) = h W + b is shared by all modalities. A step makes one update per
+    modality in a fixed order, each with its own forward pass, which changes that modality's
+    encoder and the head and nothing else. The head's kernel gradient is projected by the RLS
+    matrix P (eq. 3-5) before the optimizer sees it; the bias is not. At test time the logits are
+    fused by entropy (eq. 6-8).
+
+    The batch may lack modalities, or be unpaired. An update uses the examples that have the
+    modality, and is left out where a batch has none.
+
+    The released code never projects (`config.projection="none"`), because it looks for a parameter
+    that has another name, and it lets alpha decay (`config.alpha_schedule="released"`) where the
+    paper keeps it fixed. The default is the paper. Equation 5 takes the mean feature of the
+    modality being trained, the prose the one before it: `config.features="previous"`.
+
+    Raises:
+      UserError: encoders of different widths, alpha <= 0, or an unknown option.
+    """
+    check_options(config)
+    encoders, head = components.encoders, shared_head(components.num_classes)
+
+    def init(key, batch):
+        return init_state(components, head, key, batch, init_extra)
+
+    def init_extra(key, widths):
+        del key
+        if len(set(widths.values())) > 1:
+            found = ", ".join(f"{m} {s}" for m, s in widths.items())
+            raise UserError(f"mla shares one head, so encoders need features of one size; found "
+                            f"{found}; set --config.encoders.MODALITY.features to the same number")
+        size = next(iter(widths.values()))
+        # With hbar_{-1} = 0, P_0 is the identity for features="previous" too.
+        return {"rls": rls.init(size), "previous": jnp.zeros(size)}
+
+    def alpha(step: chex.Array) -> chex.Array | float:
+        if config.alpha_schedule == "constant":
+            return config.alpha
+        batch_index = step % components.steps_per_epoch
+        return 0.1 ** (1 + batch_index / components.steps_per_epoch)
+
+    def update_modality(state: TrainState, batch, modality: str):
+        """One iteration t of algorithm 1."""
+        _, label, present = for_modality(batch, modality)
+
+        def loss_fn(params):                                          # eq. 2
+            features, batch_stats = encode(encoders[modality], params, state.batch_stats, batch,
+                                           modality, train=True)
+            logits = heads.linear(params["head"], features)
+            loss = cross_entropy(logits, label, present, axis_name)
+            return loss, (features, logits, batch_stats)
+
+        params = {group: state.params[group] for group in (modality, "head")}
+        (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+        features, logits, batch_stats = aux
+        grads = pmean(grads, axis_name)
+        extra = update_projection(state, features, present, modality)
+        if config.projection == "rls":
+            kernel = rls.project(extra["rls"], grads["head"]["kernel"])    # eq. 3
+            grads["head"] = grads["head"] | {"kernel": kernel}
+        updated = apply_gradients(components, state, grads)._replace(
+            batch_stats=state.batch_stats | {modality: batch_stats}, extra=extra)
+        state = jax.tree.map(lambda new, old: jnp.where(anyone(present), new, old), updated, state)
+        hits = weighted_mean(logits.argmax(-1) == label, present, axis_name)
+        return state, pmean((loss, hits), axis_name)
+
+    def anyone(present):
+        """Whether any example of the global batch has the modality."""
+        return pmean(present.any().astype(jnp.float32), axis_name) > 0
+
+    def update_projection(state: TrainState, features, present, modality: str):
+        """P_t of eq. 4-5 from the mean feature of this modality, or of the one before it."""
+        if config.projection == "none":
+            return state.extra
+        alpha_t = alpha(state.step)
+        if config.features == "current":
+            # P_0 is the identity: the first iteration of all, t = 0, does not enter it (eq. 3).
+            after_first = (state.step > 0) | (modality != next(iter(encoders)))
+            updated = rls.update(state.extra["rls"], features, alpha=alpha_t,
+                                 weights=present & after_first, axis_name=axis_name)
+            return state.extra | {"rls": updated}
+        updated = rls.update(state.extra["rls"], state.extra["previous"][None], alpha=alpha_t)
+        means = jax.vmap(lambda h: weighted_mean(h, present, axis_name), 1)(features)
+        return {"rls": updated, "previous": pmean(means, axis_name)}
+
+    def step(state, batch):
+        batch = components.transform(step_key(state), batch)
+        metrics = {"loss": 0.0}
+        for modality in encoders:                                     # eq. 1
+            state, (loss, hits) = update_modality(state, batch, modality)
+            metrics |= {"loss": metrics["loss"] + loss / len(encoders), f"accuracy/{modality}": hits}
+        return state._replace(step=state.step + 1), metrics
+
+    def fuse(logits, present):                                        # eq. 6-8
+        return entropy_weighted(logits, present)[0]
+
+    return Method(init, step,
+                  make_predict(components, head, fuse if config.dynamic_fusion else mean_logits),
+                  make_features(components), identity)
+
+
+def shared_head(num_classes: int) -> heads.Head:
+    """One linear layer for all modalities; what is fused is up to the method."""
+
+    def init(key, widths):
+        return heads.linear_init(key, next(iter(widths.values())), num_classes)
+
+    def apply(params, features):
+        return {m: heads.linear(params, h) for m, h in features.items()}
+
+    return heads.Head(init, apply)
+
+
+def check_options(config: MLAConfig) -> None:
+    """Raises UserError for an option that has no such value."""
+    choices = {"projection": ("rls", "none"), "features": ("current", "previous"),
+               "alpha_schedule": ("constant", "released")}
+    for option, allowed in choices.items():
+        if getattr(config, option) not in allowed:
+            raise UserError(f"method.{option}={getattr(config, option)!r}; "
+                            f"expected {' or '.join(allowed)}")
+    if not config.alpha > 0:
+        raise UserError(f"method.alpha={config.alpha}; expected a number above 0")

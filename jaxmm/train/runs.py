@@ -1,0 +1,85 @@
+"""Run folders: which config a folder belongs to."""
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from jaxmm import config as config_lib
+from jaxmm.config import Config
+from jaxmm.errors import UserError
+
+FILE = "config.json"
+
+
+def claim_folder(workdir: pathlib.Path, config: Config) -> None:
+    """Makes the folder, or checks that it belongs to a run of this config.
+
+    Raises:
+      UserError: the folder holds another config, or files but no config.
+    """
+    path = workdir / FILE
+    if path.exists():
+        found = list(differences(to_dict(read_config(workdir)), to_dict(config)))
+        if found:
+            listed = "; ".join(f"{k} was {old!r}, is {new!r}" for k, old, new in found)
+            raise UserError(f"{workdir} belongs to a run with another config: {listed}. "
+                            "Name another --workdir, or repeat that config to go on")
+        return
+    if workdir.exists() and (not workdir.is_dir() or any(workdir.iterdir())):
+        raise UserError(f"{workdir} exists and is no run folder (it has no {FILE}); "
+                        "name a new or empty folder")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"{workdir} cannot be written ({error.strerror}); "
+                        "name another --workdir") from error
+
+
+def read_config(workdir: pathlib.Path) -> Config:
+    """The config of a run folder.
+
+    Raises:
+      UserError: it is no run folder, or its config cannot be read.
+    """
+    path = workdir / FILE
+    if not path.is_file():
+        raise UserError(f"{workdir} is no run folder: {FILE} is missing; name the --workdir of a "
+                        "training run")
+    try:
+        return from_dict(json.loads(path.read_text()))
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}); it may be "
+                        "damaged, or of another version") from error
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The config as plain dictionaries, with only the modalities that were set."""
+    return dataclasses.asdict(dataclasses.replace(
+        config, encoders=dict(config.encoders), augment=dict(config.augment)))
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """The inverse of `to_dict`."""
+    config = Config()
+    config.data = config_lib.DataConfig(**values["data"])
+    config.encoders.update({m: config_lib.EncoderConfig(**v) for m, v in values["encoders"].items()})
+    config.augment.update({m: config_lib.AugmentConfig(**v) for m, v in values["augment"].items()})
+    config.method = type(config_lib.method_config(values["method"]["name"]))(**values["method"])
+    config.optimizer = config_lib.OptimizerConfig(**values["optimizer"])
+    config.train = config_lib.TrainConfig(**values["train"])
+    return config
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any],
+                prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(path, old value, new value) wherever two nested dictionaries differ."""
+    for key in old | new:
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            yield from differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            yield f"{prefix}{key}", a, b

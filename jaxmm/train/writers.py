@@ -1,0 +1,60 @@
+"""Metrics as they come: `metrics.jsonl`, and tensorboard events if asked for."""
+import json
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from jaxmm.errors import UserError
+
+FILE = "metrics.jsonl"
+Write = Callable[[Mapping[str, Any]], None]
+
+
+def make_writer(workdir: pathlib.Path, step: int, tensorboard: bool) -> Write:
+    """write(record): appends one record, which has a "step" and a "kind" ("train" or "eval").
+
+    Records after `step`, left by a run that went on after its last checkpoint, are removed.
+
+    Raises:
+      UserError: tensorboard is asked for and not installed.
+    """
+    path = workdir / FILE
+    kept = [line for line in (path.read_text().splitlines() if path.exists() else [])
+            if _step(line) <= step]
+    path.write_text("".join(line + "\n" for line in kept))
+    events = _open_events(workdir) if tensorboard else None
+
+    def write(record):
+        with path.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+        if events:
+            for name, value in _scalars(record):
+                events.add_scalar(name, value, record["step"])
+            events.flush()
+
+    return write
+
+
+def _step(line: str) -> float:
+    """The step of a record; infinite for a line cut short."""
+    try:
+        return json.loads(line)["step"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return float("inf")
+
+
+def _open_events(workdir: pathlib.Path):
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise UserError("train.tensorboard needs the package tensorboardX; "
+                        "install the extra: pip install 'jaxmm[tensorboard]'") from error
+    return SummaryWriter(str(workdir / "tensorboard"))
+
+
+def _scalars(record, prefix=""):
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _scalars(value, f"{prefix}{name}/")
+        elif isinstance(value, float):
+            yield f"{prefix}{name}", value

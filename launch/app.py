@@ -1,0 +1,111 @@
+"""What all launchers share: flags, one-line errors, exit codes."""
+import copy
+import functools
+import os
+import pathlib
+import sys
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+from ml_collections.config_flags import config_path
+
+from jaxmm.config import Config
+from jaxmm.errors import UserError
+from jaxmm.train.loop import Preempted
+
+EXIT_USER_ERROR = 2     # something to correct; nothing was written
+EXIT_NOT_FINITE = 3     # the loss is NaN or infinite
+EXIT_PREEMPTED = 75     # stopped by a signal with the state saved: run the same command again
+
+
+def run(main) -> None:
+    """Parses the flags, calls `main()`, and turns what a user can mend into one line."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.WARNING)
+    app.run(functools.partial(_guarded, main), flags_parser=_parse_flags)
+
+
+def define_config(help_text: str) -> None:
+    """Defines --config, by default the file for av_digits, whose fields are flags too."""
+    config_flags.DEFINE_config_file("config", str(_default_config()), help_text)
+
+
+def config_for(method: str) -> Config:
+    """The config of --config for another method, with the same overrides.
+
+    Overrides of options that only some methods have go to those that have them.
+    """
+    flag = flags.FLAGS["config"]
+    filename = config_flags.get_config_filename(flag).partition(":")[0]
+    config = _load(filename, method)
+    for path, value in config_flags.get_override_values(flag).items():
+        if path.startswith("method."):
+            if not hasattr(config.method, path.removeprefix("method.")):
+                continue
+        config_path.set_value(path, config, copy.deepcopy(value))
+    return config
+
+
+def workdir_flag(value: str, default: str) -> pathlib.Path:
+    """The run folder of --workdir, or `default` under runs/."""
+    return pathlib.Path(value) if value else pathlib.Path("runs") / default
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in the user's cache folder, for the next start."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = os.environ.get("JAXMM_CACHE") or os.path.join(root, "jaxmm")
+    jax.config.update("jax_compilation_cache_dir", os.path.join(folder, "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def _default_config() -> pathlib.Path:
+    """configs/av_digits.py here, or beside this package when started elsewhere."""
+    here = pathlib.Path("configs/av_digits.py")
+    return here if here.exists() else pathlib.Path(__file__).parent.parent / here
+
+
+def _load(filename: str, argument: str) -> Config:
+    parser = config_flags.config_flags._ConfigFileParser("config")   # pylint: disable=protected-access
+    return parser.parse(f"{filename}:{argument}")
+
+
+def _parse_flags(argv):
+    try:
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            raise UserError(f"unexpected argument {rest[1]!r}; options are written --name=value")
+        if "config" in flags.FLAGS:
+            flags.FLAGS.config.train      # a config that failed to load says so only when used
+        return rest
+    # The config library raises many types, KeyError and AttributeError among them.
+    except Exception as error:  # pylint: disable=broad-exception-caught
+        if isinstance(error, (flags.UnrecognizedFlagError, KeyError, AttributeError)):
+            _fail(f"unknown option: {_one_line(error)}; --help lists the options, "
+                  "jaxmm/config.py those of --config")
+        _fail(_one_line(error))
+
+
+def _guarded(main, argv):
+    del argv
+    use_compilation_cache()
+    try:
+        main()
+    except UserError as error:
+        _fail(_one_line(error))
+    except FloatingPointError as error:
+        _fail(_one_line(error), EXIT_NOT_FINITE)
+    except Preempted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(EXIT_PREEMPTED)
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _fail(message: str, code: int = EXIT_USER_ERROR):
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
