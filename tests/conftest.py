@@ -11,3 +11,56 @@ import jax
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_compilation_cache_dir", os.path.expanduser("~/.cache/jaxmm/xla"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+import numpy as np
+import pytest
+
+from jaxmm.batch import make_batch
+from jaxmm.config import (Config, EncoderConfig, MethodConfig, OptimizerConfig, TrainConfig,
+                          method_config)
+from jaxmm.data.dataset import Dataset
+
+SHAPES = {"sound": (3,), "image": (5,), "flow": (4,)}
+
+
+def _make_dataset(shapes=None, *, rows=(32, 16, 16), classes=3, missing=False, seed=0) -> Dataset:
+    """A small problem: class means plus noise in every modality."""
+    shapes = shapes or {m: SHAPES[m] for m in ("sound", "image")}
+    rng = np.random.default_rng(seed)
+    means = {m: 2 * rng.normal(size=(classes, *shape)) for m, shape in shapes.items()}
+    splits = {}
+    for split, n in zip(("train", "val", "test"), rows):
+        label = np.arange(n) % classes
+        inputs = {m: (means[m][label] + rng.normal(size=(n, *shape))).astype(np.float32)
+                  for m, shape in shapes.items()}
+        present = {}
+        if missing:
+            drawn = rng.random((len(shapes), n)) < 0.6
+            drawn[rng.integers(len(shapes), size=n), np.arange(n)] = True
+            present = dict(zip(shapes, drawn))
+        splits[split] = make_batch(inputs, label, present=present)
+    return Dataset("tiny", splits, tuple(f"class {c}" for c in range(classes)))
+
+
+def _make_config(method: MethodConfig | str = "concat", *, encoder=None, modalities=("sound", "image"),
+                 optimizer=None, **train) -> Config:
+    """A config for `make_dataset`: small networks, few steps."""
+    config = Config(
+        method=method_config(method) if isinstance(method, str) else method,
+        optimizer=optimizer or OptimizerConfig(learning_rate=0.1, schedule="constant"),
+        train=TrainConfig(**{"epochs": 2, "batch_size": 8} | train))
+    if config.method.name == "unimodal" and not config.method.modality:
+        config.method.modality = modalities[0]
+    for m in modalities:
+        config.encoders[m] = encoder or EncoderConfig(name="mlp", width=6, depth=1)
+    return config
+
+
+@pytest.fixture(scope="session")
+def make_dataset():
+    return _make_dataset
+
+
+@pytest.fixture(scope="session")
+def make_config():
+    return _make_config

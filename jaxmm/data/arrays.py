@@ -72,8 +72,8 @@ def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
-    except (OSError, EOFError, ValueError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        if "allow_pickle" in str(error):
+    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        if "allow_pickle" in str(error) or isinstance(error, TypeError):
             raise UserError(f"{path}: holds pickled Python objects, or is no .npz file; "
                             "expected plain numeric arrays saved by numpy.savez") from error
         raise UserError(f"{path}: cannot be read as .npz ({error}); the file may be damaged or "

@@ -1,0 +1,86 @@
+import jax
+import numpy as np
+import pytest
+
+from jaxmm.batch import make_batch, take
+from jaxmm.config import AugmentConfig
+from jaxmm.data import transform
+
+KEY = jax.random.key(0)
+MATRIX = np.arange(1.0, 31.0, dtype=np.float32).reshape(5, 6)
+
+
+def test_normalises_and_fills_what_is_missing_with_the_mean():
+    batch = make_batch({"image": np.array([[10, 20], [30, 40]], np.uint8),
+                        "sound": np.array([[np.nan], [5.0]])}, [0, 1],
+                       present={"sound": [False, True]})
+    apply = transform.make_transform({"image": (np.float32([10, 20]), np.float32([10, 5])),
+                                      "sound": (np.float32([1]), np.float32([2]))})
+    inputs = apply(None, batch)["inputs"]
+    np.testing.assert_allclose(inputs["image"], [[0, 0], [2, 4]])
+    np.testing.assert_allclose(inputs["sound"], [[0], [2]])
+
+
+def test_evaluation_is_not_augmented_and_training_depends_on_key_and_id_alone():
+    batch = make_batch({"sound": np.ones((4, 3), np.float32)}, np.zeros(4))
+    apply = jax.jit(transform.make_transform({"sound": (np.float32(0), np.float32(1))},
+                                             {"sound": AugmentConfig(noise=1.0)}))
+    np.testing.assert_array_equal(apply(None, batch)["inputs"]["sound"], batch["inputs"]["sound"])
+    whole = apply(KEY, batch)["inputs"]["sound"]
+    assert len(np.unique(whole)) == whole.size
+    part = apply(KEY, take(batch, np.array([3, 1])))["inputs"]["sound"]
+    np.testing.assert_array_equal(part, whole[np.array([3, 1])])
+    assert not np.array_equal(apply(jax.random.key(1), batch)["inputs"]["sound"], whole)
+
+
+def test_noise_has_the_standard_deviation_asked_for():
+    x = np.zeros((200, 100), np.float32)
+    noisy = transform.augment_example(KEY, x, AugmentConfig(noise=0.5))
+    np.testing.assert_allclose([noisy.mean(), noisy.std()], [0, 0.5], atol=0.01)
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (5, 6, 1), (1, 5, 6, 1)])
+def test_crop_moves_the_example_by_at_most_pad_pixels(shape):
+    """Every shift of up to one pixel occurs, and what it uncovers is 0."""
+    crop = jax.jit(jax.vmap(lambda k: transform.augment_example(
+        k, MATRIX.reshape(shape), AugmentConfig(crop=1))))
+    padded = np.pad(MATRIX, 1)
+    shifts = {padded[i:i + 5, j:j + 6].tobytes() for i in range(3) for j in range(3)}
+    found = {np.asarray(x).reshape(5, 6).tobytes() for x in crop(jax.random.split(KEY, 200))}
+    assert found == shifts
+
+
+def test_all_frames_change_alike():
+    frames = np.broadcast_to(MATRIX[None, :, :, None], (3, 5, 6, 1))
+    config = AugmentConfig(crop=2, flip=True, time_mask=2, frequency_mask=2)
+    for seed in range(5):
+        out = np.asarray(transform.augment_example(jax.random.key(seed), frames, config))
+        np.testing.assert_array_equal(out[0], out[1])
+        np.testing.assert_array_equal(out[0], out[2])
+
+
+def test_flip_mirrors_columns_half_of_the_time():
+    flip = jax.jit(jax.vmap(lambda k: transform.augment_example(k, MATRIX, AugmentConfig(flip=True))))
+    out = np.asarray(flip(jax.random.split(KEY, 400)))
+    mirrored = (out == MATRIX[:, ::-1]).all((1, 2))
+    assert ((out == MATRIX).all((1, 2)) ^ mirrored).all()
+    assert abs(mirrored.mean() - 0.5) < 0.1
+
+
+@pytest.mark.parametrize("option, axis", [("frequency_mask", 0), ("time_mask", 1)])
+def test_masks_are_spans_of_every_length_up_to_the_longest(option, axis):
+    apply = jax.jit(jax.vmap(lambda k: transform.augment_example(
+        k, MATRIX, AugmentConfig(**{option: 3}))))
+    out = np.moveaxis(np.asarray(apply(jax.random.split(KEY, 300))), axis + 1, 1)
+    zero = (out == 0).all(2)
+    np.testing.assert_array_equal((out == 0).any(2), zero)     # whole rows or columns
+    assert set(zero.sum(1)) == {0, 1, 2, 3}
+    edges = np.diff(np.pad(zero.astype(int), ((0, 0), (1, 1))), axis=1)
+    assert ((edges == 1).sum(1) <= 1).all()                    # one run
+    assert zero.any(0).all()                                   # anywhere
+
+
+def test_vectors_take_only_noise():
+    config = AugmentConfig(crop=1, flip=True, time_mask=2, frequency_mask=2)
+    x = np.arange(4.0, dtype=np.float32)
+    np.testing.assert_array_equal(transform.augment_example(KEY, x, config), x)

@@ -1,0 +1,171 @@
+import json
+import os
+import signal
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from jaxmm.config import AugmentConfig, EncoderConfig, MLAConfig, OptimizerConfig
+from jaxmm.errors import UserError
+from jaxmm.methods import METHODS
+from jaxmm.train import checkpoints, loop
+
+ONE = jax.devices()[:1]
+
+
+def run(config, workdir, dataset, **kwargs):
+    return loop.train(config, workdir, dataset=dataset, devices=ONE, progress=False, **kwargs)
+
+
+def final(result):
+    return checkpoints.flatten(result.setup.programs.fetch(result.state))
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_resumed_equals_undisturbed(name, make_dataset, make_config, tmp_path, monkeypatch):
+    """A signal in the middle of an epoch, then the same command: the same bits at the end."""
+    dataset = make_dataset()
+    config = make_config(name, epochs=3, steps_per_call=1)
+    config.augment["sound"] = AugmentConfig(noise=0.1)
+    whole = run(config, tmp_path / "whole", dataset)
+
+    calls = []
+    mean_metrics = loop.mean_metrics
+
+    def stop_in_epoch_two(pending, step):
+        calls.append(step)
+        return mean_metrics(pending, step)
+
+    def steps_with_signal(steps):
+        count = iter(range(100))
+
+        def wrapped(*args):
+            if next(count) == 5:
+                signal.raise_signal(signal.SIGTERM)
+            return steps(*args)
+        return wrapped
+
+    build = loop.build
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "mean_metrics", stop_in_epoch_two)
+        patch.setattr(loop, "build", lambda *a, **k: (lambda s: s._replace(
+            programs=s.programs._replace(steps=steps_with_signal(s.programs.steps))))(build(*a, **k)))
+        with pytest.raises(loop.Preempted, match="step 6 of 12"):
+            run(config, tmp_path / "cut", dataset)
+    resumed = run(config, tmp_path / "cut", dataset)
+    chex.assert_trees_all_equal(final(resumed), final(whole))
+    assert resumed.history == whole.history
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_streamed_rows_give_the_same_batches(make_dataset, make_config, tmp_path):
+    dataset = make_dataset(missing=True)
+    results = []
+    for placement in ("device", "host"):
+        for steps_per_call in (1, 3):
+            config = make_config("mla", steps_per_call=steps_per_call)
+            config.data.placement = placement
+            results.append(final(run(config, tmp_path / f"{placement}{steps_per_call}", dataset)))
+    for other in results[1:]:
+        chex.assert_trees_all_close(other, results[0], rtol=1e-6, atol=1e-7)
+
+
+def test_streamed_rows_on_several_devices(make_dataset, make_config):
+    dataset = make_dataset(missing=True)
+    setup = loop.build(make_config("late"), dataset=dataset, devices=jax.devices()[:4])
+    states = []
+    for placement in ("device", "host"):
+        feed = setup.programs.feed(dataset.splits["train"], placement)
+        index = np.random.default_rng(0).integers(32, size=(3, 8)).astype(np.int32)
+        state, _ = setup.programs.steps(loop.init_state(setup), feed, index)
+        states.append(checkpoints.flatten(setup.programs.fetch(state)))
+    chex.assert_trees_all_close(*states, rtol=1e-6, atol=1e-7)
+
+
+def test_history_and_metrics_file(make_dataset, make_config, tmp_path):
+    config = make_config("concat", epochs=3, eval_epochs=2)
+    result = run(config, tmp_path / "run", make_dataset())
+    assert [(r["epoch"], r["split"]) for r in result.history] == [(2, "val"), (3, "val"),
+                                                                 (3, "test")]
+    lines = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [r["step"] for r in lines if r["kind"] == "train"] == [4, 8, 12]
+    assert [r for r in lines if r["kind"] == "eval"] == [{"kind": "eval"} | r
+                                                         for r in result.history]
+    # Running a finished folder again changes nothing.
+    again = run(config, tmp_path / "run", make_dataset())
+    assert again.history == result.history
+    chex.assert_trees_all_equal(final(again), final(result))
+
+
+def test_learns(make_dataset, make_config, tmp_path):
+    dataset = make_dataset(rows=(300, 30, 150))
+    for name in sorted(METHODS):
+        result = run(make_config(name, epochs=15, batch_size=30), tmp_path / name, dataset)
+        scores = result.history[-1]["scores"]
+        assert scores["fused"]["accuracy"] > (0.7 if name == "unimodal" else 0.9), name
+        assert all(s["accuracy"] > 0.5 for s in scores.values()), name
+
+
+def test_another_config_is_refused_with_the_differences(make_dataset, make_config, tmp_path):
+    run(make_config("mla", epochs=1), tmp_path / "run", make_dataset())
+    other = make_config(MLAConfig(alpha=0.5), epochs=1)
+    other.train.batch_size = 4
+    with pytest.raises(UserError, match="method.alpha was 0.1, is 0.5; train.batch_size was 8, is 4"):
+        run(other, tmp_path / "run", make_dataset())
+
+
+def test_a_folder_of_other_files_is_refused(make_dataset, make_config, tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match="no run folder"):
+        run(make_config(), tmp_path, make_dataset())
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(make_dataset, make_config,
+                                                                  tmp_path):
+    config = make_config("concat", epochs=20, steps_per_call=1,
+                         optimizer=OptimizerConfig(learning_rate=1e20, schedule="constant"))
+    with pytest.raises(FloatingPointError, match="the loss of step [0-9]+ is (nan|inf)"):
+        run(config, tmp_path / "run", make_dataset())
+    setup = loop.build(config, dataset=make_dataset(), devices=ONE)
+    manager = checkpoints.open_manager(tmp_path / "run")
+    restored = checkpoints.restore(manager, loop.init_state(setup))
+    assert restored is None or all(np.isfinite(x).all() for x in final_leaves(restored[1]))
+
+
+def final_leaves(state):
+    return checkpoints.flatten(state).values()
+
+
+@pytest.mark.parametrize("option, value, message", [
+    ("batch_size", 33, "batch_size=33.*32 training examples"),
+    ("batch_size", 0, "batch_size=0"), ("epochs", 0, "epochs=0"),
+    ("eval_epochs", 0, "eval_epochs"), ("steps_per_call", -1, "steps_per_call")])
+def test_bad_counts_are_refused_before_anything_is_written(option, value, message, make_dataset,
+                                                           make_config, tmp_path):
+    with pytest.raises(UserError, match=message):
+        run(make_config("concat", **{option: value}), tmp_path / "run", make_dataset())
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_for_a_modality_that_does_not_exist(make_dataset, make_config):
+    config = make_config()
+    config.augment["smell"] = AugmentConfig(noise=1.0)
+    with pytest.raises(UserError, match="augment.smell.*sound, image"):
+        loop.build(config, dataset=make_dataset())
+
+
+def test_a_batch_must_divide_over_the_devices(make_dataset, make_config):
+    with pytest.raises(UserError, match="batch_size=9.*4 devices"):
+        loop.build(make_config(batch_size=9), dataset=make_dataset(), devices=jax.devices()[:4])
+
+
+def test_three_modalities(make_dataset, make_config, tmp_path):
+    shapes = {"sound": (3,), "image": (4, 4, 1), "flow": (2, 4, 4, 1)}
+    dataset = make_dataset(shapes, rows=(32, 8, 8))
+    config = make_config("mla", modalities=tuple(shapes), epochs=1,
+                         encoder=EncoderConfig(width=2, depth=1, features=6))
+    result = run(config, tmp_path / "run", dataset)
+    assert set(result.history[-1]["scores"]) == {"sound", "image", "flow", "fused"}

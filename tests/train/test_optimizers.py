@@ -1,0 +1,65 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxmm.config import OptimizerConfig
+from jaxmm.errors import UserError
+from jaxmm.train.optimizers import make_optimizer, make_schedule
+
+PARAMS = {"sound": {"w": jnp.array([1.0, -2.0])}, "head": {"w": jnp.array([3.0])}}
+GRADS = {"sound": {"w": jnp.array([0.3, 0.4])}, "head": {"w": jnp.array([1.2])}}
+
+
+@pytest.mark.parametrize("name, reference", [
+    ("sgd", optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.01, momentum=0.9))),
+    ("adam", optax.chain(optax.add_decayed_weights(0.1), optax.adam(0.01))),
+    ("adamw", optax.adamw(0.01, weight_decay=0.1))])
+def test_three_updates_are_those_of_optax(name, reference):
+    config = OptimizerConfig(name=name, learning_rate=0.01, weight_decay=0.1, schedule="constant")
+    optimizer = make_optimizer(config, 10, 100)
+    params, opt_state = PARAMS, optimizer.init(PARAMS)
+    expected, reference_state = PARAMS, reference.init(PARAMS)
+    for step in range(3):
+        params, opt_state = optimizer.update(GRADS, opt_state, params, step)
+        updates, reference_state = reference.update(GRADS, reference_state, expected)
+        expected = optax.apply_updates(expected, updates)
+    chex.assert_trees_all_close(params, expected, rtol=1e-6)
+
+
+def test_groups_without_gradient_are_not_returned():
+    optimizer = make_optimizer(OptimizerConfig(), 10, 100)
+    params, opt_state = optimizer.update({"head": GRADS["head"]}, optimizer.init(PARAMS), PARAMS, 0)
+    assert set(params) == set(opt_state) == {"head"}
+
+
+def test_clipping_takes_the_norm_over_all_groups():
+    """The gradient (0.3, 0.4, 1.2) has norm 1.3; clipped to 0.13 it is a tenth of itself."""
+    config = OptimizerConfig(learning_rate=1.0, momentum=0.0, weight_decay=0.0, clip_norm=0.13,
+                             schedule="constant")
+    optimizer = make_optimizer(config, 10, 100)
+    params, _ = optimizer.update(GRADS, optimizer.init(PARAMS), PARAMS, 0)
+    chex.assert_trees_all_close(
+        params, jax.tree.map(lambda p, g: p - 0.1 * g, PARAMS, GRADS), rtol=1e-5)
+
+
+def test_schedules():
+    config = OptimizerConfig(learning_rate=1.0, decay_epochs=2, decay_rate=0.1)
+    step_decay = make_schedule(config, 10, 100)
+    np.testing.assert_allclose([step_decay(s) for s in (0, 19, 20, 39, 40)],
+                               [1, 1, 0.1, 0.1, 0.01], rtol=1e-5)
+    config.schedule = "cosine"
+    cosine = make_schedule(config, 10, 100)
+    np.testing.assert_allclose([cosine(s) for s in (0, 50, 100)], [1, 0.5, 0], atol=1e-6)
+    config.schedule = "constant"
+    assert make_schedule(config, 10, 100)(77) == 1.0
+
+
+@pytest.mark.parametrize("option, value", [
+    ("name", "lamb"), ("schedule", "linear"), ("learning_rate", -1.0),
+    ("learning_rate", float("nan")), ("weight_decay", -0.1), ("clip_norm", -1.0)])
+def test_what_does_not_exist_is_refused(option, value):
+    with pytest.raises(UserError, match=f"optimizer.{option}"):
+        make_optimizer(OptimizerConfig(**{option: value}), 10, 100)

@@ -1,0 +1,52 @@
+import numpy as np
+import pytest
+
+from jaxmm.config import TrainConfig
+from jaxmm.errors import UserError
+from jaxmm.train import plan
+
+CONFIG = TrainConfig(epochs=3, batch_size=4, seed=7)
+TASKS = [np.arange(10), np.arange(10, 27)]
+
+
+def test_every_epoch_sees_each_row_at_most_once_and_only_those_of_its_task():
+    seen = {}
+    for chunk in plan.chunks(TASKS, CONFIG, steps_per_call=3):
+        seen.setdefault((chunk.task, chunk.epoch), []).append(chunk.index.reshape(-1))
+    assert list(seen) == [(t, e) for t in range(2) for e in range(3)]
+    for (task, _), parts in seen.items():
+        rows = np.concatenate(parts)
+        assert len(rows) == len(set(rows)) == len(TASKS[task]) // 4 * 4
+        assert set(rows) <= set(TASKS[task])
+    orders = {np.concatenate(parts).tobytes() for parts in seen.values()}
+    assert len(orders) == 6
+
+
+def test_ends_are_marked_and_counted():
+    found = list(plan.chunks(TASKS, CONFIG, steps_per_call=3))
+    assert [c.end for c in found] == [2, 4, 6, 9, 10, 13, 14, 17, 18]
+    assert [c.end for c in found if c.ends_epoch] == [2, 4, 6, 10, 14, 18]
+    assert [c.end for c in found if c.ends_task] == [6, 18]
+    assert plan.total_steps(TASKS, CONFIG) == 18
+
+
+def test_a_resumed_plan_is_the_rest_of_the_whole_one():
+    whole = list(plan.chunks(TASKS, CONFIG, steps_per_call=3))
+    for i, chunk in enumerate(whole):
+        rest = list(plan.chunks(TASKS, CONFIG, steps_per_call=3, start=chunk.end))
+        assert len(rest) == len(whole) - i - 1
+        for a, b in zip(rest, whole[i + 1:]):
+            np.testing.assert_array_equal(a.index, b.index)
+            assert a[1:] == b[1:]
+
+
+def test_order_does_not_depend_on_steps_per_call():
+    def rows(k):
+        return np.concatenate([c.index.reshape(-1) for c in plan.chunks(TASKS, CONFIG, k)])
+    np.testing.assert_array_equal(rows(1), rows(100))
+
+
+@pytest.mark.parametrize("size", [11, 0, -4])
+def test_batch_larger_than_the_data_is_refused(size):
+    with pytest.raises(UserError, match=f"batch_size={size}.*10"):
+        plan.steps_per_epoch(np.arange(10), size)
