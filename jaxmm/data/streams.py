@@ -1,0 +1,242 @@
+"""Streams of tasks for continual learning, drawn from labels alone.
+
+A stream is made from the labels of the training split, then `add_split` selects the validation
+and test examples that its tasks are evaluated on. Which classes a task has depends on the class
+numbers and the seed, never on the order of the examples.
+"""
+import csv
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import chex
+import numpy as np
+
+from jaxmm.errors import UserError
+
+
+class Task(NamedTuple):
+    """One task: learn the training examples, then be evaluated on those of the other splits."""
+    classes: np.ndarray                 # int64 [k], sorted: classes of its training examples
+    evaluated: np.ndarray               # int64 [e], sorted: classes of its evaluation examples
+    indices: dict[str, np.ndarray]      # by split, int64 [n], sorted: its examples
+
+
+class Stream(NamedTuple):
+    """Tasks in the order of learning, and the label that every class is learned as."""
+    tasks: tuple[Task, ...]
+    label_of: np.ndarray                # int32, by class; -1 where a number is no class
+
+
+def class_incremental(labels: np.ndarray, num_tasks: int, seed: int) -> Stream:
+    """Tasks of new classes: shuffled by the seed, then cut into groups as even as can be.
+
+    Args:
+      labels: int [N], of the training split.
+      num_tasks: between 1 and the number of classes.
+      seed: of the class order.
+    """
+    classes = _classes(labels)
+    if not 1 <= num_tasks <= len(classes):
+        raise UserError(f"{num_tasks} tasks cannot share {len(classes)} classes; "
+                        f"expected 1 to {len(classes)} tasks")
+    order = np.random.default_rng(seed).permutation(classes)
+    tasks = _tasks(np.array_split(order, num_tasks))
+    return add_split(Stream(tasks, _identity(classes)), "train", labels)
+
+
+def domain_incremental(fine_labels: np.ndarray, coarse_map: Mapping[int, str | int],
+                       num_tasks: int, seed: int) -> Stream:
+    """Tasks with the same labels: each brings new fine classes of every coarse category.
+
+    A category's label is its position in the sorted list of all categories of the map, in every
+    task; `relabel` gives the labels to learn.
+
+    Args:
+      fine_labels: int [N], of the training split.
+      coarse_map: the category of every fine class; its classes are dealt out as evenly as can be.
+      num_tasks: between 1 and the number of classes of the smallest category.
+      seed: of the order of the classes in each category.
+    """
+    unmapped = np.setdiff1d(_classes(fine_labels), list(coarse_map))
+    if unmapped.size:
+        raise UserError(f"classes {_listed(unmapped)} have no coarse category; "
+                        f"add them to the map")
+    rng = np.random.default_rng(seed)
+    groups = [[] for _ in range(num_tasks)]
+    label_of = np.full(max(coarse_map) + 1, -1, np.int32)
+    for label, category in enumerate(sorted(set(coarse_map.values()))):
+        members = sorted(fine for fine, coarse in coarse_map.items() if coarse == category)
+        if not 1 <= num_tasks <= len(members):
+            raise UserError(f"{num_tasks} tasks cannot share the {len(members)} classes of "
+                            f"category {category!r}; expected 1 to {len(members)} tasks")
+        label_of[members] = label
+        for group, part in zip(groups, np.array_split(rng.permutation(members), num_tasks)):
+            group.extend(part)
+    return add_split(Stream(_tasks(groups), label_of), "train", fine_labels)
+
+
+def generalized_class_incremental(labels: np.ndarray, num_phases: int, phase_size: int,
+                                  max_classes: int, long_tailed: bool, seed: int,
+                                  decay: float = 0.984) -> Stream:
+    """Phases of classes that come back, in uneven shares (Mi et al., CVPRW 2020).
+
+    A phase draws how many classes, uniform on [1, max_classes], which of those with examples left,
+    and its examples class by class from their shares. No example is used twice, so a class that
+    runs out makes a phase shorter, and the stream ends early when nothing is left. A phase is
+    evaluated on all classes seen so far.
+
+    Args:
+      labels: int [N], of the training split.
+      num_phases: number of tasks, at most.
+      phase_size: examples in a phase, at most.
+      max_classes: classes in a phase, at most.
+      long_tailed: whether classes have shares in proportion to decay ** class, not equal ones.
+      seed: of everything drawn.
+      decay: of the long-tailed shares.
+    """
+    for name, value in (("num_phases", num_phases), ("phase_size", phase_size),
+                        ("max_classes", max_classes)):
+        if value < 1:
+            raise UserError(f"{name} is {value}; expected at least 1")
+    rng = np.random.default_rng(seed)
+    classes = _classes(labels)
+    weights = decay ** classes if long_tailed else np.ones(len(classes))
+    unused = [rng.permutation(np.flatnonzero(labels == c)) for c in classes]
+    tasks, seen = [], np.array([], np.int64)
+    for _ in range(num_phases):
+        left = np.array([len(indices) for indices in unused])
+        candidates = np.flatnonzero(left)
+        if not candidates.size:
+            break
+        num_classes = rng.integers(1, min(max_classes, len(candidates)), endpoint=True)
+        drawn = rng.choice(candidates, num_classes, replace=False)
+        shares = weights[drawn] / weights[drawn].sum()
+        counts = np.minimum(rng.multinomial(phase_size, shares), left[drawn])
+        used = np.sort(np.concatenate([unused[c][:n] for c, n in zip(drawn, counts)]))
+        for c, n in zip(drawn, counts):
+            unused[c] = unused[c][n:]
+        seen = np.union1d(seen, labels[used])
+        tasks.append(Task(np.unique(labels[used]).astype(np.int64), seen, {"train": used}))
+    return Stream(tuple(tasks), _identity(classes))
+
+
+def joint(labels: np.ndarray) -> Stream:
+    """One task of all classes."""
+    classes = _classes(labels)
+    return add_split(Stream(_tasks([classes]), _identity(classes)), "train", labels)
+
+
+def add_split(stream: Stream, split: str, labels: np.ndarray) -> Stream:
+    """The stream with the examples of one more split: those of each task's evaluated classes.
+
+    Args:
+      stream: made from the training split.
+      split: name of the split, as in "test".
+      labels: int [N], classes of its examples.
+    """
+    relabel(stream, labels)     # every class is known
+    tasks = []
+    for number, task in enumerate(stream.tasks, 1):
+        indices = np.flatnonzero(np.isin(labels, task.evaluated))
+        if not indices.size:
+            raise UserError(f"task {number} of {len(stream.tasks)}, classes "
+                            f"{_listed(task.evaluated)}, has no example in split {split!r}; "
+                            f"use fewer tasks or a larger split")
+        tasks.append(task._replace(indices=task.indices | {split: indices}))
+    return stream._replace(tasks=tuple(tasks))
+
+
+def relabel(stream: Stream, labels: np.ndarray) -> np.ndarray:
+    """The labels to learn, int32 [N], of examples with the classes `labels` [N]."""
+    unknown = np.setdiff1d(labels, np.flatnonzero(stream.label_of >= 0))
+    if unknown.size:
+        raise UserError(f"classes {_listed(unknown)} are not in the stream; "
+                        f"expected classes of the training split")
+    return stream.label_of[labels]
+
+
+def task_labels(stream: Stream) -> list[np.ndarray]:
+    """The labels that each task is evaluated on, sorted: what its logits are masked to."""
+    return [np.unique(stream.label_of[task.evaluated]) for task in stream.tasks]
+
+
+def to_json(stream: Stream) -> dict:
+    """A plain description to save with a run: the classes of each task and their examples."""
+    return {
+        "label_of": stream.label_of.tolist(),
+        "tasks": [{"classes": task.classes.tolist(), "evaluated": task.evaluated.tolist(),
+                   "examples": {split: len(index) for split, index in task.indices.items()}}
+                  for task in stream.tasks],
+    }
+
+
+def describe(stream: Stream, class_names: Sequence[str]) -> str:
+    """A Markdown table of the tasks: number, classes, examples in each split."""
+    splits = list(stream.tasks[0].indices)
+    lines = [f"| task | classes | {' | '.join(splits)} |",
+             f"|---:|:---|{'---:|' * len(splits)}"]
+    for number, task in enumerate(stream.tasks, 1):
+        names = "; ".join(class_names[c] for c in task.classes).replace("|", "\\|")
+        counts = " | ".join(str(len(task.indices[split])) for split in splits)
+        lines.append(f"| {number} | {names} | {counts} |")
+    return "\n".join(lines) + "\n"
+
+
+def read_coarse_map(path: str, class_names: Sequence[str]) -> dict[int, str]:
+    """The coarse category of every class, from a CSV file with columns `class` and `coarse`.
+
+    Rows of other classes are passed over: one file serves every selection of classes.
+
+    Args:
+      path: the file, UTF-8.
+      class_names: names of the classes, in the order of their numbers.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows, columns = list(reader), reader.fieldnames or []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"cannot read the coarse map {path}: {error}; "
+                        f"expected a CSV file in UTF-8") from error
+    if not {"class", "coarse"} <= set(columns):
+        raise UserError(f"{path} has the columns {', '.join(columns) or '(none)'}; "
+                        f"expected class and coarse")
+    coarse = {}
+    for row in rows:
+        name, category = row["class"], row["coarse"]
+        if coarse.setdefault(name, category) != category:
+            raise UserError(f"{path} puts class {name!r} in {coarse[name]!r} and in {category!r}; "
+                            f"expected one category")
+    missing = [name for name in class_names if not coarse.get(name)]
+    if missing:
+        raise UserError(f"{path} has no category for {_listed(missing)}; "
+                        f"add one row for each class")
+    return {number: coarse[name] for number, name in enumerate(class_names)}
+
+
+def _classes(labels: np.ndarray) -> np.ndarray:
+    """The classes that occur, int64, sorted."""
+    chex.assert_rank(labels, 1)
+    chex.assert_type(labels, int)
+    if not len(labels):
+        raise UserError("a stream of tasks needs examples; found none in the training split")
+    return np.unique(labels).astype(np.int64)
+
+
+def _identity(classes: np.ndarray) -> np.ndarray:
+    """`label_of` of a stream that keeps the classes as labels."""
+    label_of = np.full(classes.max() + 1, -1, np.int32)
+    label_of[classes] = classes
+    return label_of
+
+
+def _tasks(groups: Sequence[Sequence[int]]) -> tuple[Task, ...]:
+    """Tasks that learn and are evaluated on the same classes, still without examples."""
+    groups = [np.sort(np.asarray(group, np.int64)) for group in groups]
+    return tuple(Task(group, group, {}) for group in groups)
+
+
+def _listed(items: Sequence) -> str:
+    """The first few of the items, and how many more there are."""
+    shown = ", ".join(str(item) for item in items[:5])
+    return shown if len(items) <= 5 else f"{shown} and {len(items) - 5} more"
