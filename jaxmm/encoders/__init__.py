@@ -1,0 +1,99 @@
+"""Encoders: one modality's examples -> features, as a pair of pure functions."""
+from collections.abc import Callable
+from typing import NamedTuple
+
+import chex
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxmm.config import EncoderConfig
+from jaxmm.encoders.conv import LOWERINGS
+from jaxmm.encoders.networks import CNN, MLP
+from jaxmm.encoders.resnet import STEMS, ResNet18
+from jaxmm.errors import UserError
+
+ENCODERS = {"mlp": (1, 2, 3, 4), "cnn": (2, 3, 4), "resnet18": (2, 3, 4)}   # ranks each accepts
+DTYPES = ("float32", "bfloat16")
+
+
+class Encoder(NamedTuple):
+    """A network as pure functions over its parameters and batch statistics.
+
+    `init(key, x) -> params, batch_stats`, the latter {} for a network without batch norm.
+
+    `apply(params, batch_stats, x, *, train, mask=None) -> features [B, s] float32, batch_stats`:
+    in training, batch norm uses the statistics of the rows in `mask` bool [B] (all by default)
+    and moves the running ones; otherwise it uses the running ones and returns them as they are.
+    """
+    init: Callable
+    apply: Callable
+
+
+def make_encoder(config: EncoderConfig, rank: int, *, axis_name: str | None = None) -> Encoder:
+    """The encoder of one modality.
+
+    Args:
+      config: which network; see `EncoderConfig`. "auto" is "mlp" for vectors and "cnn" otherwise.
+      rank: of ONE example: 1 vector, 2 [H, W], 3 [H, W, C], 4 [T, H, W, C]. The T frames go
+        through the network as images of their own, and their features are averaged.
+      axis_name: device axis over which the statistics of batch norm are taken.
+
+    Raises:
+      UserError: an unknown name or option, or a network that does not take this rank.
+    """
+    name = config.name if config.name != "auto" else "mlp" if rank == 1 else "cnn"
+    _check("encoder", name, ("auto", *ENCODERS))
+    _check("conv", config.conv, LOWERINGS)
+    _check("stem", config.stem, STEMS)
+    _check("dtype", config.dtype, DTYPES)
+    if rank not in ENCODERS[name]:
+        raise UserError(f"encoder {name!r}: found examples of rank {rank}, expected one of "
+                        f"{ENCODERS[name]}; choose another encoder or reshape the examples")
+    if config.depth < 1:
+        raise UserError(f"encoder depth: found {config.depth}, expected at least 1")
+    net = _network(name, config, axis_name)
+
+    def init(key, x):
+        images, _ = _fold(x, None, rank, config.dtype)
+        variables = jax.jit(net.init, static_argnames="train")(key, images, train=False)
+        return variables["params"], variables.get("batch_stats", {})
+
+    def apply(params, batch_stats, x, *, train, mask=None):
+        images, image_mask = _fold(x, mask, rank, config.dtype)
+        features, updated = net.apply({"params": params, "batch_stats": batch_stats}, images,
+                                      train=train, mask=image_mask, mutable=["batch_stats"])
+        features = features.astype(jnp.float32)
+        if rank == 4:
+            features = features.reshape(*x.shape[:2], -1).mean(axis=1)
+        return features, updated.get("batch_stats", {})
+
+    return Encoder(init, apply)
+
+
+def _network(name: str, config: EncoderConfig, axis_name: str | None) -> nn.Module:
+    if name == "mlp":
+        width = config.width or 128
+        return MLP((width,) * (config.depth - 1) + (config.features or width,))
+    if name == "cnn":
+        return CNN(config.width or 16, config.depth, config.features or 64, config.conv, axis_name)
+    return ResNet18(config.width or 64, config.features, config.stem, config.conv, axis_name)
+
+
+def _fold(x, mask, rank: int, dtype: str):
+    """Examples [B, ...] as the vectors or images [B or B * T, ...] of the network, with their mask."""
+    chex.assert_rank(x, rank + 1)
+    if mask is not None:
+        chex.assert_shape(mask, (x.shape[0],))
+        chex.assert_type(mask, bool)
+    if rank == 2:
+        x = x[..., None]
+    if rank == 4:
+        mask = mask if mask is None else jnp.repeat(mask, x.shape[1])
+        x = x.reshape(-1, *x.shape[2:])
+    return x.astype(dtype), mask
+
+
+def _check(option: str, found: str, choices) -> None:
+    if found not in choices:
+        raise UserError(f"{option}: found {found!r}, expected one of {', '.join(choices)}")

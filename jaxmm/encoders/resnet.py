@@ -1,0 +1,60 @@
+"""ResNet-18 (He et al., "Deep Residual Learning for Image Recognition", 2016) as in torchvision."""
+import functools
+
+from flax import linen as nn
+
+from jaxmm.encoders.conv import Conv
+from jaxmm.encoders.networks import mean_pool
+from jaxmm.encoders.norm import BatchNorm
+
+STEMS = ("standard", "small")
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a skip connection, 1x1 where the shape changes."""
+    features: int
+    stride: int
+    conv: type
+    norm: type
+
+    @nn.compact
+    def __call__(self, x):
+        y = nn.relu(self.norm()(self.conv(self.features, 3, self.stride)(x)))
+        y = self.norm()(self.conv(self.features, 3)(y))
+        if x.shape != y.shape:
+            x = self.norm()(self.conv(self.features, 1, self.stride)(x))
+        return nn.relu(x + y)
+
+
+class ResNet18(nn.Module):
+    """Images [B, H, W, C] -> features [B, 8 * width], or a Dense layer of `features` more.
+
+    The stem is 7x7 with stride 2 and a max-pool ("standard") or 3x3 ("small", for images of about
+    32 pixels); then four stages of two basic blocks, which double the width and halve the size.
+    """
+    width: int
+    features: int = 0
+    stem: str = "small"
+    lowering: str = "auto"
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, *, train: bool, mask=None):
+        conv = functools.partial(Conv, lowering=self.lowering)
+
+        def norm():
+            return functools.partial(BatchNorm(self.axis_name), train=train, mask=mask)
+
+        if self.stem == "standard":
+            x = nn.relu(norm()(conv(self.width, 7, 2)(x)))
+            x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+        else:
+            x = nn.relu(norm()(conv(self.width, 3)(x)))
+        for stage in range(4):
+            for block in range(2):
+                stride = 2 if stage > 0 and block == 0 else 1
+                x = BasicBlock(self.width * 2**stage, stride, conv, norm)(x)
+        x = mean_pool(x)
+        if self.features not in (0, x.shape[-1]):
+            x = nn.Dense(self.features, dtype=x.dtype)(x)
+        return x
