@@ -1,0 +1,89 @@
+"""Metrics of learning a sequence of T tasks.
+
+They are computed from the matrix R [T, T], where R[i, j] is the accuracy on task j after learning
+task i, on the host and in float64. With one task nothing can be forgotten or transferred: those
+metrics are 0, and stability is the accuracy on that task.
+
+References:
+  Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017
+  (average accuracy, backward and forward transfer).
+  Chaudhry et al., "Riemannian walk for incremental learning", ECCV 2018 (forgetting).
+  SAMM, arXiv 2405.02766 (stability, plasticity, trade-off, task recency).
+"""
+import chex
+import numpy as np
+
+
+def average_accuracy(R: chex.Array) -> float:
+    """Mean accuracy over all tasks after the last one."""
+    return float(np.mean(_check(R)[-1]))
+
+
+def forgetting(R: chex.Array) -> float:
+    """Mean over the earlier tasks of the best accuracy before the last task minus that after."""
+    R = _check(R)
+    return _mean(np.max(R[:-1, :-1], axis=0, initial=0.0) - R[-1, :-1])
+
+
+def backward_transfer(R: chex.Array) -> float:
+    """Mean over the earlier tasks of the accuracy after the last task minus that when learned."""
+    R = _check(R)
+    return _mean(R[-1, :-1] - np.diag(R)[:-1])
+
+
+def forward_transfer(R: chex.Array, baseline: chex.Array) -> float:
+    """Mean over the later tasks of the accuracy just before learning it minus the baseline.
+
+    Args:
+      R: [T, T].
+      baseline: [T] accuracy on each task of a model that has learned nothing.
+    """
+    R = _check(R)
+    baseline = np.asarray(baseline, np.float64)
+    chex.assert_shape(baseline, R.shape[:1])
+    return _mean(np.diag(R, k=1) - baseline[1:])
+
+
+def stability(R: chex.Array) -> float:
+    """Mean accuracy over the earlier tasks after the last one."""
+    final = _check(R)[-1]
+    return float(np.mean(final[:-1] if len(final) > 1 else final))
+
+
+def plasticity(R: chex.Array) -> float:
+    """Mean over tasks of the accuracy on each just after learning it."""
+    return float(np.mean(np.diag(_check(R))))
+
+
+def trade_off(R: chex.Array) -> float:
+    """Harmonic mean of stability and plasticity, 0 if both are 0."""
+    s, p = stability(R), plasticity(R)
+    return 2 * s * p / (s + p) if s + p > 0 else 0.0
+
+
+def task_recency(predictions: chex.Array, class_to_task: chex.Array) -> np.ndarray:
+    """Share of the predictions that fall in each task's classes.
+
+    Args:
+      predictions: int [N] predicted classes.
+      class_to_task: int [C] task of each class, from 0.
+
+    Returns:
+      [T] shares, which sum to 1.
+    """
+    chex.assert_rank([predictions, class_to_task], 1)
+    class_to_task = np.asarray(class_to_task)
+    tasks = class_to_task[np.asarray(predictions)]
+    return np.bincount(tasks, minlength=np.max(class_to_task) + 1) / len(tasks)
+
+
+def _check(R: chex.Array) -> np.ndarray:
+    """Asserts that R is a square matrix; R in float64."""
+    R = np.asarray(R, np.float64)
+    chex.assert_shape(R, (len(R), len(R)))
+    return R
+
+
+def _mean(x: np.ndarray) -> float:
+    """Mean of x, 0 if it is empty."""
+    return float(np.mean(x)) if x.size else 0.0

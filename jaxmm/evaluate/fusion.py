@@ -1,0 +1,80 @@
+"""Fusion at test time: from the logits of several heads to one prediction per example.
+
+`present` says, by key of `logits`, in which examples a head may take part; all may by default. An
+example in which none may gets logits 0, the uniform prediction.
+"""
+from collections.abc import Mapping
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def entropy_weighted(
+    logits: Mapping[str, chex.Array], present: Mapping[str, chex.Array] | None = None
+) -> tuple[chex.Array, dict[str, chex.Array]]:
+    """Mean of the logits weighted by certainty: modalities of low entropy weigh more.
+
+    Args:
+      logits: [B, C] by modality, finite.
+      present: bool [B] by modality.
+
+    Returns:
+      Fused logits [B, C] and the weights lambda [B] by modality, which sum to 1 over the modalities
+      an example has and are 0 for the others.
+
+    References:
+      MLA, arXiv 2311.10707, section 3.3, equations 6-8.
+    """
+    stacked, mask = _stack(logits, present)
+    log_p = jax.nn.log_softmax(stacked)
+    entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)                         # eq. 6
+    weights = jax.nn.softmax(-entropy, axis=0, where=mask)                      # eq. 7
+    weights = jnp.where(mask, weights, 0.0)
+    fused = jnp.sum(weights[..., None] * stacked, axis=0)                       # eq. 8
+    return fused, dict(zip(logits, weights, strict=True))
+
+
+def confidence_weighted(
+    logits: Mapping[str, chex.Array],
+    temperatures: Mapping[str, chex.Numeric],
+    present: Mapping[str, chex.Array] | None = None,
+) -> chex.Array:
+    """Sum over the heads of the calibrated logits z / T times their confidence max softmax(z / T).
+
+    Args:
+      logits: [B, C] by head, finite.
+      temperatures: T > 0 by head.
+      present: bool [B] by head.
+
+    Returns:
+      Fused logits [B, C].
+
+    References:
+      SAMM, arXiv 2405.02766, dynamic inference.
+    """
+    stacked, mask = _stack({k: z / temperatures[k] for k, z in logits.items()}, present)
+    confidence = jnp.max(jax.nn.softmax(stacked), axis=-1)
+    return jnp.sum(jnp.where(mask, confidence, 0.0)[..., None] * stacked, axis=0)
+
+
+def mean_logits(
+    logits: Mapping[str, chex.Array], present: Mapping[str, chex.Array] | None = None
+) -> chex.Array:
+    """Plain mean [B, C] of the logits of the heads that take part."""
+    stacked, mask = _stack(logits, present)
+    count = jnp.sum(mask, axis=0)
+    return jnp.sum(stacked, axis=0) / jnp.maximum(count, 1)[:, None]
+
+
+def _stack(logits, present) -> tuple[chex.Array, chex.Array]:
+    """Logits [M, B, C] in float32, 0 where absent, and the mask [M, B] of those present."""
+    chex.assert_rank(list(logits.values()), 2)
+    chex.assert_equal_shape(list(logits.values()))
+    stacked = jnp.stack([z.astype(jnp.float32) for z in logits.values()])
+    if present is None:
+        return stacked, jnp.ones(stacked.shape[:2], bool)
+    mask = jnp.stack([present[k] for k in logits])
+    chex.assert_shape(mask, stacked.shape[:2])
+    chex.assert_type(mask, bool)
+    return jnp.where(mask[..., None], stacked, 0.0), mask

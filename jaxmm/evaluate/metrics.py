@@ -1,0 +1,83 @@
+"""Metrics of predictions on a whole split: logits [N, C] and class numbers [N], in float64.
+
+They run on the host, on NumPy or JAX arrays, and return Python numbers.
+"""
+import functools
+from typing import NamedTuple
+
+import chex
+import numpy as np
+
+
+def accuracy(logits: chex.Array, labels: chex.Array) -> float:
+    """Share of examples whose largest logit is their label's."""
+    logits, labels = _check(logits, labels)
+    return float(np.mean(np.argmax(logits, axis=-1) == labels))
+
+
+def macro_f1(logits: chex.Array, labels: chex.Array) -> float:
+    """F1 score, the plain mean over the classes that occur in the labels or the predictions."""
+    logits, labels = _check(logits, labels)
+    predictions = np.argmax(logits, axis=-1)
+    count = functools.partial(np.bincount, minlength=logits.shape[-1])
+    # F1 = 2 TP / (2 TP + FP + FN), and the denominator counts the class in both lists.
+    occurrences = count(labels) + count(predictions)
+    correct = count(labels[predictions == labels])
+    occurs = occurrences > 0
+    return float(np.mean(2 * correct[occurs] / occurrences[occurs]))
+
+
+def negative_log_likelihood(logits: chex.Array, labels: chex.Array) -> float:
+    """Mean of -log softmax(logits)[label], in nats."""
+    logits, labels = _check(logits, labels)
+    return float(-np.mean(_log_softmax(logits)[np.arange(len(labels)), labels]))
+
+
+def brier_score(logits: chex.Array, labels: chex.Array) -> float:
+    """Mean over examples of the squared distance of the probabilities to the one-hot label, 0-2."""
+    logits, labels = _check(logits, labels)
+    errors = np.exp(_log_softmax(logits))
+    errors[np.arange(len(labels)), labels] -= 1.0
+    return float(np.mean(np.sum(errors ** 2, axis=-1)))
+
+
+class Reliability(NamedTuple):
+    """Calibration by bin of confidence; 0 in bins without examples."""
+    count: np.ndarray       # [num_bins] examples
+    confidence: np.ndarray  # [num_bins] their mean probability of the predicted class
+    accuracy: np.ndarray    # [num_bins] share of them predicted correctly
+
+
+def reliability(logits: chex.Array, labels: chex.Array, num_bins: int = 15) -> Reliability:
+    """Confidence against accuracy in `num_bins` bins (low, high] of equal width on (0, 1]."""
+    logits, labels = _check(logits, labels)
+    correct = np.argmax(logits, axis=-1) == labels
+    confidence = np.exp(np.max(_log_softmax(logits), axis=-1))
+    edges = np.linspace(0.0, 1.0, num_bins + 1)
+    bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, num_bins - 1)
+    total = functools.partial(np.bincount, bins, minlength=num_bins)
+    count = total()
+    rows = np.maximum(count, 1)
+    return Reliability(count, total(confidence) / rows, total(correct) / rows)
+
+
+def expected_calibration_error(
+    logits: chex.Array, labels: chex.Array, num_bins: int = 15
+) -> float:
+    """Mean over examples of |confidence - accuracy| of their bin (Guo et al., 2017, eq. 5)."""
+    bins = reliability(logits, labels, num_bins)
+    return float(np.average(np.abs(bins.confidence - bins.accuracy), weights=bins.count))
+
+
+def _check(logits, labels) -> tuple[np.ndarray, np.ndarray]:
+    """Asserts the forms of the arguments; logits in float64 and labels on the host."""
+    chex.assert_rank([logits, labels], [2, 1])
+    chex.assert_equal_shape_prefix([logits, labels], 1)
+    chex.assert_type(labels, int)
+    return np.asarray(logits, np.float64), np.asarray(labels)
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Log-probabilities [N, C], shifted so that nothing overflows."""
+    shifted = logits - np.max(logits, axis=-1, keepdims=True)
+    return shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
