@@ -1,0 +1,107 @@
+"""Speaks the digits of the data set `av_digits` and writes them to one npz file.
+
+    pip install espeakng-loader
+    python -m launch.make_av_digits --output=jaxmm/data/av_digits.npz
+
+Only needed to make the file that the package ships anew. eSpeak NG synthesises every digit in 72
+voices. A voice is a variant of eSpeak (a speaker) used once, in one of eight accents, at a pitch
+and a rate of its own. The same version of eSpeak gives the same bytes.
+"""
+import ctypes
+import os
+import pathlib
+
+from absl import app, flags
+import librosa
+import numpy as np
+
+from jaxmm.errors import UserError
+
+SAMPLE_RATE = 8000                  # Hz
+PEAK = 1023                         # of every clip: 11 bits, below any noise the data set adds
+TRIM_DB = 35                        # quieter than this below the loudest frame is silence
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+ACCENTS = ("en-us", "en", "en-gb-scotland", "en-029", "en-gb-x-rp", "en-gb-x-gbclan",
+           "en-gb-x-gbcwmd", "en-us-nyc")
+SPEAKERS = """
+    m1 m2 m3 m4 m5 m6 m7 m8 f1 f2 f3 f4 f5 Alex Alicia Andrea Andy Annie Denis Diogo Gene Henrique
+    Hugo Jacky Lee Marco Mario Michael Mike Nguyen Reed RicishayMax Storm adam anika announcer
+    antonio aunty belinda benjamin boris caleb david edward grandma grandpa gustave ian iven john
+    kaukovalta klatt klatt2 klatt4 linda marcelo max michel miguel norbert pablo paul pedro quincy
+    rob robert sandro shelby steph travis victor zac
+""".split()
+
+# Constants of espeak-ng/speak_lib.h.
+SYNCHRONOUS, RATE, VOLUME, PITCH, CHARS_UTF8 = 2, 1, 2, 3, 1
+
+OUTPUT = flags.DEFINE_string("output", "jaxmm/data/av_digits.npz", "File to write.")
+
+
+def open_espeak():
+    """eSpeak NG as a function (word, voice, pitch, rate) -> mono float32 samples, and its rate."""
+    try:
+        import espeakng_loader      # only this tool needs it
+    except ImportError as error:
+        raise UserError("speaking the digits needs the package 'espeakng-loader', which is not "
+                        "installed: pip install espeakng-loader") from error
+    espeak = ctypes.CDLL(espeakng_loader.get_library_path())
+    data_path = os.path.dirname(espeakng_loader.get_data_path())
+    rate_hz = espeak.espeak_Initialize(SYNCHRONOUS, 0, data_path.encode(), 0)
+
+    chunks = []
+
+    @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
+    def collect(samples, count, _):
+        if samples and count:
+            chunks.append(np.ctypeslib.as_array(samples, (count,)).copy())
+        return 0
+
+    espeak.espeak_SetSynthCallback(collect)
+
+    def speak(word, voice, pitch, rate, collect=collect):   # holds on to the callback
+        if espeak.espeak_SetVoiceByName(voice.encode()) != 0:
+            raise UserError(f"eSpeak has no voice {voice!r}: install espeakng-loader 0.2.4")
+        espeak.espeak_SetParameter(VOLUME, 40, 0)           # loud variants clip at the default 100
+        espeak.espeak_SetParameter(PITCH, pitch, 0)
+        espeak.espeak_SetParameter(RATE, rate, 0)
+        espeak.espeak_ng_SetRandSeed(ctypes.c_long(1))      # of the breath in some voices
+        chunks.clear()
+        espeak.espeak_Synth(word.encode(), len(word) + 1, 0, 1, 0, CHARS_UTF8, None, None)
+        return np.concatenate(chunks).astype(np.float32) / 2 ** 15
+
+    return speak, rate_hz
+
+
+def to_clip(samples: np.ndarray, rate_hz: int) -> np.ndarray:
+    """Resamples to 8 kHz, trims the silence at both ends, scales the peak; int16 [samples]."""
+    samples = librosa.resample(samples, orig_sr=rate_hz, target_sr=SAMPLE_RATE)
+    samples, _ = librosa.effects.trim(samples, top_db=TRIM_DB, frame_length=256, hop_length=64)
+    return np.round(samples * (PEAK / np.abs(samples).max())).astype(np.int16)
+
+
+def make_clips() -> dict[str, np.ndarray]:
+    """Every digit in every voice, as the arrays that `jaxmm.data.av_digits` reads."""
+    speak, rate_hz = open_espeak()
+    rng = np.random.default_rng(0)
+    voices, clips = [], []
+    for i, speaker in enumerate(SPEAKERS):
+        voices.append(f"{ACCENTS[i % len(ACCENTS)]}+{speaker}")
+        pitch, rate = int(rng.integers(30, 71)), int(rng.integers(180, 261))    # of 0-100; words/min
+        clips += [to_clip(speak(word, voices[-1], pitch, rate), rate_hz) for word in WORDS]
+    return {
+        "samples": np.concatenate(clips),
+        "offsets": np.cumsum([0] + [len(c) for c in clips], dtype=np.int32),
+        "digit": np.tile(np.arange(len(WORDS), dtype=np.int8), len(voices)),
+        "voice": np.repeat(np.arange(len(voices), dtype=np.int16), len(WORDS)),
+        "voices": np.array(voices),
+        "sample_rate": np.int32(SAMPLE_RATE),
+    }
+
+
+def main(_):
+    np.savez_compressed(OUTPUT.value, **make_clips())
+    print(f"{OUTPUT.value}: {pathlib.Path(OUTPUT.value).stat().st_size} bytes")
+
+
+if __name__ == "__main__":
+    app.run(main)
