@@ -1,8 +1,10 @@
 """What all launchers share: flags, one-line errors, exit codes."""
 import copy
+import dataclasses
 import functools
 import os
 import pathlib
+import re
 import sys
 
 import jax
@@ -10,6 +12,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from ml_collections.config_flags import config_path
 
+from jaxmm import config as config_lib
 from jaxmm.config import Config
 from jaxmm.errors import UserError
 from jaxmm.train.loop import Preempted
@@ -28,7 +31,7 @@ def run(main) -> None:
 
 def define_config(help_text: str) -> None:
     """Defines --config, by default the file for av_digits, whose fields are flags too."""
-    config_flags.DEFINE_config_file("config", str(_default_config()), help_text)
+    config_flags.DEFINE_config_file("config", None, f"{help_text} Default: {_default_config()}.")
 
 
 def config_for(method: str) -> Config:
@@ -72,6 +75,11 @@ def _load(filename: str, argument: str) -> Config:
 
 
 def _parse_flags(argv):
+    if "config" in flags.FLAGS:     # for --help, which shows the flags of the main module
+        flags.FLAGS.register_key_flag_for_module(argv[0], flags.FLAGS["config"])
+        # Not the flag's own default, which would be parsed, and fail, where it is defined.
+        if not any(re.match("--?config(=|$)", arg) for arg in argv[1:]):
+            argv = [argv[0], f"--config={_default_config()}", *argv[1:]]
     try:
         rest = flags.FLAGS(argv)
         if len(rest) > 1:
@@ -81,10 +89,20 @@ def _parse_flags(argv):
         return rest
     # The config library raises many types, KeyError and AttributeError among them.
     except Exception as error:  # pylint: disable=broad-exception-caught
-        if isinstance(error, (flags.UnrecognizedFlagError, KeyError, AttributeError)):
-            _fail(f"unknown option: {_one_line(error)}; --help lists the options, "
-                  "jaxmm/config.py those of --config")
-        _fail(_one_line(error))
+        if isinstance(error, FileNotFoundError):
+            _fail(f"{error.filename}: no such config file; expected one like "
+                  f"{_default_config()}:mla")
+        _fail(_unknown_field(str(error)) or _one_line(error))
+
+
+def _unknown_field(message: str) -> str | None:
+    """What to say of a field that the config does not have, if that is what went wrong."""
+    found = re.search(r"Field (\w+) not found on dataclass <class 'jaxmm\.config\.(\w+)'>", message)
+    if not found:
+        return None
+    field, section = found.groups()
+    options = [f.name for f in dataclasses.fields(getattr(config_lib, section))]
+    return f"{section} has no option {field!r}; expected one of {', '.join(options)}"
 
 
 def _guarded(main, argv):

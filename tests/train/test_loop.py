@@ -104,8 +104,9 @@ def test_learns(make_dataset, make_config, tmp_path):
     for name in sorted(METHODS):
         result = run(make_config(name, epochs=15, batch_size=30), tmp_path / name, dataset)
         scores = result.history[-1]["scores"]
-        assert scores["fused"]["accuracy"] > (0.7 if name == "unimodal" else 0.9), name
-        assert all(s["accuracy"] > 0.5 for s in scores.values()), name
+        # The readouts of a head trained on fused logits alone promise nothing.
+        heads = ["fused"] if name in ("concat", "sum") else list(scores)
+        assert all(scores[head]["accuracy"] > 0.7 for head in heads), (name, scores)
 
 
 def test_another_config_is_refused_with_the_differences(make_dataset, make_config, tmp_path):

@@ -1,0 +1,132 @@
+"""Times training steps and prints one JSON line per workload.
+
+    python -m launch.bench                                        # MLA on av_digits
+    python -m launch.bench --config=configs/av_digits.py:concat
+    python -m launch.bench --workloads=mla_small,concat_features  # synthetic inputs of fixed shapes
+    python -m launch.bench --workloads=all --output=bench.json
+
+Each workload runs in a process of its own, over rows already in device memory: forward and
+backward pass, optimizer, and what the method adds. Milliseconds are the median over calls, divided
+by the steps of a call; peak memory is the process's on CPU and the device's elsewhere.
+"""
+import json
+import multiprocessing
+import resource
+import statistics
+import time
+
+import jax
+import numpy as np
+from absl import flags
+
+from jaxmm.batch import batch_size, make_batch
+from jaxmm.config import Config, EncoderConfig, OptimizerConfig, TrainConfig, method_config
+from jaxmm.data.dataset import Dataset
+from jaxmm.errors import UserError
+from jaxmm.train import loop, runs
+from launch import app
+
+WORKLOAD_NAMES = flags.DEFINE_list("workloads", [], "Names of fixed workloads, or all; by default "
+                                   "the data and method of --config are timed.")
+SECONDS = flags.DEFINE_float("seconds", 8.0, "Time to measure each workload for, after compiling.")
+OUTPUT = flags.DEFINE_string("output", "", "File to write all results to, as one JSON object.")
+app.define_config("Config file, and after a colon the method: FILE.py:METHOD.")
+
+RESNET = EncoderConfig(name="resnet18", stem="standard")
+SMALL_RESNET = EncoderConfig(name="resnet18", stem="small")
+MLP = EncoderConfig(name="mlp", width=128, depth=3)
+DIGITS = {"audio": (SMALL_RESNET, (32, 32)), "visual": (SMALL_RESNET, (16, 16))}
+FEATURES = {"audio": (MLP, (512,)), "visual": (MLP, (1024,)), "text": (MLP, (1024,))}
+WORKLOADS = {
+    # name: (method, batch, classes, {modality: (encoder, shape of an example)})
+    "mla_small": ("mla", 64, 10, DIGITS),
+    "concat_small": ("concat", 64, 10, DIGITS),
+    "mla_cremad": ("mla", 16, 6, {"audio": (RESNET, (257, 188)), "visual": (RESNET, (3, 224, 224, 3))}),
+    "mla_features": ("mla", 64, 4, FEATURES),
+    "concat_features": ("concat", 64, 4, FEATURES),
+}
+
+
+def synthetic(name: str) -> tuple[Config, Dataset]:
+    """Config and random rows of a fixed workload."""
+    method, batch, classes, modalities = WORKLOADS[name]
+    rng = np.random.default_rng(0)
+    rows = 64 * batch if modalities is FEATURES else 2 * batch
+    split = make_batch({m: rng.standard_normal((rows, *shape), np.float32)
+                        for m, (_, shape) in modalities.items()}, rng.integers(classes, size=rows))
+    config = Config(method=method_config(method),
+                    encoders={m: encoder for m, (encoder, _) in modalities.items()},
+                    optimizer=OptimizerConfig(weight_decay=0.0, schedule="constant"),
+                    train=TrainConfig(batch_size=batch))
+    splits = {s: split for s in ("train", "val", "test")}
+    return config, Dataset(name, splits, tuple(map(str, range(classes))))
+
+
+def measure(config: Config, dataset: Dataset | None, seconds: float) -> dict[str, float]:
+    """Median milliseconds of a training step, and what else is known of it."""
+    setup = loop.build(config, dataset=dataset)
+    train = setup.dataset.splits["train"]
+    state = loop.init_state(setup)
+    feed = setup.programs.feed(train, config.data.placement)
+    batch = config.train.batch_size
+    steps = min(setup.steps_per_call, batch_size(train) // batch)
+    rng = np.random.default_rng(0)
+
+    def call(state):
+        begin = time.perf_counter()
+        index = rng.permutation(batch_size(train))[:steps * batch].reshape(steps, batch)
+        state, metrics = setup.programs.steps(state, feed, index.astype(np.int32))
+        jax.block_until_ready((state, metrics))
+        return state, time.perf_counter() - begin
+
+    state, first = call(state)
+    state, _ = call(state)
+    times = []
+    while len(times) < 5 or (sum(times) < seconds and len(times) < 200):
+        state, duration = call(state)
+        times.append(duration)
+    milliseconds = 1e3 * statistics.median(times) / steps
+    return {"milliseconds_per_step": round(milliseconds, 3),
+            "examples_per_second": round(1e3 * batch / milliseconds, 1),
+            "compile_seconds": round(first - steps * milliseconds / 1e3, 2),
+            "peak_memory_mib": round(peak_memory() / 2**20),
+            "steps_per_call": steps, "calls": len(times),
+            "device": jax.devices()[0].device_kind, "num_devices": setup.programs.num_devices}
+
+
+def peak_memory() -> int:
+    """Bytes: of the device if it counts them, otherwise of this process."""
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats.get("peak_bytes_in_use",
+                     resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def run_workload(name: str, config: dict | None, seconds: float) -> dict[str, float]:
+    """Measures a fixed workload, or a config given as plain dictionaries. For a new process."""
+    config, dataset = synthetic(name) if config is None else (runs.from_dict(config), None)
+    return measure(config, dataset, seconds)
+
+
+def main() -> None:
+    names = list(WORKLOADS) if WORKLOAD_NAMES.value == ["all"] else WORKLOAD_NAMES.value
+    unknown = set(names) - set(WORKLOADS)
+    if unknown:
+        raise UserError(f"workload {min(unknown)!r} is unknown; "
+                        f"expected all, or some of {', '.join(WORKLOADS)}")
+    config = flags.FLAGS.config
+    jobs = {name: None for name in names} or {
+        f"{config.data.name}_{config.method.name}": runs.to_dict(config)}
+    if any(jobs.values()):
+        loop.build(config)      # what is wrong with the config is said here, in one line
+    results = {}
+    for name, job in jobs.items():
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            results[name] = pool.apply(run_workload, (name, job, SECONDS.value))
+        print(json.dumps({"workload": name} | results[name]), flush=True)
+    if OUTPUT.value:
+        with open(OUTPUT.value, "w", encoding="utf-8") as file:
+            json.dump(results, file, indent=2)
+
+
+if __name__ == "__main__":
+    app.run(main)

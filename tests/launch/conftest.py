@@ -1,0 +1,40 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+# Imports the launcher once and forks for every command line, before any backend has started.
+RUNNER = """
+import importlib, json, os, sys
+module, cases = sys.argv[1], json.load(sys.stdin)
+launcher = importlib.import_module(module)
+sys.modules["__main__"].__doc__ = launcher.__doc__
+for i, arguments in enumerate(cases):
+    child = os.fork()
+    if child == 0:
+        for stream, descriptor in (("out", 1), ("err", 2)):
+            os.dup2(os.open(f"{i}.{stream}", os.O_WRONLY | os.O_CREAT), descriptor)
+        sys.argv = [module, *arguments]
+        launcher.app.run(launcher.main)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.fixture
+def launch(tmp_path):
+    """launch(module, command lines): [(exit code, stdout, stderr)], all run in `tmp_path`."""
+
+    def run(module, cases):
+        environment = os.environ | {"PYTHONPATH": os.getcwd(), "JAX_PLATFORMS": "cpu"}
+        scratch = tmp_path / "streams"
+        scratch.mkdir(exist_ok=True)
+        done = subprocess.run([sys.executable, "-c", RUNNER, module], cwd=scratch, text=True,
+                              input=json.dumps(cases), env=environment, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        return [(int(code), (scratch / f"{i}.out").read_text(), (scratch / f"{i}.err").read_text())
+                for i, code in enumerate(done.stdout.split())]
+
+    return run

@@ -1,0 +1,81 @@
+import pathlib
+
+import numpy as np
+
+ARRAYS = str(pathlib.Path("configs/arrays.py").absolute())
+DIGITS = str(pathlib.Path("configs/av_digits.py").absolute())
+
+
+def write_npz(path, modalities=("sound", "image"), rows=96, **changes):
+    rng = np.random.default_rng(0)
+    content = {}
+    for split in ("train", "test"):
+        label = np.arange(rows) % 3
+        content[f"{split}/label"] = label
+        for m in modalities:
+            content[f"{split}/{m}"] = (rng.normal(size=(rows, 4)) + label[:, None]).astype("f")
+    np.savez(path, **content | changes)
+    return str(path)
+
+
+def test_bad_input_is_one_line_and_exit_code_2_with_nothing_written(tmp_path, launch):
+    good = write_npz(tmp_path / "good.npz")
+    damaged = pathlib.Path(write_npz(tmp_path / "damaged.npz"))
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    objects = write_npz(tmp_path / "objects.npz",
+                        **{"train/sound": np.array([{}] * 96, dtype=object)})
+    nan = write_npz(tmp_path / "nan.npz", **{"train/sound": np.full((96, 4), np.nan)})
+    occupied = tmp_path / "occupied"
+    occupied.mkdir()
+    (occupied / "thesis.tex").write_text("precious")
+    workdir = tmp_path / "run"
+    arrays = [f"--config={ARRAYS}:mla", f"--workdir={workdir}"]
+    data = f"--config.data.path={good}"
+    cases = {
+        "missing.npz: no such file": [*arrays, "--config.data.path=missing.npz"],
+        "data.path is empty": arrays,
+        "damaged or cut short": [*arrays, f"--config.data.path={damaged}"],
+        "pickled": [*arrays, f"--config.data.path={objects}"],
+        "not finite": [*arrays, f"--config.data.path={nan}"],
+        "method 'mlb' is unknown": [f"--config={ARRAYS}:mlb", f"--workdir={workdir}", data],
+        "'smell' is no modality": [f"--config={ARRAYS}:unimodal", f"--workdir={workdir}", data,
+                                   "--config.method.modality=smell"],
+        "encoders.smell: no such modality": [*arrays, data, "--config.encoders.smell.width=3"],
+        "no option 'momentun'; expected one of name, learning_rate, momentum": [*arrays, data, "--config.optimizer.momentun=0.5"],
+        "no option 'beta'; expected one of name, projection": [*arrays, data, "--config.method.beta=2"],
+        "bogus": [*arrays, data, "--bogus=1"],
+        "'many'": [*arrays, data, "--config.train.epochs=many"],
+        "'leftover'": [*arrays, data, "leftover"],
+        "train.batch_size=128": [*arrays, data, "--config.train.batch_size=128"],
+        "nowhere.py": ["--config=nowhere.py:mla", f"--workdir={workdir}"],
+        "is no run folder": [arrays[0], f"--workdir={occupied}", data],
+    }
+    results = launch("launch.train", list(cases.values()))
+    for expected, (code, out, err) in zip(cases, results):
+        assert code == 2, (expected, out, err)
+        assert err.startswith("error: ") and err.count("\n") == 1 and expected in err, err
+        assert out == ""
+    assert not workdir.exists()
+    assert [p.name for p in occupied.iterdir()] == ["thesis.tex"]
+
+
+def test_three_modalities_of_the_users_own(tmp_path, launch):
+    """Trains and prints every head; the same command with another option is refused."""
+    path = write_npz(tmp_path / "three.npz", modalities=("sound", "image", "flow"))
+    workdir = tmp_path / "run"
+    command = [f"--config={ARRAYS}:mla", f"--workdir={workdir}", f"--config.data.path={path}",
+               "--config.train.epochs=2",
+               "--config.encoders.flow.depth=1"]
+    other = [*command, "--config.method.alpha=0.7"]
+    (code, out, err), (refused, _, message) = launch("launch.train", [command, other])
+    assert code == 0, err
+    for head in ("sound", "image", "flow", "fused"):
+        assert head in out
+    assert refused == 2 and "method.alpha was 0.1, is 0.7" in message
+    assert (workdir / "report.md").exists()
+
+
+def test_help_says_how_to_start(tmp_path, launch):
+    (_, out, _), = launch("launch.train", [["--help"]])
+    for expected in ("python -m launch.train", "--workdir", "--config", "FILE.py:METHOD"):
+        assert expected in out
