@@ -1,0 +1,45 @@
+"""Continual-learning metrics on a worked example."""
+import numpy as np
+import pytest
+
+from jaxmm.evaluate import continual
+
+# Row i: accuracy on each task after learning task i.
+R = np.array([[0.9, 0.2, 0.1],
+              [0.5, 0.8, 0.3],
+              [0.6, 0.4, 0.7]])
+
+
+@pytest.mark.parametrize("metric, several, one", [
+    (continual.average_accuracy, (0.6 + 0.4 + 0.7) / 3, 0.9),
+    (continual.forgetting, ((0.9 - 0.6) + (0.8 - 0.4)) / 2, 0.0),
+    (continual.backward_transfer, ((0.6 - 0.9) + (0.4 - 0.8)) / 2, 0.0),
+    (continual.stability, (0.6 + 0.4) / 2, 0.9),
+    (continual.plasticity, (0.9 + 0.8 + 0.7) / 3, 0.9),
+    (continual.trade_off, 2 * 0.5 * 0.8 / (0.5 + 0.8), 0.9),
+])
+def test_worked_example(metric, several, one):
+    np.testing.assert_allclose(metric(R), several)
+    np.testing.assert_allclose(metric(R[:1, :1]), one)
+
+
+def test_forward_transfer():
+    np.testing.assert_allclose(
+        continual.forward_transfer(R, [0.3, 0.1, 0.2]), ((0.2 - 0.1) + (0.3 - 0.2)) / 2)
+    assert continual.forward_transfer(R[:1, :1], [0.3]) == 0.0
+
+
+def test_forgetting_is_from_the_best_not_the_first():
+    learned_later = R.copy()
+    learned_later[1, 0] = 1.0
+    np.testing.assert_allclose(continual.forgetting(learned_later), ((1 - 0.6) + 0.4) / 2)
+
+
+def test_trade_off_of_nothing_is_zero():
+    assert continual.trade_off(np.zeros((2, 2))) == 0.0
+
+
+def test_task_recency():
+    class_to_task = np.array([0, 1, 0, 2, 3])
+    shares = continual.task_recency(np.array([3, 3, 1, 0, 2, 3, 0, 3]), class_to_task)
+    np.testing.assert_allclose(shares, [3 / 8, 1 / 8, 4 / 8, 0])

@@ -1,0 +1,63 @@
+"""Metrics against scikit-learn, by hand and in loops."""
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import sklearn.metrics
+
+from jaxmm.evaluate import metrics
+
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, 5, 200)
+LOGITS = (3 * RNG.normal(size=(200, 7)) + 2 * np.eye(7)[LABELS]).astype(np.float32)
+LOGITS[:, 6] = -50.0            # a class that occurs nowhere; class 5 only in the predictions
+PROBABILITIES = np.exp(LOGITS.astype(np.float64))
+PROBABILITIES /= PROBABILITIES.sum(-1, keepdims=True)
+PREDICTIONS = LOGITS.argmax(-1)
+
+
+def test_against_scikit_learn():
+    one_hot = np.eye(7)[LABELS]
+    expected = {
+        metrics.accuracy: sklearn.metrics.accuracy_score(LABELS, PREDICTIONS),
+        metrics.macro_f1: sklearn.metrics.f1_score(LABELS, PREDICTIONS, average="macro"),
+        metrics.negative_log_likelihood:
+            sklearn.metrics.log_loss(LABELS, PROBABILITIES, labels=range(7)),
+        metrics.brier_score: 7 * sklearn.metrics.mean_squared_error(one_hot, PROBABILITIES),
+    }
+    assert 5 in PREDICTIONS and 6 not in PREDICTIONS
+    for metric, value in expected.items():
+        np.testing.assert_allclose(metric(LOGITS, LABELS), value, rtol=1e-6)
+        np.testing.assert_allclose(metric(jnp.array(LOGITS), jnp.array(LABELS)), value, rtol=1e-6)
+
+
+@pytest.mark.parametrize("num_bins", [1, 4, 15])
+def test_calibration_error_equals_loops(num_bins):
+    confidence = PROBABILITIES.max(-1)
+    error = 0.0
+    for b in range(num_bins):
+        rows = (confidence > b / num_bins) & (confidence <= (b + 1) / num_bins)
+        if rows.any():
+            gap = confidence[rows].mean() - (PREDICTIONS == LABELS)[rows].mean()
+            error += rows.mean() * abs(gap)
+    got = metrics.expected_calibration_error(LOGITS, LABELS, num_bins)
+    np.testing.assert_allclose(got, error, rtol=1e-6)
+
+
+def test_reliability_by_hand():
+    # Confidences 0.6 (right), 0.7 (wrong), 0.9 (right), 1 (right) and exactly 0.5 (wrong).
+    p = np.array([[0.6, 0.4], [0.7, 0.3], [0.1, 0.9], [0.0, 1.0], [0.5, 0.5]])
+    with np.errstate(divide="ignore"):
+        logits, labels = np.log(p), np.array([0, 1, 1, 1, 1])
+    bins = metrics.reliability(logits, labels, num_bins=4)
+    np.testing.assert_array_equal(bins.count, [0, 1, 2, 2])     # 0.5 closes the second bin
+    np.testing.assert_allclose(bins.confidence, [0, 0.5, 0.65, 0.95])
+    np.testing.assert_allclose(bins.accuracy, [0, 0, 0.5, 1])
+    np.testing.assert_allclose(
+        metrics.expected_calibration_error(logits, labels, 4), (0.5 + 2 * 0.15 + 2 * 0.05) / 5)
+
+
+def test_extreme_logits():
+    logits, labels = np.array([[1e4, -1e4], [1e4, -1e4]]), np.array([0, 1])
+    np.testing.assert_allclose(metrics.negative_log_likelihood(logits, labels), 1e4)
+    np.testing.assert_allclose(metrics.brier_score(logits, labels), 1.0)
+    np.testing.assert_allclose(metrics.expected_calibration_error(logits, labels), 0.5)
