@@ -1,0 +1,34 @@
+"""Splits with modalities taken away or made noisy, to test how well a model copes."""
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from jaxmm.batch import Batch, batch_size, take
+
+
+def corrupt(split: Batch, drop: Collection[str], noise: Mapping[str, float],
+            statistics: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int) -> Batch:
+    """The split with some modalities missing and others noisy; all else stays bit for bit.
+
+    Args:
+      split: a whole split.
+      drop: modalities that no example has then.
+      noise: by modality, what to add: Gaussian noise of this many standard deviations of the
+        training data. The inputs become float32 and may leave their range.
+      statistics: mean and standard deviation of the training data, by modality.
+      seed: of the noise, which is another one in each modality.
+
+    Returns:
+      A split without the examples that would have no modality at all.
+    """
+    inputs, present = dict(split["inputs"]), dict(split["present"])
+    for m, sigma in noise.items():
+        rng = np.random.default_rng([seed, *m.encode()])
+        std = np.asarray(sigma * statistics[m][1], np.float32)
+        clean = inputs[m].astype(np.float32)
+        inputs[m] = clean + std * rng.standard_normal(clean.shape, np.float32)
+    for m in drop:
+        present[m] = np.zeros(batch_size(split), bool)
+    split = split | {"inputs": inputs, "present": present}
+    left = np.any(list(present.values()), axis=0)
+    return split if left.all() else take(split, left)

@@ -1,0 +1,118 @@
+"""The report of a finished run: what was run, its scores, its curves."""
+import json
+import pathlib
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from jaxmm.batch import batch_size
+from jaxmm.config import AugmentConfig, Config, EncoderConfig, method_config
+from jaxmm.errors import UserError
+from jaxmm.report import files, plots
+from jaxmm.report.tables import Scores, percent, scores_table
+from jaxmm.train import plan, writers
+from jaxmm.train.loop import Run
+from jaxmm.train.runs import differences, to_dict
+
+FILE = "report.md"
+
+
+def write(run: Run, workdir) -> str:
+    """Writes `report.md` and its plots into the run folder; returns the table of test scores.
+
+    All of it follows from the config, the history and `metrics.jsonl`: a finished run that is
+    restored gives the same report again.
+
+    Raises:
+      UserError: the run is not finished.
+    """
+    workdir = pathlib.Path(workdir)
+    config, dataset = run.setup.config, run.setup.dataset
+    steps = plan.total_steps(run.setup.tasks, config.train)
+    done = run.history[-1]["step"] if run.history else 0
+    if done < steps:
+        raise UserError(f"{workdir}: the run has made {done} of {steps} steps; finish it by "
+                        "launch.train with the same options before a report")
+    test, val = final_scores(run.history, "test"), final_scores(run.history, "val")
+    records = read_training(workdir)
+    epochs = config.train.epochs * len(run.setup.tasks)
+    chance = 1 / dataset.num_classes
+    title = f"{config.method.name} on {dataset.name}"
+    files.write(workdir / "accuracy.png", plots.png(
+        plots.accuracy_bars(test, dataset.modalities, chance, f"{title}, test")))
+    files.write(workdir / "learning_curves.png", plots.png(plots.learning_curves(
+        records, [r for r in run.history if r["split"] == "val"], dataset.modalities,
+        steps / epochs, chance)))
+    headline = "fused" if "fused" in test else next(iter(test))
+    table = scores_table(test, dataset.modalities)
+    sections = [
+        f"# {title}",
+        f"Accuracy of the head `{headline}` on the test split: "
+        f"**{percent(test[headline]['accuracy'])}%**.",
+        f"## Test\n\n{table}\n![Test accuracy by head](accuracy.png)",
+        f"## Validation\n\n{scores_table(val, dataset.modalities)}\n"
+        "![Training loss and validation accuracy](learning_curves.png)",
+        "Both tables are of the last epoch. A head is scored on the examples that have its "
+        "modality.",
+        "## What was run\n\n" + _lines("- ", _facts(run, records, steps)),
+        "Options that differ from the defaults of `jaxmm/config.py`:\n\n"
+        + _lines("    ", (f"--config.{k}={shlex.quote(str(v))}" for k, v in changed_options(config))),
+        "To evaluate it again:\n\n"
+        f"    python -m launch.evaluate --workdir={shlex.quote(str(workdir))}",
+    ]
+    files.write(workdir / FILE, "\n\n".join(s.strip("\n") for s in sections) + "\n")
+    return table
+
+
+def final_scores(history: Sequence[Mapping[str, Any]], split: str) -> Scores:
+    """The last scores of a split, of a finished run."""
+    return next(r["scores"] for r in reversed(history) if r["split"] == split)
+
+
+def read_training(workdir: pathlib.Path) -> list[dict[str, Any]]:
+    """The records of training in a run folder's metrics."""
+    path = workdir / writers.FILE
+    records = map(json.loads, path.read_text().splitlines() if path.exists() else [])
+    return [r for r in records if r["kind"] == "train"]
+
+
+def training_seconds(records: Sequence[Mapping[str, Any]], batch: int) -> float:
+    """Time spent in steps, compilation included, evaluation and saving not."""
+    starts = [0] + [r["step"] for r in records]
+    return sum((r["step"] - start) * batch / r["examples_per_second"]
+               for start, r in zip(starts, records))
+
+
+def changed_options(config: Config) -> Iterator[tuple[str, Any]]:
+    """(path, value) of the options that differ from the defaults of the same method."""
+    default = Config(encoders={m: EncoderConfig() for m in config.encoders},
+                     augment={m: AugmentConfig() for m in config.augment},
+                     method=method_config(config.method.name))
+    for path, _, value in differences(to_dict(default), to_dict(config)):
+        yield path, value
+
+
+def _facts(run: Run, records, steps: int) -> Iterator[str]:
+    config, dataset = run.setup.config, run.setup.dataset
+    params = run.setup.programs.fetch(run.state).params
+    rows = ", ".join(f"{batch_size(split)} {name}" for name, split in dataset.splits.items())
+    yield f"Method: {config.method.name}"
+    yield f"Data set: {dataset.name}, {dataset.num_classes} classes, {rows} examples"
+    for m, x in dataset.splits["train"]["inputs"].items():
+        if m in params:
+            encoder = config.encoders.get(m, EncoderConfig()).name
+            yield f"Modality {m}: {x.dtype} {list(x.shape[1:])}, encoder {encoder}"
+    yield f"Parameters: {sum(x.size for x in jax.tree.leaves(params)):,}"
+    tasks = f" of each of {len(run.setup.tasks)} tasks" if len(run.setup.tasks) > 1 else ""
+    yield (f"Training: {config.train.epochs} epochs{tasks}, {steps} steps of "
+           f"{config.train.batch_size} examples, seed {config.train.seed}")
+    yield (f"Optimizer: {config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}, "
+           f"{config.optimizer.schedule}")
+    yield (f"Time in training steps: {training_seconds(records, config.train.batch_size):.0f} s, "
+           "compilation included")
+
+
+def _lines(prefix: str, lines: Iterable[str]) -> str:
+    return "".join(f"{prefix}{line}\n" for line in lines)

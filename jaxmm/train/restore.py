@@ -1,0 +1,38 @@
+"""Runs read back from their folders."""
+import pathlib
+from collections.abc import Sequence
+
+import jax
+
+from jaxmm.data.dataset import Dataset
+from jaxmm.errors import UserError
+from jaxmm.train import checkpoints
+from jaxmm.train.loop import Run, build, init_state
+from jaxmm.train.runs import read_config
+
+
+def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
+            devices: Sequence[jax.Device] | None = None) -> Run:
+    """The run of a folder as it was after `step`, by default its last checkpoint.
+
+    The folder is read only. For `dataset` and `devices` see `jaxmm.train.loop.build`.
+
+    Raises:
+      UserError: no run folder, no checkpoint (of that step), or none that is undamaged.
+    """
+    workdir = pathlib.Path(workdir)
+    config = read_config(workdir)
+    if not (workdir / checkpoints.FOLDER).is_dir():
+        raise _no_checkpoint(workdir)
+    setup = build(config, dataset=dataset, devices=devices)
+    manager = checkpoints.open_manager(workdir)
+    restored = checkpoints.restore(manager, setup.programs.fetch(init_state(setup)), step)
+    manager.close()
+    if restored is None:
+        raise _no_checkpoint(workdir)
+    _, state, meta = restored
+    return Run(setup, setup.programs.place(state), meta["history"])
+
+
+def _no_checkpoint(workdir: pathlib.Path) -> UserError:
+    return UserError(f"{workdir} has no checkpoint yet; run launch.train with this --workdir")

@@ -1,0 +1,119 @@
+"""Evaluates a trained model: on any split, with modalities missing or noisy. Changes no file.
+
+    python -m launch.evaluate --workdir=runs/av_digits_mla
+    python -m launch.evaluate --workdir=runs/av_digits_mla --drop=audio
+    python -m launch.evaluate --workdir=runs/av_digits_mla --noise=audio:0.5,visual:1 --split=val
+
+Without options it evaluates what `python -m launch.train` leaves.
+"""
+import math
+import pathlib
+from collections.abc import Sequence
+
+from absl import flags
+
+from jaxmm.batch import batch_size
+from jaxmm.data.dataset import statistics
+from jaxmm.errors import UserError
+from jaxmm.evaluate.corruptions import corrupt
+from jaxmm.evaluate.predictions import score
+from jaxmm.report.tables import scores_table
+from jaxmm.train.loop import Run, predict_split
+from jaxmm.train.restore import restore
+from launch import app
+
+WORKDIR = flags.DEFINE_string("workdir", "", "Run folder; that of launch.train by default.")
+STEP = flags.DEFINE_integer("step", None, "Checkpoint to use; the last by default.")
+SPLIT = flags.DEFINE_string("split", "test", "train, val or test.")
+DROP = flags.DEFINE_multi_string("drop", [], "Modalities to leave out: MODALITY,...")
+NOISE = flags.DEFINE_multi_string(
+    "noise", [], "Noise to add, in standard deviations of the training data: MODALITY:SIGMA,...")
+
+DEFAULT = "av_digits_mla"
+
+
+def main() -> None:
+    workdir = app.workdir_flag(WORKDIR.value, DEFAULT)
+    if not WORKDIR.value and not workdir.exists():
+        raise UserError(f"{workdir} does not exist; train first: python -m launch.train; "
+                        "or name a run folder by --workdir")
+    print(evaluate(workdir, STEP.value, SPLIT.value, DROP.value, NOISE.value))
+
+
+def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence[str],
+             noise: Sequence[str]) -> str:
+    """What was evaluated, in a line, and the table of every head."""
+    run = restore(workdir, step)
+    dataset = run.setup.dataset
+    if split not in dataset.splits:
+        raise UserError(f"--split={split}; expected one of {', '.join(dataset.splits)}")
+    used = [m for m in dataset.modalities if m in run.state.params]
+    dropped, sigmas = parse_drop(drop, used), parse_noise(noise, used)
+    original = dataset.splits[split]
+    batch = corrupt(original, dropped, sigmas, statistics(dataset.splits["train"]),
+                    run.setup.config.data.seed)
+    if not batch_size(batch):
+        raise UserError(f"--drop={','.join(dropped)} leaves no example of {split} with any "
+                        "modality; drop fewer")
+    scores = score(predict_split(run.setup, run.state, batch), batch)
+    notes = [f"{run.setup.config.method.name} on {dataset.name}, "
+             f"step {run.setup.programs.fetch(run.state).step}: "
+             f"{batch_size(batch)} examples of {split}"]
+    notes += [f"Noise of {sigma:g} standard deviations on {m}" for m, sigma in sigmas.items()]
+    notes += [f"Without {m}, which has no row in the table" for m in dropped]
+    if batch_size(batch) < batch_size(original):
+        notes.append(f"{batch_size(original) - batch_size(batch)} more examples have nothing else "
+                     "and are left out")
+    return "\n".join(notes) + "\n\n" + scores_table(scores, dataset.modalities)
+
+
+def parse_drop(values: Sequence[str], modalities: Sequence[str]) -> list[str]:
+    """Modalities named by --drop.
+
+    Raises:
+      UserError: one that the run has not, or all that it has.
+    """
+    names = list(dict.fromkeys(_items(values)))
+    for name in names:
+        _check_modality("--drop", name, modalities)
+    if set(names) == set(modalities):
+        raise UserError(f"--drop={','.join(names)} leaves no modality of the run; keep at least "
+                        f"one of {', '.join(modalities)}")
+    return names
+
+
+def parse_noise(values: Sequence[str], modalities: Sequence[str]) -> dict[str, float]:
+    """Standard deviations by modality, named by --noise.
+
+    Raises:
+      UserError: a modality that the run has not or that is named twice, or no number >= 0.
+    """
+    sigmas = {}
+    for item in _items(values):
+        name, _, number = item.rpartition(":")
+        _check_modality("--noise", name or item, modalities)
+        try:
+            sigma = float(number)
+        except ValueError:
+            sigma = math.nan
+        if not 0 <= sigma < math.inf:
+            raise UserError(f"--noise={item}: expected MODALITY:SIGMA with a number SIGMA >= 0, "
+                            f"such as {modalities[0]}:0.5")
+        if name in sigmas:
+            raise UserError(f"--noise names {name} twice; give one SIGMA for each modality")
+        sigmas[name] = sigma
+    return sigmas
+
+
+def _items(values: Sequence[str]) -> list[str]:
+    return [item.strip() for value in values for item in value.split(",")]
+
+
+def _check_modality(option: str, name: str, modalities: Sequence[str]) -> None:
+    if name not in modalities:
+        raise UserError(f"{option}: {name!r} is no modality of the run; expected one of "
+                        f"{', '.join(modalities)}")
+
+
+if __name__ == "__main__":
+    app.run(main)

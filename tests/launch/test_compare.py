@@ -1,0 +1,118 @@
+import jax
+import pytest
+from absl import flags
+
+for name in {"workdir", "config"} & set(flags.FLAGS):   # as in the other launchers
+    delattr(flags.FLAGS, name)
+
+from jaxmm.config import EncoderConfig
+from jaxmm.errors import UserError
+from jaxmm.report import comparison
+from jaxmm.train import loop
+from launch import compare
+
+ONE = jax.devices()[:1]
+
+
+@pytest.fixture(name="config_for", scope="module")
+def make_config_for(make_config):
+    def config_for(method):
+        config = make_config(method, epochs=1)
+        if method == "unimodal":
+            config.method.modality = ""
+        return config
+    return config_for
+
+
+@pytest.fixture(name="one_device", autouse=True)
+def use_one_device(monkeypatch):
+    monkeypatch.setattr(compare, "train", lambda *args, **kwargs: loop.train(
+        *args, devices=ONE, **kwargs))
+
+
+def test_plan_has_a_run_for_each_method_modality_and_seed(config_for, make_dataset, tmp_path):
+    runs = compare.plan_runs(config_for, ["unimodal", "mla", "mla"], 2, make_dataset(), tmp_path)
+    assert [str(r.workdir.relative_to(tmp_path)) for r in runs] == [
+        "unimodal_sound/seed_0", "unimodal_sound/seed_1", "unimodal_image/seed_0",
+        "unimodal_image/seed_1", "mla/seed_0", "mla/seed_1"]
+    assert [r.method for r in runs] == 4 * ["unimodal"] + 2 * ["mla"]
+    assert [r.config.train.seed for r in runs] == [0, 1, 0, 1, 0, 1]
+    assert {r.config.data.seed for r in runs} == {0}
+    assert [r.config.method.modality for r in runs[:4]] == 2 * ["sound"] + 2 * ["image"]
+
+
+def test_seeds_start_at_that_of_the_config(config_for, make_dataset, tmp_path):
+    def from_seven(method):
+        config = config_for(method)
+        config.train.seed = 7
+        return config
+
+    runs = compare.plan_runs(from_seven, ["late"], 2, make_dataset(), tmp_path)
+    assert [(r.config.train.seed, r.workdir.name) for r in runs] == [(7, "seed_7"), (8, "seed_8")]
+
+
+def test_runs_are_made_once_and_give_the_table(config_for, make_dataset, tmp_path, capsys):
+    dataset = make_dataset()
+
+    def compare_methods(*methods):
+        runs = compare.plan_runs(config_for, methods, 1, dataset, tmp_path)
+        return list(compare.make_runs(runs, dataset, progress=False))
+
+    first = compare_methods("unimodal")
+    assert [list(r.scores) for r in first] == [["sound"], ["image"]]
+    metrics = tmp_path / "unimodal_sound/seed_0/metrics.jsonl"
+    written = metrics.read_text()
+    capsys.readouterr()
+    results = compare_methods("unimodal", "late")
+    assert metrics.read_text() == written and results[:2] == first      # reused
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(" ")[0] for line in lines] == ["[1/3]", "[2/3]", "[3/3]"]
+    assert f"sound {100 * first[0].scores['sound']['accuracy']:.1f} (" in lines[0]
+
+    def cells(scores):
+        return [f"{100 * scores[h]['accuracy']:.1f}" if h in scores else ""
+                for h in ("sound", "image", "fused")]
+
+    table = comparison.write(results, dataset, tmp_path, "command")
+    assert [[c.strip() for c in line.split("|")[1:-1]] for line in table.splitlines()[::2]] == [
+        ["method", "sound", "image", "fused"],
+        ["unimodal", *cells(first[0].scores | first[1].scores)]]
+    assert [c.strip() for c in table.splitlines()[3].split("|")[1:-1]] == [
+        "late", *cells(results[2].scores)]
+
+
+def test_everything_wrong_is_found_before_anything_is_made(config_for, make_dataset, tmp_path):
+    dataset, workdir = make_dataset(), tmp_path / "work"
+
+    def plan(methods, seeds=1, change=lambda config: None):
+        def changed(method):
+            config = config_for(method)
+            change(config)
+            return config
+        return compare.plan_runs(changed, methods, seeds, dataset, workdir)
+
+    def widen(config):
+        config.encoders["sound"] = EncoderConfig(name="mlp", width=9, depth=1)
+
+    def rename(config):
+        config.method.name = "sum"
+
+    with pytest.raises(UserError, match="method 'mlb' is unknown; expected one of unimodal, "):
+        plan(["concat", "mlb"])
+    with pytest.raises(UserError, match="--seeds=0; expected at least 1"):
+        plan(["concat"], 0)
+    with pytest.raises(UserError, match="--methods is empty"):
+        plan([])
+    with pytest.raises(UserError, match="mla shares one head"):     # only its shapes tell
+        plan(["concat", "mla"], change=widen)
+    with pytest.raises(UserError, match="here --methods names the methods"):
+        plan(["concat"], change=rename)
+    with pytest.raises(UserError, match="method.modality='smell'; expected"):
+        plan(["unimodal"], change=lambda c: setattr(c.method, "modality", "smell"))
+    assert not workdir.exists()
+    plan(["late"])
+    before = sorted(workdir.rglob("*"))
+    with pytest.raises(UserError, match="late/seed_0 belongs to a run with another config: "
+                                        "train.epochs was 1, is 2"):
+        plan(["concat", "late"], 2, lambda c: setattr(c.train, "epochs", 2))
+    assert sorted(workdir.rglob("*")) == before

@@ -1,0 +1,81 @@
+import io
+
+import matplotlib.image
+import numpy as np
+import pytest
+from matplotlib.colors import to_hex
+
+from jaxmm.report import plots
+
+MODALITIES = ["touch", "smell"]
+SCORES = {"fused": {"accuracy": 0.9}, "smell": {"accuracy": 0.25}, "touch": {"accuracy": 0.6}}
+
+
+def texts(axes):
+    return [t.get_text() for t in axes.texts]
+
+
+def heights(axes):
+    return [bar.get_height() for bar in axes.patches]
+
+
+def test_accuracy_bars_are_in_percent_in_the_order_of_the_data():
+    axes, = plots.accuracy_bars(SCORES, MODALITIES, 0.2, "title").axes
+    assert heights(axes) == pytest.approx([60, 25, 90])
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["touch", "smell", "fused"]
+    assert texts(axes) == ["60.0", "25.0", "90.0", "chance"]
+    assert axes.lines[0].get_ydata() == pytest.approx([20, 20])
+    assert axes.get_title(loc="left") == "title"
+
+
+def test_a_modality_has_one_colour_whichever_heads_are_there():
+    alone = plots.head_colours(["smell"], MODALITIES)
+    together = plots.head_colours(SCORES, MODALITIES)
+    assert alone["smell"] == together["smell"]
+    assert list(together) == ["touch", "smell", "fused"]
+    assert len(set(together.values())) == 3
+
+
+def test_comparison_bars_group_by_method_with_error_bars():
+    accuracy = {"one": {"smell": (0.3, 0.05), "touch": (0.5, 0.1)},
+                "two": {"fused": (0.8, None), "touch": (0.4, 0.02), "smell": (0.1, 0.0)}}
+    figure = plots.comparison_bars(accuracy, MODALITIES, 0.25, "title")
+    axes, = figure.axes
+    assert heights(axes) == pytest.approx([50, 30, 40, 10, 80])
+    colours = [to_hex(bar.get_facecolor()) for bar in axes.patches]
+    assert colours[0] == colours[2] and colours[1] == colours[3] and len(set(colours)) == 3
+    segments = [c.get_segments()[0] for c in axes.collections]
+    assert [s[:, 1].tolist() for s in segments] == [
+        pytest.approx(x) for x in ([40, 60], [25, 35], [38, 42], [10, 10])]
+    assert texts(axes) == ["50.0", "30.0", "40.0", "10.0", "80.0", "chance"]
+    # A group's name stands below its middle, and groups are further apart than their bars.
+    centres = [bar.get_x() + bar.get_width() / 2 for bar in axes.patches]
+    assert axes.get_xticks() == pytest.approx([np.mean(centres[:2]), np.mean(centres[2:])])
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["one", "two"]
+    assert centres[2] - centres[1] > centres[1] - centres[0]
+    legend, = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == ["touch", "smell", "fused"]
+    assert [to_hex(h.get_facecolor()) for h in legend.get_patches()] == [
+        colours[0], colours[1], colours[4]]
+
+
+def test_learning_curves_are_over_epochs_and_heads_may_come_late():
+    train = [{"step": 4, "loss": 2.0}, {"step": 8, "loss": 1.0}, {"step": 16, "loss": 0.5}]
+    evaluations = [{"step": 8, "scores": {"touch": {"accuracy": 0.5}}},
+                   {"step": 16, "scores": {"touch": {"accuracy": 0.75}, "fused": {"accuracy": 1}}}]
+    left, right = plots.learning_curves(train, evaluations, MODALITIES, 8, 0.1).axes
+    assert left.lines[0].get_xydata().tolist() == [[0.5, 2], [1, 1], [2, 0.5]]
+    touch, fused, chance = right.lines
+    assert touch.get_xydata().tolist() == [[1, 50], [2, 75]]
+    assert fused.get_xydata().tolist() == [[2, 100]]
+    assert chance.get_ydata() == pytest.approx([10, 10])
+    assert fused.get_linewidth() > touch.get_linewidth()
+    assert [t.get_text() for t in right.get_legend().get_texts()] == ["touch", "fused"]
+
+
+def test_png_shows_the_bars():
+    figure = plots.accuracy_bars(SCORES, MODALITIES, 0.2, "title")
+    image = matplotlib.image.imread(io.BytesIO(plots.png(figure)))
+    pixels = np.round(255 * image[..., :3]).astype(int) @ [256 ** 2, 256, 1]
+    for colour in plots.head_colours(SCORES, MODALITIES).values():
+        assert np.sum(pixels == int(colour[1:], 16)) > 1000

@@ -1,0 +1,49 @@
+import csv
+import io
+
+from jaxmm.report import tables
+
+SCORES = {
+    "dynamic": {"accuracy": 0.9, "macro_f1": 0.89, "ece": 0.0404, "nll": 0.3},
+    "fused": {"accuracy": 0.9166, "macro_f1": 0.91, "ece": 0.03, "nll": 0.25},
+    "touch": {"accuracy": 1.0, "macro_f1": 1.0, "ece": 0.0, "nll": 12.34567},
+    "smell": {"accuracy": 0.05, "macro_f1": 0.0, "ece": 0.5, "nll": 2.3},
+}
+
+
+def test_markdown_aligns_columns_and_leaves_missing_cells_empty():
+    rows = [{"name": "a", "count": 10}, {"name": "longer", "other": 1.5}, {"name": None}]
+    assert tables.markdown(rows, ["name", "count", "other"]) == (
+        "| name   | count | other |\n"
+        "| ------ | ----: | ----: |\n"
+        "| a      |    10 |       |\n"
+        "| longer |       |   1.5 |\n"
+        "|        |       |       |\n")
+
+
+def test_markdown_escapes_what_would_end_a_cell():
+    text = tables.markdown([{"n": "a|b", "v": 1}], ["n", "v"])
+    assert text.splitlines()[2] == r"| a\|b |   1 |"
+
+
+def test_csv_text_quotes_and_reads_back():
+    rows = [{"method": "a,b", "std": 0.1}, {"method": 'say "x"', "std": None}]
+    text = tables.csv_text(rows, ["method", "std"])
+    assert text == 'method,std\n"a,b",0.1\n"say ""x""",\n'
+    assert list(csv.DictReader(io.StringIO(text))) == [
+        {"method": "a,b", "std": "0.1"}, {"method": 'say "x"', "std": ""}]
+
+
+def test_sort_heads_puts_modalities_first_then_fused_then_the_rest():
+    assert tables.sort_heads(SCORES, ["touch", "smell"]) == ["touch", "smell", "fused", "dynamic"]
+    assert tables.sort_heads(["fused", "b"], ["a", "b"]) == ["b", "fused"]
+
+
+def test_scores_table_rounds_shares_to_percent():
+    assert tables.scores_table(SCORES, ["touch", "smell"]) == (
+        "| head    | accuracy | macro F1 |   ECE |    NLL |\n"
+        "| ------- | -------: | -------: | ----: | -----: |\n"
+        "| touch   |   100.0% |   100.0% | 0.000 | 12.346 |\n"
+        "| smell   |     5.0% |     0.0% | 0.500 |  2.300 |\n"
+        "| fused   |    91.7% |    91.0% | 0.030 |  0.250 |\n"
+        "| dynamic |    90.0% |    89.0% | 0.040 |  0.300 |\n")

@@ -1,0 +1,68 @@
+import chex
+import jax
+import pytest
+
+from jaxmm.errors import UserError
+from jaxmm.evaluate.predictions import score
+from jaxmm.train import checkpoints
+from jaxmm.train.loop import predict_split, train
+from jaxmm.train.restore import restore
+
+ONE = jax.devices()[:1]
+
+
+@pytest.fixture(scope="module")
+def trained(make_dataset, make_config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    config = make_config("mla", epochs=3, keep_checkpoints=2)
+    return train(config, workdir, dataset=make_dataset(), devices=ONE, progress=False), workdir
+
+
+def leaves(run):
+    return checkpoints.flatten(run.setup.programs.fetch(run.state))
+
+
+def scores(run, split):
+    split = run.setup.dataset.splits[split]
+    return score(predict_split(run.setup, run.state, split), split)
+
+
+def contents(folder):
+    return {p: (p.stat().st_mtime_ns, p.read_bytes() if p.is_file() else None)
+            for p in [folder, *folder.rglob("*")]}
+
+
+def test_restore_gives_the_trained_run_and_changes_nothing(trained, make_dataset):
+    run, workdir = trained
+    before = contents(workdir)
+    restored = restore(str(workdir), dataset=make_dataset(), devices=ONE)
+    assert contents(workdir) == before
+    chex.assert_trees_all_equal(leaves(restored), leaves(run))
+    assert restored.history == run.history
+    assert restored.setup.config == run.setup.config
+    assert scores(restored, "test") == run.history[-1]["scores"]
+
+
+def test_restore_of_an_earlier_step_on_other_devices(trained, make_dataset):
+    run, workdir = trained
+    restored = restore(workdir, 8, dataset=make_dataset(), devices=jax.devices()[:2])
+    assert int(leaves(restored)["step"]) == 8
+    assert restored.history == run.history[:2]
+    found = scores(restored, "val")
+    for head, expected in restored.history[-1]["scores"].items():
+        assert found[head]["nll"] == pytest.approx(expected["nll"], rel=1e-5)
+
+
+def test_errors_are_one_line_and_make_nothing(trained, make_dataset, tmp_path):
+    _, workdir = trained
+    with pytest.raises(UserError, match="no checkpoint of step 5; found .*8.*12"):
+        restore(workdir, 5, dataset=make_dataset(), devices=ONE)
+    with pytest.raises(UserError, match="config.json is missing"):
+        restore(tmp_path / "missing")
+    (tmp_path / "config.json").write_bytes((workdir / "config.json").read_bytes())
+    with pytest.raises(UserError, match="no checkpoint yet; run launch.train"):
+        restore(tmp_path, dataset=make_dataset(), devices=ONE)
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(UserError, match="no checkpoint yet; run launch.train"):
+        restore(tmp_path, dataset=make_dataset(), devices=ONE)
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["checkpoints", "config.json"]
