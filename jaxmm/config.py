@@ -22,6 +22,19 @@ class DataConfig:
 
 
 @dataclass
+class StreamConfig:
+    """A stream of tasks made of the data set, for continual learning."""
+    kind: str = ""                  # "class", "domain" or "generalized" incremental; "": no stream
+    num_tasks: int = 5              # "generalized": at most, as the data may run out before
+    joint: bool = False             # learn all tasks at once (upper bound), evaluate them one by one
+    seed: int = 0                   # of which classes come when
+    coarse: str = ""                # "domain": CSV file with the columns class, coarse
+    phase_size: int = 1000          # "generalized": examples in a task
+    max_classes: int = 50           # "generalized": classes in a task, at most
+    long_tailed: bool = False       # "generalized": unequal shares of the classes
+
+
+@dataclass
 class EncoderConfig:
     """The network that turns one modality into features."""
     name: str = "auto"              # "mlp", "cnn", "resnet18", or "auto" by the rank of an example
@@ -67,7 +80,37 @@ class MLAConfig(MethodConfig):
     dynamic_fusion: bool = True     # fuse by entropy (eq. 6-8); off: mean of the logits
 
 
-METHOD_CONFIGS = {"unimodal": UnimodalConfig, "mla": MLAConfig}
+@dataclass
+class SGDConfig(MethodConfig):
+    """Cross-entropy of a fused head; on a stream of tasks, fine-tuning."""
+    name: str = "sgd"
+    modalities: str = ""            # names joined by commas; all by default
+    fusion: str = "film"            # fused head of several modalities, a key of `heads.FUSIONS`
+
+
+@dataclass
+class ERConfig(SGDConfig):
+    """Experience replay: `sgd` on the current batch and one as large from a memory."""
+    name: str = "er"
+    capacity: int = 500             # examples the memory holds
+    balanced: bool = False          # replay all classes alike, not all examples
+
+
+@dataclass
+class SAMMConfig(ERConfig):
+    """Semantic-aware multimodal continual learning (arXiv 2405.02766)."""
+    name: str = "samm"
+    lambda_: float = 0.01           # weight of the unimodal terms, >= 0
+    beta: float = 25.0              # weight of the alignment between modalities, >= 0
+    gamma: float = 1.0              # weight of the consistency with stored logits, >= 0
+    alignment: str = "logits"       # of "logits" or "features", or "none"
+    relation: str = "distance"      # that alignment compares: "distance" or "angle"
+    consistency: bool = True
+    dynamic: bool = True            # add the head "dynamic", calibrated on the memory
+
+
+METHOD_CONFIGS = {"unimodal": UnimodalConfig, "mla": MLAConfig, "sgd": SGDConfig, "er": ERConfig,
+                  "samm": SAMMConfig}
 
 
 def method_config(name: str) -> MethodConfig:
@@ -105,6 +148,7 @@ class TrainConfig:
 class Config:
     """Everything that decides the result of a run."""
     data: DataConfig = field(default_factory=DataConfig)
+    stream: StreamConfig = field(default_factory=StreamConfig)
     encoders: dict[str, EncoderConfig] = field(          # by modality
         default_factory=lambda: collections.defaultdict(EncoderConfig))
     augment: dict[str, AugmentConfig] = field(           # by modality

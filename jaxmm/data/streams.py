@@ -11,6 +11,8 @@ from typing import NamedTuple
 import chex
 import numpy as np
 
+from jaxmm.config import StreamConfig
+from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError
 
 
@@ -25,6 +27,33 @@ class Stream(NamedTuple):
     """Tasks in the order of learning, and the label that every class is learned as."""
     tasks: tuple[Task, ...]
     label_of: np.ndarray                # int32, by class; -1 where a number is no class
+
+
+def make_stream(config: StreamConfig, dataset: Dataset) -> tuple[Dataset, Stream]:
+    """The stream of `config.kind` over all splits, and the data set with the labels to learn.
+
+    Raises:
+      UserError: an unknown kind, or tasks that the data set cannot be cut into.
+    """
+    labels = {split: batch["label"] for split, batch in dataset.splits.items()}
+    class_names = dataset.class_names
+    if config.kind == "class":
+        stream = class_incremental(labels["train"], config.num_tasks, config.seed)
+    elif config.kind == "domain":
+        coarse = read_coarse_map(config.coarse, class_names)
+        stream = domain_incremental(labels["train"], coarse, config.num_tasks, config.seed)
+        class_names = tuple(sorted(set(coarse.values())))
+    elif config.kind == "generalized":
+        stream = generalized_class_incremental(
+            labels["train"], config.num_tasks, config.phase_size, config.max_classes,
+            config.long_tailed, config.seed)
+    else:
+        raise UserError(f"stream.kind={config.kind!r}; expected class, domain or generalized")
+    for split in labels.keys() - {"train"}:
+        stream = add_split(stream, split, labels[split])
+    splits = {split: batch | {"label": relabel(stream, batch["label"])}
+              for split, batch in dataset.splits.items()}
+    return dataset._replace(splits=splits, class_names=class_names), stream
 
 
 def class_incremental(labels: np.ndarray, num_tasks: int, seed: int) -> Stream:

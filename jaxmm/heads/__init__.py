@@ -1,7 +1,8 @@
 """Heads: features of the modalities -> logits.
 
 A head returns logits [B, C] for every modality (its unimodal readout) and for "fused". A modality
-that an example lacks has zero features.
+that an example lacks has zero features. Modalities come in the order of the data set, whose first
+one conditions the others in heads that are not symmetric.
 """
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -65,3 +66,84 @@ def concat(num_classes: int) -> Head:
         return logits | {"fused": sum(logits.values())}
 
     return Head(init, apply)
+
+
+def film(num_classes: int) -> Head:
+    """Feature-wise linear modulation (Perez et al., 2018) by the first modality.
+
+    [gamma, beta] = split(h_first W + b) and h_f = gamma * h_other + beta, concatenated over the
+    other modalities, before one linear layer.
+    """
+
+    def init(key, widths):
+        first, *others = widths
+        out_key, *keys = jax.random.split(key, len(widths))
+        modulation = {m: linear_init(k, widths[first], 2 * widths[m])
+                      for k, m in zip(keys, others)}
+        return {"modulation": modulation,
+                "out": linear_init(out_key, sum(widths[m] for m in others), num_classes)}
+
+    def fuse(params, features):
+        first, *others = features
+        parts = []
+        for m in others:
+            gamma, beta = jnp.split(linear(params["modulation"][m], features[first]), 2, axis=-1)
+            parts.append(gamma * features[m] + beta)
+        return linear(params["out"], jnp.concatenate(parts, axis=-1))
+
+    return Head(init, with_readouts(fuse))
+
+
+def gated(num_classes: int) -> Head:
+    """Gating by the first modality (Kiela et al., 2018; the papers' BiGated).
+
+    h_f = sigmoid(h_first W_x + b_x) * (h_other W_y + b_y), concatenated over the other modalities,
+    before one linear layer; all W keep the width of the first modality.
+    """
+
+    def init(key, widths):
+        first, *others = widths
+        out_key, gate_key, *keys = jax.random.split(key, len(widths) + 1)
+        size = widths[first]
+        values = {m: linear_init(k, widths[m], size) for k, m in zip(keys, others)}
+        return {"gate": linear_init(gate_key, size, size), "value": values,
+                "out": linear_init(out_key, size * len(others), num_classes)}
+
+    def fuse(params, features):
+        first, *others = features
+        gate = jax.nn.sigmoid(linear(params["gate"], features[first]))
+        parts = [gate * linear(params["value"][m], features[m]) for m in others]
+        return linear(params["out"], jnp.concatenate(parts, axis=-1))
+
+    return Head(init, with_readouts(fuse))
+
+
+def with_readouts(fuse: Callable[[Any, Features], chex.Array]) -> Callable[[Any, Features], Logits]:
+    """`apply` of a head from its fused logits: a readout sets all other features to zero."""
+
+    def apply(params, features):
+        alone = {m: {k: h if k == m else jnp.zeros_like(h) for k, h in features.items()}
+                 for m in features}
+        return ({m: fuse(params, only) for m, only in alone.items()}
+                | {"fused": fuse(params, features)})
+
+    return apply
+
+
+def with_unimodal_heads(head: Head, num_classes: int) -> Head:
+    """`head` for the fused logits, and a linear layer of its own as every modality's readout."""
+    unimodal = separate(num_classes)
+
+    def init(key, widths):
+        fused_key, unimodal_key = jax.random.split(key)
+        return {"fused": head.init(fused_key, widths),
+                "unimodal": unimodal.init(unimodal_key, widths)}
+
+    def apply(params, features):
+        return (unimodal.apply(params["unimodal"], features)
+                | {"fused": head.apply(params["fused"], features)["fused"]})
+
+    return Head(init, apply)
+
+
+FUSIONS = {"concat": concat, "sum": separate, "film": film, "gated": gated}

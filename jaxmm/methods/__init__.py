@@ -1,6 +1,6 @@
 """Methods by name: `METHODS[name](config, components, axis_name=None)` builds one."""
 from jaxmm.errors import UserError
-from jaxmm.methods import fusion, mla
+from jaxmm.methods import continual, fusion, mla, samm
 from jaxmm.methods.common import Components, Method, Optimizer, TrainState
 
 METHODS = {
@@ -9,6 +9,9 @@ METHODS = {
     "sum": fusion.make_sum,
     "late": fusion.make_late,
     "mla": mla.make_mla,
+    "sgd": continual.make_sgd,
+    "er": continual.make_er,
+    "samm": samm.make_samm,
 }
 
 

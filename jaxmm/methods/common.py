@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxmm.batch import Batch, Logits, Metrics, for_modality
 from jaxmm.data.transform import Transform
 from jaxmm.encoders import Encoder
+from jaxmm.errors import UserError
 from jaxmm.heads import Features, Head
 from jaxmm.losses.classification import weighted_mean
 
@@ -47,12 +48,44 @@ class Components(NamedTuple):
     num_classes: int
     transform: Transform            # normalises, and augments when it gets a key
     optimizer: Optimizer
-    steps_per_epoch: int
+    steps_per_epoch: int            # of the first task
+    batch_size: int                 # of the global batch
 
 
 def identity(state: TrainState) -> TrainState:
     """The `end_task` of methods that do nothing when a task ends."""
     return state
+
+
+def select_modalities(components: Components, names: str, option: str) -> Components:
+    """The components with only the modalities in `names`, joined by commas; all if it is empty.
+
+    Raises:
+      UserError: a name that is no modality of the data; `option` is where it was given.
+    """
+    chosen = [name.strip() for name in names.split(",")] if names else list(components.encoders)
+    for m in chosen:
+        if m not in components.encoders:
+            raise UserError(f"{option}={names!r}: {m!r} is no modality of the data; expected "
+                            f"{', '.join(components.encoders)} (--config.{option}=...)")
+    return components._replace(encoders={m: components.encoders[m] for m in chosen})
+
+
+def only(batch: Batch, modalities) -> Batch:
+    """The batch with these modalities alone."""
+    return batch | {part: {m: batch[part][m] for m in modalities} for part in ("inputs", "present")}
+
+
+def check_choice(option: str, value: str, choices) -> None:
+    """Raises UserError unless `value` is one of the choices."""
+    if value not in choices:
+        raise UserError(f"{option}={value!r}; expected one of {', '.join(choices)}")
+
+
+def check_at_least(option: str, value: float, least: float) -> None:
+    """Raises UserError unless `value` is a finite number of at least `least`."""
+    if not least <= value < float("inf"):
+        raise UserError(f"{option}={value}; expected a number of at least {least}")
 
 
 def pmean(tree, axis_name: str | None):
@@ -71,7 +104,7 @@ def init_state(components: Components, head: Head, key: chex.PRNGKey, batch: Bat
     init_key, head_key, extra_key, run_key = jax.random.split(key, 4)
     inputs = components.transform(None, batch)["inputs"]
     params, batch_stats, widths = {}, {}, {}
-    for i, (m, encoder) in enumerate(sorted(components.encoders.items())):
+    for i, (m, encoder) in enumerate(components.encoders.items()):
         params[m], batch_stats[m] = encoder.init(jax.random.fold_in(init_key, i), inputs[m])
         features, _ = jax.eval_shape(lambda p, s, x, e=encoder: e.apply(p, s, x, train=False),
                                      params[m], batch_stats[m], inputs[m])

@@ -4,10 +4,10 @@ They differ in head and loss only; `jaxmm.methods.common.make_joint` is the rest
 """
 from jaxmm import heads
 from jaxmm.config import MethodConfig, UnimodalConfig
-from jaxmm.errors import UserError
 from jaxmm.evaluate.fusion import mean_logits
 from jaxmm.losses.classification import cross_entropy
-from jaxmm.methods.common import Components, Method, make_joint
+from jaxmm.methods.common import (Components, Method, check_choice, make_joint,
+                                  select_modalities)
 
 
 def fused_cross_entropy(axis_name: str | None):
@@ -24,10 +24,8 @@ def make_unimodal(config: UnimodalConfig, components: Components, *,
       UserError: `config.modality` is no modality of the data.
     """
     m = config.modality
-    if m not in components.encoders:
-        raise UserError(f"method.modality={m!r} is no modality of the data; expected one of "
-                        f"{', '.join(components.encoders)} (--config.method.modality=...)")
-    components = components._replace(encoders={m: components.encoders[m]})
+    check_choice("method.modality", m, components.encoders)
+    components = select_modalities(components, m, "method.modality")
 
     def loss_fn(logits, batch):
         return cross_entropy(logits[m], batch["label"], batch["present"][m], axis_name)

@@ -9,9 +9,9 @@ from jaxmm.config import MLAConfig
 from jaxmm.errors import UserError
 from jaxmm.evaluate.fusion import entropy_weighted, mean_logits
 from jaxmm.losses.classification import cross_entropy, weighted_mean
-from jaxmm.methods.common import (Components, Method, TrainState, apply_gradients, encode,
-                                  identity, init_state, make_features, make_predict, pmean,
-                                  step_key)
+from jaxmm.methods.common import (Components, Method, TrainState, apply_gradients, check_choice,
+                                  encode, identity, init_state, make_features, make_predict,
+                                  pmean, step_key)
 from jaxmm.state import rls
 
 
@@ -132,11 +132,8 @@ def shared_head(num_classes: int) -> heads.Head:
 
 def check_options(config: MLAConfig) -> None:
     """Raises UserError for an option that has no such value."""
-    choices = {"projection": ("rls", "none"), "features": ("current", "previous"),
-               "alpha_schedule": ("constant", "released")}
-    for option, allowed in choices.items():
-        if getattr(config, option) not in allowed:
-            raise UserError(f"method.{option}={getattr(config, option)!r}; "
-                            f"expected {' or '.join(allowed)}")
+    check_choice("method.projection", config.projection, ("rls", "none"))
+    check_choice("method.features", config.features, ("current", "previous"))
+    check_choice("method.alpha_schedule", config.alpha_schedule, ("constant", "released"))
     if not config.alpha > 0:
         raise UserError(f"method.alpha={config.alpha}; expected a number above 0")

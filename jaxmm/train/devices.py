@@ -15,7 +15,7 @@ from flax import jax_utils
 
 from jaxmm.batch import Batch, take
 from jaxmm.errors import UserError
-from jaxmm.methods.common import Method, TrainState
+from jaxmm.methods.common import Method, TrainState, identity
 
 AXIS = "devices"
 STREAM_ABOVE_BYTES = 2**31      # a split larger than this is streamed by placement="auto"
@@ -109,11 +109,15 @@ def make_programs(make_method: Callable[[str | None], Method],
 
         return read
 
+    def end_task(state):
+        # On one copy and not compiled as a whole: it happens once a task, over the whole memory.
+        return state if method.end_task is identity else place(method.end_task(fetch(state)))
+
     def init(seed, batch):
         return place(jax.jit(method.init)(jax.random.key(seed), batch))
 
     return Programs(init, steps, reader(method.predict), reader(method.features),
-                    mapped(method.end_task), feed, place, fetch, count)
+                    end_task, feed, place, fetch, count)
 
 
 def without_full_masks(split: Batch) -> Batch:

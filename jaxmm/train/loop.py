@@ -14,10 +14,12 @@ from jaxmm import data
 from jaxmm.batch import Batch, batch_size, take
 from jaxmm.config import Config, EncoderConfig
 from jaxmm.data.dataset import Dataset, statistics
+from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import make_transform
 from jaxmm.encoders import make_encoder
 from jaxmm.errors import UserError
 from jaxmm.evaluate.predictions import read_rows, score
+from jaxmm.evaluate.tasks import score_tasks
 from jaxmm.methods import Components, TrainState, make_method
 from jaxmm.train import checkpoints, plan
 from jaxmm.train.devices import Programs, make_programs
@@ -33,7 +35,8 @@ class Setup(NamedTuple):
     """Everything that a config decides, built and compiled."""
     config: Config
     dataset: Dataset
-    tasks: list[np.ndarray]         # rows of the training split, by task
+    stream: Stream | None           # the tasks of a continual run
+    tasks: list[np.ndarray]         # rows of the training split, by task that is learned
     programs: Programs
     steps_per_call: int
 
@@ -62,6 +65,9 @@ def build(config: Config, *, dataset: Dataset | None = None,
       UserError: whatever in the config cannot be run, in one line.
     """
     dataset = data.load(config.data) if dataset is None else data.check_dataset(dataset)
+    stream = None
+    if config.stream.kind:
+        dataset, stream = make_stream(config.stream, dataset)
     train = dataset.splits["train"]
     for section in ("encoders", "augment"):
         unknown = set(getattr(config, section)) - set(dataset.modalities)
@@ -69,7 +75,9 @@ def build(config: Config, *, dataset: Dataset | None = None,
             raise UserError(f"{section}.{min(unknown)}: no such modality in {dataset.name}; "
                             f"expected one of {', '.join(dataset.modalities)}")
     check_train_options(config)
-    tasks = [np.arange(batch_size(train))]
+    tasks = [task.indices["train"] for task in stream.tasks] if stream else []
+    if config.stream.joint or not tasks:
+        tasks = [np.concatenate(tasks) if tasks else np.arange(batch_size(train))]
     ranks = {m: x.ndim - 1 for m, x in train["inputs"].items()}
     encoder_configs = {m: config.encoders.get(m, EncoderConfig()) for m in dataset.modalities}
     epoch_steps = plan.steps_per_epoch(tasks[0], config.train.batch_size)
@@ -79,7 +87,8 @@ def build(config: Config, *, dataset: Dataset | None = None,
     def make(axis_name):
         encoders = {m: make_encoder(c, ranks[m], axis_name=axis_name)
                     for m, c in encoder_configs.items()}
-        components = Components(encoders, dataset.num_classes, transform, optimizer, epoch_steps)
+        components = Components(encoders, dataset.num_classes, transform, optimizer, epoch_steps,
+                                config.train.batch_size)
         return make_method(config.method, components, axis_name=axis_name)
 
     programs = make_programs(make, devices)
@@ -88,7 +97,7 @@ def build(config: Config, *, dataset: Dataset | None = None,
                         f"{programs.num_devices} devices; choose a multiple of their number")
     convolves = any(c.name not in ("auto", "mlp") or (c.name == "auto" and ranks[m] > 1)
                     for m, c in encoder_configs.items())
-    return Setup(config, dataset, tasks, programs,
+    return Setup(config, dataset, stream, tasks, programs,
                  config.train.steps_per_call or default_steps_per_call(convolves))
 
 
@@ -145,11 +154,19 @@ def _run(setup, state, history, start, manager, write, progress):
     feed = programs.feed(setup.dataset.splits["train"], setup.config.data.placement)
     pending, step = [], start
 
+    def evaluate(split, task, epoch):
+        record = {"step": step, "epoch": epoch, "task": task, "split": split,
+                  **evaluate_split(setup, state, split)}
+        history.append(record)
+        write({"kind": "eval"} | record)
+
     def save():
         checkpoints.save(manager, step, programs.fetch(state), {"history": history})
 
     with stop_signals() as stopped, tqdm(total=total, initial=start, unit="step", disable=not progress,
                                          mininterval=0.5) as bar:
+        if setup.stream and step == 0:
+            evaluate("test", -1, 0)     # what forward transfer is measured against
         begin = time.perf_counter()
         for chunk in plan.chunks(setup.tasks, config, setup.steps_per_call, start):
             state, metrics = programs.steps(state, feed, chunk.index)
@@ -170,14 +187,8 @@ def _run(setup, state, history, start, manager, write, progress):
             if chunk.ends_task:
                 state = programs.end_task(state)
             if chunk.ends_epoch:
-                last = step == total
-                splits = (["val"] if chunk.ends_task or (chunk.epoch + 1) % config.eval_epochs == 0
-                          else []) + (["test"] if last else [])
-                for split in splits:
-                    record = {"step": step, "epoch": chunk.epoch + 1, "task": chunk.task,
-                              "split": split, "scores": evaluate_split(setup, state, split)}
-                    history.append(record)
-                    write({"kind": "eval"} | record)
+                for split in splits_to_evaluate(setup, chunk, step == total):
+                    evaluate(split, chunk.task, chunk.epoch + 1)
                 begin = time.perf_counter()
             if stop or chunk.ends_task or (
                     chunk.ends_epoch and (chunk.epoch + 1) % config.checkpoint_epochs == 0):
@@ -186,6 +197,18 @@ def _run(setup, state, history, start, manager, write, progress):
                 raise Preempted(f"stopped by a signal after step {step} of {total}; the state is "
                                 "saved, and the same command goes on from there")
     return state, history
+
+
+def splits_to_evaluate(setup: Setup, chunk: plan.Chunk, last: bool) -> list[str]:
+    """Splits to look at after an epoch.
+
+    A stream is evaluated at the end of each task, which is what its matrix of accuracies is made
+    of; nothing is chosen by them. Otherwise test data is used once, at the end.
+    """
+    if setup.stream:
+        return ["val", "test"] if chunk.ends_task else []
+    due = last or (chunk.epoch + 1) % setup.config.train.eval_epochs == 0
+    return ["val"] * due + ["test"] * last
 
 
 def mean_metrics(pending: list[Mapping[str, Any]], step: int) -> dict[str, float]:
@@ -220,10 +243,12 @@ def _read(setup, state, read, split):
                      setup.config.train.batch_size)
 
 
-def evaluate_split(setup: Setup, state: TrainState, split: str) -> dict[str, dict[str, float]]:
-    """Scores of every head on a split."""
+def evaluate_split(setup: Setup, state: TrainState, split: str) -> dict[str, Any]:
+    """"scores" of every head on a split and, on a stream, what `score_tasks` finds."""
     batch = setup.dataset.splits[split]
-    return score(predict_split(setup, state, batch), batch)
+    logits = predict_split(setup, state, batch)
+    scores = {"scores": score(logits, batch)}
+    return scores | score_tasks(logits, batch, setup.stream, split) if setup.stream else scores
 
 
 @contextmanager

@@ -1,0 +1,18 @@
+"""av_digits as a stream: is the digit odd or even, from two new digits a task (domain-incremental).
+
+The protocol of SAMM (arXiv 2405.02766, "Dom"): the labels stay, what they stand for grows. Each of
+five tasks brings one odd and one even digit.
+
+    python -m launch.train --config=configs/dom_av_digits.py:samm
+"""
+import pathlib
+
+from configs import seq_av_digits
+from jaxmm.config import Config
+
+
+def get_config(method: str = "samm") -> Config:
+    config = seq_av_digits.get_config(method)
+    config.stream.kind = "domain"
+    config.stream.coarse = str(pathlib.Path(__file__).parent / "av_digits_parity.csv")
+    return config

@@ -1,0 +1,17 @@
+"""av_digits as a stream: digits come back in uneven shares (generalised class-incremental).
+
+The protocol of SAMM (arXiv 2405.02766, "GCIL"), scaled to this data: each phase has 150 examples
+of one to six digits, no example is used twice, and the stream ends when the data run out.
+
+    python -m launch.train --config=configs/gcil_av_digits.py:samm
+    python -m launch.train --config=configs/gcil_av_digits.py:samm --config.stream.long_tailed
+"""
+from configs import seq_av_digits
+from jaxmm.config import Config, StreamConfig
+
+
+def get_config(method: str = "samm") -> Config:
+    config = seq_av_digits.get_config(method)
+    config.stream = StreamConfig(kind="generalized", num_tasks=6, phase_size=150, max_classes=6,
+                                 seed=1992)
+    return config

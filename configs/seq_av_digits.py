@@ -1,0 +1,22 @@
+"""av_digits as a stream: five tasks of two new digits each (class-incremental).
+
+The protocol of SAMM (arXiv 2405.02766, "Seq") on data that ships with the package. Expected
+accuracy: see the table in the README.
+
+    python -m launch.train --config=configs/seq_av_digits.py:samm
+    python -m launch.compare --config=configs/seq_av_digits.py --methods=joint,sgd,er,samm --seeds=3
+"""
+from configs import av_digits
+from jaxmm.config import Config, OptimizerConfig, StreamConfig, TrainConfig
+
+
+def get_config(method: str = "samm") -> Config:
+    config = av_digits.get_config(method)
+    config.stream = StreamConfig(kind="class", num_tasks=5)
+    # SAMM trains by plain SGD with a constant learning rate.
+    config.optimizer = OptimizerConfig(name="sgd", learning_rate=0.05, momentum=0.0,
+                                       weight_decay=0.0, schedule="constant")
+    config.train = TrainConfig(epochs=20, batch_size=32)
+    if hasattr(config.method, "capacity"):
+        config.method.capacity = 100
+    return config
