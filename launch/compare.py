@@ -84,7 +84,8 @@ def _variants(method: str, config: Config,
               modalities: Sequence[str]) -> Iterator[tuple[str, Config]]:
     """(folder name, config) of the runs that make one row of the table."""
     if config.method.name != method:
-        raise UserError(f"config.method.name={config.method.name}: here --methods names the methods")
+        raise UserError(f"config.method.name={config.method.name}: "
+                        "here --methods names the methods")
     if method != "unimodal":
         yield method, config
         return

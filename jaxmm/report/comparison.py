@@ -71,7 +71,7 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str) ->
     summaries = summarize(results)
     table = accuracy_table(summaries, dataset.modalities)
     seeds = max(s.seeds for s in summaries)
-    caption = f"test accuracy, mean and deviation of {seeds} seeds" if seeds > 1 else "test accuracy"
+    caption = "test accuracy" + (f", mean and deviation of {seeds} seeds" if seeds > 1 else "")
     files.write(workdir / "comparison.csv",
                 csv_text([s._asdict() for s in summaries], Summary._fields))
     files.write(workdir / "seeds.csv", csv_text(

@@ -58,7 +58,8 @@ def write(run: Run, workdir) -> str:
         "modality.",
         "## What was run\n\n" + _lines("- ", _facts(run, records, steps)),
         "Options that differ from the defaults of `jaxmm/config.py`:\n\n"
-        + _lines("    ", (f"--config.{k}={shlex.quote(str(v))}" for k, v in changed_options(config))),
+        + _lines("    --config.", (f"{option}={shlex.quote(str(value))}"
+                                   for option, value in changed_options(config))),
         "To evaluate it again:\n\n"
         f"    python -m launch.evaluate --workdir={shlex.quote(str(workdir))}",
     ]
