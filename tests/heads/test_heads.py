@@ -32,3 +32,50 @@ def test_concat_starts_as_one_layer_over_the_whole_width():
                                   whole)
     np.testing.assert_allclose(whole.std(), (2 / (170 + 30)) ** 0.5, rtol=0.05)
     assert params["kernel"]["a"].shape == (50, 30) and not params["bias"].any()
+
+
+def linear(kernel, bias):
+    return {"kernel": np.array(kernel, np.float32), "bias": np.array(bias, np.float32)}
+
+
+def test_film_by_hand():
+    """First b = (1, 2) modulates a = (3): gamma = 1 + 2 = 3, beta = 2 + 1 = 3, h_f = 12."""
+    params = {"modulation": {"a": linear([[1, 0], [1, 1]], [0, 1])},
+              "out": linear([[1, -1]], [0.5, 0])}
+    logits = heads.film(2).apply(params, FEATURES)
+    np.testing.assert_allclose(logits["fused"], [[12.5, -12]])
+    np.testing.assert_allclose(logits["a"], [[0 * 3 + 1 + 0.5, -1]])     # b = 0: gamma 0, beta 1
+    np.testing.assert_allclose(logits["b"], [[0 + 3 + 0.5, -3]])         # a = 0: beta alone
+
+
+def test_gated_by_hand():
+    """sigmoid(0) = 1/2 gates the value 2 a + 1."""
+    params = {"gate": linear([[2, 0], [-1, 0]], [0, 0]), "value": {"a": linear([[2, 4]], [1, 0])},
+              "out": linear([[1, 0], [0, 1]], [0, 1])}
+    logits = heads.gated(2).apply(params, FEATURES)
+    np.testing.assert_allclose(logits["fused"], [[7 / 2, 12 / 2 + 1]])
+    np.testing.assert_allclose(logits["b"], [[1 / 2, 1]])
+
+
+def test_three_modalities_concatenate_what_is_modulated():
+    features = FEATURES | {"c": np.array([[1.0, 1.0, 1.0]], np.float32)}
+    widths = {m: h.shape[1] for m, h in features.items()}
+    for name in ("film", "gated"):
+        head = heads.FUSIONS[name](2)
+        params = head.init(jax.random.key(0), widths)
+        logits = head.apply(params, features)
+        silent = params | {"out": params["out"] | {"kernel": np.zeros_like(params["out"]["kernel"])}}
+        np.testing.assert_array_equal(head.apply(silent, features)["fused"], 0)
+        # Every other modality reaches the output through rows of its own.
+        for m in ("a", "c"):
+            changed = head.apply(params, features | {m: 2 * features[m]})["fused"]
+            assert not np.allclose(changed, logits["fused"])
+
+
+def test_own_heads_replace_the_readouts():
+    head = heads.with_unimodal_heads(heads.concat(2), 2)
+    params = head.init(jax.random.key(0), {"b": 2, "a": 1})
+    logits = head.apply(params, FEATURES)
+    np.testing.assert_allclose(logits["a"], FEATURES["a"] @ params["unimodal"]["a"]["kernel"])
+    fused = heads.concat(2).apply(params["fused"], FEATURES)["fused"]
+    np.testing.assert_array_equal(logits["fused"], fused)

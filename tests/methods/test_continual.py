@@ -1,0 +1,106 @@
+import jax
+import numpy as np
+import pytest
+
+from jaxmm.config import ERConfig, OptimizerConfig, SGDConfig, StreamConfig
+from jaxmm.errors import UserError
+from jaxmm.evaluate import tasks
+from jaxmm.state import replay
+from jaxmm.train import checkpoints, loop
+
+ONE = jax.devices()[:1]
+
+
+def run(method, dataset, make_config, workdir, **stream):
+    config = make_config(method, epochs=6, batch_size=10)
+    config.stream = StreamConfig(kind="class", num_tasks=3, **stream)
+    return loop.train(config, workdir, dataset=dataset, devices=ONE, progress=False)
+
+
+def test_replay_remembers_what_fine_tuning_forgets(make_dataset, make_config, tmp_path):
+    dataset = make_dataset(rows=(150, 30, 90))
+    R = {name: tasks.matrices(run(method, dataset, make_config, tmp_path / name, **stream).history)
+         for name, method, stream in (("sgd", SGDConfig(), {}), ("er", ERConfig(capacity=60), {}),
+                                      ("joint", SGDConfig(), {"joint": True}))}
+    assert R["sgd"]["fused"].shape == (3, 3) and R["joint"]["fused"].shape == (1, 3)
+    np.testing.assert_array_equal(np.triu(R["sgd"]["fused"], 1), 0)
+    assert R["sgd"]["fused"][-1, 0] < 0.1 and np.diag(R["sgd"]["fused"]).min() > 0.8
+    assert R["er"]["fused"][-1].mean() > 0.8 and R["joint"]["fused"][-1].mean() > 0.8
+
+
+@pytest.mark.parametrize("stop", [5, 10, 12])
+def test_resume_inside_and_at_the_end_of_a_task(stop, make_dataset, make_config, tmp_path,
+                                                monkeypatch):
+    """Tasks end after 5 and 10 steps; the memory, its keys and the history come back bit by bit."""
+    dataset = make_dataset(rows=(60, 12, 12))
+
+    def train(name):
+        config = make_config("samm", epochs=1, batch_size=4, steps_per_call=1,
+                             optimizer=OptimizerConfig(learning_rate=0.02, schedule="constant"))
+        config.method.capacity = 12
+        config.stream = StreamConfig(kind="class", num_tasks=3)
+        return loop.train(config, tmp_path / name, dataset=dataset, devices=ONE, progress=False)
+
+    def final(result):
+        return checkpoints.flatten(result.setup.programs.fetch(result.state))
+
+    whole = train("whole")
+    with monkeypatch.context() as patch:
+        plan_chunks = loop.plan.chunks
+
+        def killed(*args):
+            for chunk in plan_chunks(*args):
+                if chunk.end > stop:
+                    raise KeyboardInterrupt
+                yield chunk
+
+        patch.setattr(loop.plan, "chunks", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train("cut")
+    resumed = train("cut")
+    found, expected = final(resumed), final(whole)
+    assert found.keys() == expected.keys()
+    for name in expected:
+        np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+    assert resumed.history == whole.history
+
+
+def test_one_modality_alone(make_dataset, make_config):
+    """Neither parameters nor memory hold anything of the other modality."""
+    dataset = make_dataset()
+    config = make_config(ERConfig(modalities="image", capacity=16))
+    setup = loop.build(config, dataset=dataset, devices=ONE)
+    feed = setup.programs.feed(dataset.splits["train"], "device")
+    state, _ = setup.programs.steps(loop.init_state(setup), feed, np.arange(8, dtype=np.int32)[None])
+    assert set(state.params) == {"image", "head"}
+    assert set(state.extra["memory"].storage["inputs"]) == {"image"}
+    logits = loop.predict_split(setup, state, dataset.splits["val"])
+    np.testing.assert_array_equal(logits["image"], logits["fused"])
+
+
+def test_rows_the_memory_does_not_fill_do_not_count(make_dataset, make_config):
+    """The first step of replay, with an empty memory, is the first step of fine-tuning."""
+    dataset = make_dataset()
+    results = []
+    for method in (SGDConfig(), ERConfig(capacity=16)):
+        setup = loop.build(make_config(method), dataset=dataset, devices=ONE)
+        feed = setup.programs.feed(dataset.splits["train"], "device")
+        state, metrics = setup.programs.steps(loop.init_state(setup), feed,
+                                              np.arange(8, dtype=np.int32)[None])
+        results.append((state.params, metrics))
+    for a, b in zip(jax.tree.leaves(results[0]), jax.tree.leaves(results[1])):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert int(replay.size(state.extra["memory"])) == 8
+
+
+@pytest.mark.parametrize("stream, message", [
+    (dict(kind="class", num_tasks=4), "4 tasks cannot share 3 classes"),
+    (dict(kind="class", num_tasks=0), "0 tasks"),
+    (dict(kind="time"), "stream.kind='time'; expected class, domain or generalized"),
+    (dict(kind="domain", coarse="nowhere.csv"), "nowhere.csv"),
+    (dict(kind="generalized", num_tasks=2, phase_size=0), "phase_size is 0")])
+def test_streams_that_cannot_be_made_are_refused(stream, message, make_dataset, make_config):
+    config = make_config("sgd")
+    config.stream = StreamConfig(**stream)
+    with pytest.raises(UserError, match=message):
+        loop.build(config, dataset=make_dataset(), devices=ONE)
