@@ -1,0 +1,32 @@
+import json
+
+# Inputs and classes of the fixed workloads, as the PyTorch reference of the same names has them.
+SHAPES = {
+    "mla_small": (64, 10, [(32, 32), (16, 16)]),
+    "concat_small": (64, 10, [(32, 32), (16, 16)]),
+    "mla_cremad": (16, 6, [(257, 188), (3, 224, 224, 3)]),
+    "mla_features": (64, 4, [(512,), (1024,), (1024,)]),
+    "concat_features": (64, 4, [(512,), (1024,), (1024,)]),
+}
+
+
+def test_figures_of_a_workload_fit_together(tmp_path, launch):
+    output = tmp_path / "bench.json"
+    cases = [["--workloads=concat_features", "--seconds=0.1", f"--output={output}"],
+             ["--workloads=mla_smal"]]
+    (code, out, err), (refused, _, message) = launch("launch.bench", cases)
+    assert code == 0, err
+    line = json.loads(out)
+    assert line.pop("workload") == "concat_features"
+    assert json.loads(output.read_text()) == {"concat_features": line}
+    assert abs(line["examples_per_second"] * line["milliseconds_per_step"] / 64e3 - 1) < 0.01
+    assert line["steps_per_call"] == 64 and line["peak_memory_mib"] > 50
+    assert refused == 2 and "'mla_smal' is unknown" in message and message.count("\n") == 1
+
+
+def test_workloads_have_the_published_shapes():
+    from launch import bench
+    for name, (batch, classes, shapes) in SHAPES.items():
+        config, dataset = bench.synthetic(name)
+        assert config.train.batch_size == batch and dataset.num_classes == classes
+        assert [x.shape[1:] for x in dataset.splits["train"]["inputs"].values()] == shapes
