@@ -25,7 +25,7 @@ from jaxmm.train import checkpoints, plan
 from jaxmm.train.devices import Programs, make_programs
 from jaxmm.train.optimizers import make_optimizer
 from jaxmm.train.runs import claim_folder
-from jaxmm.train.writers import make_writer
+from jaxmm.train.writers import open_writer
 
 SCANNED_STEPS = 256     # longest chunk where steps are scanned
 METRICS_EVERY = 32      # steps between two looks at the metrics; longer queues can deadlock on CPU
@@ -142,8 +142,8 @@ def train(config: Config, workdir, *, dataset: Dataset | None = None,
     if restored:
         step, state, meta = restored
         state, history = setup.programs.place(state), meta["history"]
-    write = make_writer(workdir, step, config.train.tensorboard)
-    state, history = _run(setup, state, history, step, manager, write, progress)
+    with open_writer(workdir, step, config.train.tensorboard) as write:
+        state, history = _run(setup, state, history, step, manager, write, progress)
     manager.close()
     return Run(setup, state, history)
 

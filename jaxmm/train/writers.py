@@ -1,7 +1,8 @@
 """Metrics as they come: `metrics.jsonl`, and tensorboard events if asked for."""
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from jaxmm.errors import UserError
@@ -10,8 +11,9 @@ FILE = "metrics.jsonl"
 Write = Callable[[Mapping[str, Any]], None]
 
 
-def make_writer(workdir: pathlib.Path, step: int, tensorboard: bool) -> Write:
-    """write(record): appends one record, which has a "step" and a "kind" ("train" or "eval").
+@contextmanager
+def open_writer(workdir: pathlib.Path, step: int, tensorboard: bool) -> Iterator[Write]:
+    """Gives write(record), which appends one record, which has a "step" and a "kind" ("train" or "eval").
 
     Records after `step`, left by a run that went on after its last checkpoint, are removed.
 
@@ -30,9 +32,12 @@ def make_writer(workdir: pathlib.Path, step: int, tensorboard: bool) -> Write:
         if events:
             for name, value in _scalars(record):
                 events.add_scalar(name, value, record["step"])
-            events.flush()
 
-    return write
+    try:
+        yield write
+    finally:
+        if events:
+            events.close()      # writes what is still queued
 
 
 def _step(line: str) -> float:
@@ -49,7 +54,7 @@ def _open_events(workdir: pathlib.Path):
     except ImportError as error:
         raise UserError("train.tensorboard needs the package tensorboardX; "
                         "install the extra: pip install 'jaxmm[tensorboard]'") from error
-    return SummaryWriter(str(workdir / "tensorboard"))
+    return SummaryWriter(str(workdir / "tensorboard"), flush_secs=10)
 
 
 def _scalars(record, prefix=""):
