@@ -20,7 +20,8 @@ import numpy as np
 from absl import flags
 
 from jaxmm.batch import batch_size, make_batch
-from jaxmm.config import Config, EncoderConfig, OptimizerConfig, TrainConfig, method_config
+from jaxmm.config import (Config, EncoderConfig, OptimizerConfig, SAMMConfig, TrainConfig,
+                          method_config)
 from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError
 from jaxmm.train import loop, runs
@@ -35,15 +36,22 @@ app.define_config("Config file, and after a colon the method: FILE.py:METHOD.")
 RESNET = EncoderConfig(name="resnet18", stem="standard")
 SMALL_RESNET = EncoderConfig(name="resnet18", stem="small")
 MLP = EncoderConfig(name="mlp", width=128, depth=3)
+MLA = method_config("mla")
+CONCAT = method_config("concat")
+SAMM = SAMMConfig(capacity=200)
 DIGITS = {"audio": (SMALL_RESNET, (32, 32)), "visual": (SMALL_RESNET, (16, 16))}
 FEATURES = {"audio": (MLP, (512,)), "visual": (MLP, (1024,)), "text": (MLP, (1024,))}
 WORKLOADS = {
     # name: (method, batch, classes, {modality: (encoder, shape of an example)})
-    "mla_small": ("mla", 64, 10, DIGITS),
-    "concat_small": ("concat", 64, 10, DIGITS),
-    "mla_cremad": ("mla", 16, 6, {"audio": (RESNET, (257, 188)), "visual": (RESNET, (3, 224, 224, 3))}),
-    "mla_features": ("mla", 64, 4, FEATURES),
-    "concat_features": ("concat", 64, 4, FEATURES),
+    "mla_small": (MLA, 64, 10, DIGITS),
+    "concat_small": (CONCAT, 64, 10, DIGITS),
+    "samm_small": (SAMM, 32, 10, DIGITS),
+    "mla_cremad": (MLA, 16, 6, {"audio": (RESNET, (257, 188)),
+                                "visual": (RESNET, (3, 224, 224, 3))}),
+    "samm_vggsound": (SAMM, 8, 100, {"audio": (RESNET, (129, 626)),
+                                     "visual": (RESNET, (4, 224, 224, 3))}),
+    "mla_features": (MLA, 64, 4, FEATURES),
+    "concat_features": (CONCAT, 64, 4, FEATURES),
 }
 
 
@@ -54,7 +62,7 @@ def synthetic(name: str) -> tuple[Config, Dataset]:
     rows = 64 * batch if modalities is FEATURES else 2 * batch
     split = make_batch({m: rng.standard_normal((rows, *shape), np.float32)
                         for m, (_, shape) in modalities.items()}, rng.integers(classes, size=rows))
-    config = Config(method=method_config(method),
+    config = Config(method=method,
                     encoders={m: encoder for m, (encoder, _) in modalities.items()},
                     optimizer=OptimizerConfig(weight_decay=0.0, schedule="constant"),
                     train=TrainConfig(batch_size=batch))

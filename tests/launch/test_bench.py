@@ -4,6 +4,8 @@ import json
 SHAPES = {
     "mla_small": (64, 10, [(32, 32), (16, 16)]),
     "concat_small": (64, 10, [(32, 32), (16, 16)]),
+    "samm_small": (32, 10, [(32, 32), (16, 16)]),
+    "samm_vggsound": (8, 100, [(129, 626), (4, 224, 224, 3)]),
     "mla_cremad": (16, 6, [(257, 188), (3, 224, 224, 3)]),
     "mla_features": (64, 4, [(512,), (1024,), (1024,)]),
     "concat_features": (64, 4, [(512,), (1024,), (1024,)]),
@@ -26,6 +28,7 @@ def test_figures_of_a_workload_fit_together(tmp_path, launch):
 
 def test_workloads_have_the_published_shapes():
     from launch import bench
+    assert set(SHAPES) == set(bench.WORKLOADS)
     for name, (batch, classes, shapes) in SHAPES.items():
         config, dataset = bench.synthetic(name)
         assert config.train.batch_size == batch and dataset.num_classes == classes
