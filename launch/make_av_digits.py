@@ -1,9 +1,9 @@
 """Speaks the digits of the data set `av_digits` and writes them to one npz file.
 
     pip install espeakng-loader
-    python -m launch.make_av_digits --output=jaxmm/data/av_digits.npz
+    python -m launch.make_av_digits --file=jaxmm/data/av_digits.npz
 
-Only needed to make the file that the package ships anew. eSpeak NG synthesises every digit in 72
+Only needed to make the file that the package ships anew. eSpeak NG synthesises every digit in 79
 voices. A voice is a variant of eSpeak (a speaker) used once, in one of eight accents, at a pitch
 and a rate of its own. The same version of eSpeak gives the same bytes.
 """
@@ -11,30 +11,30 @@ import ctypes
 import os
 import pathlib
 
-from absl import app, flags
+from absl import flags
 import librosa
 import numpy as np
 
+from jaxmm.data.av_digits import CLASS_NAMES, PEAK, SAMPLE_RATE
 from jaxmm.errors import UserError
+from launch import app
 
-SAMPLE_RATE = 8000                  # Hz
-PEAK = 1023                         # of every clip: 11 bits, below any noise the data set adds
-TRIM_DB = 35                        # quieter than this below the loudest frame is silence
-WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+TRIM_DB = 35        # a frame this much below the loudest one is silence
 ACCENTS = ("en-us", "en", "en-gb-scotland", "en-029", "en-gb-x-rp", "en-gb-x-gbclan",
            "en-gb-x-gbcwmd", "en-us-nyc")
 SPEAKERS = """
-    m1 m2 m3 m4 m5 m6 m7 m8 f1 f2 f3 f4 f5 Alex Alicia Andrea Andy Annie Denis Diogo Gene Henrique
-    Hugo Jacky Lee Marco Mario Michael Mike Nguyen Reed RicishayMax Storm adam anika announcer
-    antonio aunty belinda benjamin boris caleb david edward grandma grandpa gustave ian iven john
-    kaukovalta klatt klatt2 klatt4 linda marcelo max michel miguel norbert pablo paul pedro quincy
-    rob robert sandro shelby steph travis victor zac
+    m1 m2 m3 m4 m5 m6 m7 m8 f1 f2 f3 f4 f5 Alex Alicia Andrea Andy Annie Denis Diogo Gene Gene2
+    Henrique Hugo Jacky Lee Marco Mario Michael Mike Nguyen Reed RicishayMax Storm adam anika
+    announcer antonio aunty belinda benjamin boris caleb david edward edward2 grandma grandpa
+    gustave ian iven iven2 john kaukovalta klatt klatt2 klatt3 klatt4 klatt5 klatt6 linda marcelo
+    max michel miguel mike2 norbert pablo paul pedro quincy rob robert sandro shelby steph travis
+    victor zac
 """.split()
 
 # Constants of espeak-ng/speak_lib.h.
 SYNCHRONOUS, RATE, VOLUME, PITCH, CHARS_UTF8 = 2, 1, 2, 3, 1
 
-OUTPUT = flags.DEFINE_string("output", "jaxmm/data/av_digits.npz", "File to write.")
+FILE = flags.DEFINE_string("file", "jaxmm/data/av_digits.npz", "File to write.")
 
 
 def open_espeak():
@@ -73,7 +73,7 @@ def open_espeak():
 
 
 def to_clip(samples: np.ndarray, rate_hz: int) -> np.ndarray:
-    """Resamples to 8 kHz, trims the silence at both ends, scales the peak; int16 [samples]."""
+    """Resamples to `SAMPLE_RATE`, trims silence at both ends, scales to `PEAK`; int16 [T]."""
     samples = librosa.resample(samples, orig_sr=rate_hz, target_sr=SAMPLE_RATE)
     samples, _ = librosa.effects.trim(samples, top_db=TRIM_DB, frame_length=256, hop_length=64)
     return np.round(samples * (PEAK / np.abs(samples).max())).astype(np.int16)
@@ -87,20 +87,22 @@ def make_clips() -> dict[str, np.ndarray]:
     for i, speaker in enumerate(SPEAKERS):
         voices.append(f"{ACCENTS[i % len(ACCENTS)]}+{speaker}")
         pitch, rate = int(rng.integers(30, 71)), int(rng.integers(180, 261))    # of 0-100; words/min
-        clips += [to_clip(speak(word, voices[-1], pitch, rate), rate_hz) for word in WORDS]
+        clips += [to_clip(speak(word, voices[-1], pitch, rate), rate_hz) for word in CLASS_NAMES]
     return {
         "samples": np.concatenate(clips),
         "offsets": np.cumsum([0] + [len(c) for c in clips], dtype=np.int32),
-        "digit": np.tile(np.arange(len(WORDS), dtype=np.int8), len(voices)),
-        "voice": np.repeat(np.arange(len(voices), dtype=np.int16), len(WORDS)),
+        "digit": np.tile(np.arange(len(CLASS_NAMES), dtype=np.int8), len(voices)),
+        "voice": np.repeat(np.arange(len(voices), dtype=np.int16), len(CLASS_NAMES)),
         "voices": np.array(voices),
-        "sample_rate": np.int32(SAMPLE_RATE),
     }
 
 
-def main(_):
-    np.savez_compressed(OUTPUT.value, **make_clips())
-    print(f"{OUTPUT.value}: {pathlib.Path(OUTPUT.value).stat().st_size} bytes")
+def main() -> None:
+    file = pathlib.Path(FILE.value)
+    if file.suffix != ".npz" or not file.parent.is_dir():
+        raise UserError(f"--file={file}: expected a name ending in .npz in a folder that exists")
+    np.savez_compressed(file, **make_clips())
+    print(f"{file}: {file.stat().st_size} bytes")
 
 
 if __name__ == "__main__":

@@ -1,15 +1,27 @@
 """Spoken and written digits that need each other: the data set that comes with the package.
 
 Every image of scikit-learn's `load_digits` (1797, 8 x 8) occurs once, with a clip of the same digit
-spoken by one of 72 synthetic voices (`av_digits.npz`, made by `launch/make_av_digits.py`) at a
+spoken by one of 79 synthetic voices (`av_digits.npz`, made by `launch/make_av_digits.py`) at a
 random place of a window of 0.65 s. The splits share neither images nor voices:
 
     split   examples   images   voices
     train       1200     1200       48
-    val          297      297       12
-    test         300      300       12
+    val          297      297       16
+    test         300      300       15
 
-Both modalities are noisy, once and for all, so that neither suffices: TODO
+Noise is added once to each modality, so that neither suffices and, being independent, each can
+correct the other: white noise to the audio at a signal-to-noise ratio of -2 dB, Gaussian noise of
+standard deviation 0.4 (white is 1) to the images. The levels were chosen on validation data so
+that a small network on one modality alone is right in about 78%. Test accuracy in % of such
+networks (three stages of 3 x 3 convolution, batch norm and 2 x 2 max-pool, 16 channels at first,
+25 epochs of SGD) and share of examples that both get wrong:
+
+    data seed   network seed   audio   visual   both wrong
+    0           0              81.0    81.0     3.3
+    0           1              85.0    74.7     4.7
+    0           2              83.7    76.7     4.0
+    1           1              83.7    77.3     4.0
+    2           2              74.7    74.3     4.7
 """
 import pathlib
 from typing import NamedTuple
@@ -26,12 +38,13 @@ from jaxmm.data.spectrogram import cached_log_mel
 
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 IMAGES = {"train": 1200, "val": 297, "test": 300}       # of each split
-VOICES = {"train": 48, "val": 12, "test": 12}
-AUDIO_SNR_DB = -6.0         # speech to white noise, mean powers over the window
+VOICES = {"train": 48, "val": 16, "test": 15}
+SAMPLE_RATE = 8000          # Hz
+PEAK = 1023                 # of every clip as stored in int16
+WINDOW = 5216               # samples of an example: 32 frames
+SPECTROGRAM = {"sample_rate": SAMPLE_RATE, "n_fft": 256, "hop_length": 160, "n_mels": 32}
+AUDIO_SNR_DB = -2.0         # energy of speech over energy of white noise, in the window
 VISUAL_NOISE = 0.4          # standard deviation, where black is 0 and white is 1
-PEAK = 1023                 # of the stored int16 samples of every clip
-WINDOW = 5216               # samples: 32 frames
-SPECTROGRAM = {"sample_rate": 8000, "n_fft": 256, "hop_length": 160, "n_mels": 32}
 
 
 class Clips(NamedTuple):
@@ -39,6 +52,7 @@ class Clips(NamedTuple):
     samples: list[np.ndarray]       # D of float32 [at most WINDOW], in [-1, 1]
     digit: np.ndarray               # [D]
     voice: np.ndarray               # [D], number of the voice
+    accents: np.ndarray             # [V], of every voice
 
 
 class Pairs(NamedTuple):
@@ -70,30 +84,43 @@ def load(config: DataConfig) -> Dataset:
 
 
 def read_clips() -> Clips:
-    """The clips that come with the package, 8 kHz."""
+    """The clips that come with the package."""
     with np.load(pathlib.Path(__file__).with_name("av_digits.npz"), allow_pickle=False) as file:
-        samples = file["samples"] / np.float32(PEAK)
-        return Clips(np.split(samples, file["offsets"][1:-1]), file["digit"], file["voice"])
+        samples = np.split(file["samples"] / np.float32(PEAK), file["offsets"][1:-1])
+        accents = np.array([voice.partition("+")[0] for voice in file["voices"]])
+        return Clips(samples, file["digit"], file["voice"], accents)
 
 
 def draw_pairs(digit: np.ndarray, clips: Clips, rng: np.random.Generator) -> dict[str, Pairs]:
-    """Divides images (classes in proportion) and voices among the splits, and pairs them by class.
+    """Divides images and voices among the splits, then gives each image a clip of its digit.
 
     Args:
-      digit: [N], of every image. Each image gets one clip, drawn from the voices of its split.
+      digit: [N], of every image.
     """
-    images, voices = np.arange(len(digit)), rng.permutation(clips.voice.max() + 1)
+    images, voices = divide(digit, IMAGES, rng), divide(clips.accents, VOICES, rng)
     pairs = {}
-    for split, size in IMAGES.items():
-        chosen = images
-        if size < len(images):
-            chosen, images = train_test_split(images, train_size=size, stratify=digit[images],
-                                              random_state=int(rng.integers(2**31)))
-        speakers, voices = np.split(voices, [VOICES[split]])
-        spoken = np.isin(clips.voice, speakers)
-        clip = [rng.choice(np.flatnonzero(spoken & (clips.digit == d))) for d in digit[chosen]]
-        pairs[split] = Pairs(chosen, np.array(clip))
+    for split in IMAGES:
+        spoken = np.isin(clips.voice, voices[split])
+        clip = [rng.choice(np.flatnonzero(spoken & (clips.digit == d))) for d in digit[images[split]]]
+        pairs[split] = Pairs(images[split], np.array(clip))
     return pairs
+
+
+def divide(strata: np.ndarray, sizes: dict[str, int], rng: np.random.Generator,
+           ) -> dict[str, np.ndarray]:
+    """Rows of each split, drawn without replacement, with equal shares of every stratum.
+
+    Args:
+      strata: [N], the group of each row.
+      sizes: number of rows of each split, N in all.
+    """
+    chex.assert_shape(strata, (sum(sizes.values()),))
+    parts, rest = {}, np.arange(len(strata))
+    *splits, last = sizes
+    for split in splits:
+        parts[split], rest = train_test_split(rest, train_size=sizes[split], stratify=strata[rest],
+                                              random_state=int(rng.integers(2**31)))
+    return parts | {last: rest}
 
 
 def place(clips: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
