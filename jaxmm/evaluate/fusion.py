@@ -30,7 +30,6 @@ def entropy_weighted(
     log_p = jax.nn.log_softmax(stacked)
     entropy = -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)                         # eq. 6
     weights = jax.nn.softmax(-entropy, axis=0, where=mask)                      # eq. 7
-    weights = jnp.where(mask, weights, 0.0)
     fused = jnp.sum(weights[..., None] * stacked, axis=0)                       # eq. 8
     return fused, dict(zip(logits, weights, strict=True))
 

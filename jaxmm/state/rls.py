@@ -14,28 +14,42 @@ import chex
 import jax
 import jax.numpy as jnp
 
-# Smallest eigenvalue of P, relative to its largest entry: what float32 can still tell from zero
-# after the rounding of many updates.
-FLOOR = 16 * float(jnp.finfo(jnp.float32).eps)
-
 # Accelerators would otherwise round the factors of a float32 product to 10 bits or fewer.
 _matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class RLSState(NamedTuple):
-    """State of the recursion."""
-    projection: chex.Array  # [s, s] float32: P, symmetric positive definite
+    """P = S S^T by its square root S.
+
+    Along directions seen often, P sinks below the float32 rounding errors of the others: updated as
+    a matrix of its own it turns indefinite, and the recursion diverges. A product S S^T cannot, and
+    the condition number of S is but the root of that of P. What rounding does instead is to let
+    unseen directions drift: by less than 5% in 100,000 updates of norm 30 with alpha 0.1 (by more
+    the larger norm^2 / alpha).
+    """
+    root: chex.Array  # [s, s] float32: S
+
+    @property
+    def projection(self) -> chex.Array:
+        """P, [s, s] float32, symmetric.
+
+        It is rounded upwards, by a few units of float32 precision of its largest entry, to be
+        positive definite as a matrix of float32 numbers too.
+        """
+        p = _matmul(self.root, self.root.mT)
+        margin = 16 * jnp.finfo(jnp.float32).eps * jnp.max(p, axis=(-2, -1), keepdims=True)
+        return (p + p.mT) / 2 + margin * jnp.eye(p.shape[-1])
 
 
 def init(dim: int) -> RLSState:
     """P = I for features of size `dim`: nothing seen yet, nothing projected out."""
-    return RLSState(projection=jnp.eye(dim, dtype=jnp.float32))
+    return RLSState(root=jnp.eye(dim, dtype=jnp.float32))
 
 
 def project(state: RLSState, kernel_gradient: chex.Array) -> chex.Array:
     """Projected gradient P G of the head's kernel, [s, C] like `kernel_gradient` (eq. 3)."""
-    chex.assert_shape(kernel_gradient, (state.projection.shape[0], None))
-    projected = _matmul(state.projection, kernel_gradient.astype(jnp.float32))
+    chex.assert_shape(kernel_gradient, (state.root.shape[0], None))
+    projected = _matmul(state.root, _matmul(state.root.T, kernel_gradient.astype(jnp.float32)))
     return projected.astype(kernel_gradient.dtype)
 
 
@@ -50,9 +64,7 @@ def update(
     """One step of the recursion on the mean feature of a batch (eq. 4-5).
 
     With h the mean feature, k = P h and P <- P - k k^T / (alpha + h^T k), which after n updates is
-    P = (I + sum_i h_i h_i^T / alpha)^-1. In float32 the eigenvalues along directions seen often
-    would sink below the rounding errors of the others and turn negative; they stop at
-    `FLOOR * max(diag(P))` instead, which changes P by nothing larger.
+    P = (I + sum_i h_i h_i^T / alpha)^-1. It is done on the square root, by Potter's formula.
 
     Args:
       state: the state before.
@@ -64,23 +76,19 @@ def update(
 
     Returns:
       The state after, the same on every device.
-    """
-    p = state.projection
-    chex.assert_shape(features, (None, p.shape[0]))
-    h = _mean_feature(features, weights, axis_name)
 
-    k = _matmul(p, h)
-    square = jnp.maximum(_matmul(h, h), jnp.finfo(jnp.float32).tiny)
-    floor = FLOOR * jnp.max(jnp.diag(p))
-    # What rounding took from P along h below the floor is given back first, ...
-    lift = jnp.maximum(floor - _matmul(h, k) / square, 0.0)
-    k = k + lift * h
-    energy = _matmul(h, k)
-    # ... and where the update would take all of P along h, it leaves the floor: P becomes a convex
-    # combination of itself and a matrix whose eigenvalues are no smaller than its own or the floor.
-    kept = lift + floor * energy / (alpha + energy)
-    p = p - jnp.outer(k, k) / (alpha + energy) + jnp.outer(h, h) * (kept / square)
-    return RLSState(projection=(p + p.T) / 2)
+    References:
+      Kaminski, Bryson and Schmidt, "Discrete square root filtering: a survey of current
+      techniques", IEEE Transactions on Automatic Control, 1971.
+    """
+    root = state.root
+    chex.assert_shape(features, (None, root.shape[0]))
+    h = _mean_feature(features, weights, axis_name)
+    f = _matmul(root.T, h)
+    k = _matmul(root, f)                                    # P h
+    denominator = alpha + _matmul(f, f)                     # alpha + h^T P h
+    root = root - jnp.outer(k, f) / (denominator + jnp.sqrt(alpha * denominator))
+    return RLSState(root)
 
 
 def _mean_feature(features, weights, axis_name) -> chex.Array:

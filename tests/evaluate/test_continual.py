@@ -35,6 +35,12 @@ def test_forgetting_is_from_the_best_not_the_first():
     np.testing.assert_allclose(continual.forgetting(learned_later), ((1 - 0.6) + 0.4) / 2)
 
 
+def test_forgetting_is_negative_where_the_last_task_helps():
+    helped = R.copy()
+    helped[2, 0] = 1.0
+    np.testing.assert_allclose(continual.forgetting(helped), ((0.9 - 1.0) + 0.4) / 2)
+
+
 def test_trade_off_of_nothing_is_zero():
     assert continual.trade_off(np.zeros((2, 2))) == 0.0
 

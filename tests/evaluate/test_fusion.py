@@ -45,7 +45,8 @@ def test_entropy_weighted_by_hand():
     mean_logits])
 def test_missing_modality_might_as_well_not_exist(fuse):
     # Whatever the network makes of an input that is not there.
-    logits = LOGITS | {"audio": np.where(PRESENT["audio"][:, None], LOGITS["audio"], np.float32(np.nan))}
+    nan = np.float32(np.nan)
+    logits = LOGITS | {"audio": np.where(PRESENT["audio"][:, None], LOGITS["audio"], nan)}
     fused = fuse(logits, PRESENT)
     np.testing.assert_allclose(fused[0], fuse(LOGITS)[0], rtol=1e-5)
     pair, single = [{m: LOGITS[m] for m in names} for names in (["visual", "text"], ["audio"])]
