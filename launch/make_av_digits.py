@@ -86,7 +86,7 @@ def make_clips() -> dict[str, np.ndarray]:
     voices, clips = [], []
     for i, speaker in enumerate(SPEAKERS):
         voices.append(f"{ACCENTS[i % len(ACCENTS)]}+{speaker}")
-        pitch, rate = int(rng.integers(30, 71)), int(rng.integers(180, 261))    # of 0-100; words/min
+        pitch, rate = int(rng.integers(30, 71)), int(rng.integers(180, 261))   # of 100; words/min
         clips += [to_clip(speak(word, voices[-1], pitch, rate), rate_hz) for word in CLASS_NAMES]
     return {
         "samples": np.concatenate(clips),

@@ -100,9 +100,9 @@ def draw_pairs(digit: np.ndarray, clips: Clips, rng: np.random.Generator) -> dic
     images, voices = divide(digit, IMAGES, rng), divide(clips.accents, VOICES, rng)
     pairs = {}
     for split in IMAGES:
-        spoken = np.isin(clips.voice, voices[split])
-        clip = [rng.choice(np.flatnonzero(spoken & (clips.digit == d))) for d in digit[images[split]]]
-        pairs[split] = Pairs(images[split], np.array(clip))
+        image, spoken = images[split], np.isin(clips.voice, voices[split])
+        clip = [rng.choice(np.flatnonzero(spoken & (clips.digit == d))) for d in digit[image]]
+        pairs[split] = Pairs(image, np.array(clip))
     return pairs
 
 
