@@ -21,6 +21,7 @@ from jaxmm.errors import UserError
 from jaxmm.evaluate.predictions import read_rows, score
 from jaxmm.evaluate.tasks import score_tasks
 from jaxmm.methods import Components, TrainState, make_method
+from jaxmm.methods.common import check_at_least
 from jaxmm.train import checkpoints, plan
 from jaxmm.train.devices import Programs, make_programs
 from jaxmm.train.optimizers import make_optimizer
@@ -64,6 +65,7 @@ def build(config: Config, *, dataset: Dataset | None = None,
     Raises:
       UserError: whatever in the config cannot be run, in one line.
     """
+    check_counts(config)
     dataset = data.load(config.data) if dataset is None else data.check_dataset(dataset)
     stream = None
     if config.stream.kind:
@@ -74,7 +76,6 @@ def build(config: Config, *, dataset: Dataset | None = None,
         if unknown:
             raise UserError(f"{section}.{min(unknown)}: no such modality in {dataset.name}; "
                             f"expected one of {', '.join(dataset.modalities)}")
-    check_train_options(config)
     tasks = [task.indices["train"] for task in stream.tasks] if stream else []
     if config.stream.joint or not tasks:
         tasks = [np.concatenate(tasks) if tasks else np.arange(batch_size(train))]
@@ -106,13 +107,13 @@ def default_steps_per_call(convolves: bool) -> int:
     return 1 if convolves and jax.default_backend() == "cpu" else SCANNED_STEPS
 
 
-def check_train_options(config: Config) -> None:
-    """Raises UserError for counts of the loop that are out of range."""
-    for name, least in (("epochs", 1), ("batch_size", 1), ("steps_per_call", 0),
-                        ("eval_epochs", 1), ("checkpoint_epochs", 1), ("keep_checkpoints", 1)):
-        value = getattr(config.train, name)
-        if value < least:
-            raise UserError(f"train.{name}={value}; expected at least {least}")
+def check_counts(config: Config) -> None:
+    """Raises UserError for seeds and counts that are out of range."""
+    for section, name, least in (("data", "seed", 0), ("stream", "seed", 0), ("train", "seed", 0),
+                                 ("train", "epochs", 1), ("train", "batch_size", 1),
+                                 ("train", "steps_per_call", 0), ("train", "eval_epochs", 1),
+                                 ("train", "checkpoint_epochs", 1), ("train", "keep_checkpoints", 1)):
+        check_at_least(f"{section}.{name}", getattr(getattr(config, section), name), least)
 
 
 def init_state(setup: Setup) -> TrainState:

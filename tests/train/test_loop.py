@@ -143,7 +143,7 @@ def final_leaves(state):
 @pytest.mark.parametrize("option, value, message", [
     ("batch_size", 33, "batch_size=33.*32 training examples"),
     ("batch_size", 0, "batch_size=0"), ("epochs", 0, "epochs=0"),
-    ("eval_epochs", 0, "eval_epochs"), ("steps_per_call", -1, "steps_per_call")])
+    ("seed", -1, "train.seed=-1"), ("eval_epochs", 0, "eval_epochs"), ("steps_per_call", -1, "steps_per_call")])
 def test_bad_counts_are_refused_before_anything_is_written(option, value, message, make_dataset,
                                                            make_config, tmp_path):
     with pytest.raises(UserError, match=message):
