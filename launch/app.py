@@ -55,6 +55,11 @@ def workdir_flag(value: str, default: str) -> pathlib.Path:
     return pathlib.Path(value) if value else pathlib.Path("runs") / default
 
 
+def data_name(config: Config) -> str:
+    """What a run learns from, as part of the names of folders."""
+    return "_".join(filter(None, [config.data.name, config.stream.kind]))
+
+
 def use_compilation_cache() -> None:
     """Keeps compiled programs in the user's cache folder, for the next start."""
     root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")

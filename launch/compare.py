@@ -4,9 +4,22 @@
     python -m launch.compare --config=configs/av_digits.py --methods=unimodal,concat,mla --seeds=3
     python -m launch.compare --config=configs/arrays.py --config.data.path=FILE.npz
 
+and on a stream of tasks, as the main table of SAMM does:
+
+    python -m launch.compare --config=configs/seq_av_digits.py --methods=joint,sgd,er,samm \\
+        --seeds=3 --capacities=100,200
+
+A method may be of one modality alone and have options of its own: `er:audio`, `unimodal:audio`,
+`samm+consistency=false`, `mla+projection=none+alpha=0.5`. `unimodal` trains one model for each
+modality, `joint` is `sgd` on all tasks of a stream at once, and --capacities goes to the methods
+that have a memory.
+
+Seed i of a comparison adds i to config.train.seed and, on a stream, to config.stream.seed: the
+order in which tasks come is one of the things that vary, as in SAMM.
+
 Every run has a folder of its own, WORKDIR/METHOD/seed_N; the same command again resumes what was
-cut short and reuses what is finished, so methods and seeds can be added later. `unimodal` trains
-one model for each modality. WORKDIR gets the table as Markdown, CSV and a plot.
+cut short and reuses what is finished, so methods and seeds can be added later. WORKDIR gets the
+tables as Markdown and CSV, and plots.
 """
 import copy
 import pathlib
@@ -22,40 +35,56 @@ from absl import flags
 from jaxmm import data
 from jaxmm.config import Config
 from jaxmm.data.dataset import Dataset
+from jaxmm.data.streams import Stream, make_stream
 from jaxmm.errors import UserError
-from jaxmm.report import comparison
-from jaxmm.report.run_report import final_scores
+from jaxmm.report import comparison, continual, variants
+from jaxmm.report.stream_report import save_stream
 from jaxmm.report.tables import percent, sort_heads
 from jaxmm.train.loop import build, init_state, train
 from jaxmm.train.runs import claim_folder
 from launch import app
 
-METHODS = flags.DEFINE_list("methods", "unimodal,concat,late,mla", "Methods to compare.")
+METHODS = flags.DEFINE_list("methods", "unimodal,concat,late,mla",
+                            "Methods to compare: METHOD, METHOD:MODALITY, METHOD+OPTION=VALUE.")
 SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each, with the seeds config.train.seed + 0, 1...")
+CAPACITIES = flags.DEFINE_list("capacities", "", "Sizes of the memory of methods that have one.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Folder; runs/compare_DATA by default.")
 app.define_config("Config file; the methods come from --methods.")
 
 
 class Planned(NamedTuple):
     """A run to be made."""
-    method: str
-    config: Config
+    variant: variants.Variant
+    config: Config              # of the variant, with the seed of the run
+    stream: Stream | None
     workdir: pathlib.Path
 
 
 def main() -> None:
     config = flags.FLAGS.config
-    workdir = app.workdir_flag(WORKDIR.value, f"compare_{config.data.name}")
+    workdir = app.workdir_flag(WORKDIR.value, f"compare_{app.data_name(config)}")
     dataset = data.load(config.data)
-    runs = plan_runs(app.config_for, METHODS.value, SEEDS.value, dataset, workdir)
+    runs = plan_runs(app.config_for, METHODS.value, SEEDS.value, dataset, workdir,
+                     parse_capacities(CAPACITIES.value))
     results = list(make_runs(runs, dataset))
+    if config.stream.kind:
+        dataset, _ = make_stream(config.stream, dataset)
     command = shlex.join(["python", "-m", "launch.compare", *sys.argv[1:]])
-    print("\n" + comparison.write(results, dataset, workdir, command))
-    print(f"{workdir / 'report.md'} shows it with the plot.")
+    print("\n" + comparison.write(results, dataset, workdir, command, config.stream.kind))
+    print(f"{workdir / 'report.md'} shows it with the plots.")
+
+
+def parse_capacities(values: Sequence[str]) -> list[int]:
+    """Sizes named by --capacities."""
+    if not all(value.strip().isdecimal() for value in values):
+        raise UserError(f"--capacities={','.join(values)}; expected numbers of examples, such as "
+                        "100,200")
+    return [int(value) for value in values]
 
 
 def plan_runs(config_for: Callable[[str], Config], methods: Sequence[str], seeds: int,
-              dataset: Dataset, workdir: pathlib.Path) -> list[Planned]:
+              dataset: Dataset, workdir: pathlib.Path,
+              capacities: Sequence[int] = ()) -> list[Planned]:
     """All runs, found fit to be made, with their folders claimed.
 
     Raises:
@@ -64,35 +93,22 @@ def plan_runs(config_for: Callable[[str], Config], methods: Sequence[str], seeds
     if seeds < 1:
         raise UserError(f"--seeds={seeds}; expected at least 1")
     runs = []
-    for method in dict.fromkeys(methods):
-        for name, config in _variants(method, config_for(method), dataset.modalities):
+    for variant in variants.expand(methods, config_for, capacities, dataset.modalities):
+        for i in range(seeds):
+            config = copy.deepcopy(variant.config)
+            config.train.seed += i
+            config.stream.seed += i
             setup = build(config, dataset=dataset)
-            jax.eval_shape(lambda setup=setup: init_state(setup))   # finds shapes that do not fit
-            for seed in range(config.train.seed, config.train.seed + seeds):
-                config = copy.deepcopy(config)
-                config.train.seed = seed
-                runs.append(Planned(method, config, workdir / name / f"seed_{seed}"))
-    if not runs:
-        raise UserError("--methods is empty; name the methods to compare")
+            if i == 0:      # finds shapes that do not fit
+                jax.eval_shape(lambda setup=setup: init_state(setup))
+            runs.append(Planned(variant, config, setup.stream,
+                                workdir / variant.folder / f"seed_{config.train.seed}"))
     # What is there already comes first: it may belong to another config, and nothing is made then.
     for run in sorted(runs, key=lambda run: not run.workdir.exists()):
         claim_folder(run.workdir, run.config)
+        if run.stream:
+            save_stream(run.stream, run.workdir)
     return runs
-
-
-def _variants(method: str, config: Config,
-              modalities: Sequence[str]) -> Iterator[tuple[str, Config]]:
-    """(folder name, config) of the runs that make one row of the table."""
-    if config.method.name != method:
-        raise UserError(f"config.method.name={config.method.name}: "
-                        "here --methods names the methods")
-    if method != "unimodal":
-        yield method, config
-        return
-    for modality in [config.method.modality] if config.method.modality else modalities:
-        config = copy.deepcopy(config)
-        config.method.modality = modality
-        yield f"{method}_{modality}", config
 
 
 def make_runs(runs: Sequence[Planned], dataset: Dataset, *,
@@ -101,14 +117,13 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *,
     for i, run in enumerate(runs):
         start = time.perf_counter()
         history = train(run.config, run.workdir, dataset=dataset, progress=progress).history
-        scores = final_scores(history, "test")
-        if run.method == "unimodal":    # nothing is fused, and its runs share a row
-            scores = {m: scores[m] for m in dataset.modalities if m in scores}
-        accuracies = ", ".join(f"{head} {percent(scores[head]['accuracy'])}"
-                               for head in sort_heads(scores, dataset.modalities))
+        result = comparison.read_result(run.variant, run.config.train.seed, history)
+        metric = continual.headline(run.config.stream.kind) if run.stream else "accuracy"
+        accuracies = ", ".join(f"{head} {percent(result.scores[head][metric])}"
+                               for head in sort_heads(result.scores, dataset.modalities))
         print(f"[{i + 1}/{len(runs)}] {run.workdir}: {accuracies} "
               f"({time.perf_counter() - start:.0f} s)", flush=True)
-        yield comparison.Result(run.method, run.config.train.seed, scores)
+        yield result
 
 
 if __name__ == "__main__":

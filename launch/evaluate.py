@@ -10,13 +10,17 @@ import math
 import pathlib
 from collections.abc import Sequence
 
+import numpy as np
 from absl import flags
 
-from jaxmm.batch import batch_size
+from jaxmm.batch import Batch, batch_size
 from jaxmm.data.dataset import statistics
+from jaxmm.data.streams import Stream
 from jaxmm.errors import UserError
 from jaxmm.evaluate.corruptions import corrupt
 from jaxmm.evaluate.predictions import score
+from jaxmm.evaluate.tasks import score_tasks
+from jaxmm.report import continual
 from jaxmm.report.tables import scores_table
 from jaxmm.train.loop import Run, predict_split
 from jaxmm.train.restore import restore
@@ -55,7 +59,8 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
     if not batch_size(batch):
         raise UserError(f"--drop={','.join(dropped)} leaves no example of {split} with any "
                         "modality; drop fewer")
-    scores = score(predict_split(run.setup, run.state, batch), batch)
+    logits = predict_split(run.setup, run.state, batch)
+    scores = score(logits, batch)
     notes = [f"{run.setup.config.method.name} on {dataset.name}, "
              f"step {run.setup.programs.fetch(run.state).step}: "
              f"{batch_size(batch)} examples of {split}"]
@@ -64,7 +69,23 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
     if batch_size(batch) < batch_size(original):
         notes.append(f"{batch_size(original) - batch_size(batch)} more examples have nothing else "
                      "and are left out")
-    return "\n".join(notes) + "\n\n" + scores_table(scores, dataset.modalities)
+    tables = [scores_table(scores, dataset.modalities)]
+    if run.setup.stream and split != "train":
+        kind = run.setup.config.stream.kind
+        record = score_tasks({head: logits[head] for head in scores}, batch,
+                             remaining(run.setup.stream, split, original, batch), split)
+        tables.append("By task, in percent:\n\n" + continual.table(
+            continual.final_accuracy(record, kind), dataset.modalities))
+    return "\n\n".join(["\n".join(notes), *tables])
+
+
+def remaining(stream: Stream, split: str, original: Batch, batch: Batch) -> Stream:
+    """The stream over the examples of `original` that are left in `batch`."""
+    kept = np.isin(original["id"], batch["id"])
+    position = np.cumsum(kept) - 1
+    return stream._replace(tasks=tuple(
+        task._replace(indices={split: position[rows[kept[rows]]]})
+        for task in stream.tasks for rows in [task.indices[split]]))
 
 
 def parse_drop(values: Sequence[str], modalities: Sequence[str]) -> list[str]:

@@ -4,25 +4,49 @@
     python -m launch.train --config=configs/av_digits.py:concat --workdir=runs/concat
     python -m launch.train --config=configs/av_digits.py:unimodal --config.method.modality=audio
     python -m launch.train --config=configs/arrays.py:mla --config.data.path=FILE.npz
+    python -m launch.train --config=configs/seq_av_digits.py:samm       # a stream of tasks
+    python -m launch.train --config=configs/seq_av_digits.py:samm --describe_stream
 
 Every field of jaxmm/config.py is an option: --config.optimizer.learning_rate=0.01. The same
 command again resumes the run, or does nothing more when it is finished.
 """
 from absl import flags
 
+from jaxmm import data
+from jaxmm.config import Config
+from jaxmm.data.streams import describe, make_stream
+from jaxmm.errors import UserError
 from jaxmm.report import run_report
 from jaxmm.train.loop import train
 from launch import app
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Run folder; runs/DATA_METHOD by default.")
+DESCRIBE = flags.DEFINE_bool("describe_stream", False,
+                             "Show the tasks of the stream as a table, and do nothing else.")
 app.define_config("Config file, and after a colon the method: FILE.py:METHOD.")
 
 
 def main() -> None:
     config = flags.FLAGS.config
-    workdir = app.workdir_flag(WORKDIR.value, f"{config.data.name}_{config.method.name}")
+    if DESCRIBE.value:
+        print(describe_stream(config))
+        return
+    workdir = app.workdir_flag(WORKDIR.value, f"{app.data_name(config)}_{config.method.name}")
     run = train(config, workdir)
     print(run_report.write(run, workdir))
+
+
+def describe_stream(config: Config) -> str:
+    """The tasks of the config's stream as a Markdown table.
+
+    Raises:
+      UserError: it has no stream, or one that cannot be made.
+    """
+    if not config.stream.kind:
+        raise UserError("--describe_stream: this config has no stream of tasks; set one, such as "
+                        "--config.stream.kind=class --config.stream.num_tasks=5")
+    _, stream = make_stream(config.stream, data.load(config.data))
+    return describe(stream, stream.class_names)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ class Stream(NamedTuple):
     """Tasks in the order of learning, and the label that every class is learned as."""
     tasks: tuple[Task, ...]
     label_of: np.ndarray                # int32, by class; -1 where a number is no class
+    class_names: tuple[str, ...] = ()   # of the classes, not of the labels; set by `make_stream`
 
 
 def make_stream(config: StreamConfig, dataset: Dataset) -> tuple[Dataset, Stream]:
@@ -49,10 +50,11 @@ def make_stream(config: StreamConfig, dataset: Dataset) -> tuple[Dataset, Stream
             config.long_tailed, config.seed)
     else:
         raise UserError(f"stream.kind={config.kind!r}; expected class, domain or generalized")
-    for split in labels.keys() - {"train"}:
+    for split in [name for name in labels if name != "train"]:
         stream = add_split(stream, split, labels[split])
     splits = {split: batch | {"label": relabel(stream, batch["label"])}
               for split, batch in dataset.splits.items()}
+    stream = stream._replace(class_names=dataset.class_names)
     return dataset._replace(splits=splits, class_names=class_names), stream
 
 

@@ -2,7 +2,8 @@
 
 They are computed from the matrix R [T, T], where R[i, j] is the accuracy on task j after learning
 task i, on the host and in float64. With one task nothing can be forgotten or transferred: those
-metrics are 0, and stability is the accuracy on that task.
+metrics are 0, and stability is the accuracy on that task. Tasks on which there is no accuracy (NaN,
+where no example has the modality) are left out of the means.
 
 References:
   Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017
@@ -16,7 +17,7 @@ import numpy as np
 
 def average_accuracy(R: chex.Array) -> float:
     """Mean accuracy over all tasks after the last one."""
-    return float(np.mean(_check(R)[-1]))
+    return _mean(_check(R)[-1])
 
 
 def forgetting(R: chex.Array) -> float:
@@ -47,18 +48,18 @@ def forward_transfer(R: chex.Array, baseline: chex.Array) -> float:
 def stability(R: chex.Array) -> float:
     """Mean accuracy over the earlier tasks after the last one."""
     final = _check(R)[-1]
-    return float(np.mean(final[:-1] if len(final) > 1 else final))
+    return _mean(final[:-1] if len(final) > 1 else final)
 
 
 def plasticity(R: chex.Array) -> float:
     """Mean over tasks of the accuracy on each just after learning it."""
-    return float(np.mean(np.diag(_check(R))))
+    return _mean(np.diag(_check(R)))
 
 
 def trade_off(R: chex.Array) -> float:
     """Harmonic mean of stability and plasticity, 0 if both are 0."""
     s, p = stability(R), plasticity(R)
-    return 2 * s * p / (s + p) if s + p > 0 else 0.0
+    return 0.0 if s + p == 0 else 2 * s * p / (s + p)
 
 
 def task_recency(predictions: chex.Array, class_to_task: chex.Array) -> np.ndarray:
@@ -85,5 +86,7 @@ def _check(R: chex.Array) -> np.ndarray:
 
 
 def _mean(x: np.ndarray) -> float:
-    """Mean of x, 0 if it is empty."""
-    return float(np.mean(x)) if x.size else 0.0
+    """Mean of the numbers in x: 0 if it is empty, NaN if it has nothing but NaN."""
+    if not x.size:
+        return 0.0
+    return float(np.mean(x[~np.isnan(x)])) if not np.isnan(x).all() else np.nan

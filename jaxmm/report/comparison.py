@@ -1,25 +1,41 @@
-"""Comparison of methods over seeds, in the form of table 1 of MLA (arXiv 2311.10707)."""
+"""Comparison of methods over seeds.
+
+In the form of table 1 of MLA (arXiv 2311.10707) and, for streams of tasks, of the main table of
+SAMM (arXiv 2405.02766): methods as rows, in blocks by the size of their memory, heads as columns.
+"""
 import pathlib
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxmm.data.dataset import Dataset
-from jaxmm.report import files, plots
-from jaxmm.report.tables import Scores, csv_text, markdown, percent, sort_heads
+from jaxmm.report import continual, files, plots, stream_plots
+from jaxmm.report.run_report import final_scores
+from jaxmm.report.tables import Scores, csv_text, main_head, markdown, percent, sort_heads
+from jaxmm.report.variants import Variant
+
+OVER_TIME = ("stability", "plasticity", "trade_off", "forgetting")
+Row = tuple[str, int | None]        # method, size of its memory
 
 
 class Result(NamedTuple):
-    """Test scores of one run. Runs of one method and seed with other heads make one row."""
+    """Test scores of one run. Runs of one row and seed with other heads make one row."""
     method: str
     seed: int
     scores: Scores
+    buffer: int | None = None               # examples its memory holds, if it has one
+    seen: Mapping[str, np.ndarray] | None = None    # by head: `continual.seen_accuracy`
+
+    @property
+    def row(self) -> Row:
+        return self.method, self.buffer
 
 
 class Summary(NamedTuple):
     """One metric of one head of a method, over its seeds."""
     method: str
+    buffer: int | None
     head: str
     metric: str
     mean: float
@@ -27,67 +43,151 @@ class Summary(NamedTuple):
     seeds: int
 
 
+def read_result(variant: Variant, seed: int, history: Sequence[Mapping[str, Any]]) -> Result:
+    """The scores of a finished run; on a stream also those over its tasks.
+
+    A model of one modality has its score in the column of that modality, and shares the row of its
+    method: `er:audio` is in the row `er`. Not so where the method scores its modalities itself:
+    `samm:audio` has a row of its own.
+    """
+    scores, seen, kind = final_scores(history, "test"), None, variant.config.stream.kind
+    if kind:
+        over_tasks = continual.summary(history, kind)
+        scores = {head: by_metric | over_tasks[head] for head, by_metric in scores.items()}
+        seen = {h: x for h, x in continual.seen_accuracy(history, kind).items() if h in scores}
+    row, m = variant.method, variant.modality
+    if m:
+        only = m if variant.config.method.name == "unimodal" else "fused"
+        if only == m or set(scores) == {only}:
+            scores, seen = {m: scores[only]}, seen and {m: seen[only]}
+        else:
+            row = f"{row}:{m}"
+    return Result(row, seed, scores, variant.buffer, seen)
+
+
 def summarize(results: Iterable[Result]) -> list[Summary]:
-    """Means and standard deviations, in the order in which methods, heads and metrics occur."""
+    """Means and standard deviations of all numbers that are not NaN.
+
+    Rows come in blocks: methods without a memory, then the others by its size; within a block, and
+    for heads and metrics, in the order in which they occur.
+    """
     values = {}
-    for result in results:
+    for result in sorted(results, key=lambda r: r.buffer or 0):
         for head, scores in result.scores.items():
             for metric, value in scores.items():
-                values.setdefault((result.method, head, metric), []).append(value)
+                if not np.isnan(value):
+                    values.setdefault((*result.row, head, metric), []).append(value)
     return [Summary(*key, float(np.mean(x)), float(np.std(x, ddof=1)) if len(x) > 1 else None,
                     len(x)) for key, x in values.items()]
 
 
-def accuracy(summaries: Iterable[Summary]) -> dict[str, dict[str, tuple[float, float | None]]]:
-    """(mean, standard deviation or None) of the accuracy, by method and head."""
+def by_row(summaries: Iterable[Summary],
+           metric: str) -> dict[Row, dict[str, tuple[float, float | None]]]:
+    """(mean, standard deviation or None) of a metric, by row and head."""
     table = {}
     for s in summaries:
-        if s.metric == "accuracy":
-            table.setdefault(s.method, {})[s.head] = s.mean, s.std
+        if s.metric == metric:
+            table.setdefault((s.method, s.buffer), {})[s.head] = s.mean, s.std
     return table
 
 
-def accuracy_table(summaries: Iterable[Summary], modalities: Sequence[str]) -> str:
+def accuracy_table(summaries: Sequence[Summary], modalities: Sequence[str],
+                   metric: str = "accuracy") -> str:
     """Markdown: methods as rows, heads as columns, accuracy in percent, mean ± deviation."""
-    table = accuracy(summaries)
+    table = by_row(summaries, metric)
     heads = sort_heads({h: None for by_head in table.values() for h in by_head}, modalities)
-    rows = [{"method": method} | {head: _cell(*value) for head, value in by_head.items()}
-            for method, by_head in table.items()]
-    return markdown(rows, ["method", *heads])
+    rows = [_row(row) | {head: _cell(*value) for head, value in by_head.items()}
+            for row, by_head in table.items()]
+    return markdown(rows, [*_row_columns(table), *heads])
+
+
+def over_time_table(summaries: Sequence[Summary]) -> str:
+    """Markdown: stability and so on of each method's main head; "" if none learned over time."""
+    rows = {}
+    for metric in OVER_TIME:
+        for row, by_head in by_row(summaries, metric).items():
+            head = main_head(by_head)
+            rows.setdefault(row, _row(row) | {"head": head})[
+                continual.NAMES.get(metric, metric)] = _cell(*by_head[head])
+    columns = [*_row_columns(rows), "head", *(continual.NAMES.get(m, m) for m in OVER_TIME)]
+    return markdown(rows.values(), columns) if rows else ""
+
+
+def curve_panels(results: Sequence[Result]) -> dict[str, dict[str, np.ndarray]]:
+    """Accuracy on the tasks seen [S, T] of each method's main head, by size of memory and method.
+
+    Methods without a memory are in every panel. Rows are seeds, with NaN after the tasks they have.
+    """
+    curves = {}
+    for result in results:
+        curves.setdefault(result.row, {}).setdefault(main_head(result.seen), []).append(result)
+    curves = {row: _pad([r.seen[head] for r in by_head[head]]) for row, by_head in curves.items()
+              for head in [main_head(by_head)]}
+    buffers = sorted({buffer for _, buffer in curves if buffer is not None}) or [None]
+    return {"" if buffer is None else f"memory of {buffer} examples":
+            {method: x for (method, b), x in curves.items() if b in (None, buffer)}
+            for buffer in buffers}
+
+
+def _pad(curves: Sequence[np.ndarray]) -> np.ndarray:
+    """[S, T] with NaN where a curve is shorter than the longest."""
+    longest = max(map(len, curves))
+    return np.stack([np.pad(c, (0, longest - len(c)), constant_values=np.nan) for c in curves])
+
+
+def _row(row: Row) -> dict[str, Any]:
+    return {"method": row[0], "buffer": row[1]}
+
+
+def _row_columns(rows: Iterable[Row]) -> list[str]:
+    """The column of sizes only if there is one to show."""
+    return ["method", "buffer"] if any(buffer is not None for _, buffer in rows) else ["method"]
 
 
 def _cell(mean: float, std: float | None) -> str:
     return percent(mean) if std is None else f"{percent(mean)} ± {percent(std)}"
 
 
-def write(results: Sequence[Result], dataset: Dataset, workdir, command: str) -> str:
+def write(results: Sequence[Result], dataset: Dataset, workdir, command: str,
+          kind: str = "") -> str:
     """Writes the comparison into a folder; returns the Markdown table of accuracies.
 
-    The folder gets `report.md`, which shows the table, the plot `accuracy.png` and `command`;
-    `comparison.csv` with a row for each method, head and metric (mean, std, number of seeds); and
-    `seeds.csv` with a row for each seed too. Values in the CSV files are shares, not percent.
+    The folder gets `report.md`, which shows the tables, the plots and `command`; `comparison.csv`
+    with a row for each method, head and metric (mean, std, number of seeds); and `seeds.csv` with a
+    row for each seed too. Values in the CSV files are shares, not percent.
+
+    Args:
+      results: of all runs.
+      dataset: as it is learned, on a stream with the labels of its tasks.
+      workdir: the folder.
+      command: that makes the comparison again.
+      kind: of the stream, if there is one.
     """
     workdir = pathlib.Path(workdir)
     summaries = summarize(results)
-    table = accuracy_table(summaries, dataset.modalities)
-    seeds = max(s.seeds for s in summaries)
-    caption = "test accuracy" + (f", mean and deviation of {seeds} seeds" if seeds > 1 else "")
+    metric = continual.headline(kind) if kind else "accuracy"
+    table = accuracy_table(summaries, dataset.modalities, metric)
+    seeds, chance = max(s.seeds for s in summaries), 1 / dataset.num_classes
+    what = continual.HEADLINES[metric] if kind else "test accuracy"
+    caption = what + (f", mean and deviation of {seeds} seeds" if seeds > 1 else "")
     files.write(workdir / "comparison.csv",
                 csv_text([s._asdict() for s in summaries], Summary._fields))
     files.write(workdir / "seeds.csv", csv_text(
-        [{"method": r.method, "head": head, "metric": metric, "seed": r.seed, "value": value}
+        [_row(r.row) | {"head": head, "metric": metric, "seed": r.seed, "value": value}
          for r in results for head, scores in r.scores.items() for metric, value in scores.items()],
-        ["method", "head", "metric", "seed", "value"]))
+        ["method", "buffer", "head", "metric", "seed", "value"]))
+    bars = {method if buffer is None else f"{method}\n{buffer}": by_head
+            for (method, buffer), by_head in by_row(summaries, metric).items()}
     files.write(workdir / "accuracy.png", plots.png(plots.comparison_bars(
-        accuracy(summaries), dataset.modalities, 1 / dataset.num_classes,
-        f"{dataset.name}: {caption}")))
+        bars, dataset.modalities, chance, f"{dataset.name}: {caption}")))
+    over_time = _over_time_section(results, summaries, dataset, workdir) if kind else ""
     files.write(workdir / "report.md", f"""# Methods on {dataset.name}
 
 {caption.capitalize()}, in percent, after the last epoch of each run.
 
 {table}
 ![Test accuracy by method and head](accuracy.png)
-
+{over_time}
 Made by
 
     {command}
@@ -96,3 +196,17 @@ Macro F1, calibration error (ECE) and negative log-likelihood (NLL) are in `comp
 seed in `seeds.csv`, and every run has a folder of its own here.
 """)
     return table
+
+
+def _over_time_section(results, summaries, dataset: Dataset, workdir: pathlib.Path) -> str:
+    files.write(workdir / "tasks_seen.png", plots.png(stream_plots.method_curves(
+        curve_panels(results), 1 / dataset.num_classes,
+        f"{dataset.name}: accuracy on the tasks seen so far")))
+    return f"""
+## Over the tasks
+
+Of the head `dynamic` where there is one, otherwise of `fused`.
+
+{over_time_table(summaries)}
+![Accuracy on the tasks seen so far by method](tasks_seen.png)
+"""

@@ -3,10 +3,12 @@
 Colours are those of Okabe and Ito, which colour-blind people tell apart; "fused" is dark and bold.
 Accuracies come as shares and are drawn in percent.
 """
+import functools
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
@@ -28,31 +30,37 @@ def head_colours(heads: Iterable[str], modalities: Sequence[str]) -> dict[str, s
 
 
 def learning_curves(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]],
-                    modalities: Sequence[str], steps_per_epoch: float, chance: float) -> Figure:
+                    modalities: Sequence[str], steps_per_epoch: Sequence[int], epochs: int,
+                    chance: float) -> Figure:
     """Training loss, and the accuracy of each head on validation data, over epochs.
 
     Args:
       train: records with "step" and "loss".
       evaluations: records with "step" and "scores" by head.
       modalities: of the data, in its order.
-      steps_per_epoch: turns steps into epochs.
+      steps_per_epoch: of each task in turn.
+      epochs: in a task; a thin line marks where one task ends and the next begins.
       chance: accuracy of guessing, a dashed line.
     """
     figure = Figure(figsize=(9.6, 3.7), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _curve(left, train, lambda r: r["loss"], steps_per_epoch, color=INK)
+    starts = epochs * np.arange(len(steps_per_epoch) + 1)
+    to_epoch = functools.partial(np.interp, xp=np.cumsum([0, *steps_per_epoch]) * epochs, fp=starts)
+    _curve(left, train, lambda r: r["loss"], to_epoch, color=INK)
     left.set_ylim(bottom=0)
-    _style(left, "training loss")
+    style(left, "training loss")
     for head, colour in head_colours((h for r in evaluations for h in r["scores"]),
                                      modalities).items():
         _curve(right, [r for r in evaluations if head in r["scores"]],
-               lambda r, head=head: 100 * r["scores"][head]["accuracy"], steps_per_epoch,
+               lambda r, head=head: 100 * r["scores"][head]["accuracy"], to_epoch,
                color=colour, label=head, linewidth=3.2 if head == "fused" else 2)
-    _chance_line(right, chance)
+    chance_line(right, chance)
     right.set_ylim(0, 100)
     right.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, labelcolor=INK)
-    _style(right, "validation accuracy (%)")
+    style(right, "validation accuracy (%)")
     for axes in (left, right):
+        for start in starts[1:-1]:
+            axes.axvline(start, color=GRID, linewidth=1, zorder=0.5)
         axes.set_xlabel("epoch", color=GREY)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
@@ -73,13 +81,13 @@ def accuracy_bars(scores: Scores, modalities: Sequence[str], chance: float, titl
 
 
 def comparison_bars(accuracy: Mapping[str, Mapping[str, tuple[float, float | None]]],
-                    modalities: Sequence[str], chance: float, title: str) -> Figure:
+                    modalities: Sequence[str], chance: float | None, title: str) -> Figure:
     """The accuracy of each head of several methods, a group of bars each.
 
     Args:
       accuracy: (mean, standard deviation or None) by method and head.
       modalities: of the data, in its order.
-      chance: accuracy of guessing, a dashed line.
+      chance: accuracy of guessing, a dashed line if given.
       title: over the plot.
     """
     colours = head_colours((h for by_head in accuracy.values() for h in by_head), modalities)
@@ -108,9 +116,9 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def _curve(axes: Axes, records, value, steps_per_epoch, *, linewidth=2.0, **options):
+def _curve(axes: Axes, records, value, to_epoch, *, linewidth=2.0, **options):
     """value(record) over epochs; with dots where the points are few."""
-    axes.plot([r["step"] / steps_per_epoch for r in records], [value(r) for r in records],
+    axes.plot([to_epoch(r["step"]) for r in records], [value(r) for r in records],
               marker="o" if len(records) <= 30 else None, markersize=3.5 + (linewidth > 2),
               linewidth=linewidth, solid_capstyle="round", clip_on=False, zorder=3, **options)
 
@@ -127,23 +135,25 @@ def _bar(axes: Axes, x, mean, std, *, color, width, weight):
     return bar
 
 
-def _style_bars(axes: Axes, chance: float, title: str) -> None:
-    _chance_line(axes, chance)
+def _style_bars(axes: Axes, chance: float | None, title: str) -> None:
+    if chance is not None:
+        chance_line(axes, chance)
     axes.set_ylim(0, 105)
     axes.set_ylabel("accuracy (%)", color=GREY)
-    _style(axes, title)
+    style(axes, title)
     axes.tick_params(axis="x", labelcolor=INK, labelsize=10.5)
 
 
-def _chance_line(axes: Axes, chance: float) -> None:
-    """A dashed line, named to the right of the axes."""
+def chance_line(axes: Axes, chance: float) -> None:
+    """A dashed line at the accuracy of guessing, named to the right of the axes."""
     axes.axhline(100 * chance, color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=4)
     axes.annotate("chance", (1, 100 * chance), (4, 0), xycoords=axes.get_yaxis_transform(),
                   textcoords="offset points", va="center", fontsize=9, color=GREY)
 
 
-def _style(axes: Axes, title: str) -> None:
-    axes.set_title(title, loc="left", color=INK, fontsize=11.5, weight="bold", pad=10)
+def style(axes: Axes, title: str, size: float = 11.5) -> None:
+    """The look of all plots; `size` is that of the title, in points."""
+    axes.set_title(title, loc="left", color=INK, fontsize=size, weight="bold", pad=10)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(GREY)
     axes.tick_params(length=0, labelcolor=GREY)

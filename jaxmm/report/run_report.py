@@ -10,8 +10,8 @@ import jax
 from jaxmm.batch import batch_size
 from jaxmm.config import AugmentConfig, Config, EncoderConfig, method_config
 from jaxmm.errors import UserError
-from jaxmm.report import files, plots
-from jaxmm.report.tables import Scores, percent, scores_table
+from jaxmm.report import files, plots, stream_report
+from jaxmm.report.tables import Scores, main_head, percent, scores_table
 from jaxmm.train import plan, writers
 from jaxmm.train.loop import Run
 from jaxmm.train.runs import differences, to_dict
@@ -22,40 +22,45 @@ FILE = "report.md"
 def write(run: Run, workdir) -> str:
     """Writes `report.md` and its plots into the run folder; returns the table of test scores.
 
-    All of it follows from the config, the history and `metrics.jsonl`: a finished run that is
-    restored gives the same report again.
+    All of it follows from the config, the history, `metrics.jsonl` and the last state: a finished
+    run that is restored gives the same report again.
 
     Raises:
       UserError: the run is not finished.
     """
     workdir = pathlib.Path(workdir)
-    config, dataset = run.setup.config, run.setup.dataset
-    steps = plan.total_steps(run.setup.tasks, config.train)
+    config, dataset, tasks = run.setup.config, run.setup.dataset, run.setup.tasks
+    steps = plan.total_steps(tasks, config.train)
     done = run.history[-1]["step"] if run.history else 0
     if done < steps:
         raise UserError(f"{workdir}: the run has made {done} of {steps} steps; finish it by "
                         "launch.train with the same options before a report")
     test, val = final_scores(run.history, "test"), final_scores(run.history, "val")
     records = read_training(workdir)
-    epochs = config.train.epochs * len(run.setup.tasks)
     chance = 1 / dataset.num_classes
     title = f"{config.method.name} on {dataset.name}"
     files.write(workdir / "accuracy.png", plots.png(
         plots.accuracy_bars(test, dataset.modalities, chance, f"{title}, test")))
     files.write(workdir / "learning_curves.png", plots.png(plots.learning_curves(
         records, [r for r in run.history if r["split"] == "val"], dataset.modalities,
-        steps / epochs, chance)))
-    headline = "fused" if "fused" in test else next(iter(test))
+        [plan.steps_per_epoch(task, config.train.batch_size) for task in tasks],
+        config.train.epochs, chance)))
     table = scores_table(test, dataset.modalities)
+    head = main_head(test)
+    headline, first = table, [f"Accuracy of the head `{head}` on the test split: "
+                              f"**{percent(test[head]['accuracy'])}%**."]
+    over_tasks = ""
+    if run.setup.stream:
+        headline, first = stream_report.write(run, workdir, title)
+        over_tasks = " of the last task, over the examples of all tasks"
     sections = [
         f"# {title}",
-        f"Accuracy of the head `{headline}` on the test split: "
-        f"**{percent(test[headline]['accuracy'])}%**.",
+        *first,
         f"## Test\n\n{table}\n![Test accuracy by head](accuracy.png)",
         f"## Validation\n\n{scores_table(val, dataset.modalities)}\n"
         "![Training loss and validation accuracy](learning_curves.png)",
-        "Both tables are of the last epoch. A head is scored on the examples that have its "
-        "modality.",
+        f"Both tables are of the last epoch{over_tasks}. A head is scored on the examples that "
+        "have its modality.",
         "## What was run\n\n" + _lines("- ", _facts(run, records, steps)),
         "Options that differ from the defaults of `jaxmm/config.py`:\n\n"
         + _lines("    --config.", (f"{option}={shlex.quote(str(value))}"
@@ -64,7 +69,7 @@ def write(run: Run, workdir) -> str:
         f"    python -m launch.evaluate --workdir={shlex.quote(str(workdir))}",
     ]
     files.write(workdir / FILE, "\n\n".join(s.strip("\n") for s in sections) + "\n")
-    return table
+    return headline
 
 
 def final_scores(history: Sequence[Mapping[str, Any]], split: str) -> Scores:
@@ -107,6 +112,8 @@ def _facts(run: Run, records, steps: int) -> Iterator[str]:
             yield f"Modality {m}: {x.dtype} {list(x.shape[1:])}, encoder {encoder}"
     yield f"Parameters: {sum(x.size for x in jax.tree.leaves(params)):,}"
     tasks = f" of each of {len(run.setup.tasks)} tasks" if len(run.setup.tasks) > 1 else ""
+    if run.setup.stream:
+        yield f"Stream: {stream_report.facts(config.stream, run.setup.stream)}"
     yield (f"Training: {config.train.epochs} epochs{tasks}, {steps} steps of "
            f"{config.train.batch_size} examples, seed {config.train.seed}")
     yield (f"Optimizer: {config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}, "

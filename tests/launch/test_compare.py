@@ -35,7 +35,7 @@ def test_plan_has_a_run_for_each_method_modality_and_seed(config_for, make_datas
     assert [str(r.workdir.relative_to(tmp_path)) for r in runs] == [
         "unimodal_sound/seed_0", "unimodal_sound/seed_1", "unimodal_image/seed_0",
         "unimodal_image/seed_1", "mla/seed_0", "mla/seed_1"]
-    assert [r.method for r in runs] == 4 * ["unimodal"] + 2 * ["mla"]
+    assert [r.variant.method for r in runs] == 4 * ["unimodal"] + 2 * ["mla"]
     assert [r.config.train.seed for r in runs] == [0, 1, 0, 1, 0, 1]
     assert {r.config.data.seed for r in runs} == {0}
     assert [r.config.method.modality for r in runs[:4]] == 2 * ["sound"] + 2 * ["image"]

@@ -22,7 +22,7 @@ RESULTS = [
 
 
 def test_summarize_means_and_sample_deviations():
-    found = {(s.method, s.head, s.metric): s[3:] for s in comparison.summarize(RESULTS)}
+    found = {(s.method, s.head, s.metric): s[4:] for s in comparison.summarize(RESULTS)}
     assert len(found) == 10
     assert found["single", "sound", "accuracy"] == (pytest.approx(0.6), pytest.approx(0.1), 3)
     assert found["single", "sound", "nll"] == (pytest.approx(0.4), pytest.approx(0.1), 3)
@@ -33,7 +33,7 @@ def test_summarize_means_and_sample_deviations():
 
 def test_a_single_seed_has_no_deviation():
     assert comparison.summarize([Result("a", 4, {"fused": {"accuracy": 0.5}})]) == [
-        Summary("a", "fused", "accuracy", 0.5, None, 1)]
+        Summary("a", None, "fused", "accuracy", 0.5, None, 1)]
 
 
 def test_accuracy_table():
@@ -54,13 +54,13 @@ def test_write(tmp_path, make_dataset):
                      "| single |  50.0 |       |\n"
                      "| both   |       |  75.0 |\n")
     assert (tmp_path / "comparison.csv").read_text() == (
-        "method,head,metric,mean,std,seeds\n"
-        "single,sound,accuracy,0.5,,1\n"
-        "single,sound,nll,0.5,,1\n"
-        "both,fused,accuracy,0.75,,1\n"
-        "both,fused,nll,0.25,,1\n")
+        "method,buffer,head,metric,mean,std,seeds\n"
+        "single,,sound,accuracy,0.5,,1\n"
+        "single,,sound,nll,0.5,,1\n"
+        "both,,fused,accuracy,0.75,,1\n"
+        "both,,fused,nll,0.25,,1\n")
     with (tmp_path / "seeds.csv").open() as file:
-        assert list(csv.reader(file))[:2] == [["method", "head", "metric", "seed", "value"],
-                                              ["single", "sound", "accuracy", "3", "0.5"]]
+        assert list(csv.reader(file))[:2] == [["method", "buffer", "head", "metric", "seed", "value"],
+                                              ["single", "", "sound", "accuracy", "3", "0.5"]]
     report = (tmp_path / "report.md").read_text()
     assert table in report and f"\n    {command}\n" in report and "(accuracy.png)" in report

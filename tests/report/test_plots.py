@@ -63,7 +63,7 @@ def test_learning_curves_are_over_epochs_and_heads_may_come_late():
     train = [{"step": 4, "loss": 2.0}, {"step": 8, "loss": 1.0}, {"step": 16, "loss": 0.5}]
     evaluations = [{"step": 8, "scores": {"touch": {"accuracy": 0.5}}},
                    {"step": 16, "scores": {"touch": {"accuracy": 0.75}, "fused": {"accuracy": 1}}}]
-    left, right = plots.learning_curves(train, evaluations, MODALITIES, 8, 0.1).axes
+    left, right = plots.learning_curves(train, evaluations, MODALITIES, [8], 2, 0.1).axes
     assert left.lines[0].get_xydata().tolist() == [[0.5, 2], [1, 1], [2, 0.5]]
     touch, fused, chance = right.lines
     assert touch.get_xydata().tolist() == [[1, 50], [2, 75]]
@@ -71,6 +71,16 @@ def test_learning_curves_are_over_epochs_and_heads_may_come_late():
     assert chance.get_ydata() == pytest.approx([10, 10])
     assert fused.get_linewidth() > touch.get_linewidth()
     assert [t.get_text() for t in right.get_legend().get_texts()] == ["touch", "fused"]
+
+
+def test_learning_curves_of_tasks_of_unequal_length():
+    """Two epochs of 5 steps, then two of 10: each epoch is as wide as any other."""
+    train = [{"step": s, "loss": 1.0} for s in (5, 10, 20, 30)]
+    evaluations = [{"step": 10, "scores": {"touch": {"accuracy": 0.5}}}]
+    left, right = plots.learning_curves(train, evaluations, MODALITIES, [5, 10], 2, 0.1).axes
+    assert left.lines[0].get_xdata().tolist() == [1, 2, 3, 4]
+    assert left.lines[1].get_xdata() == [2, 2]      # where the first task ends
+    assert right.lines[0].get_xydata().tolist() == [[2, 50]]
 
 
 def test_png_shows_the_bars():

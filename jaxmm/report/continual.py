@@ -1,0 +1,94 @@
+"""What a run learned, kept and forgot, task by task, from its history."""
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxmm.evaluate import continual
+from jaxmm.evaluate.tasks import baseline, matrices
+from jaxmm.report.tables import markdown, percent, sort_heads
+
+KINDS = {"class": "class-incremental", "domain": "domain-incremental",
+         "generalized": "generalised class-incremental"}
+
+# Metrics of the matrix R [T, T] that need a run which learned task by task.
+OVER_TIME = {"stability": continual.stability, "plasticity": continual.plasticity,
+             "trade_off": continual.trade_off, "forgetting": continual.forgetting,
+             "backward_transfer": continual.backward_transfer}
+
+NAMES = {"mean_accuracy": "mean accuracy", "cumulative_accuracy": "cumulative accuracy",
+         "task_incremental": "task-incremental", "trade_off": "trade-off",
+         "backward_transfer": "backward transfer", "forward_transfer": "forward transfer"}
+
+HEADLINES = {
+    "mean_accuracy": "mean accuracy over the tasks after the last one",
+    "cumulative_accuracy": "accuracy on the test examples of all classes seen, after the last task",
+}
+
+
+def headline(kind: str) -> str:
+    """The metric that sums up a run on a stream of this kind.
+
+    Phases of a generalised stream are evaluated on all classes seen so far: the last one says it
+    all. Other streams are summed up by the mean over their tasks.
+    """
+    return "cumulative_accuracy" if kind == "generalized" else "mean_accuracy"
+
+
+def final_accuracy(record: Mapping[str, Any], kind: str) -> dict[str, dict[str, float]]:
+    """The headline and its task-incremental form by head, of one record of all tasks."""
+    result = {}
+    for head, accuracy in record["class_incremental"].items():
+        masked = record["task_incremental"][head]
+        result[head] = {headline(kind): _over_tasks(accuracy, kind),
+                        "task_incremental": _over_tasks(masked, kind)}
+    return result
+
+
+def summary(history: Sequence[Mapping[str, Any]], kind: str) -> dict[str, dict[str, float]]:
+    """All metrics of a finished run by head; NaN where no example has the head's modality.
+
+    A run that learned all tasks at once has only those of `final_accuracy`.
+
+    Args:
+      history: of the run; the record of task -1 is the baseline of forward transfer.
+      kind: of the stream.
+    """
+    last = next(r for r in reversed(history) if r["split"] == "test")
+    metrics, before = final_accuracy(last, kind), baseline(history)
+    for head, R in matrices(history).items():
+        if len(R) == R.shape[1]:
+            metrics[head] |= {name: fn(R) for name, fn in OVER_TIME.items()}
+            metrics[head]["forward_transfer"] = continual.forward_transfer(R, before[head])
+    return metrics
+
+
+def seen_accuracy(history: Sequence[Mapping[str, Any]], kind: str) -> dict[str, np.ndarray]:
+    """Accuracy on the tasks seen so far, after each task [T], by head.
+
+    The mean over them or, on a generalised stream, the accuracy on all classes seen. A run that
+    learned all tasks at once has one entry.
+    """
+    result = {}
+    for head, R in matrices(history).items():
+        seen = range(R.shape[1] - len(R) + 1, R.shape[1] + 1)
+        result[head] = np.array([_over_tasks(row[:n], kind) for row, n in zip(R, seen)])
+    return result
+
+
+def table(metrics: Mapping[str, Mapping[str, float]], modalities: Sequence[str]) -> str:
+    """The metrics of every head, a row each, in percent."""
+    columns = dict.fromkeys(name for by_metric in metrics.values() for name in by_metric)
+    rows = [{"head": head} | {NAMES.get(name, name): None if np.isnan(value) else percent(value)
+                              for name, value in metrics[head].items()}
+            for head in sort_heads(metrics, modalities)]
+    return markdown(rows, ["head", *(NAMES.get(name, name) for name in columns)])
+
+
+def _over_tasks(accuracy: Sequence[float | None], kind: str) -> float:
+    """The mean over tasks [T], or that of the last if its examples are those of all."""
+    accuracy = np.array(accuracy, float)
+    if kind == "generalized":
+        return float(accuracy[-1])
+    known = accuracy[~np.isnan(accuracy)]
+    return float(known.mean()) if known.size else np.nan

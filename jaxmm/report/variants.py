@@ -1,0 +1,120 @@
+"""Runs of a comparison, from the names by which a user asks for them.
+
+A name is METHOD, then optionally `:MODALITY` for a model of one modality alone, then any number of
+`+OPTION=VALUE` for options of the method: `samm`, `er:audio`, `samm+consistency=false`. The name
+`joint` is `sgd` on all tasks of a stream at once.
+"""
+import copy
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from jaxmm.config import Config, MethodConfig
+from jaxmm.errors import UserError
+
+
+class Variant(NamedTuple):
+    """One model to be trained, with every seed."""
+    method: str             # the row of the table: METHOD+OPTION=VALUE
+    modality: str           # the only one; "" for all
+    buffer: int | None      # examples its memory holds, if it has one
+    config: Config
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder."""
+        parts = [self.method, self.modality, "" if self.buffer is None else str(self.buffer)]
+        return "_".join(filter(None, parts))
+
+
+def expand(names: Sequence[str], config_for: Callable[[str], Config], capacities: Sequence[int],
+           modalities: Sequence[str]) -> list[Variant]:
+    """The models of a comparison, none of them twice.
+
+    Args:
+      names: see the module.
+      config_for: the config of a method.
+      capacities: sizes of the memory for every method that has one and does not name its own
+        (`+capacity=N`); empty for that of its config.
+      modalities: of the data; `unimodal` without a modality stands for one model of each.
+
+    Raises:
+      UserError: a name of another form, or an option that does not exist.
+    """
+    variants = {v.folder: v for name in names
+                for v in _variants(name, config_for, capacities, modalities)}
+    if not variants:
+        raise UserError("--methods is empty; name the methods to compare")
+    if capacities and all(v.buffer is None for v in variants.values()):
+        raise UserError(f"--capacities={','.join(map(str, capacities))}: none of --methods has a "
+                        "memory; leave it out, or add one that has, such as er")
+    return list(variants.values())
+
+
+def _variants(name: str, config_for, capacities, modalities) -> Iterator[Variant]:
+    method, modality, options = parse(name)
+    config = copy.deepcopy(config_for("sgd" if method == "joint" else method))
+    if config.method.name != ("sgd" if method == "joint" else method):
+        raise UserError(f"config.method.name={config.method.name}: here --methods names the methods")
+    if method == "joint":
+        if not config.stream.kind:
+            raise UserError("joint learns all tasks of a stream at once, and this config has no "
+                            "stream; use sgd, or set config.stream.kind")
+        config.stream.joint = True
+    for option, value in options.items():
+        set_option(config.method, option, value)
+    row = "+".join([method, *(f"{k}={v}" for k, v in options.items() if k != "capacity")])
+    if method == "unimodal":
+        chosen = modality or config.method.modality
+        for m in [chosen] if chosen else modalities:
+            yield Variant(row, m, None, _with(config, modality=m))
+        return
+    if modality:
+        if not hasattr(config.method, "modalities"):
+            raise UserError(f"--methods={name}: {method} cannot be trained on one modality; "
+                            f"use unimodal:{modality}")
+        config = _with(config, modalities=modality)
+    if not hasattr(config.method, "capacity"):
+        yield Variant(row, modality, None, config)
+        return
+    for capacity in capacities if capacities and "capacity" not in options else [
+            config.method.capacity]:
+        yield Variant(row, modality, capacity, _with(config, capacity=capacity))
+
+
+def parse(name: str) -> tuple[str, str, dict[str, str]]:
+    """(method, modality or "", values by option) of METHOD:MODALITY+OPTION=VALUE."""
+    start, *pairs = name.split("+")
+    method, colon, modality = start.partition(":")
+    options = dict(pair.partition("=")[::2] for pair in pairs)
+    if not method or bool(colon) != bool(modality) or not all(
+            option and value for option, value in options.items()):
+        raise UserError(f"--methods: cannot read {name!r}; expected METHOD, METHOD:MODALITY or "
+                        "METHOD+OPTION=VALUE")
+    return method, modality, options
+
+
+def set_option(config: MethodConfig, option: str, value: str) -> None:
+    """Sets a field of the config from its text, by its type.
+
+    Raises:
+      UserError: there is no such option, or the text is no value of it.
+    """
+    types = {f.name: f.type for f in dataclasses.fields(config) if f.name != "name"}
+    if option not in types:
+        raise UserError(f"--methods: {config.name} has no option {option!r}; expected "
+                        f"{'one of ' + ', '.join(types) if types else 'none'}")
+    try:
+        setattr(config, option, _READ[types[option]](value))
+    except (KeyError, ValueError) as error:
+        expected = {bool: "true or false", int: "a whole number", float: "a number"}[types[option]]
+        raise UserError(f"--methods: {option}={value!r} of {config.name}; "
+                        f"expected {expected}") from error
+
+
+_READ = {bool: {"true": True, "false": False}.__getitem__, int: int, float: float, str: str}
+
+
+def _with(config: Config, **options: Any) -> Config:
+    """A copy with other options of the method."""
+    return dataclasses.replace(config, method=dataclasses.replace(config.method, **options))
