@@ -21,5 +21,5 @@ def get_config(method: str = "mla") -> Config:
     config.encoders["audio"] = EncoderConfig(name="cnn")
     config.encoders["visual"] = EncoderConfig(name="cnn")
     config.augment["audio"] = AugmentConfig(time_mask=4, frequency_mask=4)
-    config.augment["visual"] = AugmentConfig(crop=1)
+    config.augment["visual"] = AugmentConfig(noise=0.3)
     return config
