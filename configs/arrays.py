@@ -1,10 +1,16 @@
-"""Your own arrays: any `.npz` with {split}/{modality} and {split}/label; see jaxmm/data/arrays.py.
+r"""Your own arrays: any `.npz` with {split}/{modality} and {split}/label; see jaxmm/data/arrays.py.
 
     python -m launch.train --config=configs/arrays.py:mla --config.data.path=FILE.npz
 
 The encoder of a modality follows from the rank of an example (vector: mlp, otherwise cnn). Choose
 another one, or its size, by `--config.encoders.MODALITY.name=resnet18`; `mla` needs the same
 number of features from all: `--config.encoders.MODALITY.features=64`.
+
+As a stream of tasks, each of some of the classes (class-incremental); the memory of `er` and `samm`
+holds at least one batch:
+
+    python -m launch.train --config=configs/arrays.py:samm --config.data.path=FILE.npz \
+        --config.stream.kind=class --config.stream.num_tasks=5 --config.method.capacity=200
 """
 from jaxmm.config import Config, DataConfig, OptimizerConfig, TrainConfig, method_config
 

@@ -1,4 +1,4 @@
-"""Trains several methods over several seeds and compares their heads, as table 1 of MLA does.
+r"""Trains several methods over several seeds and compares their heads, as table 1 of MLA does.
 
     python -m launch.compare
     python -m launch.compare --config=configs/av_digits.py --methods=unimodal,concat,mla --seeds=3
@@ -6,7 +6,7 @@
 
 and on a stream of tasks, as the main table of SAMM does:
 
-    python -m launch.compare --config=configs/seq_av_digits.py --methods=joint,sgd,er,samm \\
+    python -m launch.compare --config=configs/seq_av_digits.py --methods=joint,sgd,er,samm \
         --seeds=3 --capacities=100,200
 
 A method may be of one modality alone and have options of its own: `er:audio`, `unimodal:audio`,

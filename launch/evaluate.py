@@ -4,7 +4,8 @@
     python -m launch.evaluate --workdir=runs/av_digits_mla --drop=audio
     python -m launch.evaluate --workdir=runs/av_digits_mla --noise=audio:0.5,visual:1 --split=val
 
-Without options it evaluates what `python -m launch.train` leaves.
+Without options it evaluates what `python -m launch.train` leaves. Of a run on a stream of tasks it
+also says the accuracy over the tasks of val or test.
 """
 import math
 import pathlib

@@ -20,7 +20,8 @@ from jaxmm.report import run_report
 from jaxmm.train.loop import train
 from launch import app
 
-WORKDIR = flags.DEFINE_string("workdir", "", "Run folder; runs/DATA_METHOD by default.")
+WORKDIR = flags.DEFINE_string(
+    "workdir", "", "Run folder; runs/DATA_METHOD or runs/DATA_STREAM_METHOD by default.")
 DESCRIBE = flags.DEFINE_bool("describe_stream", False,
                              "Show the tasks of the stream as a table, and do nothing else.")
 app.define_config("Config file, and after a colon the method: FILE.py:METHOD.")

@@ -20,7 +20,7 @@ Row = tuple[str, int | None]        # method, size of its memory
 
 
 class Result(NamedTuple):
-    """Test scores of one run. Runs of one row and seed with other heads make one row."""
+    """Test scores of one run. Runs of one method and seed with other heads make one row."""
     method: str
     seed: int
     scores: Scores
@@ -46,23 +46,18 @@ class Summary(NamedTuple):
 def read_result(variant: Variant, seed: int, history: Sequence[Mapping[str, Any]]) -> Result:
     """The scores of a finished run; on a stream also those over its tasks.
 
-    A model of one modality has its score in the column of that modality, and shares the row of its
-    method: `er:audio` is in the row `er`. Not so where the method scores its modalities itself:
-    `samm:audio` has a row of its own.
+    A model of one modality has nothing to fuse: its fused head is left out where it has just the
+    scores of the modality. Models of `unimodal` share a row.
     """
     scores, seen, kind = final_scores(history, "test"), None, variant.config.stream.kind
     if kind:
         over_tasks = continual.summary(history, kind)
         scores = {head: by_metric | over_tasks[head] for head, by_metric in scores.items()}
         seen = {h: x for h, x in continual.seen_accuracy(history, kind).items() if h in scores}
-    row, m = variant.method, variant.modality
-    if m:
-        only = m if variant.config.method.name == "unimodal" else "fused"
-        if only == m or set(scores) == {only}:
-            scores, seen = {m: scores[only]}, seen and {m: seen[only]}
-        else:
-            row = f"{row}:{m}"
-    return Result(row, seed, scores, variant.buffer, seen)
+    m = variant.modality
+    if m and (variant.config.method.name == "unimodal" or scores["fused"] == scores[m]):
+        scores, seen = {m: scores[m]}, seen and {m: seen[m]}
+    return Result(variant.method, seed, scores, variant.buffer, seen)
 
 
 def summarize(results: Iterable[Result]) -> list[Summary]:
@@ -139,6 +134,11 @@ def _row(row: Row) -> dict[str, Any]:
     return {"method": row[0], "buffer": row[1]}
 
 
+def _label(method: str, buffer: int | None) -> str:
+    """A row below its bars, in narrow lines."""
+    return method.replace("+", "\n+") + ("" if buffer is None else f"\n{buffer}")
+
+
 def _row_columns(rows: Iterable[Row]) -> list[str]:
     """The column of sizes only if there is one to show."""
     return ["method", "buffer"] if any(buffer is not None for _, buffer in rows) else ["method"]
@@ -176,8 +176,7 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str,
         [_row(r.row) | {"head": head, "metric": metric, "seed": r.seed, "value": value}
          for r in results for head, scores in r.scores.items() for metric, value in scores.items()],
         ["method", "buffer", "head", "metric", "seed", "value"]))
-    bars = {method if buffer is None else f"{method}\n{buffer}": by_head
-            for (method, buffer), by_head in by_row(summaries, metric).items()}
+    bars = {_label(*row): by_head for row, by_head in by_row(summaries, metric).items()}
     files.write(workdir / "accuracy.png", plots.png(plots.comparison_bars(
         bars, dataset.modalities, chance, f"{dataset.name}: {caption}")))
     over_time = _over_time_section(results, summaries, dataset, workdir) if kind else ""

@@ -43,8 +43,8 @@ def write(run: Run, workdir: pathlib.Path, title: str) -> tuple[str, list[str]]:
         f"{continual.HEADLINES[name].capitalize()}, head `{head}`: "
         f"**{percent(metrics[head][name])}%**.",
         f"## Tasks\n\n{table}",
-        f"In percent. {overlap}Task-incremental is {continual.NAMES[name]} with the logits of other "
-        "tasks' labels left out; `jaxmm/evaluate/continual.py` defines the other columns.",
+        f"In percent. {overlap}Task-incremental is {continual.NAMES[name]} with the logits of "
+        "other tasks' labels left out; `jaxmm/evaluate/continual.py` defines the other columns.",
         *_task_pictures(run, workdir, title, metrics),
         *_calibration_section(run, workdir, title),
         f"## Stream\n\n{facts(config, stream).capitalize()}. The classes of each task, and the "

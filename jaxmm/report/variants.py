@@ -15,7 +15,7 @@ from jaxmm.errors import UserError
 
 class Variant(NamedTuple):
     """One model to be trained, with every seed."""
-    method: str             # the row of the table: METHOD+OPTION=VALUE
+    method: str             # its row in the table: METHOD:MODALITY+OPTION=VALUE
     modality: str           # the only one; "" for all
     buffer: int | None      # examples its memory holds, if it has one
     config: Config
@@ -23,8 +23,12 @@ class Variant(NamedTuple):
     @property
     def folder(self) -> str:
         """Name of its folder."""
-        parts = [self.method, self.modality, "" if self.buffer is None else str(self.buffer)]
-        return "_".join(filter(None, parts))
+        parts = [self.method.replace(":", "_")]
+        if self.config.method.name == "unimodal":       # the row is of all of them
+            parts.append(self.modality)
+        if self.buffer is not None:
+            parts.append(str(self.buffer))
+        return "_".join(parts)
 
 
 def expand(names: Sequence[str], config_for: Callable[[str], Config], capacities: Sequence[int],
@@ -55,7 +59,8 @@ def _variants(name: str, config_for, capacities, modalities) -> Iterator[Variant
     method, modality, options = parse(name)
     config = copy.deepcopy(config_for("sgd" if method == "joint" else method))
     if config.method.name != ("sgd" if method == "joint" else method):
-        raise UserError(f"config.method.name={config.method.name}: here --methods names the methods")
+        raise UserError(f"config.method.name={config.method.name}: "
+                        "here --methods names the methods")
     if method == "joint":
         if not config.stream.kind:
             raise UserError("joint learns all tasks of a stream at once, and this config has no "
@@ -63,12 +68,13 @@ def _variants(name: str, config_for, capacities, modalities) -> Iterator[Variant
         config.stream.joint = True
     for option, value in options.items():
         set_option(config.method, option, value)
-    row = "+".join([method, *(f"{k}={v}" for k, v in options.items() if k != "capacity")])
+    settings = [f"{k}={v}" for k, v in options.items() if k != "capacity"]
     if method == "unimodal":
         chosen = modality or config.method.modality
         for m in [chosen] if chosen else modalities:
-            yield Variant(row, m, None, _with(config, modality=m))
+            yield Variant("+".join([method, *settings]), m, None, _with(config, modality=m))
         return
+    row = "+".join([f"{method}:{modality}" if modality else method, *settings])
     if modality:
         if not hasattr(config.method, "modalities"):
             raise UserError(f"--methods={name}: {method} cannot be trained on one modality; "

@@ -1,9 +1,12 @@
 import csv
 
+import numpy as np
 import pytest
 
+from jaxmm.config import Config, StreamConfig, method_config
 from jaxmm.report import comparison
 from jaxmm.report.comparison import Result, Summary
+from jaxmm.report.variants import Variant
 
 
 def scores(**accuracy):
@@ -60,7 +63,121 @@ def test_write(tmp_path, make_dataset):
         "both,,fused,accuracy,0.75,,1\n"
         "both,,fused,nll,0.25,,1\n")
     with (tmp_path / "seeds.csv").open() as file:
-        assert list(csv.reader(file))[:2] == [["method", "buffer", "head", "metric", "seed", "value"],
-                                              ["single", "", "sound", "accuracy", "3", "0.5"]]
+        assert list(csv.reader(file))[:2] == [
+            ["method", "buffer", "head", "metric", "seed", "value"],
+            ["single", "", "sound", "accuracy", "3", "0.5"]]
     report = (tmp_path / "report.md").read_text()
     assert table in report and f"\n    {command}\n" in report and "(accuracy.png)" in report
+
+
+def history(heads, rows):
+    """Records of a run whose heads all have the accuracies `rows` [tasks learned, T]."""
+    def record(task, accuracy):
+        by_head = {head: accuracy for head in heads}
+        return {"task": task, "split": "test", "class_incremental": by_head,
+                "task_incremental": by_head, "scores": {h: {"accuracy": 0.1} for h in heads}}
+    return [record(-1, [0.0] * len(rows[0])), *map(record, range(len(rows)), rows)]
+
+
+def variant(method, modality="", buffer=None, kind="class"):
+    name = "sgd" if method == "joint" else method.partition("+")[0]
+    return Variant(method, modality, buffer, Config(method=method_config(name),
+                                                    stream=StreamConfig(kind=kind)))
+
+
+ROWS = [[0.8, 0.0], [0.4, 0.6]]
+
+
+def test_a_model_of_one_modality_has_no_fused_head_unless_it_says_something_else():
+    records = history(["sound", "fused"], ROWS)
+
+    def columns(method, modality):
+        result = comparison.read_result(variant(method, modality, 9), 3, records)
+        assert (result.seed, result.buffer, list(result.seen)) == (3, 9, list(result.scores))
+        return list(result.scores)
+
+    assert columns("er", "") == ["sound", "fused"]
+    assert columns("er", "sound") == columns("unimodal", "sound") == ["sound"]
+    records[-1]["scores"]["fused"]["accuracy"] = 0.2
+    assert columns("samm", "sound") == ["sound", "fused"]
+    assert columns("unimodal", "sound") == ["sound"]
+
+
+def test_results_on_a_stream_have_the_metrics_over_its_tasks():
+    result = comparison.read_result(variant("er", buffer=5), 0, history(["fused"], ROWS))
+    assert result.scores["fused"]["accuracy"] == 0.1
+    assert result.scores["fused"]["mean_accuracy"] == pytest.approx(0.5)
+    assert result.scores["fused"]["forgetting"] == pytest.approx(0.4)
+    np.testing.assert_allclose(result.seen["fused"], [0.8, 0.5])
+    joint = comparison.read_result(variant("joint"), 0, history(["fused"], ROWS[1:]))
+    assert "stability" not in joint.scores["fused"] and len(joint.seen["fused"]) == 1
+    last = comparison.read_result(variant("er", kind="generalized"), 0, history(["fused"], ROWS))
+    assert last.scores["fused"]["cumulative_accuracy"] == 0.6
+
+
+@pytest.fixture(name="stream_results")
+def make_stream_results():
+    """Two seeds; of `er` with two sizes of memory."""
+    found = []
+    for seed, shift in enumerate((0.0, 0.2)):
+        rows = [[0.8, 0.0], [0.4 + shift, 0.6]]
+        found += [comparison.read_result(variant("er", buffer=20), seed, history(["fused"], rows)),
+                  comparison.read_result(variant("er", buffer=10), seed, history(["fused"], ROWS)),
+                  comparison.read_result(variant("samm", buffer=10), seed,
+                                         history(["sound", "fused", "dynamic"], rows)),
+                  comparison.read_result(variant("joint"), seed, history(["fused"], rows[1:])),
+                  comparison.read_result(variant("joint", "sound"), seed,
+                                         history(["sound", "fused"], [[0.2, 0.0]]))]
+    return found
+
+
+def test_rows_come_in_blocks_by_the_size_of_the_memory(stream_results):
+    summaries = comparison.summarize(stream_results)
+    assert comparison.accuracy_table(summaries, ["sound"], "mean_accuracy") == (
+        "| method | buffer |      sound |      fused |    dynamic |\n"
+        "| ------ | -----: | ---------: | ---------: | ---------: |\n"
+        "| joint  |        | 10.0 ± 0.0 | 55.0 ± 7.1 |            |\n"
+        "| er     |     10 |            | 50.0 ± 0.0 |            |\n"
+        "| samm   |     10 | 55.0 ± 7.1 | 55.0 ± 7.1 | 55.0 ± 7.1 |\n"
+        "| er     |     20 |            | 55.0 ± 7.1 |            |\n")
+    # Stability 0.4 and 0.6, plasticity 0.7: trade-offs 0.56 / 1.1 and 0.84 / 1.3.
+    assert comparison.over_time_table(summaries) == (
+        "| method | buffer |    head |   stability | plasticity |  trade-off |  forgetting |\n"
+        "| ------ | -----: | ------: | ----------: | ---------: | ---------: | ----------: |\n"
+        "| er     |     10 |   fused |  40.0 ± 0.0 | 70.0 ± 0.0 | 50.9 ± 0.0 |  40.0 ± 0.0 |\n"
+        "| samm   |     10 | dynamic | 50.0 ± 14.1 | 70.0 ± 0.0 | 57.8 ± 9.7 | 30.0 ± 14.1 |\n"
+        "| er     |     20 |   fused | 50.0 ± 14.1 | 70.0 ± 0.0 | 57.8 ± 9.7 | 30.0 ± 14.1 |\n")
+
+
+def test_curves_have_a_panel_for_each_size_with_the_methods_that_have_no_memory(stream_results):
+    panels = comparison.curve_panels(stream_results)
+    assert {name: list(curves) for name, curves in panels.items()} == {
+        "memory of 10 examples": ["er", "samm", "joint"],
+        "memory of 20 examples": ["er", "joint"]}
+    np.testing.assert_allclose(panels["memory of 20 examples"]["er"], [[0.8, 0.5], [0.8, 0.6]])
+    np.testing.assert_allclose(panels["memory of 20 examples"]["joint"], [[0.5], [0.6]])
+    short = stream_results[0]._replace(seen={"fused": np.array([0.3])})
+    np.testing.assert_allclose(comparison.curve_panels([short, *stream_results[5:6]])[
+        "memory of 20 examples"]["er"], [[0.3, np.nan], [0.8, 0.6]])
+
+
+def test_write_of_a_stream(stream_results, tmp_path, make_dataset):
+    table = comparison.write(stream_results, make_dataset(), tmp_path, "command", "class")
+    summaries = comparison.summarize(stream_results)
+    assert table == comparison.accuracy_table(summaries, ["sound", "image"], "mean_accuracy")
+    report = (tmp_path / "report.md").read_text()
+    assert "Mean accuracy over the tasks after the last one, mean and deviation of 2" in report
+    for part in (table, comparison.over_time_table(summaries), "(tasks_seen.png)"):
+        assert part in report
+    assert (tmp_path / "tasks_seen.png").exists()
+    with (tmp_path / "comparison.csv").open() as file:
+        rows = {(r["method"], r["buffer"], r["head"], r["metric"]): r["mean"]
+                for r in csv.DictReader(file)}
+    assert float(rows["er", "20", "fused", "forgetting"]) == pytest.approx(0.3)
+    assert float(rows["joint", "", "sound", "mean_accuracy"]) == pytest.approx(0.1)
+
+
+def test_numbers_that_are_nan_do_not_count():
+    results = [Result("a", 0, {"fused": {"accuracy": 0.5}}),
+               Result("a", 1, {"fused": {"accuracy": np.nan}})]
+    assert comparison.summarize(results) == [Summary("a", None, "fused", "accuracy", 0.5, None, 1)]

@@ -1,0 +1,77 @@
+import numpy as np
+import pytest
+
+from jaxmm.report import continual
+
+
+def record(task, split="test", **values):
+    """All heads alike but for `values`: (class-incremental, task-incremental) by head."""
+    return {"task": task, "split": split,
+            "class_incremental": {head: plain for head, (plain, _) in values.items()},
+            "task_incremental": {head: masked for head, (_, masked) in values.items()}}
+
+
+NONE = [None, None, None]
+HISTORY = [
+    record(-1, fused=([0.1, 0.2, 0.3], [0.5] * 3), sound=([0.1, None, 0.3], NONE)),
+    record(0, fused=([0.9, 0.4, 0.3], [0.9] * 3), sound=([0.8, None, 0.1], NONE)),
+    record(0, "val", fused=([9, 9, 9], [9] * 3), sound=([9, 9, 9], NONE)),
+    record(1, fused=([0.5, 0.8, 0.5], [0.9] * 3), sound=([0.6, None, 0.5], NONE)),
+    record(2, fused=([0.3, 0.4, 0.8], [0.6, 0.9, 0.9]), sound=([0.2, None, 0.6], [0.4, None, 0.8])),
+    record(2, "val", fused=([9, 9, 9], [9] * 3), sound=([9, 9, 9], NONE)),
+]
+
+
+def test_summary_of_the_tasks_that_can_be_scored():
+    metrics = continual.summary(HISTORY, "class")
+    assert metrics["fused"] == pytest.approx({
+        "mean_accuracy": 0.5, "task_incremental": 0.8, "stability": 0.35,
+        "plasticity": (0.9 + 0.8 + 0.8) / 3,
+        "trade_off": 2 * 0.35 * (2.5 / 3) / (0.35 + 2.5 / 3),
+        "forgetting": (0.6 + 0.4) / 2, "backward_transfer": (-0.6 - 0.4) / 2,
+        "forward_transfer": (0.2 + 0.2) / 2})
+    # No example of the second task has sound: tasks one and three are all there is.
+    assert metrics["sound"] == pytest.approx({
+        "mean_accuracy": 0.4, "task_incremental": 0.6, "stability": 0.2, "plasticity": 0.7,
+        "trade_off": 2 * 0.2 * 0.7 / 0.9, "forgetting": 0.6, "backward_transfer": -0.6,
+        "forward_transfer": 0.2})
+
+
+def test_accuracy_on_the_tasks_seen():
+    seen = continual.seen_accuracy(HISTORY, "domain")
+    np.testing.assert_allclose(seen["fused"], [0.9, 0.65, 0.5])
+    np.testing.assert_allclose(seen["sound"], [0.8, 0.6, 0.4])
+
+
+def test_generalized_streams_count_the_last_test_set_which_holds_all_classes_seen():
+    metrics = continual.summary(HISTORY, "generalized")
+    assert metrics["fused"]["cumulative_accuracy"] == 0.8
+    assert metrics["fused"]["task_incremental"] == 0.9
+    assert "mean_accuracy" not in metrics["fused"]
+    seen = continual.seen_accuracy(HISTORY, "generalized")
+    np.testing.assert_allclose(seen["fused"], [0.9, 0.8, 0.8])
+
+
+def test_all_tasks_at_once_have_only_the_last_row():
+    history = [HISTORY[0], HISTORY[4], HISTORY[5]]
+    assert continual.summary(history, "class")["fused"] == pytest.approx(
+        {"mean_accuracy": 0.5, "task_incremental": 0.8})
+    np.testing.assert_allclose(continual.seen_accuracy(history, "class")["fused"], [0.5])
+    np.testing.assert_allclose(continual.seen_accuracy(history, "generalized")["fused"], [0.8])
+
+
+def test_a_modality_in_no_task_has_nan_and_empty_cells():
+    history = [record(t, smell=(NONE, NONE), fused=([0.5] * 3, [0.5] * 3)) for t in (-1, 0, 1, 2)]
+    metrics = continual.summary(history, "class")
+    assert np.isnan(list(metrics["smell"].values())).all()
+    lines = continual.table(metrics, ["smell"]).splitlines()
+    assert set(lines[2].replace("smell", "")) == {"|", " "}
+
+
+def test_table_is_in_percent():
+    text = continual.table({"fused": {"mean_accuracy": 0.5, "forgetting": 0.1234},
+                            "sound": {"mean_accuracy": np.nan, "forgetting": -0.02}}, ["sound"])
+    assert text == ("| head  | mean accuracy | forgetting |\n"
+                    "| ----- | ------------: | ---------: |\n"
+                    "| sound |               |       -2.0 |\n"
+                    "| fused |          50.0 |       12.3 |\n")
