@@ -75,7 +75,7 @@ class MLAConfig(MethodConfig):
     name: str = "mla"
     projection: str = "rls"         # of the head's gradient (eq. 3): "rls", or "none" as released
     features: str = "current"       # mean that enters P_t: this modality's (eq. 5) or the "previous"
-    alpha: float = 0.1              # of eq. 5, > 0
+    alpha: float = 0.1              # of eq. 5, > 0; for the constant schedule
     alpha_schedule: str = "constant"  # or "released": 0.1 ** (1 + batch / batches per epoch)
     dynamic_fusion: bool = True     # fuse by entropy (eq. 6-8); off: mean of the logits
 
@@ -125,8 +125,8 @@ class OptimizerConfig:
     learning_rate: float = 1e-3     # at the start
     momentum: float = 0.9           # of "sgd"
     weight_decay: float = 1e-4      # added to the gradient (decoupled for "adamw")
-    schedule: str = "step"          # "constant", "step" or "cosine" (to 0 at the last step)
-    decay_epochs: int = 70          # "step": multiply by decay_rate after this many epochs
+    schedule: str = "step"          # "constant", "step" or "cosine" (to 0); over every task anew
+    decay_epochs: int = 70          # "step": multiply by decay_rate each time this many are done
     decay_rate: float = 0.1
     clip_norm: float = 0.0          # largest global norm of the gradient; 0: off
 
@@ -137,8 +137,10 @@ class TrainConfig:
     seed: int = 0                   # parameters, order of the data, augmentation
     epochs: int = 100
     batch_size: int = 64            # over all devices
-    steps_per_call: int = 0         # steps scanned in one call; 0: many without convolutions on CPU, else 1
-    eval_epochs: int = 1            # evaluate on validation data every so many epochs
+    steps_per_call: int = 0         # steps scanned in one call; 0: 1 for convolutions on CPU and
+                                    # for rows streamed from the host, otherwise up to 256
+    eval_epochs: int = 1            # evaluate on validation data every so many epochs; a stream is
+                                    # evaluated at the end of every task
     checkpoint_epochs: int = 1      # save every so many epochs, and at the end
     keep_checkpoints: int = 2       # newest ones kept
     tensorboard: bool = False       # also write tensorboard events (extra "tensorboard")

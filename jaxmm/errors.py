@@ -1,4 +1,4 @@
-"""The one exception that means the user can fix it."""
+"""The one exception that means the user can fix it, and the checks that raise it."""
 
 
 class UserError(Exception):
@@ -7,3 +7,15 @@ class UserError(Exception):
     The message names the thing, what was found, what was expected and what to do. Launchers
     print it without a traceback and exit with code 2.
     """
+
+
+def check_choice(option: str, value: str, choices) -> None:
+    """Raises UserError unless `value` is one of the choices."""
+    if value not in choices:
+        raise UserError(f"{option}={value!r}; expected one of {', '.join(choices)}")
+
+
+def check_at_least(option: str, value: float, least: float) -> None:
+    """Raises UserError unless `value` is a finite number of at least `least`."""
+    if not least <= value < float("inf"):
+        raise UserError(f"{option}={value}; expected a number of at least {least}")

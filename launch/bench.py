@@ -11,6 +11,7 @@ by the steps of a call; peak memory is the process's on CPU and the device's els
 """
 import json
 import multiprocessing
+import pathlib
 import resource
 import statistics
 import time
@@ -124,8 +125,8 @@ def main() -> None:
     config = flags.FLAGS.config
     jobs = {name: None for name in names} or {
         f"{config.data.name}_{config.method.name}": runs.to_dict(config)}
-    if any(jobs.values()):
-        loop.build(config)      # what is wrong with the config is said here, in one line
+    if OUTPUT.value and not pathlib.Path(OUTPUT.value).absolute().parent.is_dir():
+        raise UserError(f"--output={OUTPUT.value}: no such folder; make it first")
     results = {}
     for name, job in jobs.items():
         with multiprocessing.get_context("spawn").Pool(1) as pool:

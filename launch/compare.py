@@ -29,7 +29,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-import jax
 from absl import flags
 
 from jaxmm import data
@@ -38,9 +37,8 @@ from jaxmm.data.dataset import Dataset
 from jaxmm.data.streams import Stream, make_stream
 from jaxmm.errors import UserError
 from jaxmm.report import comparison, continual, variants
-from jaxmm.report.stream_report import save_stream
 from jaxmm.report.tables import percent, sort_heads
-from jaxmm.train.loop import build, init_state, train
+from jaxmm.train.loop import build, check_counts, train
 from jaxmm.train.runs import claim_folder
 from launch import app
 
@@ -63,6 +61,7 @@ class Planned(NamedTuple):
 def main() -> None:
     config = flags.FLAGS.config
     workdir = app.workdir_flag(WORKDIR.value, f"compare_{app.data_name(config)}")
+    check_counts(config)
     dataset = data.load(config.data)
     runs = plan_runs(app.config_for, METHODS.value, SEEDS.value, dataset, workdir,
                      parse_capacities(CAPACITIES.value))
@@ -98,16 +97,12 @@ def plan_runs(config_for: Callable[[str], Config], methods: Sequence[str], seeds
             config = copy.deepcopy(variant.config)
             config.train.seed += i
             config.stream.seed += i
-            setup = build(config, dataset=dataset)
-            if i == 0:      # finds shapes that do not fit
-                jax.eval_shape(lambda setup=setup: init_state(setup))
+            setup = build(config, dataset=dataset)      # finds what does not fit
             runs.append(Planned(variant, config, setup.stream,
                                 workdir / variant.folder / f"seed_{config.train.seed}"))
     # What is there already comes first: it may belong to another config, and nothing is made then.
     for run in sorted(runs, key=lambda run: not run.workdir.exists()):
         claim_folder(run.workdir, run.config)
-        if run.stream:
-            save_stream(run.stream, run.workdir)
     return runs
 
 

@@ -17,7 +17,7 @@ from jaxmm.config import Config
 from jaxmm.data.streams import describe, make_stream
 from jaxmm.errors import UserError
 from jaxmm.report import run_report
-from jaxmm.train.loop import train
+from jaxmm.train.loop import check_counts, train
 from launch import app
 
 WORKDIR = flags.DEFINE_string(
@@ -46,6 +46,7 @@ def describe_stream(config: Config) -> str:
     if not config.stream.kind:
         raise UserError("--describe_stream: this config has no stream of tasks; set one, such as "
                         "--config.stream.kind=class --config.stream.num_tasks=5")
+    check_counts(config)
     _, stream = make_stream(config.stream, data.load(config.data))
     return describe(stream, stream.class_names)
 

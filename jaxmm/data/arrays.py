@@ -37,6 +37,8 @@ def load(config: DataConfig) -> Dataset:
         if rest == "label":
             splits[split]["label"] = _check_label(path, name, array)
         elif rest.startswith("present/"):
+            if array.ndim != 1:
+                raise UserError(f"{path}: {name} has shape {array.shape}; expected [rows]")
             splits[split]["present"][rest.removeprefix("present/")] = array.astype(bool)
         elif array.dtype.kind not in "buif" or array.ndim < 2:
             raise UserError(f"{path}: {name} is {array.dtype} of shape {array.shape}; expected "
@@ -61,7 +63,9 @@ def load(config: DataConfig) -> Dataset:
     if class_names is None:
         # The classes that are trained on; a larger label elsewhere is then out of range.
         highest = splits["train"]["label"].max(initial=-1)
-        class_names = [str(c) for c in range(highest + 1)]
+        class_names = np.arange(highest + 1)
+    if class_names.ndim != 1:
+        raise UserError(f"{path}: class_names has shape {class_names.shape}; expected [classes]")
     return Dataset(path.stem, {s: splits[s] for s in SPLITS}, tuple(map(str, class_names)))
 
 

@@ -1,12 +1,15 @@
 """A data set in memory: every split one batch, checked before anything is trained on it."""
+import zlib
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from jaxmm.batch import Batch, batch_size
 from jaxmm.errors import UserError
 
 SPLITS = ("train", "val", "test")
+RESERVED = ("head", "fused", "dynamic", "label")    # taken by heads and parameter groups
 
 
 class Dataset(NamedTuple):
@@ -17,7 +20,8 @@ class Dataset(NamedTuple):
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        return tuple(self.splits["train"]["inputs"])
+        """Names in alphabetical order, whatever the order in a file."""
+        return tuple(sorted(self.splits["train"]["inputs"]))
 
     @property
     def num_classes(self) -> int:
@@ -33,6 +37,9 @@ def check_dataset(dataset: Dataset) -> Dataset:
         example without any modality.
     """
     train = dataset.splits["train"]["inputs"]
+    for m in RESERVED:
+        if m in train:
+            raise UserError(f"{dataset.name}: a modality may not be called {m!r}; rename it")
     for split, batch in dataset.splits.items():
         where = f"{dataset.name}: {split}"
         label, inputs, present = batch["label"], batch["inputs"], batch["present"]
@@ -71,6 +78,14 @@ def check_rows(where: str, batch: Batch) -> None:
                             "every modality needs one row for each label")
 
 
+def fingerprint(dataset: Dataset) -> int:
+    """A checksum of the training split, to tell whether a run goes on with the data it began with."""
+    checksum = 0
+    for x in jax.tree.leaves(dataset.splits["train"]):
+        checksum = zlib.crc32(np.ascontiguousarray(x), checksum)
+    return checksum
+
+
 def statistics(train: Batch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Mean and standard deviation of each modality over the rows that have it.
 
@@ -79,9 +94,14 @@ def statistics(train: Batch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """
     result = {}
     for m, x in train["inputs"].items():
-        x = x[train["present"][m]]
         axes = {2: (0,), 3: (0, 1, 2)}.get(x.ndim, tuple(range(x.ndim - 1)))
-        mean = x.mean(axis=axes, dtype=np.float64)
-        std = np.sqrt(np.maximum(np.square(x, dtype=np.float64).mean(axis=axes) - mean**2, 0))
+        rows = np.flatnonzero(train["present"][m])
+        # By chunks: a float64 copy of all rows may not fit.
+        sums = [(part.sum(axes), np.square(part).sum(axes)) for part in
+                (x[rows[i:i + 256]].astype(np.float64) for i in range(0, len(rows), 256))]
+        count = len(rows) * np.prod([x.shape[a] for a in axes if a]) if sums else 1
+        mean, square = (sum(s[i] for s in sums) / count for i in (0, 1))
+        mean, square = np.asarray(mean), np.asarray(square)
+        std = np.sqrt(np.maximum(square - mean**2, 0))
         result[m] = mean.astype(np.float32), np.where(std < 1e-6, 1, std).astype(np.float32)
     return result

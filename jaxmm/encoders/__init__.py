@@ -11,7 +11,7 @@ from jaxmm.config import EncoderConfig
 from jaxmm.encoders.conv import LOWERINGS
 from jaxmm.encoders.networks import CNN, MLP
 from jaxmm.encoders.resnet import STEMS, ResNet18
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, check_at_least
 
 ENCODERS = {"mlp": (1, 2, 3, 4), "cnn": (2, 3, 4), "resnet18": (2, 3, 4)}   # ranks each accepts
 DTYPES = ("float32", "bfloat16")
@@ -50,8 +50,8 @@ def make_encoder(config: EncoderConfig, rank: int, *, axis_name: str | None = No
     if rank not in ENCODERS[name]:
         raise UserError(f"encoder {name!r}: found examples of rank {rank}, expected one of "
                         f"{ENCODERS[name]}; choose another encoder or reshape the examples")
-    if config.depth < 1:
-        raise UserError(f"encoder depth: found {config.depth}, expected at least 1")
+    for option, least in (("depth", 1), ("width", 0), ("features", 0)):
+        check_at_least(f"encoder {option}", getattr(config, option), least)
     net = _network(name, config, axis_name)
 
     def init(key, x):

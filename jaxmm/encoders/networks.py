@@ -1,5 +1,8 @@
 """The networks: examples [B, ...] -> features [B, s], all called as `net(x, train=, mask=)`."""
+import functools
+
 from flax import linen as nn
+from jax import lax
 import jax.numpy as jnp
 
 from jaxmm.encoders.conv import Conv
@@ -36,17 +39,29 @@ class CNN(nn.Module):
         for stage in range(self.depth):
             x = Conv(self.width * 2**stage, lowering=self.lowering)(x)
             x = BatchNorm(self.axis_name)(x, train=train, mask=mask)
-            x = nn.relu(halve(x))   # as pooling the ReLU, on a quarter of the positions
+            x = nn.relu(max_pool(x, 2))     # as pooling the ReLU, on a quarter of the positions
         x = mean_pool(x)
         return nn.relu(nn.Dense(self.features, dtype=x.dtype, kernel_init=he_normal)(x))
 
 
-def halve(x):
-    """2x2 max-pool of [B, H, W, C] with stride 2; an odd last row or column is dropped."""
-    batch, height, width, channels = x.shape
-    h, w = min(2, height), min(2, width)
-    x = x[:, :height // h * h, :width // w * w]
-    return x.reshape(batch, height // h, h, width // w, w, channels).max((2, 4))
+def max_pool(x, size: int):
+    """Max-pool of [B, H, W, C] with stride 2 over windows of `size`, as in PyTorch.
+
+    3 pads by one on each side; 2 drops an odd last row or column, and leaves an axis of length 1.
+    As maxima of slices, one axis after the other: the gradient of a windowed reduction is 3.5
+    times slower on CPU.
+    """
+    for axis in 1, 2:
+        if size == 3:
+            pad = [(0, 0)] * 4
+            pad[axis] = (1, 1)
+            x = jnp.pad(x, pad, constant_values=-jnp.inf)
+        length = x.shape[axis]
+        if length >= size:
+            last = length - size + 1
+            slices = [lax.slice_in_dim(x, i, i + last, 2, axis) for i in range(size)]
+            x = functools.reduce(jnp.maximum, slices)
+    return x
 
 
 def mean_pool(x):

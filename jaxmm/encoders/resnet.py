@@ -4,7 +4,7 @@ import functools
 from flax import linen as nn
 
 from jaxmm.encoders.conv import Conv
-from jaxmm.encoders.networks import mean_pool
+from jaxmm.encoders.networks import max_pool, mean_pool
 from jaxmm.encoders.norm import BatchNorm
 
 STEMS = ("standard", "small")
@@ -47,7 +47,7 @@ class ResNet18(nn.Module):
 
         if self.stem == "standard":
             x = nn.relu(norm()(conv(self.width, 7, 2)(x)))
-            x = nn.max_pool(x, (3, 3), (2, 2), [(1, 1), (1, 1)])
+            x = max_pool(x, 3)
         else:
             x = nn.relu(norm()(conv(self.width, 3)(x)))
         for stage in range(4):

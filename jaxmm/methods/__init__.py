@@ -1,4 +1,5 @@
 """Methods by name: `METHODS[name](config, components, axis_name=None)` builds one."""
+from jaxmm.config import method_config
 from jaxmm.errors import UserError
 from jaxmm.methods import continual, fusion, mla, samm
 from jaxmm.methods.common import Components, Method, Optimizer, TrainState
@@ -23,4 +24,7 @@ def make_method(config, components: Components, *, axis_name: str | None = None)
     """
     if config.name not in METHODS:
         raise UserError(f"method {config.name!r} is unknown; expected one of {', '.join(METHODS)}")
+    if type(config) is not type(method_config(config.name)):
+        raise UserError(f"method.name={config.name}: these are the options of another method; "
+                        f"choose the method by --config=FILE.py:{config.name}")
     return METHODS[config.name](config, components, axis_name=axis_name)

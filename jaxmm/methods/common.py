@@ -48,7 +48,7 @@ class Components(NamedTuple):
     num_classes: int
     transform: Transform            # normalises, and augments when it gets a key
     optimizer: Optimizer
-    steps_per_epoch: int            # of the first task
+    epoch: Callable[[chex.Array], chex.Array]   # step -> epochs done within its task, fractional
     batch_size: int                 # of the global batch
 
 
@@ -74,18 +74,6 @@ def select_modalities(components: Components, names: str, option: str) -> Compon
 def only(batch: Batch, modalities) -> Batch:
     """The batch with these modalities alone."""
     return batch | {part: {m: batch[part][m] for m in modalities} for part in ("inputs", "present")}
-
-
-def check_choice(option: str, value: str, choices) -> None:
-    """Raises UserError unless `value` is one of the choices."""
-    if value not in choices:
-        raise UserError(f"{option}={value!r}; expected one of {', '.join(choices)}")
-
-
-def check_at_least(option: str, value: float, least: float) -> None:
-    """Raises UserError unless `value` is a finite number of at least `least`."""
-    if not least <= value < float("inf"):
-        raise UserError(f"{option}={value}; expected a number of at least {least}")
 
 
 def pmean(tree, axis_name: str | None):

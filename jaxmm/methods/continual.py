@@ -7,10 +7,10 @@ import jax.numpy as jnp
 
 from jaxmm import heads
 from jaxmm.config import ERConfig, SGDConfig
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, check_choice
 from jaxmm.losses.classification import cross_entropy
-from jaxmm.methods.common import (Components, Method, apply_gradients, check_choice, encode_all,
-                                  head_accuracy, identity, init_state, make_features, make_joint,
+from jaxmm.methods.common import (Components, Method, apply_gradients, encode_all, head_accuracy,
+                                  identity, init_state, make_features, make_joint,
                                   make_predict, only, pmean, select_modalities, step_key)
 from jaxmm.methods.fusion import fused_cross_entropy
 from jaxmm.state import replay

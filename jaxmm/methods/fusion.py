@@ -4,10 +4,10 @@ They differ in head and loss only; `jaxmm.methods.common.make_joint` is the rest
 """
 from jaxmm import heads
 from jaxmm.config import MethodConfig, UnimodalConfig
+from jaxmm.errors import check_choice
 from jaxmm.evaluate.fusion import mean_logits
 from jaxmm.losses.classification import cross_entropy
-from jaxmm.methods.common import (Components, Method, check_choice, make_joint,
-                                  select_modalities)
+from jaxmm.methods.common import Components, Method, make_joint, select_modalities
 
 
 def fused_cross_entropy(axis_name: str | None):

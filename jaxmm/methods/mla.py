@@ -6,12 +6,12 @@ import jax.numpy as jnp
 from jaxmm import heads
 from jaxmm.batch import for_modality
 from jaxmm.config import MLAConfig
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, check_choice
 from jaxmm.evaluate.fusion import entropy_weighted, mean_logits
 from jaxmm.losses.classification import cross_entropy, weighted_mean
-from jaxmm.methods.common import (Components, Method, TrainState, apply_gradients, check_choice,
-                                  encode, identity, init_state, make_features, make_predict,
-                                  pmean, step_key)
+from jaxmm.methods.common import (Components, Method, TrainState, apply_gradients, encode,
+                                  identity, init_state, make_features, make_predict, pmean,
+                                  step_key)
 from jaxmm.state import rls
 
 
@@ -25,8 +25,8 @@ def make_mla(config: MLAConfig, components: Components, *,
     matrix P (eq. 3-5) before the optimizer sees it; the bias is not. At test time the logits are
     fused by entropy (eq. 6-8).
 
-    The batch may lack modalities, or be unpaired. An update uses the examples that have the
-    modality, and is left out where a batch has none.
+    The batch may lack modalities, and `step` also takes an unpaired one (see `jaxmm.batch`). An
+    update uses the examples that have the modality, and is left out where a batch has none.
 
     The released code never projects (`config.projection="none"`), because it looks for a parameter
     that has another name, and it lets alpha decay (`config.alpha_schedule="released"`) where the
@@ -55,8 +55,7 @@ def make_mla(config: MLAConfig, components: Components, *,
     def alpha(step: chex.Array) -> chex.Array | float:
         if config.alpha_schedule == "constant":
             return config.alpha
-        batch_index = step % components.steps_per_epoch
-        return 0.1 ** (1 + batch_index / components.steps_per_epoch)
+        return 0.1 ** (1 + components.epoch(step) % 1)
 
     def update_modality(state: TrainState, batch, modality: str):
         """One iteration t of algorithm 1."""

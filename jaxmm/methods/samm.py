@@ -8,12 +8,12 @@ import jax.numpy as jnp
 
 from jaxmm import heads
 from jaxmm.config import SAMMConfig
+from jaxmm.errors import check_at_least, check_choice
 from jaxmm.evaluate.fusion import confidence_weighted
 from jaxmm.losses.classification import cross_entropy, mean_squared_error
 from jaxmm.losses.relational import angle_loss, distance_loss
-from jaxmm.methods.common import (Components, Method, apply_gradients, check_at_least,
-                                  check_choice, encode_all, head_accuracy, init_state,
-                                  make_features, make_predict, only, pmean, select_modalities,
+from jaxmm.methods.common import (Components, Method, apply_gradients, encode_all,
+                                  head_accuracy, init_state, make_features, make_predict, only, pmean, select_modalities,
                                   step_key)
 from jaxmm.methods.continual import check_capacity, fused_head, sample_past
 from jaxmm.state import calibration, replay

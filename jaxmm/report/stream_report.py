@@ -1,5 +1,4 @@
 """The part of a run's report that is about its stream of tasks."""
-import json
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -8,19 +7,11 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxmm.config import StreamConfig
-from jaxmm.data.streams import Stream, describe, to_json
+from jaxmm.data.streams import Stream, describe
 from jaxmm.evaluate.tasks import matrices
 from jaxmm.report import calibration, continual, files, plots, stream_plots
 from jaxmm.report.tables import main_head, percent
 from jaxmm.train.loop import Run, predict_split
-
-FILE = "stream.json"
-
-
-def save_stream(stream: Stream, workdir: pathlib.Path) -> None:
-    """Writes the classes of each task and the numbers of their examples into a run folder."""
-    files.write(workdir / FILE, json.dumps(to_json(stream), indent=1) + "\n")
-
 
 def facts(config: StreamConfig, stream: Stream) -> str:
     """The stream in a few words."""
@@ -29,9 +20,8 @@ def facts(config: StreamConfig, stream: Stream) -> str:
 
 
 def write(run: Run, workdir: pathlib.Path, title: str) -> tuple[str, list[str]]:
-    """Writes `stream.json` and the plots; returns the main table, and all sections as Markdown."""
+    """Writes the plots; returns the main table, and all sections as Markdown."""
     config, stream = run.setup.config.stream, run.setup.stream
-    save_stream(stream, workdir)
     scored = final_record(run.history)["scores"]    # heads that any test example counts for
     metrics = {head: values for head, values in continual.summary(run.history, config.kind).items()
                if head in scored}

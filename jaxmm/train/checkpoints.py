@@ -3,7 +3,9 @@
 A checkpoint holds the state as a flat dictionary of arrays, named by their path, and `meta`: what
 is known of the run as JSON, with a checksum for every array. Nothing of it is a pickle.
 """
+import os
 import pathlib
+import time
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +19,8 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 from jaxmm.errors import UserError
 
 FOLDER = "checkpoints"
+REMEDY = ("start again in another folder with a lower optimizer.learning_rate or with "
+          "optimizer.clip_norm")
 
 
 def open_manager(workdir: pathlib.Path, keep: int | None = None) -> ocp.CheckpointManager:
@@ -60,12 +64,22 @@ def unflatten(target, leaves: Mapping[str, np.ndarray]):
 
 
 def save(manager: ocp.CheckpointManager, step: int, state, meta: Mapping[str, Any]) -> None:
-    """Writes a checkpoint; it counts only once it is complete."""
+    """Writes a checkpoint; it counts only once it is complete.
+
+    Raises:
+      FloatingPointError: a parameter is not finite; nothing is written.
+    """
     leaves = flatten(state)
+    for name, x in leaves.items():
+        if name.startswith("params/") and not np.isfinite(x).all():
+            raise FloatingPointError(f"after step {step} the parameter {name} is not finite; the "
+                                     f"last good checkpoint is kept; {REMEDY}")
     checksums = {name: zlib.crc32(np.ascontiguousarray(x)) for name, x in leaves.items()}
-    manager.save(step, args=ocp.args.Composite(
+    saved = manager.save(step, args=ocp.args.Composite(
         state=ocp.args.StandardSave(leaves),
         meta=ocp.args.JsonSave(dict(meta) | {"checksums": checksums})))
+    if not saved:
+        raise OSError(f"{manager.directory}: the checkpoint of step {step} was not written")
 
 
 def restore(manager: ocp.CheckpointManager, target, step: int | None = None):
@@ -85,22 +99,36 @@ def restore(manager: ocp.CheckpointManager, target, step: int | None = None):
     wanted = steps if step is None else [step]
     for candidate in wanted:
         try:
-            state, meta = _read(manager, target, candidate)
-            return candidate, state, meta
+            leaves, meta = _read(manager, candidate)
         # Orbax raises many types for damaged files, the bare Exception among them.
         except Exception as error:  # pylint: disable=broad-exception-caught
             reason = str(error).strip().splitlines() or [type(error).__name__]
             logging.warning("checkpoint of step %d in %s is damaged and left out: %s",
                             candidate, manager.directory, reason[0])
+            continue
+        try:
+            return candidate, unflatten(target, leaves), meta
+        except ValueError as error:
+            raise UserError(f"{manager.directory}: step {candidate} is of another model or other "
+                            f"data: {error}; restore the data, or name another folder") from error
     raise UserError(f"{manager.directory}: no good checkpoint among the steps {sorted(wanted)}; "
                     "see the warnings above, and remove the folder to start over")
 
 
-def _read(manager, target, step):
+def set_aside(manager: ocp.CheckpointManager, after: int) -> None:
+    """Renames the checkpoints after a step, which are damaged: they would stand in for new ones."""
+    for step in manager.all_steps():
+        if step > after:
+            folder = pathlib.Path(os.fspath(manager.directory), str(step))
+            folder.rename(folder.with_name(f"{step}.damaged-{time.time_ns()}"))
+    manager.reload()
+
+
+def _read(manager, step):
     restored = manager.restore(step, args=ocp.args.Composite(
         state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()))
     leaves = {name: np.asarray(x) for name, x in restored["state"].items()}
     for name, checksum in restored["meta"]["checksums"].items():
         if zlib.crc32(np.ascontiguousarray(leaves[name])) != checksum:
             raise ValueError(f"{name} has a wrong checksum")
-    return unflatten(target, leaves), restored["meta"]
+    return leaves, restored["meta"]

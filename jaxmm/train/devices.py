@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import jax_utils
 
-from jaxmm.batch import Batch, take
-from jaxmm.errors import UserError
+from jaxmm.batch import Batch, check_batch, take
+from jaxmm.errors import UserError, check_choice
 from jaxmm.methods.common import Method, TrainState, identity
 
 AXIS = "devices"
@@ -67,14 +67,9 @@ def make_programs(make_method: Callable[[str | None], Method],
     def feed(split: Batch, placement: str) -> Feed:
         """Rows in device memory, or streamed from the host: the same batches either way."""
         split = without_full_masks(split)
-        if placement == "auto":
-            size = sum(x.nbytes for x in jax.tree.leaves(split))
-            placement = "device" if size <= STREAM_ABOVE_BYTES else "host"
-        if placement == "device":
+        if not is_streamed(split, placement):
             rows = place(split)
             return lambda index: (rows, split_batch(index))
-        if placement != "host":
-            raise UserError(f"data.placement={placement!r}; expected auto, device or host")
 
         def stream(index):
             index = split_batch(index)
@@ -120,6 +115,17 @@ def make_programs(make_method: Callable[[str | None], Method],
                     end_task, feed, place, fetch, count)
 
 
+def is_streamed(split: Batch, placement: str) -> bool:
+    """Whether the rows of a split stay on the host: placement "host", or "auto" above 2 GiB.
+
+    Raises:
+      UserError: there is no such placement.
+    """
+    check_choice("data.placement", placement, ("auto", "device", "host"))
+    size = sum(x.nbytes for x in jax.tree.leaves(split))
+    return placement == "host" or (placement == "auto" and size > STREAM_ABOVE_BYTES)
+
+
 def without_full_masks(split: Batch) -> Batch:
     """The split without masks that are True everywhere, which `gather` puts back as constants."""
     return split | {"present": {m: p for m, p in split["present"].items() if not p.all()}}
@@ -129,4 +135,6 @@ def gather(rows: Batch, index) -> Batch:
     """The batch of the rows at `index` [B], complete again."""
     batch = take(rows, index)
     everywhere = jnp.ones(index.shape, bool)
-    return batch | {"present": {m: batch["present"].get(m, everywhere) for m in batch["inputs"]}}
+    batch |= {"present": {m: batch["present"].get(m, everywhere) for m in batch["inputs"]}}
+    check_batch(batch, list(batch["inputs"]))
+    return batch

@@ -1,4 +1,5 @@
 """The loop: from a config to a trained state in a run folder."""
+import dataclasses
 import pathlib
 import signal
 import time
@@ -12,21 +13,20 @@ from tqdm import tqdm
 
 from jaxmm import data
 from jaxmm.batch import Batch, batch_size, take
-from jaxmm.config import Config, EncoderConfig
-from jaxmm.data.dataset import Dataset, statistics
+from jaxmm.config import AugmentConfig, Config, EncoderConfig
+from jaxmm.data.dataset import Dataset, fingerprint, statistics
 from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import make_transform
 from jaxmm.encoders import make_encoder
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, check_at_least
 from jaxmm.evaluate.predictions import read_rows, score
 from jaxmm.evaluate.tasks import score_tasks
 from jaxmm.methods import Components, TrainState, make_method
-from jaxmm.methods.common import check_at_least
 from jaxmm.train import checkpoints, plan
-from jaxmm.train.devices import Programs, make_programs
+from jaxmm.train.devices import Programs, is_streamed, make_programs
 from jaxmm.train.optimizers import make_optimizer
-from jaxmm.train.runs import claim_folder
-from jaxmm.train.writers import open_writer
+from jaxmm.train.runs import claim_folder, save_stream
+from jaxmm.train.writers import check_tensorboard, open_writer
 
 SCANNED_STEPS = 256     # longest chunk where steps are scanned
 METRICS_EVERY = 32      # steps between two looks at the metrics; longer queues can deadlock on CPU
@@ -79,16 +79,22 @@ def build(config: Config, *, dataset: Dataset | None = None,
     tasks = [task.indices["train"] for task in stream.tasks] if stream else []
     if config.stream.joint or not tasks:
         tasks = [np.concatenate(tasks) if tasks else np.arange(batch_size(train))]
-    ranks = {m: x.ndim - 1 for m, x in train["inputs"].items()}
+    plan.check_batch_size(tasks, config.train.batch_size)
+    streamed = is_streamed(train, config.data.placement)
+    if config.train.tensorboard:
+        check_tensorboard()
+    ranks = {m: train["inputs"][m].ndim - 1 for m in dataset.modalities}
+    for m, options in config.augment.items():
+        check_augmentation(m, options, ranks[m])
     encoder_configs = {m: config.encoders.get(m, EncoderConfig()) for m in dataset.modalities}
-    epoch_steps = plan.steps_per_epoch(tasks[0], config.train.batch_size)
-    optimizer = make_optimizer(config.optimizer, epoch_steps, plan.total_steps(tasks, config.train))
+    epoch = plan.make_epoch(tasks, config.train)
+    optimizer = make_optimizer(config.optimizer, config.train.epochs, epoch)
     transform = make_transform(statistics(train), dict(config.augment))
 
     def make(axis_name):
         encoders = {m: make_encoder(c, ranks[m], axis_name=axis_name)
                     for m, c in encoder_configs.items()}
-        components = Components(encoders, dataset.num_classes, transform, optimizer, epoch_steps,
+        components = Components(encoders, dataset.num_classes, transform, optimizer, epoch,
                                 config.train.batch_size)
         return make_method(config.method, components, axis_name=axis_name)
 
@@ -98,13 +104,20 @@ def build(config: Config, *, dataset: Dataset | None = None,
                         f"{programs.num_devices} devices; choose a multiple of their number")
     convolves = any(c.name not in ("auto", "mlp") or (c.name == "auto" and ranks[m] > 1)
                     for m, c in encoder_configs.items())
-    return Setup(config, dataset, stream, tasks, programs,
-                 config.train.steps_per_call or default_steps_per_call(convolves))
+    one_by_one = streamed or (convolves and jax.default_backend() == "cpu")
+    steps_per_call = config.train.steps_per_call or (1 if one_by_one else SCANNED_STEPS)
+    setup = Setup(config, dataset, stream, tasks, programs, steps_per_call)
+    jax.eval_shape(lambda: init_state(setup))       # finds shapes that do not fit
+    return setup
 
 
-def default_steps_per_call(convolves: bool) -> int:
-    """1 for convolutions on CPU, which are slow in loops there; otherwise many."""
-    return 1 if convolves and jax.default_backend() == "cpu" else SCANNED_STEPS
+def check_augmentation(modality: str, options: AugmentConfig, rank: int) -> None:
+    """Raises UserError for augmentation out of range, or of images asked for on vectors."""
+    for name, value in dataclasses.asdict(options).items():
+        check_at_least(f"augment.{modality}.{name}", value, 0)
+        if value and rank == 1 and name != "noise":
+            raise UserError(f"augment.{modality}.{name}={value}: {modality} has vectors, which "
+                            "take only noise")
 
 
 def check_counts(config: Config) -> None:
@@ -138,12 +151,18 @@ def train(config: Config, workdir, *, dataset: Dataset | None = None,
     setup = build(config, dataset=dataset, devices=devices)
     claim_folder(workdir, config)
     manager = checkpoints.open_manager(workdir, config.train.keep_checkpoints)
-    state, history = init_state(setup), []
-    step, restored = 0, checkpoints.restore(manager, setup.programs.fetch(state))
+    if setup.stream:
+        save_stream(workdir, setup.stream)
+    state, history, step = init_state(setup), [], 0
+    restored = checkpoints.restore(manager, setup.programs.fetch(state))
     if restored:
         step, state, meta = restored
+        if meta["data"] != fingerprint(setup.dataset):
+            raise UserError(f"{workdir}: {setup.dataset.name} is not the data this run was trained "
+                            "on; restore that data, or name another --workdir")
         state, history = setup.programs.place(state), meta["history"]
-    with open_writer(workdir, step, config.train.tensorboard) as write:
+        checkpoints.set_aside(manager, step)
+    with open_writer(workdir, step if restored else -1, config.train.tensorboard) as write:
         state, history = _run(setup, state, history, step, manager, write, progress)
     manager.close()
     return Run(setup, state, history)
@@ -153,7 +172,7 @@ def _run(setup, state, history, start, manager, write, progress):
     config, programs = setup.config.train, setup.programs
     total = plan.total_steps(setup.tasks, config)
     feed = programs.feed(setup.dataset.splits["train"], setup.config.data.placement)
-    pending, step = [], start
+    pending, step, data_print = [], start, fingerprint(setup.dataset)
 
     def evaluate(split, task, epoch):
         record = {"step": step, "epoch": epoch, "task": task, "split": split,
@@ -162,7 +181,7 @@ def _run(setup, state, history, start, manager, write, progress):
         write({"kind": "eval"} | record)
 
     def save():
-        checkpoints.save(manager, step, programs.fetch(state), {"history": history})
+        checkpoints.save(manager, step, programs.fetch(state), {"history": history, "data": data_print})
 
     with stop_signals() as stopped, tqdm(total=total, initial=start, unit="step", disable=not progress,
                                          mininterval=0.5) as bar:
@@ -190,13 +209,14 @@ def _run(setup, state, history, start, manager, write, progress):
             if chunk.ends_epoch:
                 for split in splits_to_evaluate(setup, chunk, step == total):
                     evaluate(split, chunk.task, chunk.epoch + 1)
-                begin = time.perf_counter()
             if stop or chunk.ends_task or (
                     chunk.ends_epoch and (chunk.epoch + 1) % config.checkpoint_epochs == 0):
                 save()
             if stop and step < total:
                 raise Preempted(f"stopped by a signal after step {step} of {total}; the state is "
                                 "saved, and the same command goes on from there")
+            if not pending:
+                begin = time.perf_counter()     # evaluating and saving are not training
     return state, history
 
 
@@ -224,7 +244,7 @@ def mean_metrics(pending: list[Mapping[str, Any]], step: int) -> dict[str, float
         first = step - len(finite) + int(np.argmin(finite)) + 1
         raise FloatingPointError(
             f"the loss of step {first} is {values['loss'][np.argmin(finite)]}; the last good "
-            "checkpoint is kept; lower optimizer.learning_rate or set optimizer.clip_norm")
+            f"checkpoint is kept; {checkpoints.REMEDY}")
     return {name: float(x.mean(dtype=np.float64)) for name, x in values.items()}
 
 
@@ -254,7 +274,10 @@ def evaluate_split(setup: Setup, state: TrainState, split: str) -> dict[str, Any
 
 @contextmanager
 def stop_signals():
-    """stopped(): whether SIGTERM or SIGINT came. A second signal ends the process at once."""
+    """stopped(): whether SIGTERM or SIGINT came. A second signal ends the process at once.
+
+    One that came too late to stop anything is raised again when all is done.
+    """
     received = []
 
     def handler(number, frame):
@@ -270,8 +293,14 @@ def stop_signals():
         old = {}
     try:
         yield lambda: bool(received)
+        late = received[:1]
+    except BaseException:
+        late = []
+        raise
     finally:
         for number, previous in old.items():
             signal.signal(number, previous)
+    for number in late:
+        signal.raise_signal(number)
 
 

@@ -1,4 +1,5 @@
 """Runs read back from their folders."""
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -15,7 +16,8 @@ def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
             devices: Sequence[jax.Device] | None = None) -> Run:
     """The run of a folder as it was after `step`, by default its last checkpoint.
 
-    The folder is read only. For `dataset` and `devices` see `jaxmm.train.loop.build`.
+    The folder is read only. For `dataset` and `devices` see `jaxmm.train.loop.build`; by default
+    it runs on a number of devices that divides the batch.
 
     Raises:
       UserError: no run folder, no checkpoint (of that step), or none that is undamaged.
@@ -24,6 +26,9 @@ def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
     config = read_config(workdir)
     if not (workdir / checkpoints.FOLDER).is_dir():
         raise _no_checkpoint(workdir)
+    if devices is None:     # as many as share the batch evenly: any number can read a run
+        devices = jax.local_devices()
+        devices = devices[:math.gcd(len(devices), config.train.batch_size)]
     setup = build(config, dataset=dataset, devices=devices)
     manager = checkpoints.open_manager(workdir)
     restored = checkpoints.restore(manager, setup.programs.fetch(init_state(setup)), step)

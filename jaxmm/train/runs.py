@@ -7,9 +7,11 @@ from typing import Any
 
 from jaxmm import config as config_lib
 from jaxmm.config import Config
+from jaxmm.data.streams import Stream, to_json
 from jaxmm.errors import UserError
 
 FILE = "config.json"
+STREAM_FILE = "stream.json"
 
 
 def claim_folder(workdir: pathlib.Path, config: Config) -> None:
@@ -37,6 +39,11 @@ def claim_folder(workdir: pathlib.Path, config: Config) -> None:
     except OSError as error:
         raise UserError(f"{workdir} cannot be written ({error.strerror}); "
                         "name another --workdir") from error
+
+
+def save_stream(workdir: pathlib.Path, stream: Stream) -> None:
+    """Writes `stream.json`: the classes of each task and the numbers of their examples."""
+    (workdir / STREAM_FILE).write_text(json.dumps(to_json(stream), indent=1) + "\n")
 
 
 def read_config(workdir: pathlib.Path) -> Config:

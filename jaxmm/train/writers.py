@@ -15,16 +15,17 @@ Write = Callable[[Mapping[str, Any]], None]
 def open_writer(workdir: pathlib.Path, step: int, tensorboard: bool) -> Iterator[Write]:
     """Gives write(record), which appends one record, which has a "step" and a "kind" ("train" or "eval").
 
-    Records after `step`, left by a run that went on after its last checkpoint, are removed.
-
-    Raises:
-      UserError: tensorboard is asked for and not installed.
+    Records after `step`, left by a run that went on after its last checkpoint, are removed; -1
+    removes all.
     """
     path = workdir / FILE
     kept = [line for line in (path.read_text().splitlines() if path.exists() else [])
             if _step(line) <= step]
-    path.write_text("".join(line + "\n" for line in kept))
-    events = _open_events(workdir) if tensorboard else None
+    part = path.with_suffix(".part")
+    part.write_text("".join(line + "\n" for line in kept))
+    part.replace(path)
+    events = _summary_writer()(str(workdir / "tensorboard"), flush_secs=10,
+                               purge_step=step + 1) if tensorboard else None
 
     def write(record):
         with path.open("a") as file:
@@ -48,13 +49,18 @@ def _step(line: str) -> float:
         return float("inf")
 
 
-def _open_events(workdir: pathlib.Path):
+def check_tensorboard() -> None:
+    """Raises UserError if the package that writes tensorboard events is not installed."""
+    _summary_writer()
+
+
+def _summary_writer():
     try:
         from tensorboardX import SummaryWriter
     except ImportError as error:
         raise UserError("train.tensorboard needs the package tensorboardX; "
                         "install the extra: pip install 'jaxmm[tensorboard]'") from error
-    return SummaryWriter(str(workdir / "tensorboard"), flush_secs=10)
+    return SummaryWriter
 
 
 def _scalars(record, prefix=""):

@@ -134,7 +134,8 @@ def test_eight_devices_are_one():
     ({"dtype": "float16"}, 3, "dtype: found 'float16', expected one of float32, bfloat16"),
     ({"name": "cnn"}, 1, "encoder 'cnn': found examples of rank 1, expected one of (2, 3, 4)"),
     ({"name": "mlp"}, 5, "encoder 'mlp': found examples of rank 5, expected one of (1, 2, 3, 4)"),
-    ({"depth": 0}, 3, "encoder depth: found 0, expected at least 1")])
+    ({"depth": 0}, 3, "encoder depth=0; expected a number of at least 1"),
+    ({"width": -4}, 3, "encoder width=-4")])
 def test_mistakes_are_one_line_that_lists_the_choices(options, rank, message):
     with pytest.raises(UserError) as error:
         make_encoder(EncoderConfig(**options), rank)

@@ -38,7 +38,7 @@ def test_bad_input_is_one_line_and_exit_code_2_with_nothing_written(tmp_path, la
         "pickled": [*arrays, f"--config.data.path={objects}"],
         "not finite": [*arrays, f"--config.data.path={nan}"],
         "method 'mlb' is unknown": [f"--config={ARRAYS}:mlb", f"--workdir={workdir}", data],
-        "'smell' is no modality": [f"--config={ARRAYS}:unimodal", f"--workdir={workdir}", data,
+        "method.modality='smell'; expected one of image, sound": [f"--config={ARRAYS}:unimodal", f"--workdir={workdir}", data,
                                    "--config.method.modality=smell"],
         "encoders.smell: no such modality": [*arrays, data, "--config.encoders.smell.width=3"],
         "no option 'momentun'; expected one of name, learning_rate, momentum": [*arrays, data, "--config.optimizer.momentun=0.5"],

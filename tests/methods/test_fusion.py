@@ -96,7 +96,7 @@ def test_unimodal_has_one_encoder_and_the_modality_must_exist(make_dataset, make
     assert set(state.params) == {"image", "head"} == set(state.opt_state)
     logits = loop.predict_split(setup, state, make_dataset().splits["val"])
     np.testing.assert_array_equal(logits["image"], logits["fused"])
-    with pytest.raises(UserError, match="'smell'.*sound, image"):
+    with pytest.raises(UserError, match="'smell'.*image, sound"):
         loop.build(make_config(UnimodalConfig(modality="smell")), dataset=make_dataset())
 
 

@@ -21,9 +21,10 @@ def components(num_classes=3, features=4, steps_per_epoch=4):
                for m in MODALITIES}
     optimizer = make_optimizer(
         OptimizerConfig(learning_rate=LR, momentum=MOMENTUM, weight_decay=DECAY,
-                        schedule="constant"), steps_per_epoch, 100)
+                        schedule="constant"), 10, lambda step: step / steps_per_epoch)
     statistics = {m: (np.float32(0), np.float32(1)) for m in MODALITIES}
-    return Components(encoder, num_classes, make_transform(statistics), optimizer, steps_per_epoch, 6)
+    return Components(encoder, num_classes, make_transform(statistics), optimizer,
+                      lambda step: step / steps_per_epoch, 6)
 
 
 def batches(count, rows=6, missing=False, seed=0):

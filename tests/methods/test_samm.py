@@ -65,8 +65,8 @@ def forward(params, rows, dataset):
         features[m] = np.where(train["present"][m][rows][:, None], h, 0)
     head = params["head"]
     linear = lambda p, h: h @ p["kernel"] + p["bias"]
-    gamma, beta = np.split(linear(head["fused"]["modulation"]["image"], features["sound"]), 2, -1)
-    fused = linear(head["fused"]["out"], gamma * features["image"] + beta)
+    gamma, beta = np.split(linear(head["fused"]["modulation"]["sound"], features["image"]), 2, -1)
+    fused = linear(head["fused"]["out"], gamma * features["sound"] + beta)
     logits = {m: linear(head["unimodal"][m], h) for m, h in features.items()} | {"fused": fused}
     return features, logits
 
@@ -152,7 +152,7 @@ def test_end_of_a_task_calibrates_on_the_filled_memory_alone(make_dataset, make_
     np.testing.assert_allclose(val["dynamic"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_heads_of_other_modalities_get_no_gradient_from_alignment(make_dataset, make_config):
+def test_without_lambda_the_unimodal_heads_do_not_learn(make_dataset, make_config):
     """With lambda = 0 the unimodal heads do not move at all; the fused one does."""
     dataset = make_dataset()
     config = make_config(SAMMConfig(capacity=16, lambda_=0.0), optimizer=OptimizerConfig(
@@ -173,7 +173,7 @@ def test_the_heads_of_other_modalities_get_no_gradient_from_alignment(make_datas
     (dict(relation="size"), "method.relation='size'; expected one of distance, angle"),
     (dict(fusion="glue"), "method.fusion='glue'.*film"),
     (dict(capacity=7), "method.capacity=7 is smaller than the replay batch of 8"),
-    (dict(modalities="sound,smell"), "'smell' is no modality.*sound, image")])
+    (dict(modalities="sound,smell"), "'smell' is no modality.*image, sound")])
 def test_options_that_do_not_exist_are_refused(changes, message, make_dataset, make_config):
     with pytest.raises(UserError, match=message):
         loop.build(make_config(SAMMConfig(**changes)), dataset=make_dataset(), devices=ONE)

@@ -74,6 +74,27 @@ def test_without_a_good_checkpoint_nothing_starts_over(manager):
         checkpoints.restore(manager, make_state())
 
 
+def test_after_a_fallback_the_damaged_steps_are_written_again(manager):
+    payload(manager, 2).write_bytes(b"")
+    step, _, _ = checkpoints.restore(manager, make_state())
+    checkpoints.set_aside(manager, step)
+    checkpoints.save(manager, 2, make_state(7), {})
+    _, state, _ = checkpoints.restore(manager, make_state(), step=2)
+    chex.assert_trees_all_equal(state, make_state(7))
+
+
+def test_parameters_that_are_not_finite_are_not_saved(manager):
+    with pytest.raises(FloatingPointError, match="step 3.*params/sound/w"):
+        checkpoints.save(manager, 3, make_state(np.nan), {})
+    assert sorted(manager.all_steps()) == [1, 2]
+
+
+def test_another_model_is_not_called_damaged(manager):
+    other = make_state()._replace(params={"sound": {"w": jnp.zeros(5)}})
+    with pytest.raises(UserError, match="another model or other data: params/sound/w"):
+        checkpoints.restore(manager, other)
+
+
 def test_wrong_shapes_are_refused():
     leaves = checkpoints.flatten(make_state())
     other = make_state()._replace(extra={"memory": jnp.zeros((2, 4), jnp.uint8)})

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmm.config import AugmentConfig, EncoderConfig, MLAConfig, OptimizerConfig
+from jaxmm.config import AugmentConfig, EncoderConfig, MLAConfig
 from jaxmm.errors import UserError
 from jaxmm.methods import METHODS
 from jaxmm.train import checkpoints, loop
@@ -31,13 +31,6 @@ def test_resumed_equals_undisturbed(name, make_dataset, make_config, tmp_path, m
     config.augment["sound"] = AugmentConfig(noise=0.1)
     whole = run(config, tmp_path / "whole", dataset)
 
-    calls = []
-    mean_metrics = loop.mean_metrics
-
-    def stop_in_epoch_two(pending, step):
-        calls.append(step)
-        return mean_metrics(pending, step)
-
     def steps_with_signal(steps):
         count = iter(range(100))
 
@@ -49,7 +42,6 @@ def test_resumed_equals_undisturbed(name, make_dataset, make_config, tmp_path, m
 
     build = loop.build
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "mean_metrics", stop_in_epoch_two)
         patch.setattr(loop, "build", lambda *a, **k: (lambda s: s._replace(
             programs=s.programs._replace(steps=steps_with_signal(s.programs.steps))))(build(*a, **k)))
         with pytest.raises(loop.Preempted, match="step 6 of 12"):
@@ -125,19 +117,46 @@ def test_a_folder_of_other_files_is_refused(make_dataset, make_config, tmp_path)
 
 
 def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(make_dataset, make_config,
-                                                                  tmp_path):
-    config = make_config("concat", epochs=20, steps_per_call=1,
-                         optimizer=OptimizerConfig(learning_rate=1e20, schedule="constant"))
-    with pytest.raises(FloatingPointError, match="the loss of step [0-9]+ is (nan|inf)"):
-        run(config, tmp_path / "run", make_dataset())
-    setup = loop.build(config, dataset=make_dataset(), devices=ONE)
+                                                                  tmp_path, monkeypatch):
+    """Inputs turn infinite in the second epoch; the checkpoint of the first one stays."""
+    dataset = make_dataset()
+    config = make_config("concat", epochs=3, steps_per_call=1)
+
+    def break_steps(setup):
+        count = iter(range(100))
+
+        def steps(state, feed, index):
+            state, metrics = setup.programs.steps(state, feed, index)
+            return state, metrics if next(count) < 5 else metrics | {"loss": np.array([np.inf])}
+
+        return setup._replace(programs=setup.programs._replace(steps=steps))
+
+    build = loop.build
+    monkeypatch.setattr(loop, "build", lambda *a, **k: break_steps(build(*a, **k)))
+    with pytest.raises(FloatingPointError, match="the loss of step 6 is inf"):
+        run(config, tmp_path / "run", dataset)
     manager = checkpoints.open_manager(tmp_path / "run")
-    restored = checkpoints.restore(manager, loop.init_state(setup))
-    assert restored is None or all(np.isfinite(x).all() for x in final_leaves(restored[1]))
+    assert list(manager.all_steps()) == [4]
 
 
-def final_leaves(state):
-    return checkpoints.flatten(state).values()
+def test_a_damaged_last_checkpoint_is_made_again(make_dataset, make_config, tmp_path):
+    config = make_config("concat", epochs=3, steps_per_call=3)
+    whole = run(config, tmp_path / "run", make_dataset())
+    for path in (tmp_path / "run/checkpoints/12/state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    again = run(config, tmp_path / "run", make_dataset())
+    chex.assert_trees_all_equal(final(again), final(whole))
+    manager = checkpoints.open_manager(tmp_path / "run")
+    step, _, _ = checkpoints.restore(manager, again.state)
+    assert step == 12
+
+
+def test_other_data_in_the_same_place_are_refused(make_dataset, make_config, tmp_path):
+    config = make_config("concat", epochs=1)
+    run(config, tmp_path / "run", make_dataset())
+    with pytest.raises(UserError, match="not the data this run was trained on"):
+        run(config, tmp_path / "run", make_dataset(seed=1))
 
 
 @pytest.mark.parametrize("option, value, message", [
@@ -154,8 +173,23 @@ def test_bad_counts_are_refused_before_anything_is_written(option, value, messag
 def test_options_for_a_modality_that_does_not_exist(make_dataset, make_config):
     config = make_config()
     config.augment["smell"] = AugmentConfig(noise=1.0)
-    with pytest.raises(UserError, match="augment.smell.*sound, image"):
+    with pytest.raises(UserError, match="augment.smell.*image, sound"):
         loop.build(config, dataset=make_dataset())
+
+
+@pytest.mark.parametrize("method, change, message", [
+    ("mla", lambda c: setattr(c.encoders["sound"], "width", 7), "sound 7.*image 6|image 6.*sound 7"),
+    ("mla", lambda c: setattr(c.method, "name", "concat"), "FILE.py:concat"),
+    ("concat", lambda c: setattr(c.data, "placement", "disk"), "data.placement='disk'"),
+    ("concat", lambda c: c.augment.update(sound=AugmentConfig(noise=-1.0)), "augment.sound.noise"),
+    ("concat", lambda c: c.augment.update(sound=AugmentConfig(crop=1)), "vectors, which take only")])
+def test_what_does_not_fit_is_found_before_anything_is_written(method, change, message,
+                                                               make_dataset, make_config, tmp_path):
+    config = make_config(method)
+    change(config)
+    with pytest.raises(UserError, match=message):
+        run(config, tmp_path / "run", make_dataset())
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_batch_must_divide_over_the_devices(make_dataset, make_config):

@@ -5,10 +5,12 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmm.config import OptimizerConfig
+from jaxmm.config import OptimizerConfig, TrainConfig
 from jaxmm.errors import UserError
 from jaxmm.train.optimizers import make_optimizer, make_schedule
+from jaxmm.train.plan import make_epoch
 
+EPOCH = lambda step: step / 10
 PARAMS = {"sound": {"w": jnp.array([1.0, -2.0])}, "head": {"w": jnp.array([3.0])}}
 GRADS = {"sound": {"w": jnp.array([0.3, 0.4])}, "head": {"w": jnp.array([1.2])}}
 
@@ -19,7 +21,7 @@ GRADS = {"sound": {"w": jnp.array([0.3, 0.4])}, "head": {"w": jnp.array([1.2])}}
     ("adamw", optax.adamw(0.01, weight_decay=0.1))])
 def test_three_updates_are_those_of_optax(name, reference):
     config = OptimizerConfig(name=name, learning_rate=0.01, weight_decay=0.1, schedule="constant")
-    optimizer = make_optimizer(config, 10, 100)
+    optimizer = make_optimizer(config, 10, EPOCH)
     params, opt_state = PARAMS, optimizer.init(PARAMS)
     expected, reference_state = PARAMS, reference.init(PARAMS)
     for step in range(3):
@@ -30,7 +32,7 @@ def test_three_updates_are_those_of_optax(name, reference):
 
 
 def test_groups_without_gradient_are_not_returned():
-    optimizer = make_optimizer(OptimizerConfig(), 10, 100)
+    optimizer = make_optimizer(OptimizerConfig(), 10, EPOCH)
     params, opt_state = optimizer.update({"head": GRADS["head"]}, optimizer.init(PARAMS), PARAMS, 0)
     assert set(params) == set(opt_state) == {"head"}
 
@@ -39,7 +41,7 @@ def test_clipping_takes_the_norm_over_all_groups():
     """The gradient (0.3, 0.4, 1.2) has norm 1.3; clipped to 0.13 it is a tenth of itself."""
     config = OptimizerConfig(learning_rate=1.0, momentum=0.0, weight_decay=0.0, clip_norm=0.13,
                              schedule="constant")
-    optimizer = make_optimizer(config, 10, 100)
+    optimizer = make_optimizer(config, 10, EPOCH)
     params, _ = optimizer.update(GRADS, optimizer.init(PARAMS), PARAMS, 0)
     chex.assert_trees_all_close(
         params, jax.tree.map(lambda p, g: p - 0.1 * g, PARAMS, GRADS), rtol=1e-5)
@@ -47,19 +49,34 @@ def test_clipping_takes_the_norm_over_all_groups():
 
 def test_schedules():
     config = OptimizerConfig(learning_rate=1.0, decay_epochs=2, decay_rate=0.1)
-    step_decay = make_schedule(config, 10, 100)
-    np.testing.assert_allclose([step_decay(s) for s in (0, 19, 20, 39, 40)],
+    step_decay = make_schedule(config, 10)
+    np.testing.assert_allclose([step_decay(e) for e in (0, 1.9, 2, 3.9, 4)],
                                [1, 1, 0.1, 0.1, 0.01], rtol=1e-5)
     config.schedule = "cosine"
-    cosine = make_schedule(config, 10, 100)
-    np.testing.assert_allclose([cosine(s) for s in (0, 50, 100)], [1, 0.5, 0], atol=1e-6)
+    cosine = make_schedule(config, 10)
+    np.testing.assert_allclose([cosine(e) for e in (0, 5, 10)], [1, 0.5, 0], atol=1e-6)
     config.schedule = "constant"
-    assert make_schedule(config, 10, 100)(77) == 1.0
+    assert make_schedule(config, 10)(7.7) == 1.0
+
+
+def test_the_schedule_starts_anew_with_every_task():
+    """Two tasks of 2 and 4 steps an epoch, two epochs each: steps 0-3 and 4-11."""
+    config = TrainConfig(epochs=2, batch_size=4)
+    epoch = make_epoch([np.arange(8), np.arange(16)], config)
+    np.testing.assert_allclose([epoch(s) for s in (0, 1, 3, 4, 5, 8, 11)],
+                               [0, 0.5, 1.5, 0, 0.25, 1, 1.75])
+    optimizer = make_optimizer(OptimizerConfig(
+        learning_rate=1.0, momentum=0.0, weight_decay=0.0, decay_epochs=1), 2, epoch)
+    for step, rate in ((0, 1.0), (3, 0.1), (4, 1.0), (8, 0.1)):
+        params, _ = optimizer.update(GRADS, optimizer.init(PARAMS), PARAMS, step)
+        chex.assert_trees_all_close(
+            params, jax.tree.map(lambda p, g, r=rate: p - r * g, PARAMS, GRADS), rtol=1e-5)
 
 
 @pytest.mark.parametrize("option, value", [
     ("name", "lamb"), ("schedule", "linear"), ("learning_rate", -1.0),
-    ("learning_rate", float("nan")), ("weight_decay", -0.1), ("clip_norm", -1.0)])
+    ("learning_rate", float("nan")), ("weight_decay", -0.1), ("clip_norm", -1.0),
+    ("decay_epochs", 0), ("decay_rate", 0.0), ("momentum", -1.0)])
 def test_what_does_not_exist_is_refused(option, value):
     with pytest.raises(UserError, match=f"optimizer.{option}"):
-        make_optimizer(OptimizerConfig(**{option: value}), 10, 100)
+        make_optimizer(OptimizerConfig(**{option: value}), 10, EPOCH)

@@ -46,7 +46,19 @@ def test_order_does_not_depend_on_steps_per_call():
     np.testing.assert_array_equal(rows(1), rows(100))
 
 
-@pytest.mark.parametrize("size", [11, 0, -4])
+def test_resuming_within_a_chunk_makes_what_is_left_of_it():
+    first = next(plan.chunks(TASKS, CONFIG, steps_per_call=3, start=7))
+    whole = [c for c in plan.chunks(TASKS, CONFIG, steps_per_call=3) if c.end == 9][0]
+    np.testing.assert_array_equal(first.index, whole.index[1:])
+    assert first.end == 9
+
+
+def test_a_task_smaller_than_a_batch_repeats_rows():
+    chunk, = plan.chunks([np.array([5, 8, 9])], TrainConfig(epochs=1, batch_size=4), 10)
+    assert chunk.index.shape == (1, 4) and set(chunk.index[0]) == {5, 8, 9}
+
+
+@pytest.mark.parametrize("size", [28, 0, -4])
 def test_batch_larger_than_the_data_is_refused(size):
-    with pytest.raises(UserError, match=f"batch_size={size}.*10"):
-        plan.steps_per_epoch(np.arange(10), size)
+    with pytest.raises(UserError, match=f"batch_size={size}.*27"):
+        plan.check_batch_size(TASKS, size)
