@@ -78,7 +78,7 @@ def test_noise_may_be_repeated_or_a_list_and_names_may_hold_colons():
 
 
 @pytest.mark.parametrize("option, value, message", [
-    ("drop", "smell", "--drop: 'smell' is no modality of the run; expected one of sound, image"),
+    ("drop", "smell", "--drop: 'smell' is no modality of the run; expected one of image, sound"),
     ("drop", "sound,", "--drop: '' is no modality"),
     ("drop", "image,sound", "--drop=image,sound leaves no modality of the run; keep at least one"),
     ("noise", "smell:1", "--noise: 'smell' is no modality"),

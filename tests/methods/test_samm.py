@@ -183,7 +183,7 @@ def test_three_modalities_other_fusions_and_relations(make_dataset, make_config,
     shapes = {"sound": (3,), "image": (4,), "flow": (5,)}
     dataset = make_dataset(shapes, rows=(90, 30, 30))
     config = make_config(SAMMConfig(capacity=30, fusion="gated", relation="angle", lambda_=0.1),
-                         modalities=tuple(shapes), epochs=4, batch_size=10)
+                         modalities=tuple(shapes), epochs=12, batch_size=10)
     config.stream = StreamConfig(kind="class", num_tasks=3)
     result = loop.train(config, tmp_path / "run", dataset=dataset, devices=ONE, progress=False)
     last = result.history[-1]
