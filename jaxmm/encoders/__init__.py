@@ -81,7 +81,7 @@ def _network(name: str, config: EncoderConfig, axis_name: str | None) -> nn.Modu
 
 
 def _fold(x, mask, rank: int, dtype: str):
-    """Examples [B, ...] as the vectors or images [B or B * T, ...] of the network, with their mask."""
+    """Examples [B, ...] as vectors or images [B or B * T, ...] of the network, and their mask."""
     chex.assert_rank(x, rank + 1)
     if mask is not None:
         chex.assert_shape(mask, (x.shape[0],))

@@ -27,11 +27,11 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-LOWERINGS = ("auto", "xla", "matmul")
+LOWERINGS = ("auto", "xla", "matmul")   # to ask for; "mixed" is a choice of "auto"
 MIN_POSITIONS = 32                  # of the output, and
 MIN_CHANNELS = 16                   # of the input, for which "auto" takes lax.conv on CPU
 
-he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
 class Conv(nn.Module):
@@ -48,7 +48,7 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x):
         shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", he_normal, shape, jnp.float32)
+        kernel = self.param("kernel", he_fan_out, shape, jnp.float32)
         return conv2d(x, kernel.astype(x.dtype), self.stride, self.lowering)
 
 

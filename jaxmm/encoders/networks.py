@@ -24,7 +24,7 @@ class MLP(nn.Module):
 
 
 class CNN(nn.Module):
-    """Stages of 3x3 convolution, batch norm, 2x2 max-pool and ReLU; mean over positions; Dense, ReLU.
+    """Stages of 3x3 convolution, batch norm, max-pool and ReLU; mean over positions; Dense, ReLU.
 
     The width doubles from stage to stage. An axis of length 1 is pooled no further.
     """

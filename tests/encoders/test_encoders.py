@@ -57,7 +57,8 @@ def test_resnet18_has_the_parameters_of_torchvision(stem, channels, expected):
     params, batch_stats = jax.eval_shape(encoder.init, KEY, x)
     assert size(params) == expected
     assert size(batch_stats) == 2 * 4800                # one mean and variance a channel
-    features, _ = jax.eval_shape(functools.partial(encoder.apply, train=True), params, batch_stats, x)
+    apply = functools.partial(encoder.apply, train=True)
+    features, _ = jax.eval_shape(apply, params, batch_stats, x)
     assert features.shape == (1, 512)
 
 

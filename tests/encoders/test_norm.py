@@ -7,8 +7,8 @@ from jaxmm.encoders.norm import BatchNorm, moments
 RNG = np.random.default_rng(0)
 X = RNG.normal(2.0, 3.0, size=(16, 3, 2, 5)).astype(np.float32)
 MASK = np.array([1, 1, 0, 0, 0, 0, 1, 0, 1, 1, 1, 1, 0, 1, 0, 0], bool)   # uneven over 8 devices
-PARAMS = {"scale": np.linspace(0.5, 2, 5, dtype=np.float32), "bias": np.arange(5.0, dtype=np.float32)}
-STATS = {"mean": np.linspace(-1, 1, 5, dtype=np.float32), "var": np.linspace(1, 2, 5, dtype=np.float32)}
+PARAMS = {"scale": np.float32([0.5, 1, 1.5, 2, 3]), "bias": np.float32([0, 1, 2, 3, 4])}
+STATS = {"mean": np.float32([-1, -0.5, 0, 0.5, 1]), "var": np.float32([1, 1.2, 1.5, 1.7, 2])}
 
 
 def normalise(x, mask=None, train=True, axis_name=None):
