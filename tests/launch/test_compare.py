@@ -33,12 +33,12 @@ def use_one_device(monkeypatch):
 def test_plan_has_a_run_for_each_method_modality_and_seed(config_for, make_dataset, tmp_path):
     runs = compare.plan_runs(config_for, ["unimodal", "mla", "mla"], 2, make_dataset(), tmp_path)
     assert [str(r.workdir.relative_to(tmp_path)) for r in runs] == [
-        "unimodal_sound/seed_0", "unimodal_sound/seed_1", "unimodal_image/seed_0",
-        "unimodal_image/seed_1", "mla/seed_0", "mla/seed_1"]
+        "unimodal_image/seed_0", "unimodal_image/seed_1", "unimodal_sound/seed_0",
+        "unimodal_sound/seed_1", "mla/seed_0", "mla/seed_1"]
     assert [r.variant.method for r in runs] == 4 * ["unimodal"] + 2 * ["mla"]
     assert [r.config.train.seed for r in runs] == [0, 1, 0, 1, 0, 1]
     assert {r.config.data.seed for r in runs} == {0}
-    assert [r.config.method.modality for r in runs[:4]] == 2 * ["sound"] + 2 * ["image"]
+    assert [r.config.method.modality for r in runs[:4]] == 2 * ["image"] + 2 * ["sound"]
 
 
 def test_seeds_start_at_that_of_the_config(config_for, make_dataset, tmp_path):
@@ -59,7 +59,7 @@ def test_runs_are_made_once_and_give_the_table(config_for, make_dataset, tmp_pat
         return list(compare.make_runs(runs, dataset, progress=False))
 
     first = compare_methods("unimodal")
-    assert [list(r.scores) for r in first] == [["sound"], ["image"]]
+    assert [list(r.scores) for r in first] == [["image"], ["sound"]]
     metrics = tmp_path / "unimodal_sound/seed_0/metrics.jsonl"
     written = metrics.read_text()
     capsys.readouterr()
@@ -67,15 +67,15 @@ def test_runs_are_made_once_and_give_the_table(config_for, make_dataset, tmp_pat
     assert metrics.read_text() == written and results[:2] == first      # reused
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(" ")[0] for line in lines] == ["[1/3]", "[2/3]", "[3/3]"]
-    assert f"sound {100 * first[0].scores['sound']['accuracy']:.1f} (" in lines[0]
+    assert f"image {100 * first[0].scores['image']['accuracy']:.1f} (" in lines[0]
 
     def cells(scores):
         return [f"{100 * scores[h]['accuracy']:.1f}" if h in scores else ""
-                for h in ("sound", "image", "fused")]
+                for h in ("image", "sound", "fused")]
 
     table = comparison.write(results, dataset, tmp_path, "command")
     assert [[c.strip() for c in line.split("|")[1:-1]] for line in table.splitlines()[::2]] == [
-        ["method", "sound", "image", "fused"],
+        ["method", "image", "sound", "fused"],
         ["unimodal", *cells(first[0].scores | first[1].scores)]]
     assert [c.strip() for c in table.splitlines()[3].split("|")[1:-1]] == [
         "late", *cells(results[2].scores)]

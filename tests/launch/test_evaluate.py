@@ -14,7 +14,7 @@ from jaxmm.train.restore import restore
 from launch import evaluate
 
 ONE = jax.devices()[:1]
-MODALITIES = ["sound", "image"]
+MODALITIES = ["image", "sound"]
 
 
 @pytest.fixture(name="workdir", scope="module")
@@ -62,7 +62,7 @@ def test_noise_changes_its_modality_alone(workdir):
     notes, noisy = evaluate.evaluate(workdir, None, "test", [], ["image:3"]).split("\n\n")
     clean = evaluate.evaluate(workdir, None, "test", [], ["image:0"]).split("\n\n")[1]
     assert notes.splitlines()[1:] == ["Noise of 3 standard deviations on image"]
-    sound, image = zip(*(t.splitlines()[2:4] for t in (clean, noisy)))
+    image, sound = zip(*(t.splitlines()[2:4] for t in (clean, noisy)))
     assert sound[0] == sound[1] and image[0] != image[1]
 
 

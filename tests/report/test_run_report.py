@@ -22,9 +22,9 @@ def test_report_says_what_was_run_and_found(finished):
     table = run_report.write(run, workdir)
     test, val = run.history[-1]["scores"], run.history[-2]["scores"]
     assert [r["split"] for r in run.history[-2:]] == ["val", "test"]
-    assert table == scores_table(test, ["sound", "image"])
+    assert table == scores_table(test, ["image", "sound"])
     text = (workdir / "report.md").read_text()
-    assert text.index(table) < text.index(scores_table(val, ["sound", "image"]))
+    assert text.index(table) < text.index(scores_table(val, ["image", "sound"]))
     assert f"head `fused` on the test split: **{100 * test['fused']['accuracy']:.1f}%**" in text
     assert "tiny, 3 classes, 32 train, 16 val, 16 test examples" in text
     assert "Training: 3 epochs, 12 steps of 8 examples, seed 0" in text

@@ -40,11 +40,11 @@ def test_report_of_a_stream(finished, dataset):
     run, workdir = finished
     table = run_report.write(run, workdir)
     metrics = continual.summary(run.history, "class")
-    assert table == continual.table(metrics, ["sound", "image"])
+    assert table == continual.table(metrics, ["image", "sound"])
     text = (workdir / "report.md").read_text()
     value = f"{100 * metrics['dynamic']['mean_accuracy']:.1f}"
     assert f"Mean accuracy over the tasks after the last one, head `dynamic`: **{value}%**." in text
-    assert table in text and scores_table(run.history[-1]["scores"], ["sound", "image"]) in text
+    assert table in text and scores_table(run.history[-1]["scores"], ["image", "sound"]) in text
     assert streams.describe(run.setup.stream, dataset.class_names) in text
     assert "Class-incremental, 3 tasks, seed 0." in text
     # One temperature by head in the state, and the scores before it is used.
