@@ -14,6 +14,7 @@ from ml_collections.config_flags import config_path
 
 from jaxmm import config as config_lib
 from jaxmm.config import Config
+from jaxmm.data.spectrogram import cache_folder
 from jaxmm.errors import UserError
 from jaxmm.train.loop import Preempted
 
@@ -62,9 +63,7 @@ def data_name(config: Config) -> str:
 
 def use_compilation_cache() -> None:
     """Keeps compiled programs in the user's cache folder, for the next start."""
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = os.environ.get("JAXMM_CACHE") or os.path.join(root, "jaxmm")
-    jax.config.update("jax_compilation_cache_dir", os.path.join(folder, "xla"))
+    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

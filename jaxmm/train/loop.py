@@ -154,25 +154,27 @@ def train(config: Config, workdir, *, dataset: Dataset | None = None,
     if setup.stream:
         save_stream(workdir, setup.stream)
     state, history, step = init_state(setup), [], 0
+    data_print = fingerprint(setup.dataset)
     restored = checkpoints.restore(manager, setup.programs.fetch(state))
     if restored:
         step, state, meta = restored
-        if meta["data"] != fingerprint(setup.dataset):
+        if meta["data"] != data_print:
             raise UserError(f"{workdir}: {setup.dataset.name} is not the data this run was trained "
                             "on; restore that data, or name another --workdir")
         state, history = setup.programs.place(state), meta["history"]
         checkpoints.set_aside(manager, step)
     with open_writer(workdir, step if restored else -1, config.train.tensorboard) as write:
-        state, history = _run(setup, state, history, step, manager, write, progress)
+        state, history = _run(setup, state, history, step, data_print, manager, write,
+                              progress)
     manager.close()
     return Run(setup, state, history)
 
 
-def _run(setup, state, history, start, manager, write, progress):
+def _run(setup, state, history, start, data_print, manager, write, progress):
     config, programs = setup.config.train, setup.programs
     total = plan.total_steps(setup.tasks, config)
     feed = programs.feed(setup.dataset.splits["train"], setup.config.data.placement)
-    pending, step, data_print = [], start, fingerprint(setup.dataset)
+    pending, step = [], start
 
     def evaluate(split, task, epoch):
         record = {"step": step, "epoch": epoch, "task": task, "split": split,
