@@ -4,11 +4,7 @@ A config file builds a `Config` and returns it from `get_config(argument)`; the 
 overrides single fields, as in `--config.optimizer.learning_rate=0.01`.
 """
 import collections
-import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
-
-from jaxmm.errors import UserError
 
 
 @dataclass

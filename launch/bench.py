@@ -25,7 +25,7 @@ from jaxmm.config import (Config, EncoderConfig, OptimizerConfig, SAMMConfig, Tr
                           method_config)
 from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError
-from jaxmm.train import loop, runs
+from jaxmm.train import runs, setup as setup_lib
 from launch import app
 
 WORKLOAD_NAMES = flags.DEFINE_list("workloads", [], "Names of fixed workloads, or all; by default "
@@ -73,9 +73,9 @@ def synthetic(name: str) -> tuple[Config, Dataset]:
 
 def measure(config: Config, dataset: Dataset | None, seconds: float) -> dict[str, float]:
     """Median milliseconds of a training step, and what else is known of it."""
-    setup = loop.build(config, dataset=dataset)
+    setup = setup_lib.build(config, dataset=dataset)
     train = setup.dataset.splits["train"]
-    state = loop.init_state(setup)
+    state = setup_lib.init_state(setup)
     feed = setup.programs.feed(train, config.data.placement)
     batch = config.train.batch_size
     steps = min(setup.steps_per_call, batch_size(train) // batch)

@@ -38,7 +38,8 @@ from jaxmm.data.streams import Stream, make_stream
 from jaxmm.errors import UserError
 from jaxmm.report import comparison, continual, variants
 from jaxmm.report.tables import percent, sort_heads
-from jaxmm.train.loop import build, check_counts, train
+from jaxmm.train.loop import train
+from jaxmm.train.setup import build, check_counts
 from jaxmm.train.runs import claim_folder
 from launch import app
 

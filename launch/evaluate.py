@@ -23,7 +23,7 @@ from jaxmm.evaluate.predictions import score
 from jaxmm.evaluate.tasks import score_tasks
 from jaxmm.report import continual
 from jaxmm.report.tables import scores_table
-from jaxmm.train.loop import Run, predict_split
+from jaxmm.train.setup import predict_split
 from jaxmm.train.restore import restore
 from launch import app
 

@@ -17,7 +17,8 @@ from jaxmm.config import Config
 from jaxmm.data.streams import describe, make_stream
 from jaxmm.errors import UserError
 from jaxmm.report import run_report
-from jaxmm.train.loop import check_counts, train
+from jaxmm.train.loop import train
+from jaxmm.train.setup import check_counts
 from launch import app
 
 WORKDIR = flags.DEFINE_string(

@@ -13,7 +13,7 @@ from jaxmm.errors import UserError
 from jaxmm.report import files, plots, stream_report
 from jaxmm.report.tables import Scores, main_head, percent, scores_table
 from jaxmm.train import plan, writers
-from jaxmm.train.loop import Run
+from jaxmm.train.setup import Run
 from jaxmm.train.runs import differences, to_dict
 
 FILE = "report.md"

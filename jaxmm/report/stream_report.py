@@ -11,7 +11,7 @@ from jaxmm.data.streams import Stream, describe
 from jaxmm.evaluate.tasks import matrices
 from jaxmm.report import calibration, continual, files, plots, stream_plots
 from jaxmm.report.tables import main_head, percent
-from jaxmm.train.loop import Run, predict_split
+from jaxmm.train.setup import Run, predict_split
 
 def facts(config: StreamConfig, stream: Stream) -> str:
     """The stream in a few words."""

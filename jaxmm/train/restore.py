@@ -8,7 +8,7 @@ import jax
 from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError
 from jaxmm.train import checkpoints
-from jaxmm.train.loop import Run, build, init_state
+from jaxmm.train.setup import Run, build, init_state
 from jaxmm.train.runs import read_config
 
 
@@ -16,7 +16,7 @@ def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
             devices: Sequence[jax.Device] | None = None) -> Run:
     """The run of a folder as it was after `step`, by default its last checkpoint.
 
-    The folder is read only. For `dataset` and `devices` see `jaxmm.train.loop.build`; by default
+    The folder is read only. For `dataset` and `devices` see `jaxmm.train.setup.build`; by default
     it runs on a number of devices that divides the batch.
 
     Raises:

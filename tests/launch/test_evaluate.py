@@ -9,7 +9,8 @@ from jaxmm.batch import take
 from jaxmm.errors import UserError
 from jaxmm.evaluate.predictions import score
 from jaxmm.report.tables import scores_table
-from jaxmm.train.loop import predict_split, train
+from jaxmm.train.loop import train
+from jaxmm.train.setup import predict_split
 from jaxmm.train.restore import restore
 from launch import evaluate
 

@@ -6,7 +6,7 @@ from jaxmm.config import ERConfig, OptimizerConfig, SGDConfig, StreamConfig
 from jaxmm.errors import UserError
 from jaxmm.evaluate import tasks
 from jaxmm.state import replay
-from jaxmm.train import checkpoints, loop
+from jaxmm.train import checkpoints, loop, setup as setup_lib
 
 ONE = jax.devices()[:1]
 
@@ -69,12 +69,12 @@ def test_one_modality_alone(make_dataset, make_config):
     """Neither parameters nor memory hold anything of the other modality."""
     dataset = make_dataset()
     config = make_config(ERConfig(modalities="image", capacity=16))
-    setup = loop.build(config, dataset=dataset, devices=ONE)
+    setup = setup_lib.build(config, dataset=dataset, devices=ONE)
     feed = setup.programs.feed(dataset.splits["train"], "device")
-    state, _ = setup.programs.steps(loop.init_state(setup), feed, np.arange(8, dtype=np.int32)[None])
+    state, _ = setup.programs.steps(setup_lib.init_state(setup), feed, np.arange(8, dtype=np.int32)[None])
     assert set(state.params) == {"image", "head"}
     assert set(state.extra["memory"].storage["inputs"]) == {"image"}
-    logits = loop.predict_split(setup, state, dataset.splits["val"])
+    logits = setup_lib.predict_split(setup, state, dataset.splits["val"])
     np.testing.assert_array_equal(logits["image"], logits["fused"])
 
 
@@ -83,9 +83,9 @@ def test_rows_the_memory_does_not_fill_do_not_count(make_dataset, make_config):
     dataset = make_dataset()
     results = []
     for method in (SGDConfig(), ERConfig(capacity=16)):
-        setup = loop.build(make_config(method), dataset=dataset, devices=ONE)
+        setup = setup_lib.build(make_config(method), dataset=dataset, devices=ONE)
         feed = setup.programs.feed(dataset.splits["train"], "device")
-        state, metrics = setup.programs.steps(loop.init_state(setup), feed,
+        state, metrics = setup.programs.steps(setup_lib.init_state(setup), feed,
                                               np.arange(8, dtype=np.int32)[None])
         results.append((state.params, metrics))
     for a, b in zip(jax.tree.leaves(results[0]), jax.tree.leaves(results[1])):
@@ -103,4 +103,4 @@ def test_streams_that_cannot_be_made_are_refused(stream, message, make_dataset, 
     config = make_config("sgd")
     config.stream = StreamConfig(**stream)
     with pytest.raises(UserError, match=message):
-        loop.build(config, dataset=make_dataset(), devices=ONE)
+        setup_lib.build(config, dataset=make_dataset(), devices=ONE)

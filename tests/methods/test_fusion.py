@@ -7,8 +7,8 @@ import pytest
 
 from jaxmm.config import EncoderConfig, OptimizerConfig, UnimodalConfig
 from jaxmm.errors import UserError
-from jaxmm.methods import METHODS, make_method
-from jaxmm.train import checkpoints, loop
+from jaxmm.methods import METHODS
+from jaxmm.train import checkpoints, setup as setup_lib
 
 
 @pytest.fixture(scope="module")
@@ -17,9 +17,9 @@ def missing(make_dataset):
 
 
 def first_step(dataset, config):
-    setup = loop.build(config, dataset=dataset, devices=jax.devices()[:1])
+    setup = setup_lib.build(config, dataset=dataset, devices=jax.devices()[:1])
     feed = setup.programs.feed(dataset.splits["train"], "device")
-    state = loop.init_state(setup)
+    state = setup_lib.init_state(setup)
     before = jax.tree.map(np.asarray, (state.params, state.batch_stats))
     index = np.arange(8, dtype=np.int32)[None]
     state, metrics = setup.programs.steps(state, feed, index)
@@ -63,14 +63,14 @@ def test_loss_is_that_of_the_method(name, missing, make_config):
 
 def test_readouts_of_concat_add_up_to_fused(missing, make_config):
     _, state, _, setup = first_step(missing, make_config("concat"))
-    logits = loop.predict_split(setup, state, missing.splits["val"])
+    logits = setup_lib.predict_split(setup, state, missing.splits["val"])
     np.testing.assert_allclose(logits["sound"] + logits["image"], logits["fused"], atol=1e-5)
 
 
 def test_late_fuses_by_the_mean_of_the_present_logits(missing, make_config):
     _, state, _, setup = first_step(missing, make_config("late"))
     val = missing.splits["val"]
-    logits = loop.predict_split(setup, state, val)
+    logits = setup_lib.predict_split(setup, state, val)
     weights = np.stack([val["present"][m] for m in ("sound", "image")])[..., None]
     stacked = np.stack([logits["sound"], logits["image"]])
     np.testing.assert_allclose(logits["fused"], (weights * stacked).sum(0) / weights.sum(0),
@@ -94,15 +94,15 @@ def test_modalities_of_late_do_not_touch_each_other(make_dataset, make_config):
 def test_unimodal_has_one_encoder_and_the_modality_must_exist(make_dataset, make_config):
     _, state, _, setup = first_step(make_dataset(), make_config(UnimodalConfig(modality="image")))
     assert set(state.params) == {"image", "head"} == set(state.opt_state)
-    logits = loop.predict_split(setup, state, make_dataset().splits["val"])
+    logits = setup_lib.predict_split(setup, state, make_dataset().splits["val"])
     np.testing.assert_array_equal(logits["image"], logits["fused"])
     with pytest.raises(UserError, match="'smell'.*image, sound"):
-        loop.build(make_config(UnimodalConfig(modality="smell")), dataset=make_dataset())
+        setup_lib.build(make_config(UnimodalConfig(modality="smell")), dataset=make_dataset())
 
 
 def test_unknown_method_is_refused(make_dataset, make_config):
     with pytest.raises(UserError, match="'mlb'.*concat.*mla"):
-        loop.build(make_config("mlb"), dataset=make_dataset())
+        setup_lib.build(make_config("mlb"), dataset=make_dataset())
 
 
 @pytest.mark.parametrize("name, encoder", [*((name, "mlp") for name in sorted(METHODS)),
@@ -115,14 +115,14 @@ def test_eight_devices_equal_one(name, encoder, make_dataset, make_config):
     config.encoders["image"] = EncoderConfig(name=encoder, width=2, depth=1, features=6)
     results = []
     for count in (1, 8):
-        setup = loop.build(config, dataset=dataset, devices=jax.devices()[:count])
+        setup = setup_lib.build(config, dataset=dataset, devices=jax.devices()[:count])
         feed = setup.programs.feed(dataset.splits["train"], "device")
-        state = loop.init_state(setup)
+        state = setup_lib.init_state(setup)
         rng = np.random.default_rng(0)
         for _ in range(5):
             index = rng.permutation(40)[None, :16].astype(np.int32)
             state, metrics = setup.programs.steps(state, feed, index)
-        logits = loop.predict_split(setup, state, dataset.splits["test"])
+        logits = setup_lib.predict_split(setup, state, dataset.splits["test"])
         # Without the momentum, which is ten times as large as the parameters it moves.
         state = checkpoints.flatten(setup.programs.fetch(state)._replace(opt_state=()))
         params = {name: x for name, x in state.items() if name.startswith("params/")}

@@ -11,7 +11,7 @@ from jaxmm.evaluate.fusion import confidence_weighted
 from jaxmm.losses.relational import distance_loss
 from jaxmm.methods import samm
 from jaxmm.state import calibration, replay
-from jaxmm.train import loop
+from jaxmm.train import loop, setup as setup_lib
 
 ONE = jax.devices()[:1]
 HEADS = ("sound", "image", "fused")
@@ -38,11 +38,11 @@ def two_steps(make_dataset, make_config):
     dataset = make_dataset(missing=True)
 
     def run(config):
-        setup = loop.build(make_config(config, optimizer=OptimizerConfig(
+        setup = setup_lib.build(make_config(config, optimizer=OptimizerConfig(
             learning_rate=0.05, momentum=0.0, weight_decay=0.0, schedule="constant")),
             dataset=dataset, devices=ONE)
         feed = setup.programs.feed(dataset.splits["train"], "device")
-        states, metrics = [loop.init_state(setup)], []
+        states, metrics = [setup_lib.init_state(setup)], []
         for i in range(2):
             before = jax.tree.map(jnp.copy, states[-1])
             after, values = setup.programs.steps(states[-1], feed,
@@ -137,17 +137,17 @@ def test_end_of_a_task_calibrates_on_the_filled_memory_alone(make_dataset, make_
     """Temperatures of the dynamic head, by hand from the memory; nothing else changes."""
     dataset = make_dataset(rows=(24, 9, 9))
     config = make_config(SAMMConfig(capacity=40), epochs=1, batch_size=8)
-    setup = loop.build(config, dataset=dataset, devices=ONE)
+    setup = setup_lib.build(config, dataset=dataset, devices=ONE)
     feed = setup.programs.feed(dataset.splits["train"], "device")
-    state, _ = setup.programs.steps(loop.init_state(setup), feed,
+    state, _ = setup.programs.steps(setup_lib.init_state(setup), feed,
                                     np.arange(24, dtype=np.int32).reshape(3, 8))
     done = setup.programs.end_task(state)
     chex.assert_trees_all_equal(state._replace(extra=()), done._replace(extra=()))
-    logits = loop.predict_split(setup, state, dataset.splits["train"])
+    logits = setup_lib.predict_split(setup, state, dataset.splits["train"])
     for head in HEADS:
         expected = calibration.fit_temperature(logits[head], dataset.splits["train"]["label"])
         np.testing.assert_allclose(done.extra["temperature"][head], expected, rtol=1e-3)
-    val = loop.predict_split(setup, done, dataset.splits["val"])
+    val = setup_lib.predict_split(setup, done, dataset.splits["val"])
     expected = confidence_weighted({h: val[h] for h in HEADS}, done.extra["temperature"])
     np.testing.assert_allclose(val["dynamic"], expected, rtol=1e-4, atol=1e-5)
 
@@ -157,9 +157,9 @@ def test_without_lambda_the_unimodal_heads_do_not_learn(make_dataset, make_confi
     dataset = make_dataset()
     config = make_config(SAMMConfig(capacity=16, lambda_=0.0), optimizer=OptimizerConfig(
         weight_decay=0.0, schedule="constant"))
-    setup = loop.build(config, dataset=dataset, devices=ONE)
+    setup = setup_lib.build(config, dataset=dataset, devices=ONE)
     feed = setup.programs.feed(dataset.splits["train"], "device")
-    state = loop.init_state(setup)
+    state = setup_lib.init_state(setup)
     before = jax.tree.map(np.asarray, state.params["head"])
     state, _ = setup.programs.steps(state, feed, np.arange(16, dtype=np.int32).reshape(2, 8))
     chex.assert_trees_all_equal(state.params["head"]["unimodal"], before["unimodal"])
@@ -176,7 +176,7 @@ def test_without_lambda_the_unimodal_heads_do_not_learn(make_dataset, make_confi
     (dict(modalities="sound,smell"), "'smell' is no modality.*image, sound")])
 def test_options_that_do_not_exist_are_refused(changes, message, make_dataset, make_config):
     with pytest.raises(UserError, match=message):
-        loop.build(make_config(SAMMConfig(**changes)), dataset=make_dataset(), devices=ONE)
+        setup_lib.build(make_config(SAMMConfig(**changes)), dataset=make_dataset(), devices=ONE)
 
 
 def test_three_modalities_other_fusions_and_relations(make_dataset, make_config, tmp_path):

@@ -8,7 +8,7 @@ from jaxmm.data import streams
 from jaxmm.evaluate.metrics import brier_score
 from jaxmm.report import continual, run_report, stream_report
 from jaxmm.report.tables import scores_table
-from jaxmm.train import loop
+from jaxmm.train import loop, setup as setup_lib
 from jaxmm.train.restore import restore
 
 ONE = jax.devices()[:1]
@@ -51,7 +51,7 @@ def test_report_of_a_stream(finished, dataset):
     t = float(run.state.extra["temperature"]["fused"])
     row = next(line for line in text.split("## Calibration")[1].splitlines() if "fused" in line)
     test = dataset.splits["test"]
-    logits = loop.predict_split(run.setup, run.state, test)["fused"]
+    logits = setup_lib.predict_split(run.setup, run.state, test)["fused"]
     brier = [f"{brier_score(z, test['label']):.3f}" for z in (logits, logits / t)]
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert (cells[1], cells[4]) == (f"{t:.2f}", " → ".join(brier))
@@ -78,10 +78,10 @@ def test_other_streams(kind, joint, absent, dataset, make_config, tmp_path):
     config = make_config(SGDConfig(), epochs=1, batch_size=1)
     config.stream = StreamConfig(kind=kind, num_tasks=3, joint=joint, coarse=str(coarse),
                                  phase_size=20, max_classes=3)
-    setup = loop.build(config, dataset=dataset, devices=ONE)
-    state = loop.init_state(setup)      # that nothing was learned changes nothing here
-    scores = loop.evaluate_split(setup, state, "test")
-    run = loop.Run(setup, state, [
+    setup = setup_lib.build(config, dataset=dataset, devices=ONE)
+    state = setup_lib.init_state(setup)      # that nothing was learned changes nothing here
+    scores = setup_lib.evaluate_split(setup, state, "test")
+    run = setup_lib.Run(setup, state, [
         {"step": 60, "task": task, "split": split, **scores}
         for task in range(-1, len(setup.tasks)) for split in ("val", "test")])
     run_report.write(run, tmp_path)

@@ -10,7 +10,7 @@ import pytest
 from jaxmm.config import AugmentConfig, EncoderConfig, MLAConfig
 from jaxmm.errors import UserError
 from jaxmm.methods import METHODS
-from jaxmm.train import checkpoints, loop
+from jaxmm.train import checkpoints, loop, setup as setup_lib
 
 ONE = jax.devices()[:1]
 
@@ -40,7 +40,7 @@ def test_resumed_equals_undisturbed(name, make_dataset, make_config, tmp_path, m
             return steps(*args)
         return wrapped
 
-    build = loop.build
+    build = setup_lib.build
     with monkeypatch.context() as patch:
         patch.setattr(loop, "build", lambda *a, **k: (lambda s: s._replace(
             programs=s.programs._replace(steps=steps_with_signal(s.programs.steps))))(build(*a, **k)))
@@ -66,12 +66,12 @@ def test_streamed_rows_give_the_same_batches(make_dataset, make_config, tmp_path
 
 def test_streamed_rows_on_several_devices(make_dataset, make_config):
     dataset = make_dataset(missing=True)
-    setup = loop.build(make_config("late"), dataset=dataset, devices=jax.devices()[:4])
+    setup = setup_lib.build(make_config("late"), dataset=dataset, devices=jax.devices()[:4])
     states = []
     for placement in ("device", "host"):
         feed = setup.programs.feed(dataset.splits["train"], placement)
         index = np.random.default_rng(0).integers(32, size=(3, 8)).astype(np.int32)
-        state, _ = setup.programs.steps(loop.init_state(setup), feed, index)
+        state, _ = setup.programs.steps(setup_lib.init_state(setup), feed, index)
         states.append(checkpoints.flatten(setup.programs.fetch(state)))
     chex.assert_trees_all_close(*states, rtol=1e-6, atol=1e-7)
 
@@ -131,7 +131,7 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(make_dataset, 
 
         return setup._replace(programs=setup.programs._replace(steps=steps))
 
-    build = loop.build
+    build = setup_lib.build
     monkeypatch.setattr(loop, "build", lambda *a, **k: break_steps(build(*a, **k)))
     with pytest.raises(FloatingPointError, match="the loss of step 6 is inf"):
         run(config, tmp_path / "run", dataset)
@@ -174,7 +174,7 @@ def test_options_for_a_modality_that_does_not_exist(make_dataset, make_config):
     config = make_config()
     config.augment["smell"] = AugmentConfig(noise=1.0)
     with pytest.raises(UserError, match="augment.smell.*image, sound"):
-        loop.build(config, dataset=make_dataset())
+        setup_lib.build(config, dataset=make_dataset())
 
 
 @pytest.mark.parametrize("method, change, message", [
@@ -194,7 +194,7 @@ def test_what_does_not_fit_is_found_before_anything_is_written(method, change, m
 
 def test_a_batch_must_divide_over_the_devices(make_dataset, make_config):
     with pytest.raises(UserError, match="batch_size=9.*4 devices"):
-        loop.build(make_config(batch_size=9), dataset=make_dataset(), devices=jax.devices()[:4])
+        setup_lib.build(make_config(batch_size=9), dataset=make_dataset(), devices=jax.devices()[:4])
 
 
 def test_three_modalities(make_dataset, make_config, tmp_path):

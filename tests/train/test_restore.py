@@ -5,7 +5,8 @@ import pytest
 from jaxmm.errors import UserError
 from jaxmm.evaluate.predictions import score
 from jaxmm.train import checkpoints
-from jaxmm.train.loop import predict_split, train
+from jaxmm.train.loop import train
+from jaxmm.train.setup import predict_split
 from jaxmm.train.restore import restore
 
 ONE = jax.devices()[:1]
