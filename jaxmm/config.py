@@ -12,6 +12,7 @@ class DataConfig:
     """Where examples come from."""
     name: str = "av_digits"         # data set, a key of `jaxmm.data.DATASETS`
     path: str = ""                  # file of the user's own arrays, for the data set "arrays"
+    kind: str = ""                  # of "synthetic": labels in one modality "A", both "B", either "C"
     seed: int = 0                   # draws what a data set draws once: splits, pairs, noise
     val_fraction: float = 0.1       # share of train used for validation if there is no such split
     placement: str = "auto"         # "device" memory, "host" (streamed), or "auto" by size
@@ -33,7 +34,8 @@ class StreamConfig:
 @dataclass
 class EncoderConfig:
     """The network that turns one modality into features."""
-    name: str = "auto"              # "mlp", "cnn", "resnet18", or "auto" by the rank of an example
+    name: str = "auto"              # "mlp", "cnn", "resnet18", "identity" (the input itself), or "auto"
+                                    # by the rank of an example
     width: int = 0                  # channels of the first stage or hidden units; 0: the network's own
     depth: int = 3                  # layers of "mlp", stages of "cnn"
     features: int = 0               # size s of the output; 0: the network's own

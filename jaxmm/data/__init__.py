@@ -1,10 +1,11 @@
 """Data sets by name."""
 from jaxmm.config import DataConfig
-from jaxmm.data import arrays, av_digits
+from jaxmm.data import arrays, av_digits, synthetic
 from jaxmm.data.dataset import Dataset, check_dataset
 from jaxmm.errors import UserError
 
-DATASETS = {"arrays": arrays.load, "av_digits": av_digits.load}
+DATASETS = {"arrays": arrays.load, "av_digits": av_digits.load,
+            "synthetic": synthetic.load}
 
 
 def load(config: DataConfig) -> Dataset:

@@ -21,6 +21,7 @@ import numpy as np
 
 from jaxmm.batch import make_batch
 from jaxmm.config import DataConfig
+from jaxmm.data.av_digits import divide
 from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError, check_choice
 
@@ -35,8 +36,8 @@ SHARE = 0.42        # of label 0 in C
 def load(config: DataConfig) -> Dataset:
     """The data set of `config.kind`, all of it drawn by `config.seed`.
 
-    1000 examples are test data, `config.val_fraction` of the others validation data. Modalities:
-    "first" float32 [N, 200], "second" float32 [N, 100].
+    1000 examples are test data, `config.val_fraction` of the others validation data, each label
+    with the same share of all. Modalities: "first" float32 [N, 200], "second" float32 [N, 100].
 
     Raises:
       UserError: no such kind, or a fraction that leaves a split empty.
@@ -50,10 +51,9 @@ def load(config: DataConfig) -> Dataset:
     latent, label = KINDS[config.kind](rng, EXAMPLES)
     inputs = {m: (latent[m] @ rng.uniform(-0.5, 0.5, (LATENT, size))).astype(np.float32)
               for m, size in OBSERVED.items()}
-    rows = dict(zip(("test", "val", "train"), np.split(rng.permutation(EXAMPLES),
-                                                       [TEST, TEST + val])))
-    splits = {split: make_batch({m: x[rows[split]] for m, x in inputs.items()}, label[rows[split]])
-              for split in ("train", "val", "test")}
+    sizes = {"train": EXAMPLES - TEST - val, "val": val, "test": TEST}
+    splits = {split: make_batch({m: x[rows] for m, x in inputs.items()}, label[rows])
+              for split, rows in divide(label, sizes, rng).items()}
     return Dataset(f"synthetic_{config.kind.lower()}", splits,
                    tuple(map(str, range(label.max() + 1))))
 

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 
 from jaxmm.config import EncoderConfig
 from jaxmm.encoders.conv import LOWERINGS
-from jaxmm.encoders.networks import CNN, MLP
+from jaxmm.encoders.networks import CNN, MLP, Flatten
 from jaxmm.encoders.resnet import STEMS, ResNet18
 from jaxmm.errors import UserError, check_at_least
 
-ENCODERS = {"mlp": (1, 2, 3, 4), "cnn": (2, 3, 4), "resnet18": (2, 3, 4)}   # ranks each accepts
+ENCODERS = {"mlp": (1, 2, 3, 4), "cnn": (2, 3, 4), "resnet18": (2, 3, 4),
+            "identity": (1, 2, 3, 4)}      # ranks each accepts
 DTYPES = ("float32", "bfloat16")
 
 
@@ -57,7 +58,7 @@ def make_encoder(config: EncoderConfig, rank: int, *, axis_name: str | None = No
     def init(key, x):
         images, _ = _fold(x, None, rank, config.dtype)
         variables = jax.jit(net.init, static_argnames="train")(key, images, train=False)
-        return variables["params"], variables.get("batch_stats", {})
+        return variables.get("params", {}), variables.get("batch_stats", {})
 
     def apply(params, batch_stats, x, *, train, mask=None):
         images, image_mask = _fold(x, mask, rank, config.dtype)
@@ -77,7 +78,9 @@ def _network(name: str, config: EncoderConfig, axis_name: str | None) -> nn.Modu
         return MLP((width,) * (config.depth - 1) + (config.features or width,))
     if name == "cnn":
         return CNN(config.width or 16, config.depth, config.features or 64, config.conv, axis_name)
-    return ResNet18(config.width or 64, config.features, config.stem, config.conv, axis_name)
+    if name == "resnet18":
+        return ResNet18(config.width or 64, config.features, config.stem, config.conv, axis_name)
+    return Flatten()
 
 
 def _fold(x, mask, rank: int, dtype: str):

@@ -23,6 +23,14 @@ class MLP(nn.Module):
         return x
 
 
+class Flatten(nn.Module):
+    """The flattened example as it is, without parameters: for features that were made before."""
+
+    @nn.compact
+    def __call__(self, x, *, train: bool, mask=None):
+        return x.reshape(x.shape[0], -1)
+
+
 class CNN(nn.Module):
     """Stages of 3x3 convolution, batch norm, max-pool and ReLU; mean over positions; Dense, ReLU.
 

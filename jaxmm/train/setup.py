@@ -91,7 +91,7 @@ def build(config: Config, *, dataset: Dataset | None = None,
     if config.train.batch_size % programs.num_devices:
         raise UserError(f"train.batch_size={config.train.batch_size} does not divide over "
                         f"{programs.num_devices} devices; choose a multiple of their number")
-    convolves = any(c.name not in ("auto", "mlp") or (c.name == "auto" and ranks[m] > 1)
+    convolves = any(c.name not in ("auto", "mlp", "identity") or (c.name == "auto" and ranks[m] > 1)
                     for m, c in encoder_configs.items())
     one_by_one = streamed or (convolves and jax.default_backend() == "cpu")
     steps_per_call = config.train.steps_per_call or (1 if one_by_one else SCANNED_STEPS)

@@ -43,6 +43,15 @@ def test_mlp_is_dense_relu_layers_over_the_flattened_example():
     np.testing.assert_allclose(folded, features, rtol=1e-6)
 
 
+def test_identity_is_the_flattened_example_without_parameters():
+    encoder = make_encoder(EncoderConfig("identity"), 2)
+    x = RNG.normal(size=(2, 3, 4)).astype(np.float32)
+    assert encoder.init(KEY, x) == ({}, {})
+    features, batch_stats = encoder.apply({}, {}, x, train=True)
+    np.testing.assert_array_equal(features, x.reshape(2, 12))
+    assert batch_stats == {}
+
+
 def test_mlp_default_sizes():
     params = jax.eval_shape(make_encoder(EncoderConfig(), 1).init, KEY, np.zeros((2, 10)))[0]
     assert size(params) == 10 * 128 + 128 + 2 * (128 * 128 + 128)
@@ -129,7 +138,7 @@ def test_eight_devices_are_one():
 
 
 @pytest.mark.parametrize("options, rank, message", [
-    ({"name": "vit"}, 3, "encoder: found 'vit', expected one of auto, mlp, cnn, resnet18"),
+    ({"name": "vit"}, 3, "encoder: found 'vit', expected one of auto, mlp, cnn, resnet18, identity"),
     ({"conv": "fft"}, 3, "conv: found 'fft', expected one of auto, xla, matmul"),
     ({"stem": "big"}, 3, "stem: found 'big', expected one of standard, small"),
     ({"dtype": "float16"}, 3, "dtype: found 'float16', expected one of float32, bfloat16"),
