@@ -9,6 +9,13 @@ class UserError(Exception):
     """
 
 
+class WriteError(UserError):
+    """A file of a run could not be written, as on a full disk; what was there before is kept.
+
+    Launchers exit with code 74, and the same command goes on once there is room again.
+    """
+
+
 def check_choice(option: str, value: str, choices) -> None:
     """Raises UserError unless `value` is one of the choices."""
     if value not in choices:

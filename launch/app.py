@@ -15,11 +15,12 @@ from ml_collections.config_flags import config_path
 from jaxmm import config as config_lib
 from jaxmm.config import Config
 from jaxmm.data.spectrogram import cache_folder
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, WriteError
 from jaxmm.train.loop import Preempted
 
 EXIT_USER_ERROR = 2     # something to correct; nothing was written
 EXIT_NOT_FINITE = 3     # the loss is NaN or infinite
+EXIT_NOT_WRITTEN = 74   # a file of the run could not be written; free some space, and run it again
 EXIT_PREEMPTED = 75     # stopped by a signal with the state saved: run the same command again
 
 
@@ -114,6 +115,9 @@ def _guarded(main, argv):
     use_compilation_cache()
     try:
         main()
+    except WriteError as error:
+        _fail(f"{_one_line(error)}; free some space, and the same command goes on",
+              EXIT_NOT_WRITTEN)
     except UserError as error:
         _fail(_one_line(error))
     except FloatingPointError as error:

@@ -1,24 +1,50 @@
-import pathlib
+import logging
+import resource
+from contextlib import contextmanager
 
 import pytest
 
-from jaxmm.report import files
+from jaxmm import files
+from jaxmm.errors import WriteError
 
 
-def test_write_replaces_the_file_at_once(tmp_path, monkeypatch):
+@contextmanager
+def full_disk(size):
+    """No file of this process may grow beyond `size` bytes, as on a disk with no more room."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_write_replaces_the_file_at_once_or_leaves_it(tmp_path):
     path = tmp_path / "report.md"
     files.write(path, "old ü")
     assert path.read_text() == "old ü"
     files.write(path, b"\x00new")
     assert path.read_bytes() == b"\x00new"
+    with full_disk(100_000), pytest.raises(WriteError, match="report.md could not be .*too large"):
+        files.write(path, "longer" * 100_000)
+    assert path.read_bytes() == b"\x00new"
     assert list(tmp_path.iterdir()) == [path]
 
-    def cut_short(self, content):
-        with self.open("wb") as file:
-            file.write(content[:1])
-        raise OSError("disk full")
 
-    monkeypatch.setattr(pathlib.Path, "write_bytes", cut_short)
-    with pytest.raises(OSError, match="disk full"):
-        files.write(path, "longer")
-    assert path.read_bytes() == b"\x00new"
+def test_append_adds_the_whole_line_or_nothing(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    files.append(path, "a")
+    files.append(path, "b" * 60_000)
+    with full_disk(100_000), pytest.raises(WriteError, match="metrics.jsonl"):
+        files.append(path, "c" * 60_000)    # of which 40 000 fit
+    files.append(path, "d")
+    assert path.read_text() == f"a\n{'b' * 60_000}\nd\n"
+
+
+def test_the_policy_decides_what_an_error_is(caplog):
+    with files.on_error("continue"):
+        raise WriteError("x could not be written")
+    assert [(r.levelno, r.getMessage()) for r in caplog.records] == [
+        (logging.WARNING, "x could not be written; training goes on")]
+    with pytest.raises(WriteError, match="^x could"), files.on_error("stop"):
+        raise WriteError("x could not be written")

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmm import files
 from jaxmm.data.dataset import Dataset
-from jaxmm.report import continual, files, plots, stream_plots
+from jaxmm.report import continual, plots, stream_plots
 from jaxmm.report.run_report import final_scores
 from jaxmm.report.tables import Scores, csv_text, main_head, markdown, percent, sort_heads
 from jaxmm.report.variants import Variant

@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 
+from jaxmm import files
 from jaxmm.batch import batch_size
 from jaxmm.config import AugmentConfig, Config, EncoderConfig, method_config
 from jaxmm.errors import UserError
-from jaxmm.report import files, plots, stream_report
+from jaxmm.report import plots, stream_report
 from jaxmm.report.tables import Scores, main_head, percent, scores_table
 from jaxmm.train import plan, writers
 from jaxmm.train.setup import Run

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxmm import files
 from jaxmm.config import StreamConfig
 from jaxmm.data.streams import Stream, describe
 from jaxmm.evaluate.tasks import matrices
-from jaxmm.report import calibration, continual, files, plots, stream_plots
+from jaxmm.report import calibration, continual, plots, stream_plots
 from jaxmm.report.tables import main_head, percent
 from jaxmm.train.setup import Run, predict_split
 
