@@ -1,5 +1,7 @@
 """Runs every test on eight virtual CPU devices."""
+import importlib.util
 import os
+import pathlib
 
 # Read when the backend starts: the collectives of several virtual devices need a thread each,
 # more than a small machine has cores, or an asynchronous loop of them deadlocks.
@@ -64,3 +66,13 @@ def make_dataset():
 @pytest.fixture(scope="session")
 def make_config():
     return _make_config
+
+
+@pytest.fixture(scope="session")
+def layouts():
+    """The module layouts.py beside this file: makers of data sets as users have them on disk."""
+    path = pathlib.Path(__file__).with_name("layouts.py")
+    spec = importlib.util.spec_from_file_location("layouts", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -1,0 +1,55 @@
+"""Turns a data set as users have it on disk into one that training reads fast.
+
+    python -m launch.prepare --dataset=cremad --source=DIR --output=DIR
+    python -m launch.prepare --dataset=cremad --variant=speakers --source=DIR --output=DIR
+    python -m launch.prepare --dataset=vggsound --audio_rate=16000 --short_side=256 \\
+        --source=DIR --output=DIR
+
+Writes OUTPUT/NAME/VERSION: records that TFDS reads without TensorFlow, `summary.json`, and
+`skipped.txt` with every example that was left out and why. A call that was stopped goes on where
+it was when the same command is given again.
+"""
+import os
+import pathlib
+
+from absl import flags
+
+from jaxmm.data.prepare import BUILDERS, run
+from jaxmm.data.prepare.decode import Options
+from jaxmm.errors import UserError, check_at_least
+from launch import app
+
+DATASET = flags.DEFINE_string("dataset", "", f"One of {', '.join(BUILDERS)}.")
+SOURCE = flags.DEFINE_string("source", "", "The folder with your files; it is only read.")
+OUTPUT = flags.DEFINE_string("output", "", "The folder of prepared data sets.")
+VARIANT = flags.DEFINE_string("variant", "", "Another split or selection that the data set has.")
+AUDIO_RATE = flags.DEFINE_integer("audio_rate", 0, "Hz of stored sound; 0: as in the files.")
+FPS = flags.DEFINE_float("fps", 0, "Frames a second taken from video; 0: the data set's own.")
+SHORT_SIDE = flags.DEFINE_integer("short_side", 0,
+                                  "Shrink frames to this shorter side in pixels; 0: keep them.")
+ALLOW_MISSING = flags.DEFINE_bool("allow_missing", False,
+                                  "Keep examples that lack some of the modalities.")
+ALLOW_BROKEN = flags.DEFINE_bool("allow_broken", False,
+                                 f"Go on with more than {run.BROKEN_SHARE:.0%} of broken files.")
+WORKERS = flags.DEFINE_integer("workers", 0, "Processes that decode; 0: one for each core.")
+PROGRESS = flags.DEFINE_bool("progress", True, "Show a bar.")
+
+
+def main() -> None:
+    for flag in (DATASET, SOURCE, OUTPUT):
+        if not flag.value:
+            raise UserError(f"--{flag.name} is empty; expected --dataset=NAME --source=DIR "
+                            "--output=DIR")
+    for flag in (AUDIO_RATE, FPS, SHORT_SIDE, WORKERS):
+        check_at_least(f"--{flag.name}", flag.value, 0)
+    options = Options(AUDIO_RATE.value, FPS.value, SHORT_SIDE.value, VARIANT.value)
+    summary = run.prepare(
+        DATASET.value, SOURCE.value, OUTPUT.value, options, allow_missing=ALLOW_MISSING.value,
+        allow_broken=ALLOW_BROKEN.value, workers=WORKERS.value or os.cpu_count() or 1,
+        progress=PROGRESS.value)
+    folder = pathlib.Path(OUTPUT.value) / summary["name"] / summary["version"]
+    print(run.describe(summary, folder))
+
+
+if __name__ == "__main__":
+    app.run(main)
