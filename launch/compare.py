@@ -36,7 +36,7 @@ from jaxmm.config import Config
 from jaxmm.data.dataset import Dataset
 from jaxmm.data.streams import Stream, make_stream
 from jaxmm.errors import UserError
-from jaxmm.report import comparison, continual, variants
+from jaxmm.report import comparison, continual, published, variants
 from jaxmm.report.tables import percent, sort_heads
 from jaxmm.train.loop import train
 from jaxmm.train.setup import build, check_counts
@@ -67,10 +67,11 @@ def main() -> None:
     runs = plan_runs(app.config_for, METHODS.value, SEEDS.value, dataset, workdir,
                      parse_capacities(CAPACITIES.value))
     results = list(make_runs(runs, dataset))
+    values = published.find([run.variant for run in runs], dataset)
     if config.stream.kind:
         dataset, _ = make_stream(config.stream, dataset)
     command = shlex.join(["python", "-m", "launch.compare", *sys.argv[1:]])
-    print("\n" + comparison.write(results, dataset, workdir, command, config.stream.kind))
+    print("\n" + comparison.write(results, dataset, workdir, command, config.stream.kind, values))
     print(f"{workdir / 'report.md'} shows it with the plots.")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxmm import files
 from jaxmm.data.dataset import Dataset
 from jaxmm.report import continual, plots, stream_plots
+from jaxmm.report.published import Value
 from jaxmm.report.run_report import final_scores
 from jaxmm.report.tables import Scores, csv_text, main_head, markdown, percent, sort_heads
 from jaxmm.report.variants import Variant
@@ -88,13 +89,31 @@ def by_row(summaries: Iterable[Summary],
 
 
 def accuracy_table(summaries: Sequence[Summary], modalities: Sequence[str],
-                   metric: str = "accuracy") -> str:
-    """Markdown: methods as rows, heads as columns, accuracy in percent, mean ± deviation."""
+                   metric: str = "accuracy",
+                   published: Mapping[Row, Mapping[str, Value]] | None = None) -> str:
+    """Markdown: methods as rows, heads as columns, accuracy in percent, mean ± deviation.
+
+    A head for which there are published values has a column "paper" beside it. Below the table
+    stands where they come from, and why those marked with * cannot be compared.
+    """
     table = by_row(summaries, metric)
     heads = sort_heads({h: None for by_head in table.values() for h in by_head}, modalities)
+    known = {(row, head): value for row, by_head in (published or {}).items()
+             for head, value in by_head.items() if head in table.get(row, ())}
+    columns = [c for h in heads for c in (h, f"{h}, paper") if c == h or h in {k[1] for k in known}]
     rows = [_row(row) | {head: _cell(*value) for head, value in by_head.items()}
+            | {f"{head}, paper": _cell(value.mean, value.std) + "*" * bool(value.differences)
+               for (r, head), value in known.items() if r == row}
             for row, by_head in table.items()]
-    return markdown(rows, [*_row_columns(table), *heads])
+    return markdown(rows, [*_row_columns(table), *columns]) + _sources(known.values())
+
+
+def _sources(values: Iterable[Value]) -> str:
+    """The lines below a table that has published values; "" if it has none."""
+    sources = ", ".join(dict.fromkeys(v.source for v in values))
+    differences = "; ".join(dict.fromkeys(d for v in values for d in v.differences))
+    return (f"\nPaper: {sources}.\n" * bool(sources)
+            + f"\n\\* Not comparable: {differences}.\n" * bool(differences))
 
 
 def over_time_table(summaries: Sequence[Summary]) -> str:
@@ -150,7 +169,7 @@ def _cell(mean: float, std: float | None) -> str:
 
 
 def write(results: Sequence[Result], dataset: Dataset, workdir, command: str,
-          kind: str = "") -> str:
+          kind: str = "", published: Mapping[Row, Mapping[str, Value]] | None = None) -> str:
     """Writes the comparison into a folder; returns the Markdown table of accuracies.
 
     The folder gets `report.md`, which shows the tables, the plots and `command`; `comparison.csv`
@@ -163,11 +182,12 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str,
       workdir: the folder.
       command: that makes the comparison again.
       kind: of the stream, if there is one.
+      published: values of papers, by row and head; see `jaxmm.report.published.find`.
     """
     workdir = pathlib.Path(workdir)
     summaries = summarize(results)
     metric = continual.headline(kind) if kind else "accuracy"
-    table = accuracy_table(summaries, dataset.modalities, metric)
+    table = accuracy_table(summaries, dataset.modalities, metric, published)
     seeds, chance = max(s.seeds for s in summaries), 1 / dataset.num_classes
     what = continual.HEADLINES[metric] if kind else "test accuracy"
     caption = what + (f", mean and deviation of {seeds} seeds" if seeds > 1 else "")
