@@ -16,6 +16,8 @@ class DataConfig:
     seed: int = 0                   # draws what a data set draws once: splits, pairs, noise
     val_fraction: float = 0.1       # share of train used for validation if there is no such split
     placement: str = "auto"         # "device" memory, "host" (streamed), or "auto" by size
+    missing_rate: float = 0.0       # drop modalities with this probability, in [0, 1), but one
+    missing_modality: str = ""      # drop this one alone, and in training alone
 
 
 @dataclass
@@ -34,11 +36,12 @@ class StreamConfig:
 @dataclass
 class EncoderConfig:
     """The network that turns one modality into features."""
-    name: str = "auto"              # "mlp", "cnn", "resnet18", "identity" (the input itself), or "auto"
-                                    # by the rank of an example
+    name: str = "auto"              # "mlp", "cnn", "resnet18", "transformer", "bag" (of words),
+                                    # "identity" (the input itself), or "auto" by the rank
     width: int = 0                  # channels of the first stage or hidden units; 0: the network's own
-    depth: int = 3                  # layers of "mlp", stages of "cnn"
+    depth: int = 3                  # layers of "mlp" and "transformer", stages of "cnn"
     features: int = 0               # size s of the output; 0: the network's own
+    patch: int = 0                  # "transformer": side of a patch in pixels; 0: 16, or less
     stem: str = "small"             # "resnet18": "standard" (7x7/2, max-pool) or "small" (3x3/1)
     conv: str = "auto"              # lowering of convolutions: "xla", "matmul", or "auto" by shape
     dtype: str = "float32"          # of the computation ("bfloat16"); parameters stay float32

@@ -1,6 +1,6 @@
 """Data sets by name."""
 from jaxmm.config import DataConfig
-from jaxmm.data import arrays, av_digits, synthetic
+from jaxmm.data import arrays, av_digits, missing, synthetic
 from jaxmm.data.dataset import Dataset, check_dataset
 from jaxmm.errors import UserError
 
@@ -9,8 +9,9 @@ DATASETS = {"arrays": arrays.load, "av_digits": av_digits.load,
 
 
 def load(config: DataConfig) -> Dataset:
-    """The data set that `config.name` names, checked."""
+    """The data set that `config.name` names, checked, its modalities masked as `config` says."""
     if config.name not in DATASETS:
         raise UserError(f"data.name={config.name!r} is no data set; "
                         f"expected one of {', '.join(DATASETS)}")
-    return check_dataset(DATASETS[config.name](config))
+    return missing.mask(check_dataset(DATASETS[config.name](config)), config)
+

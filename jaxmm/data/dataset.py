@@ -1,5 +1,6 @@
 """A data set in memory: every split one batch, checked before anything is trained on it."""
 import zlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ class Dataset(NamedTuple):
     name: str
     splits: dict[str, Batch]          # "train", "val", "test": whole splits as NumPy batches
     class_names: tuple[str, ...]      # by class number; its length is C
+    num_tokens: Mapping[str, int] = {}  # of modalities that are texts: token ids are below it
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -20,7 +20,8 @@ def make_transform(statistics: Mapping[str, tuple[chex.Array, chex.Array]],
     """transform(key, batch): inputs in float32, normalised, and augmented unless key is None.
 
     Args:
-      statistics: mean and standard deviation by modality, broadcast against its inputs.
+      statistics: mean and standard deviation by modality, broadcast against its inputs. The
+        token ids of texts have none, and stay as they are.
       augment: what to change at random, by modality; modalities it does not name stay.
     """
     augment = augment or {}
@@ -28,13 +29,14 @@ def make_transform(statistics: Mapping[str, tuple[chex.Array, chex.Array]],
     def transform(key, batch):
         inputs = {}
         for i, (m, x) in enumerate(sorted(batch["inputs"].items())):
-            mean, std = statistics[m]
-            x = (x.astype(jnp.float32) - mean) / std
+            if m in statistics:
+                mean, std = statistics[m]
+                x = (x.astype(jnp.float32) - mean) / std
             if key is not None and m in augment:
                 ids = batch["id"][m] if isinstance(batch["id"], Mapping) else batch["id"]
                 keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, i), ids)
                 x = jax.vmap(lambda k, e, m=m: augment_example(k, e, augment[m]))(keys, x)
-            # What is missing may hold anything, NaN included; the mean stands in for it.
+            # What is missing may hold anything, NaN included; the mean (padding) stands in for it.
             present = batch["present"][m].reshape(-1, *[1] * (x.ndim - 1))
             inputs[m] = jnp.where(present, x, 0)
         return batch | {"inputs": inputs}

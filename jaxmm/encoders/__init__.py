@@ -11,10 +11,13 @@ from jaxmm.config import EncoderConfig
 from jaxmm.encoders.conv import LOWERINGS
 from jaxmm.encoders.networks import CNN, MLP, Flatten
 from jaxmm.encoders.resnet import STEMS, ResNet18
+from jaxmm.encoders.transformer import Bag, Transformer
 from jaxmm.errors import UserError, check_at_least
 
-ENCODERS = {"mlp": (1, 2, 3, 4), "cnn": (2, 3, 4), "resnet18": (2, 3, 4),
-            "identity": (1, 2, 3, 4)}      # ranks each accepts
+ENCODERS = {"mlp": (1, 2, 3, 4), "cnn": (2, 3, 4), "resnet18": (2, 3, 4),      # ranks that each
+            "transformer": (2, 3, 4), "identity": (1, 2, 3, 4)}                # takes
+TEXT_ENCODERS = ("bag", "transformer")
+CONVOLUTIONAL = ("cnn", "resnet18")
 DTYPES = ("float32", "bfloat16")
 
 
@@ -31,37 +34,43 @@ class Encoder(NamedTuple):
     apply: Callable
 
 
-def make_encoder(config: EncoderConfig, rank: int, *, axis_name: str | None = None) -> Encoder:
+def make_encoder(config: EncoderConfig, rank: int, *, num_tokens: int = 0,
+                 axis_name: str | None = None) -> Encoder:
     """The encoder of one modality.
 
     Args:
-      config: which network; see `EncoderConfig`. "auto" is "mlp" for vectors and "cnn" otherwise.
+      config: which network; see `EncoderConfig`. "auto" is "bag" for texts, "mlp" for vectors and
+        "cnn" otherwise.
       rank: of ONE example: 1 vector, 2 [H, W], 3 [H, W, C], 4 [T, H, W, C]. The T frames go
         through the network as images of their own, and their features are averaged.
+      num_tokens: of a text, what its token ids int32 [L] are below; 0 for what is no text.
       axis_name: device axis over which the statistics of batch norm are taken.
 
     Raises:
       UserError: an unknown name or option, or a network that does not take this rank.
     """
-    name = config.name if config.name != "auto" else "mlp" if rank == 1 else "cnn"
-    _check("encoder", name, ("auto", *ENCODERS))
+    auto = "bag" if num_tokens else "mlp" if rank == 1 else "cnn"
+    name = auto if config.name == "auto" else config.name
+    _check("text encoder" if num_tokens else "encoder", name,
+           ("auto", *(TEXT_ENCODERS if num_tokens else ENCODERS)))
     _check("conv", config.conv, LOWERINGS)
     _check("stem", config.stem, STEMS)
     _check("dtype", config.dtype, DTYPES)
-    if rank not in ENCODERS[name]:
+    if not num_tokens and rank not in ENCODERS[name]:
         raise UserError(f"encoder {name!r}: found examples of rank {rank}, expected one of "
                         f"{ENCODERS[name]}; choose another encoder or reshape the examples")
-    for option, least in (("depth", 1), ("width", 0), ("features", 0)):
+    for option, least in (("depth", 1), ("width", 0), ("features", 0), ("patch", 0)):
         check_at_least(f"encoder {option}", getattr(config, option), least)
-    net = _network(name, config, axis_name)
+    net = _network(name, config, num_tokens, axis_name)
+    dtype = "int32" if num_tokens else config.dtype
 
     def init(key, x):
-        images, _ = _fold(x, None, rank, config.dtype)
+        images, _ = _fold(x, None, rank, dtype)
         variables = jax.jit(net.init, static_argnames="train")(key, images, train=False)
         return variables.get("params", {}), variables.get("batch_stats", {})
 
     def apply(params, batch_stats, x, *, train, mask=None):
-        images, image_mask = _fold(x, mask, rank, config.dtype)
+        images, image_mask = _fold(x, mask, rank, dtype)
         features, updated = net.apply({"params": params, "batch_stats": batch_stats}, images,
                                       train=train, mask=image_mask, mutable=["batch_stats"])
         features = features.astype(jnp.float32)
@@ -72,7 +81,7 @@ def make_encoder(config: EncoderConfig, rank: int, *, axis_name: str | None = No
     return Encoder(init, apply)
 
 
-def _network(name: str, config: EncoderConfig, axis_name: str | None) -> nn.Module:
+def _network(name: str, config: EncoderConfig, num_tokens: int, axis_name: str | None) -> nn.Module:
     if name == "mlp":
         width = config.width or 128
         return MLP((width,) * (config.depth - 1) + (config.features or width,))
@@ -80,6 +89,11 @@ def _network(name: str, config: EncoderConfig, axis_name: str | None) -> nn.Modu
         return CNN(config.width or 16, config.depth, config.features or 64, config.conv, axis_name)
     if name == "resnet18":
         return ResNet18(config.width or 64, config.features, config.stem, config.conv, axis_name)
+    if name == "transformer":
+        return Transformer(config.width or 128, config.depth, config.features, config.patch,
+                           num_tokens, config.dtype)
+    if name == "bag":
+        return Bag(num_tokens, config.width or 128, config.features or 128, config.dtype)
     return Flatten()
 
 

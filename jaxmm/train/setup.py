@@ -12,7 +12,7 @@ from jaxmm.config import AugmentConfig, Config, EncoderConfig
 from jaxmm.data.dataset import Dataset, statistics
 from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import make_transform
-from jaxmm.encoders import make_encoder
+from jaxmm.encoders import CONVOLUTIONAL, make_encoder
 from jaxmm.errors import UserError, check_at_least
 from jaxmm.evaluate.predictions import read_rows, score
 from jaxmm.evaluate.tasks import score_tasks
@@ -74,14 +74,16 @@ def build(config: Config, *, dataset: Dataset | None = None,
         check_tensorboard()
     ranks = {m: train["inputs"][m].ndim - 1 for m in dataset.modalities}
     for m, options in config.augment.items():
-        check_augmentation(m, options, ranks[m])
+        check_augmentation(m, options, 0 if m in dataset.num_tokens else ranks[m])
     encoder_configs = {m: config.encoders.get(m, EncoderConfig()) for m in dataset.modalities}
     epoch = plan.make_epoch(tasks, config.train)
     optimizer = make_optimizer(config.optimizer, config.train.epochs, epoch)
-    transform = make_transform(statistics(train), dict(config.augment))
+    transform = make_transform({m: x for m, x in statistics(train).items()
+                                if m not in dataset.num_tokens}, dict(config.augment))
 
     def make(axis_name):
-        encoders = {m: make_encoder(c, ranks[m], axis_name=axis_name)
+        encoders = {m: make_encoder(c, ranks[m], num_tokens=dataset.num_tokens.get(m, 0),
+                                    axis_name=axis_name)
                     for m, c in encoder_configs.items()}
         components = Components(encoders, dataset.num_classes, transform, optimizer, epoch,
                                 config.train.batch_size)
@@ -91,7 +93,7 @@ def build(config: Config, *, dataset: Dataset | None = None,
     if config.train.batch_size % programs.num_devices:
         raise UserError(f"train.batch_size={config.train.batch_size} does not divide over "
                         f"{programs.num_devices} devices; choose a multiple of their number")
-    convolves = any(c.name not in ("auto", "mlp", "identity") or (c.name == "auto" and ranks[m] > 1)
+    convolves = any(c.name in CONVOLUTIONAL or (c.name == "auto" and ranks[m] > 1)
                     for m, c in encoder_configs.items())
     one_by_one = streamed or (convolves and jax.default_backend() == "cpu")
     steps_per_call = config.train.steps_per_call or (1 if one_by_one else SCANNED_STEPS)
@@ -101,12 +103,15 @@ def build(config: Config, *, dataset: Dataset | None = None,
 
 
 def check_augmentation(modality: str, options: AugmentConfig, rank: int) -> None:
-    """Raises UserError for augmentation out of range, or of images asked for on vectors."""
+    """Raises UserError for augmentation out of range, or that examples of this rank cannot take.
+
+    Vectors (rank 1) take only noise, and texts (rank 0) nothing.
+    """
     for name, value in dataclasses.asdict(options).items():
         check_at_least(f"augment.{modality}.{name}", value, 0)
-        if value and rank == 1 and name != "noise":
-            raise UserError(f"augment.{modality}.{name}={value}: {modality} has vectors, which "
-                            "take only noise")
+        if value and (rank == 0 or (rank == 1 and name != "noise")):
+            takes = "vectors, which take only noise" if rank else "texts, which take no augmentation"
+            raise UserError(f"augment.{modality}.{name}={value}: {modality} has {takes}")
 
 
 def check_counts(config: Config) -> None:

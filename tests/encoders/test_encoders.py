@@ -138,7 +138,7 @@ def test_eight_devices_are_one():
 
 
 @pytest.mark.parametrize("options, rank, message", [
-    ({"name": "vit"}, 3, "encoder: found 'vit', expected one of auto, mlp, cnn, resnet18, identity"),
+    ({"name": "vit"}, 3, "encoder: found 'vit', expected one of auto, mlp, cnn, resnet18, transformer, identity"),
     ({"conv": "fft"}, 3, "conv: found 'fft', expected one of auto, xla, matmul"),
     ({"stem": "big"}, 3, "stem: found 'big', expected one of standard, small"),
     ({"dtype": "float16"}, 3, "dtype: found 'float16', expected one of float32, bfloat16"),
