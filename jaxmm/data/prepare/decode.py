@@ -56,7 +56,6 @@ def sound(path: str, options: Options) -> tuple[Sound, list[str]]:
     """The sound of a sound file (wav, flac, ogg, mp3) or of a video, mixed down to mono."""
     if not os.path.exists(path):
         raise Missing("no such file")
-    notes = []
     if pathlib.Path(path).suffix.lower() in {".wav", ".flac", ".ogg", ".mp3"}:
         _check_riff(path)
         with soundfile.SoundFile(path) as file:
@@ -66,12 +65,16 @@ def sound(path: str, options: Options) -> tuple[Sound, list[str]]:
             samples = samples.astype(np.float32) / (32768 if exact else 1)
     else:
         samples, rate = _sound_of_video(path)
+    return mono(samples, rate, options)
+
+
+def mono(samples: np.ndarray, rate: int, options: Options) -> tuple[Sound, list[str]]:
+    """Sound from samples float32 [T, channels], full scale 1, at `rate` Hz."""
     if not len(samples):
         raise ValueError("no samples")
     if not np.isfinite(samples).all():
         raise ValueError("samples that are not finite")
-    if samples.shape[1] > 1:
-        notes.append("mixed down to mono")
+    notes = ["mixed down to mono"] if samples.shape[1] > 1 else []
     samples = samples.mean(axis=1)
     if options.audio_rate and rate != options.audio_rate:
         samples = soxr.resample(samples, rate, options.audio_rate)
@@ -106,7 +109,7 @@ def images(paths: tuple[str, ...], options: Options) -> tuple[list[bytes], list[
                 frames.append(data)
             else:
                 notes += [] if image.format == "JPEG" else ["turned into JPEG"]
-                frames.append(_jpeg(image, options))
+                frames.append(jpeg(image, options))
     return frames, notes[:1]
 
 
@@ -146,7 +149,7 @@ def video(path: str, fps: float, options: Options) -> tuple[list[bytes], list[st
             if count > fps * LONGEST_GAP + 1:
                 raise ValueError(f"no frames for more than {LONGEST_GAP} s")
             if count > 0:
-                frames += count * [_jpeg(frame.to_image(), options)]
+                frames += count * [jpeg(frame.to_image(), options)]
     if not frames:
         raise ValueError("no frames")
     return frames, []
@@ -198,7 +201,7 @@ def _natural(name: str) -> tuple:
     return tuple(parts), name
 
 
-def _jpeg(image: Image.Image, options: Options) -> bytes:
+def jpeg(image: Image.Image, options: Options) -> bytes:
     """The image as JPEG, shrunk if `options` say so."""
     image = image.convert("L" if image.mode in ("1", "L", "I;16", "LA") else "RGB")
     shorter = min(image.size)

@@ -128,6 +128,39 @@ def need(source: pathlib.Path, names: Sequence[str]) -> pathlib.Path:
     return found
 
 
+def split_name(word: str) -> str | None:
+    """Our name of the split that a list or folder calls `word`."""
+    return {"train": "train", "training": "train", "val": "val", "valid": "val", "dev": "val",
+            "validate": "val", "validation": "val", "test": "test", "testing": "test",
+            }.get(word.strip().lower())
+
+
+def split_lists(source: pathlib.Path, suffixes: Sequence[str]) -> dict[str, pathlib.Path]:
+    """The list files of the splits: train and test, and val (or dev) if it is there.
+
+    Raises:
+      UserError: one is missing.
+    """
+    lists = {split: need(source, [split + suffix for suffix in suffixes])
+             for split in ("train", "test")}
+    val = first_existing(source, [name + suffix for name in ("val", "dev") for suffix in suffixes])
+    return lists | ({"val": val} if val else {})
+
+
+def sorted_labels(entries: Iterable[Example | Skip]) -> tuple[str, ...]:
+    """Class names in alphabetical order, where a data set has no order of its own."""
+    return tuple(sorted({e.label for e in entries if isinstance(e, Example)}))
+
+
+def clip_name(ytid: str, start: str) -> str:
+    """The name of a clip of a video: its id and the second at which it starts, in six digits.
+
+    Raises:
+      ValueError: `start` is no number.
+    """
+    return f"{ytid}_{int(float(start)):06d}"
+
+
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
 

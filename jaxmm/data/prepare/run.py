@@ -61,7 +61,8 @@ def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
     if not source.is_dir():
         raise UserError(f"--source={source}: no such folder; expected the one with the data set's "
                         "files")
-    layout = BUILDERS[name](source, options)
+    check_choice("--variant", options.variant, ("", *BUILDERS[name].variants))
+    layout = BUILDERS[name].layout(source, options)
     name = "_".join(filter(None, [name, options.variant]))
     done = pathlib.Path(output) / name / VERSION
     folder = done.with_name(f"{VERSION}.incomplete")
