@@ -143,7 +143,9 @@ class TrainConfig:
     eval_epochs: int = 1            # evaluate on validation data every so many epochs; a stream is
                                     # evaluated at the end of every task
     checkpoint_epochs: int = 1      # save every so many epochs, and at the end
-    keep_checkpoints: int = 2       # newest ones kept
+    keep_checkpoints: int = 2       # newest ones kept; removed once a newer one is read back
+    on_save_error: str = "stop"     # when a checkpoint or a record cannot be written, as on a full
+                                    # disk: "stop", or "continue" with a warning
     tensorboard: bool = False       # also write tensorboard events (extra "tensorboard")
 
 

@@ -1,6 +1,7 @@
 """What all launchers share: flags, one-line errors, exit codes."""
 import copy
 import dataclasses
+import errno
 import functools
 import os
 import pathlib
@@ -115,7 +116,9 @@ def _guarded(main, argv):
     use_compilation_cache()
     try:
         main()
-    except WriteError as error:
+    except (WriteError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
         _fail(f"{_one_line(error)}; free some space, and the same command goes on",
               EXIT_NOT_WRITTEN)
     except UserError as error:

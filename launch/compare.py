@@ -104,7 +104,8 @@ def plan_runs(config_for: Callable[[str], Config], methods: Sequence[str], seeds
                                 workdir / variant.folder / f"seed_{config.train.seed}"))
     # What is there already comes first: it may belong to another config, and nothing is made then.
     for run in sorted(runs, key=lambda run: not run.workdir.exists()):
-        claim_folder(run.workdir, run.config)
+        with claim_folder(run.workdir, run.config):
+            pass
     return runs
 
 

@@ -1,34 +1,141 @@
 """Saving and restoring the state, by orbax.
 
 A checkpoint holds the state as a flat dictionary of arrays, named by their path, and `meta`: what
-is known of the run as JSON, with a checksum for every array. Nothing of it is a pickle.
+is known of the run as JSON, with a checksum for every array and one for itself. Nothing of it is a
+pickle. It counts once it is complete and has been read back, and only then are older ones removed:
+a process killed at any moment leaves a good one, if there was any.
 """
+import copy
+import errno
+import json
 import os
 import pathlib
+import shutil
+import tempfile
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
-from jaxmm.errors import UserError
+from jaxmm import files
+from jaxmm.errors import UserError, WriteError
 
 FOLDER = "checkpoints"
+UNFINISHED = "*.orbax-checkpoint-tmp*"      # folders of a save that was cut short
+SPARE_BYTES = 1 << 20                       # what a checkpoint takes besides its arrays
 REMEDY = ("start again in another folder with a lower optimizer.learning_rate or with "
           "optimizer.clip_norm")
+Save = Callable[..., None]                  # (step, state, meta, *, last)
 
 
-def open_manager(workdir: pathlib.Path, keep: int | None = None) -> ocp.CheckpointManager:
-    """The checkpoints of a run folder, of which the newest `keep` stay (None: all)."""
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=preservation_policy.LatestN(keep) if keep else None,
-        enable_async_checkpointing=False)
-    return ocp.CheckpointManager((workdir / FOLDER).absolute(), options=options)
+def open_manager(workdir: pathlib.Path) -> ocp.CheckpointManager:
+    """The checkpoints of a run folder."""
+    return ocp.CheckpointManager((workdir / FOLDER).absolute(), options=ocp.CheckpointManagerOptions(
+        enable_async_checkpointing=False))
+
+
+@contextmanager
+def open_saver(manager: ocp.CheckpointManager, keep: int, on_error: str) -> Iterator[Save]:
+    """Gives save(step, state, meta, last=False), which saves while training goes on.
+
+    It copies the state, whose buffers may then be donated, waits for the save before, and leaves
+    the writing to a thread; with `last` it returns when all is done. An error of writing is raised
+    by the next save, or when this ends. With `on_error` "continue" it is a warning if another save
+    follows.
+    """
+    pending = []
+
+    def settle(policy):
+        while pending:
+            with files.on_error(policy):
+                pending.pop().result()
+
+    def save_later(step, state, meta, *, last=False):
+        settle(on_error)
+        pending.append(pool.submit(write, manager, step, copy_leaves(step, state),
+                                   copy.deepcopy(meta), keep))
+        if last:
+            settle("stop")
+
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        try:
+            yield save_later
+        except BaseException:
+            settle("continue")      # what is raised is what came first
+            raise
+        settle("stop")
+
+
+def save(manager: ocp.CheckpointManager, step: int, state, meta: Mapping[str, Any],
+         keep: int) -> None:
+    """Writes a checkpoint now; see `copy_leaves` and `write`."""
+    write(manager, step, copy_leaves(step, state), meta, keep)
+
+
+def copy_leaves(step: int, state) -> dict[str, np.ndarray]:
+    """Copies of the arrays of a state on the host.
+
+    Raises:
+      FloatingPointError: a parameter is not finite.
+    """
+    leaves = {name: np.array(x) for name, x in flatten(state).items()}
+    for name, x in leaves.items():
+        if name.startswith("params/") and not np.isfinite(x).all():
+            raise FloatingPointError(f"after step {step} the parameter {name} is not finite; the "
+                                     f"last good checkpoint is kept; {REMEDY}")
+    return leaves
+
+
+def write(manager: ocp.CheckpointManager, step: int, leaves: Mapping[str, np.ndarray],
+          meta: Mapping[str, Any], keep: int) -> None:
+    """Writes a checkpoint, reads it back, and then removes all but the newest `keep`.
+
+    Raises:
+      WriteError: it could not be written, or what is read back is not what was written. What there
+        was of it is removed, and the checkpoints before it are kept.
+    """
+    meta = _with_checksums(leaves, meta)
+    try:
+        _check_room(manager, sum(x.nbytes for x in leaves.values()))
+        written = manager.save(step, args=ocp.args.Composite(
+            state=ocp.args.StandardSave(dict(leaves)), meta=ocp.args.JsonSave(meta)))
+        if not written or read(manager, step)[1]["checksum"] != meta["checksum"]:
+            raise OSError("what is read back is not what was written")
+    # Orbax raises many types when it cannot write, ValueError among them.
+    except Exception as error:  # pylint: disable=broad-exception-caught
+        remove_unfinished(manager)
+        shutil.rmtree(_folder(manager, step), ignore_errors=True)
+        manager.reload()
+        kept = max(manager.all_steps(), default=None)
+        raise WriteError(
+            f"{manager.directory}: the checkpoint of step {step} could not be written "
+            f"({_reason(error)}); " + ("there is none before it" if kept is None
+                                       else f"that of step {kept} is kept")) from error
+    for old in sorted(manager.all_steps())[:-keep]:
+        shutil.rmtree(_folder(manager, old), ignore_errors=True)    # one that stays is tried again
+    manager.reload()
+
+
+def _check_room(manager, size):
+    """Raises OSError if the disk or a quota has no `size` bytes left.
+
+    Orbax would find out halfway, and print a traceback for every array.
+    """
+    if not hasattr(os, "posix_fallocate"):      # macOS
+        return
+    with tempfile.TemporaryFile(dir=manager.directory) as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, size + SPARE_BYTES)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
 
 
 def flatten(tree) -> dict[str, np.ndarray]:
@@ -63,25 +170,6 @@ def unflatten(target, leaves: Mapping[str, np.ndarray]):
     return jax.tree.unflatten(jax.tree.structure(target), result)
 
 
-def save(manager: ocp.CheckpointManager, step: int, state, meta: Mapping[str, Any]) -> None:
-    """Writes a checkpoint; it counts only once it is complete.
-
-    Raises:
-      FloatingPointError: a parameter is not finite; nothing is written.
-    """
-    leaves = flatten(state)
-    for name, x in leaves.items():
-        if name.startswith("params/") and not np.isfinite(x).all():
-            raise FloatingPointError(f"after step {step} the parameter {name} is not finite; the "
-                                     f"last good checkpoint is kept; {REMEDY}")
-    checksums = {name: zlib.crc32(np.ascontiguousarray(x)) for name, x in leaves.items()}
-    saved = manager.save(step, args=ocp.args.Composite(
-        state=ocp.args.StandardSave(leaves),
-        meta=ocp.args.JsonSave(dict(meta) | {"checksums": checksums})))
-    if not saved:
-        raise OSError(f"{manager.directory}: the checkpoint of step {step} was not written")
-
-
 def restore(manager: ocp.CheckpointManager, target, step: int | None = None):
     """(step, state, meta) of the newest good checkpoint, or of `step`; None if there are none.
 
@@ -99,12 +187,11 @@ def restore(manager: ocp.CheckpointManager, target, step: int | None = None):
     wanted = steps if step is None else [step]
     for candidate in wanted:
         try:
-            leaves, meta = _read(manager, candidate)
+            leaves, meta = read(manager, candidate)
         # Orbax raises many types for damaged files, the bare Exception among them.
         except Exception as error:  # pylint: disable=broad-exception-caught
-            reason = str(error).strip().splitlines() or [type(error).__name__]
             logging.warning("checkpoint of step %d in %s is damaged and left out: %s",
-                            candidate, manager.directory, reason[0])
+                            candidate, manager.directory, _reason(error))
             continue
         try:
             return candidate, unflatten(target, leaves), meta
@@ -119,16 +206,49 @@ def set_aside(manager: ocp.CheckpointManager, after: int) -> None:
     """Renames the checkpoints after a step, which are damaged: they would stand in for new ones."""
     for step in manager.all_steps():
         if step > after:
-            folder = pathlib.Path(os.fspath(manager.directory), str(step))
+            folder = _folder(manager, step)
             folder.rename(folder.with_name(f"{step}.damaged-{time.time_ns()}"))
     manager.reload()
 
 
-def _read(manager, step):
+def remove_unfinished(manager: ocp.CheckpointManager) -> list[str]:
+    """Removes what saves that were cut short have left; returns the names of the folders."""
+    folders = sorted(pathlib.Path(manager.directory).glob(UNFINISHED))
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    return [folder.name for folder in folders]
+
+
+def read(manager: ocp.CheckpointManager, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """The arrays of a checkpoint and its `meta`, with "checksums" and "checksum".
+
+    Raises:
+      Exception: of many types, where it is damaged.
+    """
     restored = manager.restore(step, args=ocp.args.Composite(
         state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()))
-    leaves = {name: np.asarray(x) for name, x in restored["state"].items()}
-    for name, checksum in restored["meta"]["checksums"].items():
-        if zlib.crc32(np.ascontiguousarray(leaves[name])) != checksum:
+    leaves, meta = {n: np.asarray(x) for n, x in restored["state"].items()}, restored["meta"]
+    found = _with_checksums(leaves, {k: meta[k] for k in meta.keys() - {"checksums", "checksum"}})
+    for name in found["checksums"].keys() | meta["checksums"].keys():
+        if found["checksums"].get(name) != meta["checksums"].get(name):
             raise ValueError(f"{name} has a wrong checksum")
-    return leaves, restored["meta"]
+    if found["checksum"] != meta["checksum"]:
+        raise ValueError("meta has a wrong checksum")
+    return leaves, meta
+
+
+def _with_checksums(leaves, meta):
+    meta = dict(meta) | {"checksums": {name: zlib.crc32(np.ascontiguousarray(x))
+                                       for name, x in leaves.items()}}
+    return meta | {"checksum": zlib.crc32(json.dumps(meta, sort_keys=True).encode())}
+
+
+def _folder(manager, step):
+    return pathlib.Path(os.fspath(manager.directory), str(step))
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

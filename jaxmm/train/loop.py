@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from tqdm import tqdm
 
 from jaxmm.config import Config
@@ -33,14 +34,23 @@ def train(config: Config, workdir, *, dataset: Dataset | None = None,
     reported is the last epoch. See `build` for the arguments.
 
     Raises:
-      UserError: the config cannot be run, or the folder belongs to another one.
+      UserError: the config cannot be run, or the folder belongs to another one, or another process
+        trains in it.
+      WriteError: the disk is full; the last good checkpoint is kept.
       FloatingPointError: the loss is not finite; the last good checkpoint is kept.
       Preempted: SIGTERM or SIGINT came; the state was saved first.
     """
     workdir = pathlib.Path(workdir)
     setup = build(config, dataset=dataset, devices=devices)
-    claim_folder(workdir, config)
-    manager = checkpoints.open_manager(workdir, config.train.keep_checkpoints)
+    with claim_folder(workdir, config):
+        return _resume(setup, workdir, progress)
+
+
+def _resume(setup, workdir, progress):
+    config = setup.config.train
+    manager = checkpoints.open_manager(workdir)
+    for name in checkpoints.remove_unfinished(manager):
+        logging.warning("%s: removed %s, left by a save that was cut short", manager.directory, name)
     if setup.stream:
         save_stream(workdir, setup.stream)
     state, history, step = init_state(setup), [], 0
@@ -53,14 +63,15 @@ def train(config: Config, workdir, *, dataset: Dataset | None = None,
                             "on; restore that data, or name another --workdir")
         state, history = setup.programs.place(state), meta["history"]
         checkpoints.set_aside(manager, step)
-    with open_writer(workdir, step if restored else -1, config.train.tensorboard) as write:
-        state, history = _run(setup, state, history, step, data_print, manager, write,
-                              progress)
+    with (open_writer(workdir, step if restored else -1, config.tensorboard,
+                      config.on_save_error) as write,
+          checkpoints.open_saver(manager, config.keep_checkpoints, config.on_save_error) as save):
+        state, history = _run(setup, state, history, step, data_print, save, write, progress)
     manager.close()
     return Run(setup, state, history)
 
 
-def _run(setup, state, history, start, data_print, manager, write, progress):
+def _run(setup, state, history, start, data_print, save, write, progress):
     config, programs = setup.config.train, setup.programs
     total = plan.total_steps(setup.tasks, config)
     feed = programs.feed(setup.dataset.splits["train"], setup.config.data.placement)
@@ -71,9 +82,6 @@ def _run(setup, state, history, start, data_print, manager, write, progress):
                   **evaluate_split(setup, state, split)}
         history.append(record)
         write({"kind": "eval"} | record)
-
-    def save():
-        checkpoints.save(manager, step, programs.fetch(state), {"history": history, "data": data_print})
 
     with stop_signals() as stopped, tqdm(total=total, initial=start, unit="step", disable=not progress,
                                          mininterval=0.5) as bar:
@@ -103,7 +111,8 @@ def _run(setup, state, history, start, data_print, manager, write, progress):
                     evaluate(split, chunk.task, chunk.epoch + 1)
             if stop or chunk.ends_task or (
                     chunk.ends_epoch and (chunk.epoch + 1) % config.checkpoint_epochs == 0):
-                save()
+                save(step, programs.fetch(state), {"history": history, "data": data_print},
+                     last=stop or step == total)
             if stop and step < total:
                 raise Preempted(f"stopped by a signal after step {step} of {total}; the state is "
                                 "saved, and the same command goes on from there")

@@ -13,7 +13,7 @@ from jaxmm.data.dataset import Dataset, statistics
 from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import make_transform
 from jaxmm.encoders import CONVOLUTIONAL, make_encoder
-from jaxmm.errors import UserError, check_at_least
+from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.evaluate.predictions import read_rows, score
 from jaxmm.evaluate.tasks import score_tasks
 from jaxmm.methods import Components, TrainState, make_method
@@ -115,12 +115,13 @@ def check_augmentation(modality: str, options: AugmentConfig, rank: int) -> None
 
 
 def check_counts(config: Config) -> None:
-    """Raises UserError for seeds and counts that are out of range."""
+    """Raises UserError for seeds, counts and choices that are out of range."""
     for section, name, least in (("data", "seed", 0), ("stream", "seed", 0), ("train", "seed", 0),
                                  ("train", "epochs", 1), ("train", "batch_size", 1),
                                  ("train", "steps_per_call", 0), ("train", "eval_epochs", 1),
                                  ("train", "checkpoint_epochs", 1), ("train", "keep_checkpoints", 1)):
         check_at_least(f"{section}.{name}", getattr(getattr(config, section), name), least)
+    check_choice("train.on_save_error", config.train.on_save_error, ("stop", "continue"))
 
 
 def init_state(setup: Setup) -> TrainState:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from jaxmm import files
 from jaxmm.errors import UserError
 
 FILE = "metrics.jsonl"
@@ -12,24 +13,25 @@ Write = Callable[[Mapping[str, Any]], None]
 
 
 @contextmanager
-def open_writer(workdir: pathlib.Path, step: int, tensorboard: bool) -> Iterator[Write]:
+def open_writer(workdir: pathlib.Path, step: int, tensorboard: bool,
+                on_error: str = "stop") -> Iterator[Write]:
     """Gives write(record), which appends one record, which has a "step" and a "kind" ("train" or "eval").
 
     Records after `step`, left by a run that went on after its last checkpoint, are removed; -1
-    removes all.
+    removes all. With `on_error` "continue", a record that cannot be written is left out, with a
+    warning.
     """
     path = workdir / FILE
-    kept = [line for line in (path.read_text().splitlines() if path.exists() else [])
-            if _step(line) <= step]
-    part = path.with_suffix(".part")
-    part.write_text("".join(line + "\n" for line in kept))
-    part.replace(path)
+    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+    kept = [line for line in lines if line.endswith(b"\n") and _step(line) <= step]
+    if kept != lines:
+        files.write(path, b"".join(kept))
     events = _summary_writer()(str(workdir / "tensorboard"), flush_secs=10,
                                purge_step=step + 1) if tensorboard else None
 
     def write(record):
-        with path.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        with files.on_error(on_error):
+            files.append(path, json.dumps(record))
         if events:
             for name, value in _scalars(record):
                 events.add_scalar(name, value, record["step"])
@@ -41,11 +43,11 @@ def open_writer(workdir: pathlib.Path, step: int, tensorboard: bool) -> Iterator
             events.close()      # writes what is still queued
 
 
-def _step(line: str) -> float:
-    """The step of a record; infinite for a line cut short."""
+def _step(line: bytes) -> float:
+    """The step of a record; infinite for a line that is damaged."""
     try:
-        return json.loads(line)["step"]
-    except (json.JSONDecodeError, KeyError, TypeError):
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
         return float("inf")
 
 

@@ -8,7 +8,7 @@ for name in {"workdir", "config"} & set(flags.FLAGS):   # as in the other launch
 from jaxmm.config import EncoderConfig
 from jaxmm.errors import UserError
 from jaxmm.report import comparison
-from jaxmm.train import loop
+from jaxmm.train import loop, runs
 from launch import compare
 
 ONE = jax.devices()[:1]
@@ -116,3 +116,13 @@ def test_everything_wrong_is_found_before_anything_is_made(config_for, make_data
                                         "train.epochs was 1, is 2"):
         plan(["concat", "late"], 2, lambda c: setattr(c.train, "epochs", 2))
     assert sorted(workdir.rglob("*")) == before
+
+
+def test_a_run_that_another_process_trains_is_found_before_anything_is_made(config_for, make_dataset,
+                                                                            tmp_path):
+    dataset = make_dataset()
+    run, = compare.plan_runs(config_for, ["late"], 1, dataset, tmp_path)
+    with runs.lock(run.workdir):
+        with pytest.raises(UserError, match="late/seed_0 is in use by process"):
+            compare.plan_runs(config_for, ["concat", "late"], 1, dataset, tmp_path)
+    assert not (tmp_path / "concat").exists()

@@ -1,6 +1,9 @@
 import pathlib
+import resource
 
 import numpy as np
+
+from jaxmm.train import runs
 
 ARRAYS = str(pathlib.Path("configs/arrays.py").absolute())
 DIGITS = str(pathlib.Path("configs/av_digits.py").absolute())
@@ -73,6 +76,28 @@ def test_three_modalities_of_the_users_own(tmp_path, launch):
         assert head in out
     assert refused == 2 and "method.alpha was 0.1, is 0.7" in message
     assert (workdir / "report.md").exists()
+
+
+def test_a_folder_in_use_is_refused_and_a_full_disk_has_its_own_code(tmp_path, launch):
+    data = write_npz(tmp_path / "data.npz")
+    command = [f"--config={ARRAYS}:concat", f"--config.data.path={data}",
+               "--config.train.epochs=1", f"--workdir={tmp_path / 'run'}"]
+    (tmp_path / "run").mkdir()
+    with runs.lock(tmp_path / "run"):
+        (code, _, err), = launch("launch.train", [command])
+    assert code == 2 and err.count("\n") == 1 and "run is in use by process" in err
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["lock"]
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)      # which processes inherit
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        (code, _, err), = launch("launch.train", [command])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert code == 74 and "Traceback" not in err
+    assert err.endswith("checkpoint of step 1 could not be written (File too large); there is none "
+                        "before it; free some space, and the same command goes on\n")
+    assert not any((tmp_path / "run" / "checkpoints").iterdir())
 
 
 def test_help_says_how_to_start(tmp_path, launch):

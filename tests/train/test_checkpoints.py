@@ -1,14 +1,18 @@
 import logging
 import os
 import pathlib
+import resource
+import shutil
+from contextlib import contextmanager
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, WriteError
 from jaxmm.methods import TrainState
 from jaxmm.train import checkpoints
 
@@ -20,17 +24,39 @@ def make_state(scale=1.0):
 
 @pytest.fixture
 def manager(tmp_path):
-    manager = checkpoints.open_manager(tmp_path, keep=3)
+    manager = checkpoints.open_manager(tmp_path)
     for step in (1, 2):
-        checkpoints.save(manager, step, make_state(step), {"history": [step]})
+        save(manager, step, make_state(step), {"history": [step]})
     return manager
+
+
+def save(manager, step, state, meta, keep=3):
+    checkpoints.save(manager, step, state, meta, keep)
+
+
+def folder(manager, step=""):
+    return pathlib.Path(os.fspath(manager.directory), str(step))
+
+
+def names(manager):
+    return sorted(p.name for p in folder(manager).iterdir())
 
 
 def payload(manager, step):
     """The largest file of a checkpoint: the arrays."""
-    folder = pathlib.Path(os.fspath(manager.directory)) / str(step) / "state"
-    files = [p for p in folder.rglob("*") if p.is_file()]
+    files = [p for p in (folder(manager, step) / "state").rglob("*") if p.is_file()]
     return max(files, key=lambda p: p.stat().st_size)
+
+
+@contextmanager
+def full_disk(size=50_000):
+    """No file of this process may grow beyond `size` bytes, as on a disk with no more room."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_restores_every_leaf_and_type(manager):
@@ -50,21 +76,199 @@ def test_a_named_step_is_restored_or_refused(manager):
 
 def test_only_the_newest_are_kept(manager):
     for step in (3, 4):
-        checkpoints.save(manager, step, make_state(step), {})
+        save(manager, step, make_state(step), {})
     assert sorted(manager.all_steps()) == [2, 3, 4]
+    assert names(manager) == ["2", "3", "4"]
+
+
+def test_old_ones_are_removed_only_when_the_new_one_is_read_back(manager, monkeypatch):
+    """A disk that keeps other bits than it was given: what is read back has a wrong checksum."""
+    read = checkpoints.read
+
+    def flip_and_read(manager, step):
+        assert names(manager) == ["1", "2", "3"]    # nothing is removed before it is read
+        path = payload(manager, step)
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        return read(manager, step)
+
+    monkeypatch.setattr(checkpoints, "read", flip_and_read)
+    with pytest.raises(WriteError, match="checkpoint of step 3 could not be.*that of step 2 is kept"):
+        save(manager, 3, make_state(3), {}, keep=1)
+    assert names(manager) == ["1", "2"]
+    monkeypatch.undo()
+    save(manager, 3, make_state(3), {}, keep=1)
+    assert names(manager) == ["3"]
+    chex.assert_trees_all_equal(checkpoints.restore(manager, make_state())[1], make_state(3))
 
 
 def test_nothing_to_restore(tmp_path):
     assert checkpoints.restore(checkpoints.open_manager(tmp_path), make_state()) is None
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_used(manager, caplog):
+def empty_folder(manager):
+    shutil.rmtree(folder(manager, 2))
+    folder(manager, 2).mkdir()
+
+
+def missing_manifest(manager):
+    for path in (folder(manager, 2) / "state").rglob("manifest.ocdbt"):
+        path.unlink()
+
+
+def truncated_payload(manager):
     path = payload(manager, 2)
     path.write_bytes(path.read_bytes()[:-8])
+
+
+def missing_meta(manager):
+    shutil.rmtree(folder(manager, 2) / "meta")
+
+
+def changed_meta(manager):
+    path = folder(manager, 2) / "meta" / "metadata"
+    content = path.read_text()
+    assert '"history":[2]' in content.replace(" ", "")
+    path.write_text(content.replace("[2]", "[3]"))
+
+
+def missing_array(manager):
+    """As if it had been saved without one of its arrays."""
+    leaves, meta = checkpoints.read(manager, 2)
+    leaves.pop("step")
+    shutil.rmtree(folder(manager, 2))
+    manager.reload()
+    manager.save(2, args=ocp.args.Composite(state=ocp.args.StandardSave(leaves),
+                                            meta=ocp.args.JsonSave(meta)))
+
+
+@pytest.mark.parametrize("damage, reason", [
+    (empty_folder, ""), (missing_manifest, ""), (truncated_payload, ""), (missing_meta, "meta"),
+    (changed_meta, "meta has a wrong checksum"), (missing_array, "step has a wrong checksum")])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_used(damage, reason, manager, caplog):
+    damage(manager)
+    manager = checkpoints.open_manager(folder(manager).parent)
     with caplog.at_level(logging.WARNING):
         step, state, _ = checkpoints.restore(manager, make_state())
-    assert step == 1 and "step 2" in caplog.text
+    assert step == 1
     chex.assert_trees_all_equal(state, make_state(1))
+    message, = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
+    assert message.startswith(f"checkpoint of step 2 in {folder(manager)} is damaged and left out: ")
+    assert reason in message and "\n" not in message
+    with pytest.raises(UserError, match="no good checkpoint among the steps \\[2\\]"):
+        checkpoints.restore(manager, make_state(), step=2)
+
+
+def test_no_flipped_bit_is_restored(manager):
+    """Wherever the bit is: either it does not matter, or the checkpoint before is used."""
+    rng = np.random.default_rng(0)
+    paths = sorted(p for p in folder(manager, 2).rglob("*") if p.is_file())
+    steps = []
+    for path in 3 * [p for p in paths if p.stat().st_size]:
+        content = path.read_bytes()
+        changed = bytearray(content)
+        changed[rng.integers(len(content))] ^= 1 << rng.integers(8)
+        path.write_bytes(changed)
+        manager = checkpoints.open_manager(folder(manager).parent)
+        step, state, meta = checkpoints.restore(manager, make_state())
+        chex.assert_trees_all_equal(state, make_state(step))
+        assert meta["history"] == [step]
+        steps.append(step)
+        path.write_bytes(content)
+    assert set(steps) == {1, 2}
+
+
+def test_what_a_killed_save_left_is_no_checkpoint_and_is_removed(manager):
+    shutil.copytree(folder(manager, 2), folder(manager, "3.orbax-checkpoint-tmp"))
+    manager = checkpoints.open_manager(folder(manager).parent)
+    assert checkpoints.restore(manager, make_state())[0] == 2
+    assert checkpoints.remove_unfinished(manager) == ["3.orbax-checkpoint-tmp"]
+    assert names(manager) == ["1", "2"]
+    save(manager, 3, make_state(3), {})
+    assert checkpoints.restore(manager, make_state())[0] == 3
+
+
+def big_state():
+    noise = np.random.default_rng(0).normal(size=100_000)     # does not compress
+    return make_state()._replace(extra={"memory": jnp.asarray(noise, jnp.float32)})
+
+
+def test_a_full_disk_is_said_in_one_line_and_the_last_checkpoint_kept(manager, caplog):
+    with full_disk(), pytest.raises(WriteError) as error:
+        save(manager, 3, big_state(), {}, keep=1)
+    assert str(error.value) == (
+        f"{folder(manager)}: the checkpoint of step 3 could not be written (File too large); "
+        "that of step 2 is kept")
+    assert names(manager) == ["1", "2"] and not caplog.records
+    save(manager, 3, big_state(), {}, keep=1)
+    assert names(manager) == ["3"]
+
+
+def test_a_disk_that_fills_up_while_it_is_written(manager, monkeypatch):
+    """Orbax itself fails halfway: what there is of the step is removed."""
+    monkeypatch.setattr(checkpoints, "_check_room", lambda manager, size: None)
+    with full_disk(), pytest.raises(WriteError, match="step 3 could not be written .*too large.*step 2"):
+        save(manager, 3, big_state(), {})
+    monkeypatch.undo()
+    save(manager, 3, big_state(), {})
+    assert names(manager) == ["1", "2", "3"]
+    chex.assert_trees_all_equal(checkpoints.restore(manager, big_state())[1], big_state())
+
+
+def test_saving_in_the_background_keeps_what_the_state_was(tmp_path):
+    manager = checkpoints.open_manager(tmp_path)
+    step_fn = jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)
+    state, history = {"params": jnp.zeros(1000)}, []
+    with checkpoints.open_saver(manager, 5, "stop") as save_later:
+        for step in range(1, 5):
+            state = step_fn(state)
+            history.append(step)
+            save_later(step, state, {"history": history})
+        save_later(5, step_fn(state), {"history": history + [5]}, last=True)
+        assert sorted(manager.all_steps()) == [1, 2, 3, 4, 5]
+    for step in range(1, 6):
+        _, found, meta = checkpoints.restore(manager, {"params": jnp.zeros(1000)}, step=step)
+        np.testing.assert_array_equal(found["params"], step)
+        assert meta["history"] == list(range(1, step + 1))
+
+
+@pytest.mark.parametrize("policy", ["stop", "continue"])
+def test_an_error_in_the_background_follows_the_policy(policy, tmp_path, caplog):
+    manager = checkpoints.open_manager(tmp_path)
+    reached = []
+
+    def run():
+        with checkpoints.open_saver(manager, 2, policy) as save_later:
+            save_later(1, big_state(), {}, last=True)
+            with full_disk():
+                save_later(2, big_state(), {})
+                try:
+                    save_later(3, big_state(), {})
+                finally:
+                    reached.append(3)
+            save_later(4, big_state(), {})
+            reached.append(4)
+
+    if policy == "stop":
+        with pytest.raises(WriteError, match="step 2 could not be written.*step 1 is kept"):
+            run()
+        assert reached == [3] and names(manager) == ["1"]
+    else:
+        run()
+        assert reached == [3, 4]
+        # Step 3 may have been written after the disk had room again.
+        assert set(names(manager)) <= {"1", "3", "4"} and "4" in names(manager)
+        assert "step 2 could not be written (File too large); that of step 1 is kept; " \
+               "training goes on" in caplog.text
+
+
+@pytest.mark.parametrize("policy", ["stop", "continue"])
+def test_the_last_save_must_succeed(policy, tmp_path):
+    manager = checkpoints.open_manager(tmp_path)
+    with pytest.raises(WriteError, match="step 1 could not be written.*none before it"):
+        with checkpoints.open_saver(manager, 2, policy) as save_later, full_disk():
+            save_later(1, big_state(), {}, last=True)
 
 
 def test_without_a_good_checkpoint_nothing_starts_over(manager):
@@ -78,14 +282,14 @@ def test_after_a_fallback_the_damaged_steps_are_written_again(manager):
     payload(manager, 2).write_bytes(b"")
     step, _, _ = checkpoints.restore(manager, make_state())
     checkpoints.set_aside(manager, step)
-    checkpoints.save(manager, 2, make_state(7), {})
+    save(manager, 2, make_state(7), {})
     _, state, _ = checkpoints.restore(manager, make_state(), step=2)
     chex.assert_trees_all_equal(state, make_state(7))
 
 
 def test_parameters_that_are_not_finite_are_not_saved(manager):
     with pytest.raises(FloatingPointError, match="step 3.*params/sound/w"):
-        checkpoints.save(manager, 3, make_state(np.nan), {})
+        save(manager, 3, make_state(np.nan), {})
     assert sorted(manager.all_steps()) == [1, 2]
 
 

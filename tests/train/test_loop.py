@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from jaxmm.config import AugmentConfig, EncoderConfig, MLAConfig
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, WriteError
 from jaxmm.methods import METHODS
 from jaxmm.train import checkpoints, loop, setup as setup_lib
+from jaxmm.train.runs import claim_folder
 
 ONE = jax.devices()[:1]
 
@@ -139,6 +140,71 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(make_dataset, 
     assert list(manager.all_steps()) == [4]
 
 
+def test_a_full_disk_stops_the_run_or_not_as_the_config_says(make_dataset, make_config, tmp_path,
+                                                              monkeypatch, caplog):
+    """The checkpoint of the second epoch of four does not fit; the end is the same either way."""
+    dataset, full = make_dataset(), {8}
+    real_write = checkpoints.write
+
+    def write(manager, step, *args):
+        with monkeypatch.context() as patch:
+            if step in full:
+                patch.setattr(checkpoints, "SPARE_BYTES", 1 << 60)      # the disk has less
+            real_write(manager, step, *args)
+
+    monkeypatch.setattr(checkpoints, "write", write)
+    config = make_config("concat", epochs=4, on_save_error="continue")
+    whole = run(config, tmp_path / "continued", dataset)
+    assert "step 8 could not be written (" in caplog.text and "training goes on" in caplog.text
+    assert sorted(checkpoints.open_manager(tmp_path / "continued").all_steps()) == [12, 16]
+
+    config.train.on_save_error = "stop"
+    with pytest.raises(WriteError, match="step 8 could not be written.*that of step 4 is kept"):
+        run(config, tmp_path / "stopped", dataset)
+    full.clear()
+    stopped = run(config, tmp_path / "stopped", dataset)
+    chex.assert_trees_all_equal(final(stopped), final(whole))
+    assert stopped.history == whole.history
+
+
+def test_a_signal_does_not_claim_that_a_state_is_saved_which_is_not(make_dataset, make_config,
+                                                                    tmp_path, monkeypatch):
+    def copy_leaves(step, state):
+        if step == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return {}
+
+    def write(manager, step, *args):
+        raise WriteError(f"step {step} could not be written")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "copy_leaves", copy_leaves)
+        patch.setattr(checkpoints, "write", write)
+        with pytest.raises(WriteError, match="step 8"):
+            run(make_config("concat", epochs=4, on_save_error="continue"), tmp_path, make_dataset())
+    assert run(make_config("concat", epochs=4), tmp_path, make_dataset()).history
+
+
+def test_a_folder_is_locked_while_it_is_trained_in(make_dataset, make_config, tmp_path):
+    dataset, config = make_dataset(), make_config("concat", epochs=1)
+    with claim_folder(tmp_path, config):
+        with pytest.raises(UserError, match="is in use by process"):
+            run(config, tmp_path, dataset)
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["config.json", "lock"]
+    run(config, tmp_path, dataset)
+
+
+def test_what_a_killed_save_left_is_named_and_removed(make_dataset, make_config, tmp_path, caplog):
+    config = make_config("concat", epochs=1)
+    left = tmp_path / "checkpoints" / "4.orbax-checkpoint-tmp"
+    with claim_folder(tmp_path, config):
+        left.mkdir(parents=True)
+        (left / "state").write_text("half")
+    run(config, tmp_path, make_dataset())
+    assert "removed 4.orbax-checkpoint-tmp, left by a save that was cut short" in caplog.text
+    assert [p.name for p in left.parent.iterdir()] == ["4"]
+
+
 def test_a_damaged_last_checkpoint_is_made_again(make_dataset, make_config, tmp_path):
     config = make_config("concat", epochs=3, steps_per_call=3)
     whole = run(config, tmp_path / "run", make_dataset())
@@ -162,6 +228,7 @@ def test_other_data_in_the_same_place_are_refused(make_dataset, make_config, tmp
 @pytest.mark.parametrize("option, value, message", [
     ("batch_size", 33, "batch_size=33.*32 training examples"),
     ("batch_size", 0, "batch_size=0"), ("epochs", 0, "epochs=0"),
+    ("on_save_error", "ignore", "train.on_save_error='ignore'.*stop, continue"),
     ("seed", -1, "train.seed=-1"), ("eval_epochs", 0, "eval_epochs"), ("steps_per_call", -1, "steps_per_call")])
 def test_bad_counts_are_refused_before_anything_is_written(option, value, message, make_dataset,
                                                            make_config, tmp_path):

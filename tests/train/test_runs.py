@@ -1,4 +1,8 @@
 import json
+import os
+import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -10,10 +14,12 @@ from jaxmm.train import runs
 def test_config_survives_the_file(make_config, tmp_path):
     config = make_config(MLAConfig(alpha=0.3))
     config.augment["sound"] = AugmentConfig(noise=0.5)
-    runs.claim_folder(tmp_path / "run", config)
+    with runs.claim_folder(tmp_path / "run", config):
+        pass
     read = runs.read_config(tmp_path / "run")
     assert read == config and isinstance(read.method, MLAConfig)
-    runs.claim_folder(tmp_path / "run", config)
+    with runs.claim_folder(tmp_path / "run", config):
+        pass
 
 
 def test_differences_are_listed_by_path():
@@ -37,4 +43,98 @@ def test_no_run_folder(tmp_path):
 def test_folder_that_cannot_be_made(make_config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
-        runs.claim_folder(tmp_path / "file" / "run", make_config())
+        with runs.claim_folder(tmp_path / "file" / "run", make_config()):
+            pass
+
+
+def test_options_that_leave_the_result_as_it_is_may_change(make_config, tmp_path):
+    config = make_config()
+    with runs.claim_folder(tmp_path, config):
+        pass
+    config.train.on_save_error, config.train.keep_checkpoints = "continue", 7
+    with runs.claim_folder(tmp_path, config):
+        assert runs.read_config(tmp_path) == config
+    config.train.epochs = 99
+    with pytest.raises(UserError, match="another config: train.epochs was 2, is 99. Name"):
+        with runs.claim_folder(tmp_path, config):
+            pass
+
+
+def contents(folder):
+    return {p.name: (p.stat().st_mtime_ns, p.read_bytes()) for p in folder.iterdir()}
+
+
+def test_a_folder_in_use_is_refused_with_its_owner_and_nothing_is_written(make_config, tmp_path):
+    with runs.claim_folder(tmp_path, make_config()):
+        owner = json.loads((tmp_path / "lock").read_text())
+        (tmp_path / "lock").write_text(json.dumps(owner | {"since": owner["since"] - 7200}))
+        before = contents(tmp_path)
+        with pytest.raises(UserError) as error:
+            with runs.claim_folder(tmp_path, make_config()):
+                pass
+        assert str(error.value) == (
+            f"{tmp_path} is in use by process {os.getpid()} on {socket.gethostname()}, for 2 hours; "
+            "wait for it, stop it, or name another --workdir")
+        assert contents(tmp_path) == before
+    with runs.claim_folder(tmp_path, make_config()):
+        pass
+
+
+HOLD = """
+import fcntl, json, os, sys, time
+with open(sys.argv[1], "w") as file:
+    fcntl.flock(file, fcntl.LOCK_EX)
+    json.dump({"host": "here", "pid": os.getpid(), "since": time.time()}, file)
+    file.flush()
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_the_lock_of_a_killed_process_is_gone(make_config, tmp_path):
+    owner = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / "lock"],
+                             stdout=subprocess.PIPE)
+    try:
+        assert owner.stdout.readline() == b"locked\n"
+        with pytest.raises(UserError, match=f"in use by process {owner.pid} on here, for . seconds;"):
+            with runs.claim_folder(tmp_path, make_config()):
+                pass
+        assert [p.name for p in tmp_path.iterdir()] == ["lock"]
+    finally:
+        owner.kill()
+        owner.wait()
+        owner.stdout.close()
+    with runs.claim_folder(tmp_path, make_config()):
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+
+
+def test_a_folder_where_the_first_start_was_killed_is_no_other_folder(make_config, tmp_path):
+    for name in ("lock", "config.json.part"):
+        (tmp_path / name).write_text("{")
+    with runs.claim_folder(tmp_path, make_config()):
+        assert runs.read_config(tmp_path) == make_config()
+
+
+def test_the_faster_of_two_that_make_a_folder_keeps_it(make_config, tmp_path, monkeypatch):
+    """Another process makes the folder its own between the look at it and the lock."""
+    lock = runs.lock
+
+    def other_then_lock(workdir):
+        runs.files.write(workdir / "config.json",
+                         json.dumps(runs.to_dict(make_config(epochs=5))))
+        return lock(workdir)
+
+    monkeypatch.setattr(runs, "lock", other_then_lock)
+    with pytest.raises(UserError, match="train.epochs was 5, is 2"):
+        with runs.claim_folder(tmp_path, make_config()):
+            pass
+    assert runs.read_config(tmp_path).train.epochs == 5
+
+
+def test_a_file_system_without_locks_is_warned_of(make_config, tmp_path, monkeypatch, caplog):
+    def flock(*args):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(runs.fcntl, "flock", flock)
+    with runs.claim_folder(tmp_path, make_config()):
+        assert "cannot be locked (Function not implemented)" in caplog.text

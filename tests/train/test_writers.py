@@ -1,7 +1,11 @@
 import json
+import resource
+from contextlib import nullcontext
 
+import pytest
 from tensorboardX.proto import event_pb2
 
+from jaxmm.errors import WriteError
 from jaxmm.train import writers
 
 
@@ -10,12 +14,39 @@ def record(step, **values):
 
 
 def test_records_after_the_restored_step_and_lines_cut_short_are_removed(tmp_path):
-    lines = [json.dumps(record(s)) for s in (1, 2, 3)] + ['{"kind": "tra']
-    (tmp_path / "metrics.jsonl").write_text("\n".join(lines))
+    lines = [json.dumps(record(s)) for s in (1, 2, 3)] + ['{"step": "two"}', '{"kind": "tra']
+    (tmp_path / "metrics.jsonl").write_bytes(b"\xff\n" + "\n".join(lines).encode())
     with writers.open_writer(tmp_path, 2, tensorboard=False) as write:
         write(record(3, loss=0.5))
     found = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert found == [record(1), record(2), record(3, loss=0.5)]
+
+
+def test_a_file_that_is_right_is_left_alone(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps(record(1)) + "\n")
+    before = path.stat()
+    with writers.open_writer(tmp_path, 1, tensorboard=False):
+        pass
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize("policy", ["stop", "continue"])
+def test_a_record_that_cannot_be_written(policy, tmp_path, caplog):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with writers.open_writer(tmp_path, -1, tensorboard=False, on_error=policy) as write:
+        write(record(1))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        try:
+            with pytest.raises(WriteError) if policy == "stop" else nullcontext():
+                write(record(2, text="x" * 100_000))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        write(record(3))
+    found = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert found == [record(1), record(3)]
+    assert ("metrics.jsonl could not be written (File too large); training goes on" in caplog.text
+            ) == (policy == "continue")
 
 
 def test_tensorboard_gets_every_number_by_its_path(tmp_path):
