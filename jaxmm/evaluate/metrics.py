@@ -30,13 +30,13 @@ def macro_f1(logits: chex.Array, labels: chex.Array) -> float:
 def negative_log_likelihood(logits: chex.Array, labels: chex.Array) -> float:
     """Mean of -log softmax(logits)[label], in nats."""
     logits, labels = _check(logits, labels)
-    return float(-np.mean(_log_softmax(logits)[np.arange(len(labels)), labels]))
+    return float(-np.mean(log_softmax(logits)[np.arange(len(labels)), labels]))
 
 
 def brier_score(logits: chex.Array, labels: chex.Array) -> float:
     """Mean over examples of the squared distance of the probabilities to the one-hot label, 0-2."""
     logits, labels = _check(logits, labels)
-    errors = np.exp(_log_softmax(logits))
+    errors = np.exp(log_softmax(logits))
     errors[np.arange(len(labels)), labels] -= 1.0
     return float(np.mean(np.sum(errors ** 2, axis=-1)))
 
@@ -52,7 +52,7 @@ def reliability(logits: chex.Array, labels: chex.Array, num_bins: int = 15) -> R
     """Confidence against accuracy in `num_bins` bins (low, high] of equal width on (0, 1]."""
     logits, labels = _check(logits, labels)
     correct = np.argmax(logits, axis=-1) == labels
-    confidence = np.exp(np.max(_log_softmax(logits), axis=-1))
+    confidence = np.exp(np.max(log_softmax(logits), axis=-1))
     edges = np.linspace(0.0, 1.0, num_bins + 1)
     bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, num_bins - 1)
     total = functools.partial(np.bincount, bins, minlength=num_bins)
@@ -77,7 +77,7 @@ def _check(logits, labels) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(logits, np.float64), np.asarray(labels)
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
+def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Log-probabilities [N, C], shifted so that nothing overflows."""
     shifted = logits - np.max(logits, axis=-1, keepdims=True)
     return shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))

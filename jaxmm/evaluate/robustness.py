@@ -1,0 +1,48 @@
+"""Accuracy of every head as inputs get worse: noise on a modality, modalities missing."""
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from jaxmm.batch import Batch, Logits, batch_size
+from jaxmm.data.missing import drop
+from jaxmm.evaluate.corruptions import corrupt
+from jaxmm.evaluate.predictions import score
+
+SIGMAS = (0.0, 0.25, 0.5, 1.0, 2.0)     # of noise, in standard deviations of the training data
+RATES = (0.0, 0.1, 0.3, 0.5, 0.7)       # share of missing modalities, as in MLA, section 4.2
+
+Curves = dict[str, np.ndarray]          # accuracies by head; NaN where no example has the modality
+Predict = Callable[[Batch], Logits]
+
+
+def noise_curves(predict: Predict, split: Batch, statistics, modality: str, seed: int) -> Curves:
+    """Accuracies [len(SIGMAS)] with noise on one modality; see `corrupt` for the arguments."""
+    return _curves(predict, [corrupt(split, (), {modality: sigma}, statistics, seed)
+                             for sigma in SIGMAS])
+
+
+def missing_curves(predict: Predict, split: Batch, modalities: Sequence[str], seed: int) -> Curves:
+    """Accuracies [len(RATES)] with modalities missing at random.
+
+    What is missing at one rate is missing at every higher one too, and each example keeps one
+    modality. A head is scored on the examples that have its modality, the fused ones on all.
+    """
+    return _curves(predict, [drop(split, modalities, rate, np.random.default_rng(seed))
+                             for rate in RATES])
+
+
+def dropped(predict: Predict, split: Batch, statistics, modality: str) -> dict[str, float]:
+    """Accuracies by head without a modality, over the examples that have another one."""
+    rest = corrupt(split, (modality,), {}, statistics, 0)
+    return accuracies(predict(rest), rest) if batch_size(rest) else {}
+
+
+def accuracies(logits: Logits, split: Batch) -> dict[str, float]:
+    """By head, over the examples that have its modality."""
+    return {head: scores["accuracy"] for head, scores in score(logits, split).items()}
+
+
+def _curves(predict: Predict, splits: Sequence[Batch]) -> Curves:
+    found = [accuracies(predict(split), split) for split in splits]
+    heads: Mapping[str, None] = dict.fromkeys(head for by_head in found for head in by_head)
+    return {h: np.array([by_head.get(h, np.nan) for by_head in found]) for h in heads}
