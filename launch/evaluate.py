@@ -1,4 +1,4 @@
-"""Evaluates a trained model: on any split, with modalities missing or noisy. Changes no file.
+r"""Evaluates a trained model: on any split, with modalities missing or noisy. Changes no file.
 
     python -m launch.evaluate --workdir=runs/av_digits_mla
     python -m launch.evaluate --workdir=runs/av_digits_mla --drop=audio
@@ -6,6 +6,17 @@
 
 Without options it evaluates what `python -m launch.train` leaves. Of a run on a stream of tasks it
 also says the accuracy over the tasks of val or test.
+
+Or it analyses the model, and writes what it finds as `analysis.md` with plots into the run folder:
+
+    python -m launch.evaluate --workdir=runs/av_digits_mla --probe --gap --per_class --robustness \
+        --reference=runs/av_digits_audio,runs/av_digits_visual
+
+--probe says what a linear classifier reads from every encoder, along the checkpoints there are;
+--gap how far apart the features of the modalities lie; --per_class on which classes fusion beats
+the sum of the modalities; --robustness how accuracy falls with noise and missing modalities. Runs
+named by --reference are compared with: models of one modality each (of the method `unimodal`), and
+in --per_class any other method.
 """
 import math
 import pathlib
@@ -17,11 +28,11 @@ from absl import flags
 from jaxmm.batch import Batch, batch_size
 from jaxmm.data.dataset import statistics
 from jaxmm.data.streams import Stream
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, check_choice
 from jaxmm.evaluate.corruptions import corrupt
 from jaxmm.evaluate.predictions import score
 from jaxmm.evaluate.tasks import score_tasks
-from jaxmm.report import continual
+from jaxmm.report import analysis, continual
 from jaxmm.report.tables import scores_table
 from jaxmm.train.setup import predict_split
 from jaxmm.train.restore import restore
@@ -34,6 +45,14 @@ DROP = flags.DEFINE_multi_string("drop", [], "Modalities to leave out: MODALITY,
 NOISE = flags.DEFINE_multi_string(
     "noise", [], "Noise to add, in standard deviations of the training data: MODALITY:SIGMA,...")
 
+ANALYSES = {
+    "probe": flags.DEFINE_bool("probe", False, "Analyse what each encoder's features tell."),
+    "gap": flags.DEFINE_bool("gap", False, "Analyse how far apart modalities' features lie."),
+    "per_class": flags.DEFINE_bool("per_class", False, "Analyse the accuracy by class."),
+    "robustness": flags.DEFINE_bool("robustness", False, "Analyse noise and missing modalities."),
+}
+REFERENCE = flags.DEFINE_list("reference", [], "Run folders to compare the analyses with.")
+
 DEFAULT = "av_digits_mla"
 
 
@@ -42,7 +61,17 @@ def main() -> None:
     if not WORKDIR.value and not workdir.exists():
         raise UserError(f"{workdir} does not exist; train first: python -m launch.train; "
                         "or name a run folder by --workdir")
-    print(evaluate(workdir, STEP.value, SPLIT.value, DROP.value, NOISE.value))
+    names = [name for name, flag in ANALYSES.items() if flag.value]
+    if not names:
+        if REFERENCE.value:
+            raise UserError("--reference is for analyses; name one, such as --probe")
+        print(evaluate(workdir, STEP.value, SPLIT.value, DROP.value, NOISE.value))
+        return
+    if DROP.value or NOISE.value:
+        raise UserError(f"--drop and --noise do not go with --{names[0]}, which looks at the model "
+                        "as it is; --robustness shows both")
+    print(analyse(workdir, STEP.value, SPLIT.value, names, REFERENCE.value))
+    print(f"\n{workdir / analysis.FILE} shows it with the plots.")
 
 
 def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence[str],
@@ -78,6 +107,16 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
         tables.append("By task, in percent:\n\n" + continual.table(
             continual.final_accuracy(record, kind), dataset.modalities))
     return "\n\n".join(["\n".join(notes), *tables])
+
+
+def analyse(workdir: pathlib.Path, step: int | None, split: str, names: Sequence[str],
+            references: Sequence[str]) -> str:
+    """The analyses called `names`, which are also written into the run folder."""
+    run = restore(workdir, step)
+    check_choice("--split", split, run.setup.dataset.splits)
+    others = [analysis.Trained(restore(folder, None), folder)
+              for folder in map(pathlib.Path, references)]
+    return analysis.write(run, workdir, names, split, others)
 
 
 def remaining(stream: Stream, split: str, original: Batch, batch: Batch) -> Stream:

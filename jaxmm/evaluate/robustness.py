@@ -24,8 +24,8 @@ def noise_curves(predict: Predict, split: Batch, statistics, modality: str, seed
 def missing_curves(predict: Predict, split: Batch, modalities: Sequence[str], seed: int) -> Curves:
     """Accuracies [len(RATES)] with modalities missing at random.
 
-    What is missing at one rate is missing at every higher one too, and each example keeps one
-    modality. A head is scored on the examples that have its modality, the fused ones on all.
+    The same draws decide at every rate, and each example keeps one modality. A head is scored on
+    the examples that have its modality, the fused ones on all.
     """
     return _curves(predict, [drop(split, modalities, rate, np.random.default_rng(seed))
                              for rate in RATES])

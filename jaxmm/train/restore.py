@@ -1,7 +1,7 @@
 """Runs read back from their folders."""
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import jax
 
@@ -37,6 +37,21 @@ def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
         raise _no_checkpoint(workdir)
     _, state, meta = restored
     return Run(setup, setup.programs.place(state), meta["history"])
+
+
+def restore_each(run: Run, workdir) -> Iterator[tuple[int, Run]]:
+    """The run as it was at every checkpoint in its folder, the oldest first.
+
+    Raises:
+      UserError: one of them is damaged.
+    """
+    setup = run.setup
+    target = setup.programs.fetch(run.state)
+    manager = checkpoints.open_manager(pathlib.Path(workdir))
+    for step in sorted(manager.all_steps()):
+        _, state, meta = checkpoints.restore(manager, target, step)
+        yield step, Run(setup, setup.programs.place(state), meta["history"])
+    manager.close()
 
 
 def _no_checkpoint(workdir: pathlib.Path) -> UserError:

@@ -1,0 +1,306 @@
+"""Analyses of a trained run: what each encoder knows, and when which modality matters.
+
+`write` puts them into `analysis.md` of the run folder, with plots, one section for each analysis;
+sections that are there already stay unless they are made again.
+"""
+import pathlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxmm import files
+from jaxmm.batch import Batch, batch_size
+from jaxmm.data.dataset import fingerprint, statistics
+from jaxmm.errors import UserError
+from jaxmm.evaluate import robustness
+from jaxmm.evaluate.class_level import average, beats_sum, class_accuracy
+from jaxmm.evaluate.gap import modality_gap, principal_plane
+from jaxmm.evaluate.probe import probe_encoders
+from jaxmm.report import analysis_plots, plots
+from jaxmm.report.tables import csv_text, main_head, markdown, percent, sort_heads
+from jaxmm.train.restore import restore_each
+from jaxmm.train.setup import Run, predict_split, split_features
+
+FILE = "analysis.md"
+LONGEST_TABLE = 20      # classes; of more only those with the largest gain are shown
+
+
+class Trained(NamedTuple):
+    """A run with its folder."""
+    run: Run
+    workdir: pathlib.Path
+
+    @property
+    def method(self) -> str:
+        return self.run.setup.config.method.name
+
+    @property
+    def modalities(self) -> list[str]:
+        """Those that the method uses, in the order of the data."""
+        return [m for m in self.run.setup.dataset.modalities if m in self.run.state.params]
+
+
+def write(run: Run, workdir, names: Sequence[str], split: str,
+          references: Sequence[Trained] = ()) -> str:
+    """Writes the analyses called `names` into the run folder; returns their text.
+
+    Args:
+      run: to be analysed.
+      workdir: its folder.
+      names: of analyses, keys of `ANALYSES`.
+      split: which is predicted; probes are always tested on "test".
+      references: other runs on the same data to compare with, such as unimodal ones.
+
+    Raises:
+      UserError: references on other data, or an analysis that this run does not allow.
+    """
+    subject = Trained(run, pathlib.Path(workdir))
+    check_references(subject, references)
+    made = {TITLES[name]: ANALYSES[name](subject, split, references) for name in names}
+    made = {title: f"{text.strip()}\n\nOf step {current_step(run)}."
+            for title, text in made.items()}
+    sections = read_sections(subject.workdir / FILE) | made
+    text = "".join(f"\n## {title}\n\n{section}\n" for title, section in sections.items())
+    title = f"# Analyses of {subject.method} on {run.setup.dataset.name}\n"
+    files.write(subject.workdir / FILE, title + text)
+    link_report(subject.workdir)
+    return "\n\n".join(f"## {title}\n\n{section}" for title, section in made.items())
+
+
+def link_report(workdir: pathlib.Path) -> None:
+    """Adds a line on the analyses to the run's report, if there is one without it."""
+    report, link = workdir / "report.md", f"More about this run: [analyses]({FILE})."
+    if report.exists() and link not in report.read_text():
+        files.write(report, f"{report.read_text()}\n{link}\n")
+
+
+def read_sections(path: pathlib.Path) -> dict[str, str]:
+    """Text of the sections by title; none if there is no file."""
+    if not path.exists():
+        return {}
+    parts = re.split(r"^## (.*)\n", path.read_text(), flags=re.MULTILINE)[1:]
+    return {title: text.strip() for title, text in zip(parts[::2], parts[1::2])}
+
+
+def check_references(subject: Trained, references: Sequence[Trained]) -> None:
+    """Raises UserError for a reference that did not learn from the subject's training data."""
+    expected = fingerprint(subject.run.setup.dataset) if references else 0
+    for other in references:
+        if fingerprint(other.run.setup.dataset) != expected:
+            raise UserError(f"--reference={other.workdir}: trained on other data than "
+                            f"{subject.workdir}; name runs with the same config.data")
+
+
+def probe_section(subject: Trained, split: str, references: Sequence[Trained]) -> str:
+    """Linear probes of every encoder against its readout and against unimodal training."""
+    del split
+    alone = unimodal(references)
+    curves = {subject.method: probe_curve(subject)} | {
+        f"unimodal {m}": probe_curve(other) for m, other in alone.items()}
+    probes = {name: {m: curve[max(curve)] for m, curve in by_modality.items()}
+              for name, by_modality in curves.items()}
+    readouts = accuracies(subject, "test")
+    rows = []
+    for m in subject.modalities:
+        found = probes[subject.method][m]
+        row = {"encoder": m, "probe": percent(found),
+               "readout": percent(readouts[m]) if m in readouts else None}
+        if m in alone:
+            trained = probes[f"unimodal {m}"][m]
+            row |= {"unimodal": percent(accuracies(alone[m], "test")[m]),
+                    "probe, unimodal": percent(trained),
+                    "difference": points(found - trained)}
+        rows.append(row)
+    columns = ["encoder", "probe", "readout"]
+    if alone:
+        columns += ["unimodal", "probe, unimodal", "difference"]
+    text = ("Test accuracy, in percent. `probe`: of logistic regression on the frozen encoder's "
+            "features. `readout`: of the run's own head for that modality, which for `concat` is "
+            "its slice of the linear layer.")
+    if alone:
+        listed = ", ".join(f"{m} ({alone[m].workdir})" for m in alone)
+        text += (f" `unimodal`: of a model trained on that modality alone, {listed}; `difference`: "
+                 "between the probes of both encoders. Where it is far below 0, the modality went "
+                 "lazy.")
+    text += f"\n\n{markdown(rows, columns)}"
+    if max(map(len, curves[subject.method].values())) > 2:
+        files.write(subject.workdir / "probes.png", plots.png(analysis_plots.probe_curves(
+            curves, subject.run.setup.dataset.modalities,
+            1 / subject.run.setup.dataset.num_classes, "Linear probes along training")))
+        return text + "\n![Probe accuracy along training](probes.png)\n"
+    return text + ("\nFor the curve along training keep more checkpoints: "
+                   "`--config.train.keep_checkpoints=N` when training.\n")
+
+
+def probe_curve(trained: Trained) -> dict[str, dict[int, float]]:
+    """Probe accuracies by modality and step, of every checkpoint up to that of the run."""
+    curve, last = {m: {} for m in trained.modalities}, current_step(trained.run)
+    earlier = ((step, run) for step, run in restore_each(trained.run, trained.workdir)
+               if step < last)
+    for step, run in [*earlier, (last, trained.run)]:
+        for m, value in probe_encoders(all_features(run), run.setup.dataset.splits).items():
+            curve[m][step] = value
+    return curve
+
+
+def gap_section(subject: Trained, split: str, references: Sequence[Trained]) -> str:
+    """Distances between the modalities' mean features, and their principal plane."""
+    del references
+    batch = subject.run.setup.dataset.splits[split]
+    features = {m: h[batch["present"][m]] for m, h in split_features(
+        subject.run.setup, subject.run.state, batch).items() if batch["present"][m].any()}
+    distances = modality_gap(features)
+    if not distances:
+        widths = ", ".join(f"{m} {h.shape[1]}" for m, h in features.items())
+        return (f"No two modalities have features of one width ({widths}), so they lie in different "
+                "spaces and no distance between them has a meaning. Encoders get one width by "
+                "`--config.encoders.MODALITY.features`.")
+    rows = [{"modalities": f"{a}, {b}", "distance": f"{d:.3f}"} for (a, b), d in distances.items()]
+    text = ("Distance between the means of the features, each example's scaled to length 1: 0 where "
+            f"both lie in one place, 2 at most ({split} split).\n\n"
+            + markdown(rows, ["modalities", "distance"]))
+    compared = dict.fromkeys(m for pair in distances for m in pair)
+    left_out = [m for m in features if m not in compared]
+    if left_out:
+        text += f"\nWithout {', '.join(left_out)}, whose features have another width.\n"
+    groups = {}
+    for m in compared:
+        groups.setdefault(features[m].shape[1], {})[m] = features[m]
+    planes = [principal_plane(group) for width, group in groups.items() if width > 1]
+    files.write(subject.workdir / "modality_gap.png", plots.png(analysis_plots.feature_planes(
+        planes, subject.run.setup.dataset.modalities, f"Features of {subject.method}")))
+    return text + "\n![Features on their two principal axes](modality_gap.png)\n"
+
+
+def class_section(subject: Trained, split: str, references: Sequence[Trained]) -> str:
+    """Accuracy by class of each modality, of their average, of fusion, and what fusion adds."""
+    modalities, dataset = subject.modalities, subject.run.setup.dataset
+    if len(modalities) < 2:
+        raise UserError(f"--per_class compares modalities with their fusion, and {subject.workdir} "
+                        f"has only {modalities[0]}; name a run of several, and this one as a "
+                        "--reference")
+    batch = dataset.splits[split]
+    everywhere = np.ones(batch_size(batch), bool)
+    own = predict(subject, batch)
+    alone = unimodal(references)
+    logits = {m: predict(alone[m], batch)[m] if m in alone else own[m] for m in modalities}
+    single = {m: class_accuracy(z, batch["label"], batch["present"][m]) for m, z in logits.items()}
+    columns = single | {"average": class_accuracy(
+        average(logits, batch["present"]), batch["label"], everywhere)}
+    for other in references:
+        if other.method != "unimodal":
+            z = predict(other, batch)
+            columns[other.method] = class_accuracy(z[main_head(z)], batch["label"], everywhere)
+    fused = class_accuracy(own[main_head(own)], batch["label"], everywhere)
+    columns[f"{subject.method}, {main_head(own)}"] = fused
+    gain, beats = fused - sum(single.values()), beats_sum(fused, single)
+    best = np.max(list(single.values()), axis=0)
+    count = np.bincount(batch["label"], minlength=dataset.num_classes)
+    order = np.argsort(-np.nan_to_num(gain, nan=-np.inf), kind="stable")
+    rows = [{"class": dataset.class_names[c], "examples": count[c],
+             **{name: cell(accuracy[c]) for name, accuracy in columns.items()},
+             "over the best": points(fused[c] - best[c]), "over the sum": points(gain[c])}
+            for c in order]
+    names = ["class", "examples", *columns, "over the best", "over the sum"]
+    files.write(subject.workdir / "per_class.csv", csv_text(rows, names))
+    files.write(subject.workdir / "per_class.png", plots.png(analysis_plots.class_gains(
+        best, fused, beats, dataset.class_names, f"{subject.method} by class, {split}")))
+    sources = [f"{m}: of {alone[m].workdir}, trained on it alone" if m in alone else
+               f"{m}: of the run's own head" for m in modalities]
+    shown = rows if len(rows) <= LONGEST_TABLE else rows[:LONGEST_TABLE]
+    more = "" if shown == rows else (f" The {len(shown)} classes with the largest gain; all are in "
+                                     "[per_class.csv](per_class.csv).")
+    listed = ", ".join(dataset.class_names[c] for c in order if beats[c]) or "none"
+    return (f"Accuracy by class, in percent ({split} split; {'; '.join(sources)}). `average` is of "
+            f"the mean of their probabilities.{more}\n\n{markdown(shown, names)}\n"
+            f"Classes on which fusion beats the sum of the modalities ({beats.sum()} of "
+            f"{len(beats)}): {listed}.\n\n![Fusion against the best modality by class](per_class.png)\n")
+
+
+def robustness_section(subject: Trained, split: str, references: Sequence[Trained]) -> str:
+    """Accuracy of every head against noise on a modality, and with modalities missing."""
+    del references
+    dataset, seed = subject.run.setup.dataset, subject.run.setup.config.data.seed
+    batch, norms = dataset.splits[split], statistics(dataset.splits["train"])
+
+    def read(rows: Batch):
+        return predict(subject, rows)
+
+    panels, tables = {}, []
+    for m in subject.modalities:
+        if m not in dataset.num_tokens:     # noise means nothing to the words of a text
+            curves = robustness.noise_curves(read, batch, norms, m, seed)
+            panels[f"noise on {m}"] = robustness.SIGMAS, curves
+            tables.append(f"Noise on {m}, in standard deviations of the training data:\n\n"
+                          + curve_table("noise", robustness.SIGMAS, curves, dataset.modalities))
+    if len(subject.modalities) > 1:
+        curves = robustness.missing_curves(read, batch, subject.modalities, seed)
+        panels["missing at random"] = robustness.RATES, curves
+        tables.append("Each modality of each example missing with a probability, one always kept; "
+                      "the head of a modality is scored where it is there:\n\n"
+                      + curve_table("missing", robustness.RATES, curves, dataset.modalities))
+        without = {m: robustness.dropped(read, batch, norms, m) for m in subject.modalities}
+        heads = sort_heads({h for by_head in without.values() for h in by_head}, dataset.modalities)
+        tables.append("One modality missing everywhere:\n\n" + markdown(
+            [{"without": m} | {h: percent(a) for h, a in by_head.items()}
+             for m, by_head in without.items()], ["without", *heads]))
+    if not panels:
+        raise UserError(f"--robustness: {subject.workdir} has nothing but the text "
+                        f"{subject.modalities[0]}, which takes no noise and cannot be left out")
+    files.write(subject.workdir / "robustness.png", plots.png(analysis_plots.robustness_curves(
+        panels, dataset.modalities, 1 / dataset.num_classes,
+        f"{subject.method} on worse inputs, {split}")))
+    return (f"Accuracy of every head, in percent ({split} split). " + "\n".join(tables)
+            + "\n![Accuracy as inputs get worse](robustness.png)\n")
+
+
+def curve_table(name: str, levels: Sequence[float], curves: robustness.Curves,
+                modalities: Sequence[str]) -> str:
+    """Levels as rows, heads as columns."""
+    heads = sort_heads(curves, modalities)
+    return markdown([{name: f"{level:g}"} | {h: cell(curves[h][i]) for h in heads}
+                     for i, level in enumerate(levels)], [name, *heads])
+
+
+def cell(accuracy: float) -> str | None:
+    """In percent; nothing where there were no examples."""
+    return None if np.isnan(accuracy) else percent(accuracy)
+
+
+def points(difference: float) -> str | None:
+    """A difference of accuracies in percentage points."""
+    return None if np.isnan(difference) else f"{100 * difference:+.1f}"
+
+
+def unimodal(references: Sequence[Trained]) -> dict[str, Trained]:
+    """The models among the references that were trained on one modality alone, by modality."""
+    return {r.modalities[0]: r for r in references if r.method == "unimodal"}
+
+
+def predict(trained: Trained, batch: Batch) -> dict[str, np.ndarray]:
+    return predict_split(trained.run.setup, trained.run.state, batch)
+
+
+def accuracies(trained: Trained, split: str) -> dict[str, float]:
+    """Accuracy of every head."""
+    batch = trained.run.setup.dataset.splits[split]
+    return robustness.accuracies(predict(trained, batch), batch)
+
+
+def all_features(run: Run) -> dict[str, dict[str, np.ndarray]]:
+    """Encoder outputs [N, s] by split and modality."""
+    return {split: split_features(run.setup, run.state, batch)
+            for split, batch in run.setup.dataset.splits.items()}
+
+
+def current_step(run: Run) -> int:
+    return int(run.setup.programs.fetch(run.state).step)
+
+
+ANALYSES: Mapping[str, Callable[[Trained, str, Sequence[Trained]], str]] = {
+    "probe": probe_section, "gap": gap_section, "per_class": class_section,
+    "robustness": robustness_section}
+TITLES = {"probe": "Linear probes", "gap": "Modality gap", "per_class": "By class",
+          "robustness": "Robustness"}

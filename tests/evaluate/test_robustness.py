@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from jaxmm.batch import make_batch
+from jaxmm.evaluate import robustness
+from jaxmm.evaluate.robustness import RATES, SIGMAS
+
+LABELS = np.arange(400) % 2
+SIGN = (2 * LABELS - 1)[:, None].astype(np.float32)
+STATISTICS = {m: (np.zeros(1, np.float32), np.ones(1, np.float32)) for m in "ab"}
+
+
+def predict(batch):
+    """Votes by sign, of a modality and of all that are there; b counts half."""
+    z = {m: np.where(batch["present"][m][:, None], x, 0) * [-1, 1]
+         for m, x in batch["inputs"].items()}
+    return z | {"fused": z["a"] + z["b"] / 2}
+
+
+@pytest.fixture(name="split")
+def make_split():
+    return make_batch({"a": SIGN, "b": SIGN}, LABELS)
+
+
+def test_noise_on_a_modality_leaves_the_head_of_the_other(split):
+    curves = robustness.noise_curves(predict, split, STATISTICS, "a", seed=0)
+    assert set(curves) == {"a", "b", "fused"} and all(len(c) == len(SIGMAS) for c in curves.values())
+    np.testing.assert_array_equal(curves["b"], 1.0)
+    # The sign of 1 + sigma * N(0, 1), and of 1.5 + sigma * N(0, 1): normal distribution at 1/2, 3/4.
+    assert SIGMAS[-1] == 2
+    assert curves["a"][[0, -1]] == pytest.approx([1, 0.691], abs=0.07)
+    assert curves["fused"][[0, -1]] == pytest.approx([1, 0.773], abs=0.07)
+    assert curves["fused"][-1] > curves["a"][-1]
+
+
+def test_missing_modalities_grow_and_heads_are_scored_where_theirs_is_there(split):
+    seen = []
+
+    def spy(batch):
+        seen.append(batch["present"])
+        wrong_without_a = {m: z if m != "fused" else np.where(
+            batch["present"]["a"][:, None], z, -z) for m, z in predict(batch).items()}
+        return wrong_without_a
+
+    curves = robustness.missing_curves(spy, split, ["a", "b"], seed=0)
+    np.testing.assert_array_equal(curves["a"], 1.0)
+    np.testing.assert_array_equal(curves["b"], 1.0)
+    np.testing.assert_allclose(curves["fused"], [p["a"].mean() for p in seen])
+    assert seen[0]["a"].all() and seen[0]["b"].all()
+    for less, more in zip(seen, seen[1:]):
+        both = more["a"] & more["b"]
+        assert both.any() and not (both & ~(less["a"] & less["b"])).any()
+    assert all((p["a"] | p["b"]).all() for p in seen)
+    # Half of the examples that would lose both keep a: rate - rate^2 / 2 miss it.
+    assert 1 - curves["fused"][-1] == pytest.approx(RATES[-1] - RATES[-1]**2 / 2, abs=0.07)
+
+
+def test_without_a_modality_what_is_left_is_scored(split):
+    assert robustness.dropped(predict, split, STATISTICS, "a") == {"b": 1.0, "fused": 1.0}
+    split["present"]["b"] = np.zeros(400, bool)
+    assert robustness.dropped(predict, split, STATISTICS, "b") == {"a": 1.0, "fused": 1.0}
+    assert robustness.dropped(predict, split, STATISTICS, "a") == {}
