@@ -123,3 +123,31 @@ def test_without_options_a_missing_default_run_says_to_train_first(tmp_path, mon
     with pytest.raises(UserError, match="av_digits_mla does not exist; train first: "
                                         "python -m launch.train"):
         evaluate.main()
+
+
+def test_analyses_are_printed_and_written_into_the_run_folder(workdir, monkeypatch, capsys):
+    def run(*arguments):
+        with monkeypatch.context() as patch:
+            for flag in ("workdir", "reference", "gap", "drop", "robustness"):
+                patch.setattr(flags.FLAGS[flag], "value", flags.FLAGS[flag].default)
+            flags.FLAGS(["evaluate", f"--workdir={workdir}", *arguments])
+            evaluate.main()
+
+    before = sorted(p.name for p in workdir.iterdir())
+    run("--split=val")
+    assert sorted(p.name for p in workdir.iterdir()) == before
+    capsys.readouterr()
+    run("--gap", f"--reference={workdir}")
+    shown = capsys.readouterr().out
+    text = (workdir / "analysis.md").read_text()
+    assert text.startswith("# Analyses of late on tiny\n\n## Modality gap\n")
+    section = text.partition("\n\n")[2]
+    assert section.strip() in shown and shown.endswith("analysis.md shows it with the plots.\n")
+    added = {p.name for p in workdir.iterdir()} - set(before)
+    assert added == {"analysis.md", "modality_gap.png"}
+    with pytest.raises(UserError, match="--drop and --noise do not go with --robustness"):
+        run("--robustness", "--drop=sound")
+    with pytest.raises(UserError, match="--reference is for analyses; name one, such as --probe"):
+        run(f"--reference={workdir}")
+    with pytest.raises(UserError, match="config.json is missing"):
+        run("--gap", f"--reference={workdir.parent}")
