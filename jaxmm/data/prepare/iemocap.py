@@ -46,10 +46,11 @@ def layout(source: pathlib.Path, options: Options) -> Layout:
 
 def _emotion(label) -> str:
     """The name of the class, or of another emotion."""
-    if isinstance(label, (np.ndarray, np.generic)) and label.dtype.kind in "iuf":
-        number = float(np.ravel(label)[0])
-        return CLASS_NAMES[int(number)] if number in range(len(CLASS_NAMES)) else str(number)
-    word = label.decode() if isinstance(label, bytes) else str(label)
+    if not isinstance(label, str):
+        label = label.item() if np.size(label) == 1 else str(label)
+    if label in range(len(CLASS_NAMES)):
+        return CLASS_NAMES[int(label)]
+    word = label.decode(errors="replace") if isinstance(label, bytes) else str(label)
     short = word.strip().lower()[:3]
     return "hap" if short == "exc" else short if short in CLASS_NAMES else word
 

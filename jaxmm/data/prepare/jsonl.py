@@ -3,10 +3,12 @@ import pathlib
 
 from jaxmm.data.prepare import decode
 from jaxmm.data.prepare.decode import Source
-from jaxmm.data.prepare.layout import Example, Modality, read_jsonl, split_lists
+from jaxmm.data.prepare.layout import (Example, Modality, first_existing, read_jsonl,
+                                       split_lists)
 
 MODALITIES = {"text": Modality("text"), "visual": Modality("frames")}
-FOLDERS = ("", "images", "data")        # where the path of a picture may start
+FIELDS = ("id", "label", "text", "img")
+FOLDERS = ("", "images/", "data/")      # where the path of a picture may start
 
 
 def examples(source: pathlib.Path) -> list[Example]:
@@ -15,10 +17,13 @@ def examples(source: pathlib.Path) -> list[Example]:
         return []
     entries = []
     for split, path in split_lists(source, [".jsonl"]).items():
-        for row in read_jsonl(path, ["id", "label", "text", "img"]):
-            files = [source / folder / str(row["img"]) for folder in FOLDERS]
-            file = next((file for file in files if file.exists()), files[0])
-            entries.append(Example(str(row["id"]), split, str(row["label"]), {
-                "text": Source(decode.given, (str(row["text"]),)),
+        for row in read_jsonl(path, FIELDS):
+            # JSON may hold halves of characters, which no file can.
+            key, label, text, image = (str(row[field]).encode(errors="replace").decode()
+                                       for field in FIELDS)
+            file = (first_existing(source, [f"{folder}{image}" for folder in FOLDERS])
+                    or source / image)
+            entries.append(Example(key, split, label, {
+                "text": Source(decode.given, (text,)),
                 "visual": Source(decode.images, ((str(file),),))}))
     return entries

@@ -11,8 +11,8 @@ import pathlib
 
 from jaxmm.data.prepare import decode
 from jaxmm.data.prepare.decode import Options, Source
-from jaxmm.data.prepare.layout import (Example, Layout, Modality, Skip, list_folder, need, read_rows,
-                                       sorted_labels, split_name)
+from jaxmm.data.prepare.layout import (Example, Layout, Modality, Skip, first_existing, list_folder,
+                                       need, read_rows, sorted_labels, split_name)
 
 FPS = 30.0
 VIDEOS = (".mp4", ".mkv", ".webm", ".avi")
@@ -50,9 +50,9 @@ def _listed(source: pathlib.Path, path: pathlib.Path) -> list[Example | Skip]:
         names = [ytid]
         if start.isdecimal() and end.isdecimal():
             names.insert(0, f"{ytid}_{int(start):06d}_{int(end):06d}")
-        folders = [source / f / c for f in (path.stem, word, split) for c in (label, "")] + [source]
-        files = [folder / f"{name}.mp4" for folder in folders for name in names]
-        file = next((file for file in files if file.exists()), files[0])
+        folders = [f"{f}/{c}" for f in (path.stem, word, split) for c in (f"{label}/", "")] + [""]
+        files = [f"{folder}{name}.mp4" for folder in folders for name in names]
+        file = first_existing(source, files) or source / files[0]
         entries.append(_example(file, split, label))
     return entries
 

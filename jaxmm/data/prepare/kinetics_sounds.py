@@ -20,7 +20,7 @@ FPS = 1.0
 def layout(source: pathlib.Path, options: Options) -> Layout:
     frames, audio = (first_existing(source, [name]) for name in ("visual", "audio"))
     video = need(source, ["video"]) if not (frames and audio) else None
-    files = list_folder(audio, suffixes=(".wav", ".npy")) if audio else []
+    files = list_folder(audio or video, suffixes=(".wav", ".npy", ".mp4"))
     banks = bool(files) and all(file.suffix == ".npy" for file in files)
     names = {file.stem for file in files}
 
@@ -43,8 +43,7 @@ def layout(source: pathlib.Path, options: Options) -> Layout:
             except ValueError:
                 entries.append(Skip(row[0], split, "start is no number", row[1]))
                 continue
-            exists = full in names or (frames or video).joinpath(full).exists()
-            name = full if exists else row[0]
+            name = full if full in names else row[0]
             entries.append(Example(name, split, row[-1], sources(name)))
     modalities = {"audio": Modality("features" if banks else "audio"),
                   "visual": Modality("frames", info={"fps": options.fps or FPS})}

@@ -85,7 +85,7 @@ def read_jsonl(path: pathlib.Path, fields: Sequence[str]) -> list[dict[str, Any]
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}: line {number} is no JSON ({error}); expected one object a "
                             "line") from error
         if not isinstance(row, dict) or not set(fields) <= set(row):
@@ -99,20 +99,24 @@ def list_folder(path: pathlib.Path, *, folders: bool = False,
     """What a folder holds, sorted by name: its folders, or its files that end in `suffixes`.
 
     Raises:
-      UserError: it cannot be read.
+      UserError: it cannot be read, or a name in it is not UTF-8.
     """
     try:
         with os.scandir(path) as entries:
             names = [e.name for e in entries if not e.name.startswith(".") and (
                 e.is_dir() if folders else pathlib.Path(e.name).suffix.lower() in set(suffixes))]
+        "".join(names).encode()
     except OSError as error:
         raise UserError(f"cannot read the folder {path}: {_reason(error)}") from error
+    except UnicodeEncodeError as error:
+        raise UserError(f"{path} holds a name that is not UTF-8; rename the files with "
+                        "convmv -f latin1 -t utf8") from error
     return [path / name for name in sorted(names)]
 
 
 def first_existing(source: pathlib.Path, names: Sequence[str]) -> pathlib.Path | None:
     """The first of the files or folders `names` of `source` that is there."""
-    return next((source / name for name in names if (source / name).exists()), None)
+    return next((source / name for name in names if os.path.exists(source / name)), None)
 
 
 def need(source: pathlib.Path, names: Sequence[str]) -> pathlib.Path:
@@ -156,9 +160,12 @@ def clip_name(ytid: str, start: str) -> str:
     """The name of a clip of a video: its id and the second at which it starts, in six digits.
 
     Raises:
-      ValueError: `start` is no number.
+      ValueError: `start` is no number of seconds.
     """
-    return f"{ytid}_{int(float(start)):06d}"
+    seconds = float(start)
+    if not 0 <= seconds < 1e6:
+        raise ValueError(f"a clip cannot start at {start} s")
+    return f"{ytid}_{int(seconds):06d}"
 
 
 def _reason(error: Exception) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 import tqdm
 
+from jaxmm import files
 from jaxmm.data.dataset import SPLITS
 from jaxmm.data.prepare import BUILDERS
 from jaxmm.data.prepare.decode import Options
@@ -196,7 +197,7 @@ def _check_broken(work: Work, reports: dict[str, dict | None], total: int, limit
     """Raises UserError if more than the share `limit` of all examples is broken."""
     found = {file: report["skipped"] for file, report in reports.items() if report}
     broken = [skip for skips in found.values() for skip in skips if skip.broken]
-    if len(broken) <= limit * total:
+    if not broken or len(broken) <= limit * total:
         return
     path = pathlib.Path(work.folder) / SKIPPED
     _write_skipped(path.parent, broken)
@@ -233,7 +234,7 @@ def _sum_up(layout: Layout, examples: dict[str, list], reports: dict[str, dict],
         if modality.kind == "audio":
             rates = {rate for r in reports.values() for name, rate in r["rates"] if name == m}
             modalities[m]["rate"] = rates.pop() if len(rates) == 1 else None
-    return {"class_names": layout.class_names, "modalities": modalities, "splits": splits,
+    return {"class_names": list(layout.class_names), "modalities": modalities, "splits": splits,
             "used": sum(s["used"] for s in splits.values()), "left_out": len(skipped),
             "skipped": reasons, "notes": notes,
             "shards": {file: {k: r[k] for k in ("examples", "size", "sha256")}
@@ -244,11 +245,16 @@ def _write_tfds(folder: pathlib.Path, name: str, work: Work, summary: dict[str, 
                 reports: dict[str, dict]) -> None:
     """The files from which TFDS knows the data set."""
     import tensorflow_datasets as tfds
+    empty = [split for split, part in summary["splits"].items() if not part["used"]]
+    for split in empty:     # TFDS does not read splits without examples
+        for file in [file for file in summary["shards"] if f"-{split}.array_record" in file]:
+            (folder / file).unlink()
+            del summary["shards"][file]
     template = tfds.core.ShardedFileTemplate(
         data_dir=folder, template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
         dataset_name=name, filetype_suffix="array_record")
     infos = []
-    for split in summary["splits"]:
+    for split in set(summary["splits"]) - set(empty):
         of_split = [r for file, r in reports.items() if f"-{split}.array_record" in file]
         infos.append(tfds.core.SplitInfo(
             name=split, shard_lengths=[r["examples"] for r in of_split],
@@ -261,8 +267,10 @@ def _write_tfds(folder: pathlib.Path, name: str, work: Work, summary: dict[str, 
 
 def _write_skipped(folder: pathlib.Path, skipped: list[Skip]) -> None:
     """Every example that is left out: split, key, reason, detail."""
-    lines = sorted("\t".join([s.split, s.key, s.reason, s.detail]) for s in skipped)
-    (folder / SKIPPED).write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    lines = sorted("\t".join(" ".join(part.split()) for part in skip[:4]) for skip in
+                   (s._replace(key=s.split, split=s.key) for s in skipped))
+    text = "".join(f"{line}\n" for line in lines)
+    files.write(folder / SKIPPED, text.encode(errors="backslashreplace"))
 
 
 def _fingerprint(work: Work, shards: list[Shard]) -> str:

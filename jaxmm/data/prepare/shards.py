@@ -6,11 +6,11 @@ import os
 import pathlib
 from typing import Any, NamedTuple
 
-import numpy as np
-
+from jaxmm import files
 from jaxmm.data.prepare.decode import Missing, Options
 from jaxmm.data.prepare.layout import Example, Modality, Skip
 from jaxmm.data.prepared import pack, tfds_features
+from jaxmm.errors import WriteError
 
 FIRST = 10      # names given for every reason
 
@@ -44,34 +44,43 @@ def write_shard(work: Work, shard: Shard) -> dict[str, Any]:
     part = path.with_name(f"{path.name}.part")
     labels, present, notes = collections.Counter(), collections.Counter(), {}
     rates, skipped, size = set(), [], 0
-    writer = ArrayRecordWriter(str(part), "group_size:1,uncompressed")
-    for number, example in shard.examples:
-        values = decode(work, example)
-        if isinstance(values, Skip):
-            skipped.append(values)
-            continue
-        label = -1 if example.label is None else work.class_names.index(example.label)
-        record = {"id": number, "key": example.key, "label": label,
-                  "present": {m: m in values for m in work.modalities},
-                  "inputs": {m: pack(x.kind, values.get(m, (None,))[0])
-                             for m, x in work.modalities.items()}}
-        data = serializer.serialize_example(features.encode_example(record))
-        writer.write(data)
-        size += len(data)
-        labels[label] += 1
-        present.update(values.keys())
-        rates |= {(m, value.rate) for m, (value, _) in values.items()
-                  if work.modalities[m].kind == "audio"}
-        for m, (_, said) in values.items():
-            for note in said:
-                count_name(notes, f"{m}: {note}", example.key)
-    writer.close()
-    os.replace(part, path)
+    try:
+        writer = ArrayRecordWriter(str(part), "group_size:1,uncompressed")
+        for number, example in shard.examples:
+            values = decode(work, example)
+            if isinstance(values, Skip):
+                skipped.append(values)
+                continue
+            record = make_record(work, number, example, values)
+            encoded = serializer.get_tf_example(features.encode_example(record))
+            data = encoded.SerializeToString(deterministic=True)
+            writer.write(data)
+            size += len(data)
+            labels[record["label"]] += 1
+            present.update(values.keys())
+            rates |= {(m, value.rate) for m, (value, _) in values.items()
+                      if work.modalities[m].kind == "audio"}
+            for m, (_, said) in values.items():
+                for note in said:
+                    count_name(notes, f"{m}: {note}", example.key)
+        writer.close()
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:        # the writer raises the latter on a full disk
+        raise WriteError(f"{path} could not be written ({error})") from error
     report = {"examples": sum(labels.values()), "bytes": size, "size": path.stat().st_size,
-              "sha256": checksum(path), "labels": dict(labels), "present": dict(present),
+              "sha256": checksum(path), "labels": labels, "present": present,
               "rates": sorted(rates), "notes": notes, "skipped": skipped}
     write_json(report_path(work.folder, shard.file), report)
     return read_report(work.folder, shard.file)
+
+
+def make_record(work: Work, number: int, example: Example, values: dict) -> dict[str, Any]:
+    """What is stored of an example; `values` as `decode` returns them."""
+    inputs = {m: pack(modality.kind, values[m][0] if m in values else None)
+              for m, modality in work.modalities.items()}
+    return {"id": number, "key": example.key, "inputs": inputs,
+            "label": -1 if example.label is None else work.class_names.index(example.label),
+            "present": {m: m in values for m in work.modalities}}
 
 
 def decode(work: Work, example: Example) -> dict[str, tuple[Any, list[str]]] | Skip:
@@ -121,11 +130,10 @@ def count_name(counts: dict[str, dict[str, Any]], what: str, name: str) -> None:
 
 
 def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes the file so that it is, at any moment, absent, the old one or the new one."""
+    """Writes the file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    files.write(path, text.encode(errors="backslashreplace"))
 
 
 def checksum(path: pathlib.Path) -> str:

@@ -13,6 +13,7 @@ published split (test first) and then of the list, the first 50 are its test cli
 at most its training clips.
 """
 import collections
+import os
 import pathlib
 
 from jaxmm.data.prepare import decode
@@ -68,7 +69,7 @@ def select_mmcl(entries: list[Example | Skip], class_names: tuple[str, ...],
     clips = [e for e in entries if isinstance(e, Example) and e.label in class_names]
     taken, chosen = collections.Counter(), []
     for clip in sorted(clips, key=lambda e: e.split):       # keeps the order within a split
-        if not all(pathlib.Path(source.args[0]).exists() for source in clip.sources.values()):
+        if not all(os.path.exists(source.args[0]) for source in clip.sources.values()):
             chosen.append(Skip(clip.key, clip.split, "files missing"))
             continue
         rank = taken[clip.label]
