@@ -1,11 +1,14 @@
-"""The one place that compiles a method and maps it over devices.
+"""The one place that compiles a method and maps it over runs and devices.
 
 On one device the step is jitted, on several it is pmapped: the state is replicated, every device
 takes its slice of the global batch, and methods reduce over the axis `AXIS`. Callers see whole
 batches and do not know how many devices there are.
+
+Several runs of one program have a leading run axis S in their state. They are vmapped on every
+device or, where their number is a multiple of the devices, spread over them, each with its whole
+batch.
 """
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,11 +25,16 @@ STREAM_ABOVE_BYTES = 2**31      # a split larger than this is streamed by placem
 
 # feed(index [K, B]) -> (rows, positions in them): what the compiled functions gather batches from.
 Feed = Callable[[np.ndarray], tuple[Any, Any]]
+Options = Mapping[str, Any]     # values of scalar options by path, such as optimizer.learning_rate
 
 
 class Programs(NamedTuple):
-    """A method, compiled over devices. States in and out are placed on them; see `fetch`."""
-    init: Callable[[int, Batch], TrainState]        # (seed, example batch)
+    """A method, compiled over devices, for one run or for S of them.
+
+    States in and out are placed on the devices; see `fetch`. For several runs, "one copy" of their
+    state has a leading axis [S], index is [K, S, B], metrics are [K, S] and logits [B, S, C].
+    """
+    init: Callable[[int, Batch], TrainState]        # (seed, example batch) -> one copy of one run
     steps: Callable[[TrainState, Feed, np.ndarray], tuple[TrainState, dict]]  # index [K, B]
     predict: Callable[[TrainState, Feed, np.ndarray], dict]                   # index [B]
     features: Callable[[TrainState, Feed, np.ndarray], dict]                  # index [B]
@@ -35,44 +43,79 @@ class Programs(NamedTuple):
     place: Callable[[TrainState], TrainState]       # one copy -> on the devices
     fetch: Callable[[TrainState], TrainState]       # on the devices -> one copy
     num_devices: int
+    num_runs: int
 
 
-def make_programs(make_method: Callable[[str | None], Method],
-                  devices: Sequence[jax.Device] | None = None) -> Programs:
-    """Compiles the method that `make_method(axis_name)` builds, over `devices` (default: all)."""
+def make_programs(make_method: Callable[[str | None, Options], Method],
+                  devices: Sequence[jax.Device] | None = None,
+                  options: Sequence[Options] = ({},)) -> Programs:
+    """Compiles the method that `make_method(axis_name, options)` builds.
+
+    Args:
+      make_method: the options given to it replace those of its config.
+      devices: to run on, all by default.
+      options: for each run, the values of the options in which the runs differ. They enter the
+        compiled functions as arrays.
+    """
     devices = list(devices or jax.local_devices())
-    count = len(devices)
-    method = make_method(AXIS if count > 1 else None)
+    count, num_runs = len(devices), len(options)
+    spread = count > 1 and num_runs > 1 and num_runs % count == 0
+    axis_name = AXIS if count > 1 and not spread else None
+    methods = [make_method(axis_name, o) for o in options]
+    mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
 
-    def mapped(fn, **kwargs):
+    def method_with(options):
+        return make_method(axis_name, options) if options else methods[0]
+
+    def mapped(fn, run_axes, out_axes, **kwargs):
+        """fn(state, rows, index, options) over the runs, if there are several, and the devices."""
+        if num_runs > 1:
+            fn = jax.vmap(fn, in_axes=run_axes, out_axes=out_axes)
         if count == 1:
             return jax.jit(fn, **kwargs)
         return jax.pmap(fn, axis_name=AXIS, devices=devices, **kwargs)
 
-    def place(tree):
+    def replicate(tree):
         return jax.device_put(tree, devices[0]) if count == 1 else jax_utils.replicate(tree, devices)
 
-    def fetch(tree):
-        return tree if count == 1 else jax_utils.unreplicate(tree)
+    def place(tree):
+        if not spread:
+            return replicate(tree)
+        sharding = jax.NamedSharding(mesh, jax.P(AXIS))
+        return jax.tree.map(lambda x: jax.device_put(
+            x.reshape(count, -1, *x.shape[1:]), sharding), tree)
 
-    def split_batch(index):
-        """[..., B] -> the same on one device, [D, ..., B / D] on several."""
+    def fetch(tree, run_axis=0):
+        if count == 1:
+            return tree
+        return merge_runs(tree, run_axis) if spread else jax_utils.unreplicate(tree)
+
+    def split_index(index):
+        """[..., B] -> the same on one device, [D, ..., B / D] on several.
+
+        Runs that are spread, [K, S, B], are split by run instead, and what all of them read, [B],
+        is not split.
+        """
+        if count == 1:
+            return index
+        if spread and index.ndim == 1:
+            return np.stack([index] * count)
+        if spread:
+            return np.moveaxis(index.reshape(len(index), count, -1, index.shape[-1]), 1, 0)
         if index.shape[-1] % count:
             raise UserError(f"a batch of {index.shape[-1]} does not divide over {count} devices; "
                             "choose a multiple of their number (--config.train.batch_size=...)")
-        if count == 1:
-            return index
         return np.moveaxis(index.reshape(*index.shape[:-1], count, -1), -2, 0)
 
     def feed(split: Batch, placement: str) -> Feed:
         """Rows in device memory, or streamed from the host: the same batches either way."""
         split = without_full_masks(split)
         if not is_streamed(split, placement):
-            rows = place(split)
-            return lambda index: (rows, split_batch(index))
+            rows = replicate(split)
+            return lambda index: (rows, split_index(index))
 
         def stream(index):
-            index = split_batch(index)
+            index = split_index(index)
             per_device = index.shape if count == 1 else index.shape[1:]
             position = np.arange(np.prod(per_device), dtype=np.int32).reshape(per_device)
             rows = take(split, index.reshape(-1) if count == 1 else index.reshape(count, -1))
@@ -80,8 +123,9 @@ def make_programs(make_method: Callable[[str | None], Method],
 
         return stream
 
-    @functools.partial(mapped, donate_argnums=0)
-    def compiled_steps(state, rows, index):
+    def run_steps(state, rows, index, options):
+        method = method_with(options)
+
         def step(state, index):
             return method.step(state, gather(rows, index))
 
@@ -91,28 +135,58 @@ def make_programs(make_method: Callable[[str | None], Method],
         state, metrics = step(state, index[0])
         return state, jax.tree.map(lambda x: jnp.asarray(x)[None], metrics)
 
+    compiled_steps = mapped(run_steps, (0, None, 1, 0), (0, 1), donate_argnums=0)
+    values = place({name: np.array([o[name] for o in options], np.float32) for name in options[0]})
+
     def steps(state, feed, index):
-        state, metrics = compiled_steps(state, *feed(index))
-        return state, fetch(metrics)
+        state, metrics = compiled_steps(state, *feed(index), values)
+        return state, fetch(metrics, run_axis=1)
 
-    def reader(fn):
-        compiled = mapped(lambda state, rows, index: fn(state, gather(rows, index)))
+    def reader(name):
+        def read(state, rows, index, options):
+            outputs = getattr(method_with(options), name)(state, gather(rows, index))
+            if axis_name:
+                outputs = jax.lax.all_gather(outputs, axis_name, tiled=True)
+            return outputs
 
-        def read(state, feed, index):
-            outputs = compiled(state, *feed(index))
-            return {name: np.asarray(x).reshape(-1, x.shape[-1]) for name, x in outputs.items()}
+        compiled = mapped(read, (0, None, None, 0), 1)
 
-        return read
+        def read_batch(state, feed, index):
+            return jax.device_get(fetch(compiled(state, *feed(index), values), run_axis=1))
+
+        return read_batch
 
     def end_task(state):
         # On one copy and not compiled as a whole: it happens once a task, over the whole memory.
-        return state if method.end_task is identity else place(method.end_task(fetch(state)))
+        if methods[0].end_task is identity:
+            return state
+        copies = unstack(fetch(state), num_runs)
+        return place(stack([method.end_task(copy) for method, copy in zip(methods, copies)]))
 
     def init(seed, batch):
-        return place(jax.jit(method.init)(jax.random.key(seed), batch))
+        return compiled_init(jax.random.key(seed), batch)
 
-    return Programs(init, steps, reader(method.predict), reader(method.features),
-                    end_task, feed, place, fetch, count)
+    compiled_init = jax.jit(methods[0].init)
+    return Programs(init, steps, reader("predict"), reader("features"), end_task, feed, place,
+                    fetch, count, num_runs)
+
+
+def stack(states: Sequence[TrainState]) -> TrainState:
+    """One copy of the state of several runs; that of a single run has no run axis."""
+    return states[0] if len(states) == 1 else jax.tree.map(lambda *x: jnp.stack(x), *states)
+
+
+def unstack(state: TrainState, num_runs: int) -> list[TrainState]:
+    """The inverse of `stack`."""
+    if num_runs == 1:
+        return [state]
+    return [jax.tree.map(lambda x, i=i: x[i], state) for i in range(num_runs)]
+
+
+def merge_runs(tree, axis: int):
+    """[D, ..., S / D, ...] -> [..., S, ...] with the runs at `axis`."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, axis).reshape(
+        *x.shape[1:axis + 1], -1, *x.shape[axis + 2:]), tree)
 
 
 def is_streamed(split: Batch, placement: str) -> bool:
