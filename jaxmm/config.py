@@ -4,7 +4,11 @@ A config file builds a `Config` and returns it from `get_config(argument)`; the 
 overrides single fields, as in `--config.optimizer.learning_rate=0.01`.
 """
 import collections
+import copy
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -161,3 +165,12 @@ class Config:
     method: MethodConfig = field(default_factory=MethodConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+
+def replace(config: Config, options: Mapping[str, Any]) -> Config:
+    """A copy with other values of the options at these paths, such as "optimizer.learning_rate"."""
+    config = copy.deepcopy(config)
+    for path, value in options.items():
+        *sections, name = path.split(".")
+        setattr(functools.reduce(getattr, sections, config), name, value)
+    return config

@@ -1,10 +1,12 @@
 """The loop: from a config to a trained state in a run folder."""
+import contextlib
 import pathlib
 import signal
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -14,16 +16,31 @@ from tqdm import tqdm
 from jaxmm.config import Config
 from jaxmm.data.dataset import Dataset, fingerprint
 from jaxmm.errors import UserError
-from jaxmm.train import checkpoints, plan
-from jaxmm.train.runs import claim_folder, save_stream
-from jaxmm.train.setup import Run, Setup, build, evaluate_split, init_state
-from jaxmm.train.writers import open_writer
+from jaxmm.methods import TrainState
+from jaxmm.train import checkpoints, plan, together
+from jaxmm.train.devices import stack, unstack
+from jaxmm.train.runs import check_folder, claim_folder, save_stream
+from jaxmm.train.setup import (Run, Setup, build_many, init_state, join, predict_split,
+                               score_split)
+from jaxmm.train.writers import Write, open_writer
 
 METRICS_EVERY = 32      # steps between two looks at the metrics; longer queues can deadlock on CPU
 
 
 class Preempted(Exception):
     """The run was asked to stop; its state is saved, and the same command goes on from there."""
+
+
+class Opened(NamedTuple):
+    """A run and its folder, as far as it was trained."""
+    setup: Setup
+    workdir: pathlib.Path
+    save: checkpoints.Save
+    write: Write
+    data: int                       # checksum of the data set
+    history: list[dict[str, Any]]
+    state: TrainState               # one copy
+    step: int
 
 
 def train(config: Config, workdir, *, dataset: Dataset | None = None,
@@ -40,85 +57,179 @@ def train(config: Config, workdir, *, dataset: Dataset | None = None,
       FloatingPointError: the loss is not finite; the last good checkpoint is kept.
       Preempted: SIGTERM or SIGINT came; the state was saved first.
     """
-    workdir = pathlib.Path(workdir)
-    setup = build(config, dataset=dataset, devices=devices)
-    with claim_folder(workdir, config):
-        return _resume(setup, workdir, progress)
+    result, = train_many([config], [workdir], dataset=dataset, devices=devices, progress=progress)
+    if isinstance(result, FloatingPointError):
+        raise result
+    return result
 
 
-def _resume(setup, workdir, progress):
+def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Dataset | None = None,
+               devices: Sequence[jax.Device] | None = None,
+               progress: bool = True) -> Iterator[Run | FloatingPointError]:
+    """`train` for several configs: at once where one program can, else one after the other.
+
+    One program trains runs that differ in `train.seed` and in the scalars of
+    `jaxmm.train.together`. Each has a folder of its own and the same results as alone, up to
+    rounding. Runs that are resumed at other steps than the rest are trained apart from them.
+
+    Yields:
+      In the order of the configs the run or, if its loss was not finite, the error in its place;
+      the other runs are not touched by it.
+
+    Raises:
+      UserError, WriteError, Preempted: see `train`.
+    """
+    workdirs = [pathlib.Path(workdir) for workdir in workdirs]
+    setups = list(build_many(configs, dataset=dataset, devices=devices))
+    for workdir, config in zip(workdirs, configs):
+        check_folder(workdir, config)
+    obstacle = together.obstacle(configs) or setups[0].obstacle
+    if obstacle and len(configs) > 1 and progress:
+        print(f"{len(configs)} runs one after the other: {obstacle}", file=sys.stderr)
+    pairs = list(zip(setups, workdirs))
+    for group in [[pair] for pair in pairs] if obstacle else [pairs]:
+        yield from _train_group(group, devices, progress)
+
+
+def _train_group(group, devices, progress) -> list[Run | FloatingPointError]:
+    """Trains runs that one program can train, those that stand at the same step together."""
+    with contextlib.ExitStack() as stack:
+        runs = [stack.enter_context(open_run(setup, workdir)) for setup, workdir in group]
+        results = {}
+        for step in sorted({run.step for run in runs}):
+            same = [run for run in runs if run.step == step]
+            finished = step == plan.total_steps(same[0].setup.tasks, same[0].setup.config.train)
+            for part in [[run] for run in same] if finished else [same]:
+                done = _run(part, devices, progress)
+                results |= {run.workdir: result for run, result in zip(part, done)}
+        return [results[run.workdir] for run in runs]
+
+
+@contextmanager
+def open_run(setup: Setup, workdir: pathlib.Path) -> Iterator[Opened]:
+    """The run of a folder, locked within, at its last checkpoint or before the first step."""
+    with claim_folder(workdir, setup.config):
+        yield from _resume(setup, workdir)
+
+
+def _resume(setup, workdir):
     config = setup.config.train
     manager = checkpoints.open_manager(workdir)
     for name in checkpoints.remove_unfinished(manager):
         logging.warning("%s: removed %s, left by a save that was cut short", manager.directory, name)
     if setup.stream:
         save_stream(workdir, setup.stream)
-    state, history, step = init_state(setup), [], 0
+    state, history, step = setup.programs.fetch(init_state(setup)), [], 0
     data_print = fingerprint(setup.dataset)
-    restored = checkpoints.restore(manager, setup.programs.fetch(state))
+    restored = checkpoints.restore(manager, state)
     if restored:
         step, state, meta = restored
         if meta["data"] != data_print:
             raise UserError(f"{workdir}: {setup.dataset.name} is not the data this run was trained "
                             "on; restore that data, or name another --workdir")
-        state, history = setup.programs.place(state), meta["history"]
+        history = meta["history"]
         checkpoints.set_aside(manager, step)
     with (open_writer(workdir, step if restored else -1, config.tensorboard,
                       config.on_save_error) as write,
           checkpoints.open_saver(manager, config.keep_checkpoints, config.on_save_error) as save):
-        state, history = _run(setup, state, history, step, data_print, save, write, progress)
+        yield Opened(setup, workdir, save, write, data_print, history, state, step)
     manager.close()
-    return Run(setup, state, history)
 
 
-def _run(setup, state, history, start, data_print, save, write, progress):
-    config, programs = setup.config.train, setup.programs
+def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointError]:
+    """Trains runs that stand at the same step, with one program."""
+    setup = runs[0].setup if len(runs) == 1 else join([run.setup for run in runs], devices)
+    config, programs, step = setup.config.train, setup.programs, runs[0].step
     total = plan.total_steps(setup.tasks, config)
     feed = programs.feed(setup.dataset.splits["train"], setup.config.data.placement)
-    pending, step = [], start
+    state = programs.place(stack([run.state for run in runs]))
+    errors, pending = {}, []    # errors by number of the run, which is left out from then on
+
+    def sound():
+        return [(i, run) for i, run in enumerate(runs) if i not in errors]
+
+    def fail(i, error):
+        errors[i] = FloatingPointError(f"{runs[i].workdir}: {error}") if len(runs) > 1 else error
 
     def evaluate(split, task, epoch):
-        record = {"step": step, "epoch": epoch, "task": task, "split": split,
-                  **evaluate_split(setup, state, split)}
-        history.append(record)
-        write({"kind": "eval"} | record)
+        logits = predict_split(setup, state, setup.dataset.splits[split])
+        for i, run in sound():
+            own = {head: z.reshape(len(z), len(runs), -1)[:, i] for head, z in logits.items()}
+            record = {"step": step, "epoch": epoch, "task": task, "split": split,
+                      **score_split(run.setup, own, split)}
+            run.history.append(record)
+            run.write({"kind": "eval"} | record)
 
-    with stop_signals() as stopped, tqdm(total=total, initial=start, unit="step", disable=not progress,
+    def save(last):
+        copies = unstack(programs.fetch(state), len(runs))
+        for i, run in sound():
+            try:
+                run.save(step, copies[i], {"history": run.history, "data": run.data}, last=last)
+            except FloatingPointError as error:
+                fail(i, error)
+
+    def look(chunk, seconds):
+        """Writes the means of the pending metrics; returns those over all runs."""
+        values = {name: np.concatenate([np.asarray(m[name]).reshape(-1, len(runs))
+                                        for m in pending]) for name in pending[0]}
+        rate = len(values["loss"]) * config.batch_size / seconds
+        for i, run in sound():
+            try:
+                means = mean_metrics({name: x[:, i] for name, x in values.items()}, step)
+            except FloatingPointError as error:
+                fail(i, error)
+                continue
+            run.write({"kind": "train", "step": step, "epoch": chunk.epoch + 1, "task": chunk.task,
+                       "examples_per_second": rate} | means)
+        shown = {name.removeprefix("accuracy/"): x[:, [i for i, _ in sound()]].mean()
+                 for name, x in values.items() if sound()}
+        return {name: f"{x:.3f}" for name, x in shown.items()} | {"examples/s": f"{rate:.0f}"}
+
+    with stop_signals() as stopped, tqdm(total=total, initial=step, unit="step", disable=not progress,
                                          mininterval=0.5) as bar:
         if setup.stream and step == 0:
             evaluate("test", -1, 0)     # what forward transfer is measured against
         begin = time.perf_counter()
-        for chunk in plan.chunks(setup.tasks, config, setup.steps_per_call, start):
+        for chunk in _chunks(runs, setup.steps_per_call):
             state, metrics = programs.steps(state, feed, chunk.index)
             step, stop = chunk.end, stopped()
             pending.append(metrics)
             waiting = sum(len(m["loss"]) for m in pending)
             if waiting >= METRICS_EVERY or chunk.ends_epoch or stop:
-                means = mean_metrics(pending, step)
-                seconds = time.perf_counter() - begin
-                rate = waiting * config.batch_size / seconds
-                write({"kind": "train", "step": step, "epoch": chunk.epoch + 1, "task": chunk.task,
-                       "examples_per_second": rate} | means)
-                bar.set_description(f"epoch {chunk.epoch + 1}/{config.epochs}", refresh=False)
-                bar.set_postfix({k.removeprefix("accuracy/"): f"{v:.3f}" for k, v in means.items()}
-                                | {"examples/s": f"{rate:.0f}"}, refresh=False)
+                means = look(chunk, time.perf_counter() - begin)
+                many = f"{len(runs)} runs, " if len(runs) > 1 else ""
+                bar.set_description(f"{many}epoch {chunk.epoch + 1}/{config.epochs}", refresh=False)
+                bar.set_postfix(means, refresh=False)
                 bar.update(step - bar.n)
                 pending, begin = [], time.perf_counter()
-            if chunk.ends_task:
+            if chunk.ends_task and sound():
                 state = programs.end_task(state)
-            if chunk.ends_epoch:
+            if chunk.ends_epoch and sound():
                 for split in splits_to_evaluate(setup, chunk, step == total):
                     evaluate(split, chunk.task, chunk.epoch + 1)
             if stop or chunk.ends_task or (
                     chunk.ends_epoch and (chunk.epoch + 1) % config.checkpoint_epochs == 0):
-                save(step, programs.fetch(state), {"history": history, "data": data_print},
-                     last=stop or step == total)
+                save(last=stop or step == total)
+            if not sound():
+                break
             if stop and step < total:
                 raise Preempted(f"stopped by a signal after step {step} of {total}; the state is "
                                 "saved, and the same command goes on from there")
             if not pending:
                 begin = time.perf_counter()     # evaluating and saving are not training
-    return state, history
+    copies = [state] if len(runs) == 1 else unstack(programs.fetch(state), len(runs))
+    return [errors[i] if i in errors else
+            Run(run.setup, copy if len(runs) == 1 else run.setup.programs.place(copy), run.history)
+            for i, (run, copy) in enumerate(zip(runs, copies))]
+
+
+def _chunks(runs: Sequence[Opened], steps_per_call: int) -> Iterator[plan.Chunk]:
+    """The chunks of all runs, which differ in the rows they take: index [K, S, B] if S > 1."""
+    own = [plan.chunks(run.setup.tasks, run.setup.config.train, steps_per_call, run.step)
+           for run in runs]
+    for chunks in zip(*own):
+        index = [chunk.index for chunk in chunks]
+        yield chunks[0]._replace(index=index[0] if len(runs) == 1 else np.stack(index, axis=1))
 
 
 def splits_to_evaluate(setup: Setup, chunk: plan.Chunk, last: bool) -> list[str]:
@@ -133,13 +244,12 @@ def splits_to_evaluate(setup: Setup, chunk: plan.Chunk, last: bool) -> list[str]
     return ["val"] * due + ["test"] * last
 
 
-def mean_metrics(pending: list[Mapping[str, Any]], step: int) -> dict[str, float]:
-    """Means over the steps since the last look.
+def mean_metrics(values: Mapping[str, np.ndarray], step: int) -> dict[str, float]:
+    """Means over the steps [K] since the last look, which end at `step`.
 
     Raises:
       FloatingPointError: one of their losses is not finite.
     """
-    values = {name: np.concatenate([np.asarray(m[name]) for m in pending]) for name in pending[0]}
     finite = np.isfinite(values["loss"])
     if not finite.all():
         first = step - len(finite) + int(np.argmin(finite)) + 1

@@ -1,14 +1,15 @@
 """What a config decides, built and compiled: everything of a run but its history."""
 import dataclasses
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxmm import data
-from jaxmm.batch import Batch, batch_size, take
-from jaxmm.config import AugmentConfig, Config, EncoderConfig
+from jaxmm.batch import Batch, Logits, batch_size, take
+from jaxmm.config import AugmentConfig, Config, EncoderConfig, replace
 from jaxmm.data.dataset import Dataset, statistics
 from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import make_transform
@@ -16,10 +17,11 @@ from jaxmm.encoders import CONVOLUTIONAL, make_encoder
 from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.evaluate.predictions import read_rows, score
 from jaxmm.evaluate.tasks import score_tasks
-from jaxmm.methods import Components, TrainState, make_method
-from jaxmm.train import plan
-from jaxmm.train.devices import Programs, is_streamed, make_programs
+from jaxmm.methods import Components, Method, TrainState, make_method
+from jaxmm.train import plan, together
+from jaxmm.train.devices import Options, Programs, is_streamed, make_programs
 from jaxmm.train.optimizers import make_optimizer
+from jaxmm.train.runs import to_dict
 from jaxmm.train.writers import check_tensorboard
 
 SCANNED_STEPS = 256     # longest chunk where steps are scanned
@@ -33,6 +35,8 @@ class Setup(NamedTuple):
     tasks: list[np.ndarray]         # rows of the training split, by task that is learned
     programs: Programs
     steps_per_call: int
+    make_method: Callable[[str | None, Options], Method]    # (axis_name, changed options)
+    obstacle: str                   # why it cannot share a program with other runs; "" if it can
 
 
 class Run(NamedTuple):
@@ -77,17 +81,18 @@ def build(config: Config, *, dataset: Dataset | None = None,
         check_augmentation(m, options, 0 if m in dataset.num_tokens else ranks[m])
     encoder_configs = {m: config.encoders.get(m, EncoderConfig()) for m in dataset.modalities}
     epoch = plan.make_epoch(tasks, config.train)
-    optimizer = make_optimizer(config.optimizer, config.train.epochs, epoch)
     transform = make_transform({m: x for m, x in statistics(train).items()
                                 if m not in dataset.num_tokens}, dict(config.augment))
 
-    def make(axis_name):
+    def make(axis_name, options):
+        changed = replace(config, options)
+        optimizer = make_optimizer(changed.optimizer, config.train.epochs, epoch)
         encoders = {m: make_encoder(c, ranks[m], num_tokens=dataset.num_tokens.get(m, 0),
                                     axis_name=axis_name)
                     for m, c in encoder_configs.items()}
         components = Components(encoders, dataset.num_classes, transform, optimizer, epoch,
                                 config.train.batch_size)
-        return make_method(config.method, components, axis_name=axis_name)
+        return make_method(changed.method, components, axis_name=axis_name)
 
     programs = make_programs(make, devices)
     if config.train.batch_size % programs.num_devices:
@@ -95,11 +100,32 @@ def build(config: Config, *, dataset: Dataset | None = None,
                         f"{programs.num_devices} devices; choose a multiple of their number")
     convolves = any(c.name in CONVOLUTIONAL or (c.name == "auto" and ranks[m] > 1)
                     for m, c in encoder_configs.items())
-    one_by_one = streamed or (convolves and jax.default_backend() == "cpu")
-    steps_per_call = config.train.steps_per_call or (1 if one_by_one else SCANNED_STEPS)
-    setup = Setup(config, dataset, stream, tasks, programs, steps_per_call)
+    slow_together = convolves and jax.default_backend() == "cpu"
+    obstacle = ("their rows are streamed from the host" if streamed else
+                "convolutions over several runs at once are slow on CPU" if slow_together else "")
+    steps_per_call = config.train.steps_per_call or (1 if obstacle else SCANNED_STEPS)
+    setup = Setup(config, dataset, stream, tasks, programs, steps_per_call, make, obstacle)
     jax.eval_shape(lambda: init_state(setup))       # finds shapes that do not fit
     return setup
+
+
+def build_many(configs: Sequence[Config], *, dataset: Dataset | None = None,
+               devices: Sequence[jax.Device] | None = None) -> Iterator[Setup]:
+    """`build` for every config; those that differ in their seed alone share what is compiled."""
+    built = {}
+    for config in configs:
+        check_counts(config)
+        key = json.dumps(to_dict(replace(config, {"train.seed": 0})), sort_keys=True)
+        if key not in built:
+            built[key] = build(config, dataset=dataset, devices=devices)
+        yield built[key]._replace(config=config)
+
+
+def join(setups: Sequence[Setup], devices: Sequence[jax.Device] | None = None) -> Setup:
+    """The setup of the first run, with programs that train all of them at once."""
+    options = together.scalar_options([setup.config for setup in setups])
+    programs = make_programs(setups[0].make_method, devices, options)
+    return setups[0]._replace(programs=programs)
 
 
 def check_augmentation(modality: str, options: AugmentConfig, rank: int) -> None:
@@ -127,7 +153,7 @@ def check_counts(config: Config) -> None:
 def init_state(setup: Setup) -> TrainState:
     """The state before the first step, on the devices."""
     example = take(setup.dataset.splits["train"], np.zeros(2, int))
-    return setup.programs.init(setup.config.train.seed, example)
+    return setup.programs.place(setup.programs.init(setup.config.train.seed, example))
 
 
 def predict_split(setup: Setup, state: TrainState, split: Batch) -> dict[str, np.ndarray]:
@@ -146,9 +172,8 @@ def _read(setup, state, read, split):
                      setup.config.train.batch_size)
 
 
-def evaluate_split(setup: Setup, state: TrainState, split: str) -> dict[str, Any]:
+def score_split(setup: Setup, logits: Logits, split: str) -> dict[str, Any]:
     """"scores" of every head on a split and, on a stream, what `score_tasks` finds."""
     batch = setup.dataset.splits[split]
-    logits = predict_split(setup, state, batch)
     scores = {"scores": score(logits, batch)}
     return scores | score_tasks(logits, batch, setup.stream, split) if setup.stream else scores

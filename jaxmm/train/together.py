@@ -2,48 +2,35 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax
-
 from jaxmm.config import Config
 from jaxmm.train.runs import differences, to_dict
 
-# Options that enter a step as numbers and nothing else: no shape, branch or stored state of
-# another form depends on them.
+# Options that enter a step as numbers and nothing else: no shape, branch or form of the state
+# depends on them.
 SCALARS = ("optimizer.learning_rate", "optimizer.weight_decay", "method.alpha", "method.beta",
            "method.gamma", "method.lambda_", "method.weight")
-PER_RUN = ("train.seed", *SCALARS)
 
 
-def scalar_options(configs: Sequence[Config]) -> list[dict[str, float]]:
+def changed(configs: Sequence[Config]) -> set[str]:
+    """Paths of the options in which the configs differ."""
+    first, *others = map(to_dict, configs)
+    return {path for other in others for path, _, _ in differences(first, other)}
+
+
+def scalar_options(configs: Sequence[Config]) -> list[dict[str, Any]]:
     """For each config, the values of the scalars in which they differ."""
-    dicts = [to_dict(config) for config in configs]
-    paths = [path for path in SCALARS if path in _changed(dicts)]
-    return [{path: _get(values, path) for path in paths} for values in dicts]
+    paths = changed(configs).intersection(SCALARS)
+    return [{path: get(to_dict(config), path) for path in sorted(paths)} for config in configs]
 
 
-def obstacle(configs: Sequence[Config], *, convolves: bool, streamed: bool) -> str:
-    """Why runs of these configs are not trained together; "" if they can be.
-
-    Args:
-      configs: of the runs.
-      convolves: whether one of the encoders has convolutions.
-      streamed: whether the training rows are streamed from the host.
-    """
-    others = sorted(_changed([to_dict(config) for config in configs]) - set(PER_RUN))
-    if others:
-        return f"they differ in {', '.join(others)}"
-    if streamed:
-        return "their rows are streamed from the host"
-    if convolves and jax.default_backend() == "cpu":
-        return "convolutions over several runs at once are slower on CPU"
-    return ""
+def obstacle(configs: Sequence[Config]) -> str:
+    """In what the configs differ that keeps their runs apart; "" if nothing does."""
+    paths = sorted(changed(configs).difference(SCALARS, ["train.seed"]))
+    return f"they differ in {', '.join(paths)}" if paths else ""
 
 
-def _changed(dicts: Sequence[dict[str, Any]]) -> set[str]:
-    return {path for other in dicts[1:] for path, _, _ in differences(dicts[0], other)}
-
-
-def _get(values: dict[str, Any], path: str) -> Any:
+def get(values: dict[str, Any], path: str) -> Any:
+    """The value at a path of nested dictionaries."""
     for key in path.split("."):
         values = values[key]
     return values

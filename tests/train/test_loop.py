@@ -43,7 +43,7 @@ def test_resumed_equals_undisturbed(name, make_dataset, make_config, tmp_path, m
 
     build = setup_lib.build
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "build", lambda *a, **k: (lambda s: s._replace(
+        patch.setattr(setup_lib, "build", lambda *a, **k: (lambda s: s._replace(
             programs=s.programs._replace(steps=steps_with_signal(s.programs.steps))))(build(*a, **k)))
         with pytest.raises(loop.Preempted, match="step 6 of 12"):
             run(config, tmp_path / "cut", dataset)
@@ -133,7 +133,7 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(make_dataset, 
         return setup._replace(programs=setup.programs._replace(steps=steps))
 
     build = setup_lib.build
-    monkeypatch.setattr(loop, "build", lambda *a, **k: break_steps(build(*a, **k)))
+    monkeypatch.setattr(setup_lib, "build", lambda *a, **k: break_steps(build(*a, **k)))
     with pytest.raises(FloatingPointError, match="the loss of step 6 is inf"):
         run(config, tmp_path / "run", dataset)
     manager = checkpoints.open_manager(tmp_path / "run")
