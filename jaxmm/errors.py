@@ -1,4 +1,5 @@
 """The one exception that means the user can fix it, and the checks that raise it."""
+import jax
 
 
 class UserError(Exception):
@@ -23,6 +24,15 @@ def check_choice(option: str, value: str, choices) -> None:
 
 
 def check_at_least(option: str, value: float, least: float) -> None:
-    """Raises UserError unless `value` is a finite number of at least `least`."""
-    if not least <= value < float("inf"):
+    """Raises UserError unless `value` is a finite number of at least `least`.
+
+    A traced value passes: it stands for numbers that were checked before.
+    """
+    if not isinstance(value, jax.core.Tracer) and not least <= value < float("inf"):
         raise UserError(f"{option}={value}; expected a number of at least {least}")
+
+
+def check_above(option: str, value: float, bound: float) -> None:
+    """Raises UserError unless `value` is a finite number above `bound`, or traced."""
+    if not isinstance(value, jax.core.Tracer) and not bound < value < float("inf"):
+        raise UserError(f"{option}={value}; expected a number above {bound}")

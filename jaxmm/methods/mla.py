@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxmm import heads
 from jaxmm.batch import for_modality
 from jaxmm.config import MLAConfig
-from jaxmm.errors import UserError, check_choice
+from jaxmm.errors import UserError, check_above, check_choice
 from jaxmm.evaluate.fusion import entropy_weighted, mean_logits
 from jaxmm.losses.classification import cross_entropy, weighted_mean
 from jaxmm.methods.common import (Components, Method, TrainState, apply_gradients, encode,
@@ -134,5 +134,4 @@ def check_options(config: MLAConfig) -> None:
     check_choice("method.projection", config.projection, ("rls", "none"))
     check_choice("method.features", config.features, ("current", "previous"))
     check_choice("method.alpha_schedule", config.alpha_schedule, ("constant", "released"))
-    if not config.alpha > 0:
-        raise UserError(f"method.alpha={config.alpha}; expected a number above 0")
+    check_above("method.alpha", config.alpha, 0)

@@ -1,0 +1,153 @@
+"""Several runs in one program: the same results as one after the other."""
+import json
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from jaxmm.config import EncoderConfig, OptimizerConfig, StreamConfig, replace
+from jaxmm.errors import UserError
+from jaxmm.methods import METHODS
+from jaxmm.train import checkpoints, loop, setup as setup_lib, together
+from jaxmm.train.devices import stack, unstack
+
+DEVICES = jax.devices()
+CLOSE = {"rtol": 1e-5, "atol": 1e-5}
+
+
+def seeds(config, count):
+    return [replace(config, {"train.seed": seed}) for seed in range(count)]
+
+
+def leaves(run):
+    return checkpoints.flatten(run.setup.programs.fetch(run.state))
+
+
+def numbers(records):
+    return [{k: v for k, v in record.items() if k not in ("split", "kind", "examples_per_second")}
+            for record in records]
+
+
+def train(configs, folder, dataset, devices=DEVICES[:1]):
+    workdirs = [folder / str(i) for i in range(len(configs))]
+    return list(loop.train_many(configs, workdirs, dataset=dataset, devices=devices,
+                                progress=False))
+
+
+def steps_together(configs, dataset, devices):
+    """States after one call of three steps, of all configs at once and one after the other."""
+    setups = list(setup_lib.build_many(configs, dataset=dataset, devices=devices))
+    joined = setup_lib.join(setups, devices)
+    train_split = dataset.splits["train"]
+    index = np.random.default_rng(0).integers(32, size=(3, len(configs), 8)).astype(np.int32)
+
+    def run(setup, states, index):
+        state = setup.programs.place(stack(states))
+        state, metrics = setup.programs.steps(state, setup.programs.feed(train_split, "device"),
+                                              index)
+        return setup.programs.end_task(state), jax.device_get(metrics)
+
+    fetched = [s.programs.fetch(setup_lib.init_state(s)) for s in setups]
+    alone = [run(s, [jax.tree.map(lambda x: x.copy(), state)], index[:, i])
+             for i, (s, state) in enumerate(zip(setups, fetched))]
+    state, metrics = run(joined, fetched, index)
+    chex.assert_trees_all_close(
+        metrics, jax.tree.map(lambda *x: np.stack(x, 1), *[m for _, m in alone]), **CLOSE)
+    ours = unstack(joined.programs.fetch(state), len(configs))
+    for s, (expected, _), found in zip(setups, alone, ours):
+        chex.assert_trees_all_close(checkpoints.flatten(found),
+                                    checkpoints.flatten(s.programs.fetch(expected)), **CLOSE)
+    return joined, state, alone
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_seeds_equal_single_runs(name, make_dataset, make_config):
+    steps_together(seeds(make_config(name), 2), make_dataset(missing=True), DEVICES[:1])
+
+
+@pytest.mark.parametrize("runs, devices", [(4, 2), (3, 2)])
+def test_on_several_devices(runs, devices, make_dataset, make_config):
+    """Spread over the devices, and, where they do not divide, every batch over all devices."""
+    dataset = make_dataset(missing=True)
+    joined, state, alone = steps_together(seeds(make_config("mla"), runs), dataset,
+                                          DEVICES[:devices])
+    logits = setup_lib.predict_split(joined, state, dataset.splits["val"])
+    single = setup_lib.build(make_config("mla"), dataset=dataset, devices=DEVICES[:devices])
+    for i, (expected, _) in enumerate(alone):
+        chex.assert_trees_all_close({h: z[:, i] for h, z in logits.items()},
+                                    setup_lib.predict_split(single, expected,
+                                                            dataset.splits["val"]), **CLOSE)
+
+
+@pytest.mark.parametrize("method, values", [
+    ("mla", {"optimizer.learning_rate": [0.1, 0.01], "method.alpha": [0.1, 1.0]}),
+    ("samm", {"optimizer.weight_decay": [0.0, 0.1], "method.beta": [25.0, 1.0],
+              "method.lambda_": [0.01, 0.5]})])
+def test_scalars_equal_single_runs(method, values, make_dataset, make_config):
+    configs = [replace(make_config(method), {path: v[i] for path, v in values.items()})
+               for i in range(2)]
+    assert together.scalar_options(configs)[1] == {path: v[1] for path, v in values.items()}
+    steps_together(configs, make_dataset(), DEVICES[:1])
+
+
+def test_folders_are_those_of_single_runs(make_dataset, make_config, tmp_path):
+    """Cut short, then resumed at different steps, then finished: as each run alone."""
+    dataset, config = make_dataset(), make_config("mla", epochs=2, steps_per_call=4)
+    configs = seeds(config, 3)
+    alone = [loop.train(c, tmp_path / f"alone{i}", dataset=dataset, devices=DEVICES[:1],
+                        progress=False) for i, c in enumerate(configs)]
+    for i in range(3):      # seed 2 made no step, seed 1 half of them, seed 0 all
+        manager = checkpoints.open_manager(tmp_path / f"alone{i}")
+        assert list(manager.all_steps()) == [4, 8]
+    results = train(configs, tmp_path / "many", dataset)
+    for i, (expected, found) in enumerate(zip(alone, results)):
+        chex.assert_trees_all_close(leaves(found), leaves(expected), **CLOSE)
+        chex.assert_trees_all_close(numbers(found.history), numbers(expected.history), **CLOSE)
+        records = [[json.loads(line) for line in (tmp_path / folder / "metrics.jsonl")
+                    .read_text().splitlines()] for folder in (f"alone{i}", f"many/{i}")]
+        chex.assert_trees_all_close(*map(numbers, records), **CLOSE)
+    # Every run goes on from its own last checkpoint.
+    for i, last in ((1, 8), (2, 4)):
+        manager = checkpoints.open_manager(tmp_path / f"many/{i}")
+        for step in manager.all_steps():
+            if step >= last:
+                manager.delete(step)
+    again = train(configs, tmp_path / "many", dataset)
+    for expected, found in zip(results, again):
+        chex.assert_trees_all_close(leaves(found), leaves(expected), **CLOSE)
+        chex.assert_trees_all_close(numbers(found.history), numbers(expected.history), **CLOSE)
+
+
+def test_a_loss_that_is_not_finite_stops_its_own_run_only(make_dataset, make_config, tmp_path):
+    dataset = make_dataset()
+    config = make_config("late", epochs=3, steps_per_call=4)
+    rates = [0.1, 1e30, 0.05]
+    configs = [replace(config, {"optimizer.learning_rate": rate}) for rate in rates]
+    first, broken, last = train(configs, tmp_path, dataset)
+    assert isinstance(broken, FloatingPointError)
+    assert str(broken).startswith(f"{tmp_path / '1'}: the loss of step ")
+    for i, run in ((0, first), (2, last)):
+        expected = loop.train(configs[i], tmp_path / f"alone{i}", dataset=dataset,
+                              devices=DEVICES[:1], progress=False)
+        chex.assert_trees_all_close(leaves(run), leaves(expected), **CLOSE)
+        assert list(checkpoints.open_manager(tmp_path / str(i)).all_steps()) == [8, 12]
+    assert not list(checkpoints.open_manager(tmp_path / "1").all_steps())
+
+
+def test_what_keeps_runs_apart(make_dataset, make_config, tmp_path, capsys):
+    config = make_config()
+    assert not together.obstacle(seeds(config, 3))
+    other = replace(config, {"train.batch_size": 4, "train.seed": 1})
+    assert together.obstacle([config, other]) == "they differ in train.batch_size"
+    assert not setup_lib.build(config, dataset=make_dataset()).obstacle
+    config.data.placement = "host"
+    assert "streamed" in setup_lib.build(config, dataset=make_dataset()).obstacle
+    images = make_dataset({"image": (4, 4, 1)})
+    convolutions = make_config(modalities=("image",), encoder=EncoderConfig(width=2, depth=1),
+                               epochs=1)
+    workdirs = [tmp_path / "0", tmp_path / "1"]
+    runs = list(loop.train_many(seeds(convolutions, 2), workdirs, dataset=images,
+                                devices=DEVICES[:1]))
+    assert "2 runs one after the other: convolutions" in capsys.readouterr().err
+    assert runs[0].setup.programs is runs[1].setup.programs     # compiled once all the same
