@@ -6,6 +6,7 @@ import functools
 import os
 import pathlib
 import re
+import runpy
 import sys
 
 import jax
@@ -53,6 +54,12 @@ def config_for(method: str) -> Config:
     return config
 
 
+def default_methods() -> list[str] | None:
+    """The methods that the file of --config names as `METHODS`, if it does."""
+    filename = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
+    return runpy.run_path(filename).get("METHODS")
+
+
 def workdir_flag(value: str, default: str) -> pathlib.Path:
     """The run folder of --workdir, or `default` under runs/."""
     return pathlib.Path(value) if value else pathlib.Path("runs") / default
@@ -60,7 +67,7 @@ def workdir_flag(value: str, default: str) -> pathlib.Path:
 
 def data_name(config: Config) -> str:
     """What a run learns from, as part of the names of folders."""
-    return "_".join(filter(None, [config.data.name, config.stream.kind]))
+    return "_".join(filter(None, [config.data.name, config.data.kind, config.stream.kind]))
 
 
 def use_compilation_cache() -> None:

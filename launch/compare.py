@@ -43,8 +43,9 @@ from jaxmm.train.setup import build, check_counts
 from jaxmm.train.runs import claim_folder
 from launch import app
 
-METHODS = flags.DEFINE_list("methods", "unimodal,concat,late,mla",
-                            "Methods to compare: METHOD, METHOD:MODALITY, METHOD+OPTION=VALUE.")
+METHODS = flags.DEFINE_list("methods", None, "Methods to compare: METHOD, METHOD:MODALITY, "
+                            "METHOD+OPTION=VALUE; by default METHODS of the config file, or "
+                            "unimodal,concat,late,mla.")
 SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each, with the seeds config.train.seed + 0, 1...")
 CAPACITIES = flags.DEFINE_list("capacities", "", "Sizes of the memory of methods that have one.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Folder; runs/compare_DATA by default.")
@@ -64,7 +65,10 @@ def main() -> None:
     workdir = app.workdir_flag(WORKDIR.value, f"compare_{app.data_name(config)}")
     check_counts(config)
     dataset = data.load(config.data)
-    runs = plan_runs(app.config_for, METHODS.value, SEEDS.value, dataset, workdir,
+    methods = METHODS.value
+    if methods is None:
+        methods = app.default_methods() or ["unimodal", "concat", "late", "mla"]
+    runs = plan_runs(app.config_for, methods, SEEDS.value, dataset, workdir,
                      parse_capacities(CAPACITIES.value))
     results = list(make_runs(runs, dataset))
     values = published.find([run.variant for run in runs], dataset)

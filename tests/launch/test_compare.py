@@ -126,3 +126,12 @@ def test_a_run_that_another_process_trains_is_found_before_anything_is_made(conf
         with pytest.raises(UserError, match="late/seed_0 is in use by process"):
             compare.plan_runs(config_for, ["concat", "late"], 1, dataset, tmp_path)
     assert not (tmp_path / "concat").exists()
+
+
+@pytest.mark.parametrize("name, methods, data", [
+    ("synthetic", ("unimodal", "mlp_head"), "synthetic_B"), ("av_digits", None, "av_digits"),
+    ("seq_av_digits", None, "av_digits_class")])
+def test_a_config_file_may_name_the_methods_worth_comparing(name, methods, data):
+    flags.FLAGS(["compare", f"--config=configs/{name}.py"])
+    assert compare.app.default_methods() == methods
+    assert compare.app.data_name(flags.FLAGS.config) == data
