@@ -64,7 +64,7 @@ class AugmentConfig:
 @dataclass
 class MethodConfig:
     """A way of training; methods with options of their own extend it."""
-    name: str = "concat"            # a key of `jaxmm.methods.METHODS`
+    name: str                       # a key of `jaxmm.methods.METHODS`
 
 
 @dataclass
@@ -86,11 +86,92 @@ class MLAConfig(MethodConfig):
 
 
 @dataclass
-class SGDConfig(MethodConfig):
+class FusedConfig(MethodConfig):
+    """Encoders and one fused head, trained at once."""
+    fusion: str = "concat"          # the fused head, a key of `heads.FUSIONS`
+    hidden: int = 1024              # hidden units of the fusion "mlp"
+
+
+@dataclass
+class DropoutConfig(FusedConfig):
+    """A fused head on features of which some are dropped in training."""
+    name: str = "dropout"
+    rate: float = 0.5               # probability in [0, 1): of a feature, or of a modality in a step
+
+
+@dataclass
+class OGMConfig(MethodConfig):
+    """On-the-fly gradient modulation (OGM-GE, Peng et al., 2022)."""
+    name: str = "ogm_ge"
+    alpha: float = 0.8              # strength of the modulation, >= 0
+    noise: bool = True              # generalisation enhancement: noise on the encoders' gradients
+    epochs: int = 50                # modulates during the first so many epochs
+
+
+@dataclass
+class QMFConfig(MethodConfig):
+    """Quality-aware fusion: logits weighted by energy (QMF, Zhang et al., 2023)."""
+    name: str = "qmf"
+    weight: float = 0.1             # of the ranking losses, >= 0; 1 for images with text
+
+
+@dataclass
+class TaughtConfig(FusedConfig):
+    """A method that starts from trained models.
+
+    `teachers` is where their run folders are, with {teacher} for the name of each, as in
+    runs/compare/{teacher}/seed_0; by default they are trained first, in the run's own folder.
+    """
+    teachers: str = ""
+
+
+@dataclass
+class GBlendingConfig(TaughtConfig):
+    """Losses of all heads, weighted by how they generalise (G-Blending, Wang et al., 2020)."""
+    name: str = "g_blending"
+    weighting: str = "offline"      # "offline": by a run with "equal" weights; "online": anew after
+                                    # every window
+    window: int = 5                 # epochs, >= 2; of "online"
+    holdout: float = 0.1            # share of the training data to measure on, not trained on
+
+
+@dataclass
+class UMTConfig(TaughtConfig):
+    """Distils from unimodal teachers (UMT, arXiv 2305.01233)."""
+    name: str = "umt"
+    weight: float = 50.0            # of the distillation, >= 0
+    labels: bool = True             # learn from labels too; off: distillation alone
+
+
+@dataclass
+class SelfDistillConfig(TaughtConfig):
+    """Distils from a trained model of the same kind."""
+    name: str = "self_distill_label"
+    weight: float = 1.0             # of the distillation, >= 0
+    temperature: float = 4.0        # of "self_distill_label", > 0
+
+
+@dataclass
+class FinetuneConfig(TaughtConfig):
+    """Unimodal encoders as the start, under a new fused head."""
+    name: str = "finetune"
+    encoder_scale: float = 0.1      # learning rate of the encoders as a multiple of the head's, >= 0
+
+
+@dataclass
+class UMEConfig(MethodConfig):
+    """Averages the predictions of unimodal models (UME, arXiv 2305.01233)."""
+    name: str = "ume"
+    weights: str = ""               # MODALITY:WEIGHT,...; equal by default
+    teachers: str = ""              # as of TaughtConfig
+
+
+@dataclass
+class SGDConfig(FusedConfig):
     """Cross-entropy of a fused head; on a stream of tasks, fine-tuning."""
     name: str = "sgd"
+    fusion: str = "film"
     modalities: str = ""            # names joined by commas; all by default
-    fusion: str = "film"            # fused head of several modalities, a key of `heads.FUSIONS`
 
 
 @dataclass
@@ -114,13 +195,21 @@ class SAMMConfig(ERConfig):
     dynamic: bool = True            # add the head "dynamic", calibrated on the memory
 
 
-METHOD_CONFIGS = {"unimodal": UnimodalConfig, "mla": MLAConfig, "sgd": SGDConfig, "er": ERConfig,
-                  "samm": SAMMConfig}
+METHOD_CONFIGS = {config.name: config for config in (
+    UnimodalConfig(), MethodConfig("late"), MLAConfig(),
+    *(FusedConfig(name, fusion) for name, fusion in (
+        ("concat", "concat"), ("sum", "sum"), ("film", "film"), ("gated", "gated"),
+        ("mlp_head", "mlp"), ("attention_head", "attention"), ("aux_ce", "concat"))),
+    DropoutConfig(), DropoutConfig("modality_dropout"), GBlendingConfig(), OGMConfig(), QMFConfig(),
+    UMTConfig(), UMEConfig(), SelfDistillConfig(),
+    SelfDistillConfig("self_distill_feature", weight=50.0), FinetuneConfig(),
+    TaughtConfig("frozen_linear"), TaughtConfig("frozen_linear_on_distilled"),
+    SGDConfig(), ERConfig(), SAMMConfig())}
 
 
 def method_config(name: str) -> MethodConfig:
     """The default options of the method called `name`."""
-    return METHOD_CONFIGS[name]() if name in METHOD_CONFIGS else MethodConfig(name=name)
+    return copy.copy(METHOD_CONFIGS[name]) if name in METHOD_CONFIGS else MethodConfig(name)
 
 
 @dataclass
@@ -162,7 +251,7 @@ class Config:
         default_factory=lambda: collections.defaultdict(EncoderConfig))
     augment: dict[str, AugmentConfig] = field(           # by modality
         default_factory=lambda: collections.defaultdict(AugmentConfig))
-    method: MethodConfig = field(default_factory=MethodConfig)
+    method: MethodConfig = field(default_factory=lambda: method_config("concat"))
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmm.batch import Logits
+from jaxmm.errors import UserError, check_at_least
 
 Features = Mapping[str, chex.Array]
 
@@ -118,6 +119,53 @@ def gated(num_classes: int) -> Head:
     return Head(init, with_readouts(fuse))
 
 
+def mlp(num_classes: int, hidden: int = 1024) -> Head:
+    """Two layers on the concatenated features with a ReLU between (UMT, arXiv 2305.01233)."""
+    check_at_least("method.hidden", hidden, 1)
+
+    def init(key, widths):
+        hidden_key, out_key = jax.random.split(key)
+        return {"hidden": linear_init(hidden_key, sum(widths.values()), hidden),
+                "out": linear_init(out_key, hidden, num_classes)}
+
+    def fuse(params, features):
+        units = jax.nn.relu(linear(params["hidden"], concatenate(features)))
+        return linear(params["out"], units)
+
+    return Head(init, with_readouts(fuse))
+
+
+def attention(num_classes: int) -> Head:
+    """One linear layer on the features after attention among the modalities (UMT).
+
+    The M features are tokens x [M, s] that attend to each other without any parameters:
+    softmax(x x^T / sqrt(s)) x.
+
+    Raises:
+      UserError: encoders of different widths.
+    """
+
+    def init(key, widths):
+        if len(set(widths.values())) > 1:
+            found = ", ".join(f"{m} {s}" for m, s in widths.items())
+            raise UserError(f"attention needs features of one size; found {found}; set "
+                            "--config.encoders.MODALITY.features to the same number")
+        return linear_init(key, sum(widths.values()), num_classes)
+
+    def fuse(params, features):
+        tokens = jnp.stack([features[m] for m in sorted(features)], axis=1).astype(jnp.float32)
+        scores = jnp.einsum("bms,bns->bmn", tokens, tokens) / jnp.sqrt(tokens.shape[-1])
+        attended = jnp.einsum("bmn,bns->bms", jax.nn.softmax(scores), tokens)
+        return linear(params, attended.reshape(len(attended), -1))
+
+    return Head(init, with_readouts(fuse))
+
+
+def concatenate(features: Features) -> chex.Array:
+    """Features [B, sum of widths], in alphabetical order of their modalities."""
+    return jnp.concatenate([features[m] for m in sorted(features)], axis=-1)
+
+
 def with_readouts(fuse: Callable[[Any, Features], chex.Array]) -> Callable[[Any, Features], Logits]:
     """`apply` of a head from its fused logits: a readout sets all other features to zero."""
 
@@ -146,4 +194,5 @@ def with_unimodal_heads(head: Head, num_classes: int) -> Head:
     return Head(init, apply)
 
 
-FUSIONS = {"concat": concat, "sum": separate, "film": film, "gated": gated}
+FUSIONS = {"concat": concat, "sum": separate, "film": film, "gated": gated, "mlp": mlp,
+           "attention": attention}

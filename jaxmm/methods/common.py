@@ -2,7 +2,7 @@
 
 A method is a few pure functions over one `TrainState`; its file holds what is its own.
 """
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import chex
@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmm.batch import Batch, Logits, Metrics, for_modality
+from jaxmm.config import MethodConfig
 from jaxmm.data.transform import Transform
 from jaxmm.encoders import Encoder
 from jaxmm.errors import UserError
@@ -30,16 +31,19 @@ class TrainState(NamedTuple):
 class Method(NamedTuple):
     """A way of training and predicting, as pure functions."""
     init: Callable[[chex.PRNGKey, Batch], TrainState]
-    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]]   # one optimisation step
+    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]] | None  # None: it only predicts
     predict: Callable[[TrainState, Batch], Logits]                    # [B, C] by head
     features: Callable[[TrainState, Batch], Features]                 # [B, s] by modality
     end_task: Callable[[TrainState], TrainState]                      # identity for most
+    teachers: Mapping[str, MethodConfig] = {}    # models to be trained before it, by name
+    teach: Callable[[TrainState, Mapping[str, TrainState]], TrainState] | None = None
+    # (first state, last state of each teacher) -> first state with what they know
 
 
 class Optimizer(NamedTuple):
     """Updates of parameter groups; groups that a step leaves out keep parameters and state."""
     init: Callable[[Mapping[str, Any]], dict[str, Any]]
-    update: Callable[..., tuple[dict[str, Any], dict[str, Any]]]  # (grads, opt_state, params, step)
+    update: Callable[..., tuple[dict[str, Any], dict[str, Any]]]  # (grads, opt_state, params, step, scale)
 
 
 class Components(NamedTuple):
@@ -50,6 +54,7 @@ class Components(NamedTuple):
     optimizer: Optimizer
     epoch: Callable[[chex.Array], chex.Array]   # step -> epochs done within its task, fractional
     batch_size: int                 # of the global batch
+    num_examples: int               # of the training split: ids lie below it
 
 
 def identity(state: TrainState) -> TrainState:
@@ -117,10 +122,14 @@ def encode_all(encoders: Mapping[str, Encoder], params, batch_stats, batch: Batc
     return {m: r[0] for m, r in results.items()}, {m: r[1] for m, r in results.items()}
 
 
-def apply_gradients(components: Components, state: TrainState, grads) -> TrainState:
-    """One step of the optimizer on the groups in `grads`; all other groups stay bit for bit."""
+def apply_gradients(components: Components, state: TrainState, grads,
+                    scale: Mapping[str, float] | None = None) -> TrainState:
+    """One step of the optimizer on the groups in `grads`; all other groups stay bit for bit.
+
+    `scale` holds factors on the learning rate, by group.
+    """
     new_params, new_opt_state = components.optimizer.update(
-        grads, state.opt_state, state.params, state.step)
+        grads, state.opt_state, state.params, state.step, scale)
     return state._replace(params=state.params | new_params,
                           opt_state=state.opt_state | new_opt_state)
 
@@ -139,13 +148,9 @@ def make_predict(components: Components, head: Head, fuse=None) -> Callable[...,
     """
 
     def predict(state, batch):
-        logits = head.apply(state.params["head"], features(state, batch))
-        if fuse:
-            modalities = {m: logits[m] for m in components.encoders}
-            logits = logits | {"fused": fuse(modalities, batch["present"])}
-        return logits
+        return forward(components, head, state.params, state.batch_stats,
+                       components.transform(None, batch), train=False, fuse=fuse).logits
 
-    features = make_features(components)
     return predict
 
 
@@ -159,7 +164,80 @@ def make_features(components: Components) -> Callable[..., Features]:
     return features
 
 
-def make_joint(components: Components, head: Head, loss_fn, *, fuse=None,
+class Output(NamedTuple):
+    """A forward pass through encoders and head."""
+    features: Features              # [B, s] by modality
+    logits: Logits                  # [B, C] by head
+    batch_stats: dict[str, Any]     # new, by modality
+
+
+def forward(components: Components, head: Head, params, batch_stats, batch: Batch, *,
+            train: bool, perturb=None, fuse=None) -> Output:
+    """Encoders and head on a transformed batch.
+
+    `perturb(features) -> features` acts between them if given; for `fuse` see `make_predict`.
+    """
+    features, batch_stats = encode_all(components.encoders, params, batch_stats, batch, train=train)
+    if perturb:
+        features = perturb(features)
+    logits = head.apply(params["head"], features)
+    if fuse:
+        logits |= {"fused": fuse({m: logits[m] for m in components.encoders}, batch["present"])}
+    return Output(features, logits, batch_stats)
+
+
+def gradients(components: Components, head: Head, state: TrainState, batch: Batch, loss_fn, *,
+              groups: Collection[str] | None = None, perturb=None, fuse=None,
+              axis_name: str | None = None):
+    """(loss, Output, gradients by parameter group) over the global batch.
+
+    Args:
+      components: encoders, which run in evaluation mode unless they are among `groups`.
+      head: features -> logits.
+      state: before the step.
+      batch: transformed.
+      loss_fn: Output -> scalar over the global batch.
+      groups: parameter groups to differentiate; all by default.
+      perturb: see `forward`.
+      fuse: see `make_predict`.
+      axis_name: of the devices, if the step is mapped over several.
+    """
+    groups = state.params if groups is None else groups
+    train = not set(components.encoders).isdisjoint(groups)
+
+    def loss(params):
+        out = forward(components, head, state.params | params, state.batch_stats, batch,
+                      train=train, perturb=perturb, fuse=fuse)
+        return loss_fn(out), out
+
+    learned = {group: state.params[group] for group in groups}
+    (value, out), grads = jax.value_and_grad(loss, has_aux=True)(learned)
+    return pmean(value, axis_name), out, pmean(grads, axis_name)
+
+
+def finish_step(components: Components, state: TrainState, batch: Batch, loss, out: Output, grads, *,
+                extra=None, scale: Mapping[str, float] | None = None,
+                axis_name: str | None = None) -> tuple[TrainState, Metrics]:
+    """The state after a step, and its metrics.
+
+    Args:
+      components: whose optimizer is used.
+      state: before the step.
+      batch: whose labels the accuracies are of.
+      loss: of the global batch.
+      out: of the forward pass.
+      grads: by parameter group.
+      extra: the method's own part of the new state; the old one by default.
+      scale: factors on the learning rate by parameter group.
+      axis_name: of the devices.
+    """
+    metrics = {"loss": loss} | head_accuracy(out.logits, batch, axis_name)
+    state = apply_gradients(components, state, grads, scale)
+    return state._replace(batch_stats=out.batch_stats, step=state.step + 1,
+                          extra=state.extra if extra is None else extra), metrics
+
+
+def make_joint(components: Components, head: Head, loss_fn, *, fuse=None, perturb=None,
                axis_name: str | None = None) -> Method:
     """A method that trains all encoders and the head at once on one loss.
 
@@ -168,6 +246,7 @@ def make_joint(components: Components, head: Head, loss_fn, *, fuse=None,
       head: features -> logits.
       loss_fn: (logits, batch) -> scalar over the global batch.
       fuse: see `make_predict`.
+      perturb: (key, features, ids [B]) -> features, between encoders and head in training.
       axis_name: of the devices, if the step is mapped over several.
     """
 
@@ -175,20 +254,15 @@ def make_joint(components: Components, head: Head, loss_fn, *, fuse=None,
         return init_state(components, head, key, batch)
 
     def step(state, batch):
-        batch = components.transform(step_key(state), batch)
-
-        def loss(params):
-            features, batch_stats = encode_all(components.encoders, params, state.batch_stats,
-                                               batch, train=True)
-            logits = head.apply(params["head"], features)
-            return loss_fn(logits, batch), (logits, batch_stats)
-
-        (value, (logits, batch_stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        if fuse:
-            logits |= {"fused": fuse({m: logits[m] for m in components.encoders}, batch["present"])}
-        metrics = {"loss": pmean(value, axis_name)} | head_accuracy(logits, batch, axis_name)
-        state = apply_gradients(components, state, pmean(grads, axis_name))
-        return state._replace(batch_stats=batch_stats, step=state.step + 1), metrics
+        key = step_key(state)
+        batch = components.transform(key, batch)
+        # The transform folds in the number of the modality, from 0.
+        own_key = jax.random.fold_in(key, len(components.encoders))
+        noise = perturb and (lambda features: perturb(own_key, features, batch["id"]))
+        loss, out, grads = gradients(
+            components, head, state, batch, lambda out: loss_fn(out.logits, batch), fuse=fuse,
+            perturb=noise, axis_name=axis_name)
+        return finish_step(components, state, batch, loss, out, grads, axis_name=axis_name)
 
     return Method(init, step, make_predict(components, head, fuse), make_features(components),
                   identity)

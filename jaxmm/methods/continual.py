@@ -5,22 +5,14 @@ On a stream of one task `sgd` is the upper bound "joint".
 import jax
 import jax.numpy as jnp
 
-from jaxmm import heads
 from jaxmm.config import ERConfig, SGDConfig
-from jaxmm.errors import UserError, check_choice
+from jaxmm.errors import UserError
 from jaxmm.losses.classification import cross_entropy
-from jaxmm.methods.common import (Components, Method, apply_gradients, encode_all, head_accuracy,
-                                  identity, init_state, make_features, make_joint,
-                                  make_predict, only, pmean, select_modalities, step_key)
-from jaxmm.methods.fusion import fused_cross_entropy
+from jaxmm.methods.common import (Components, Method, finish_step, gradients, identity, init_state,
+                                  make_features, make_joint, make_predict, only, select_modalities,
+                                  step_key)
+from jaxmm.methods.fusion import fused_cross_entropy, fused_head
 from jaxmm.state import replay
-
-
-def fused_head(config: SGDConfig, components: Components) -> heads.Head:
-    """The head `config.fusion`; one linear layer if there is only one modality."""
-    check_choice("method.fusion", config.fusion, heads.FUSIONS)
-    fusion = "concat" if len(components.encoders) == 1 else config.fusion
-    return heads.FUSIONS[fusion](components.num_classes)
 
 
 def make_sgd(config: SGDConfig, components: Components, *,
@@ -59,19 +51,14 @@ def make_er(config: ERConfig, components: Components, *, axis_name: str | None =
                            components.transform(past_key, past))
         weights = jnp.concatenate([jnp.ones_like(valid), valid])
 
-        def loss(params):
-            features, batch_stats = encode_all(components.encoders, params, state.batch_stats,
-                                               both, train=True)
-            logits = head.apply(params["head"], features)
-            value = cross_entropy(logits["fused"], both["label"], weights, axis_name)
-            return value, (logits, batch_stats)
-
-        (value, (logits, batch_stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        now = jax.tree.map(lambda z: z[:len(valid)], logits)
-        metrics = {"loss": pmean(value, axis_name)} | head_accuracy(now, batch, axis_name)
-        state = apply_gradients(components, state, pmean(grads, axis_name))
-        return state._replace(batch_stats=batch_stats, step=state.step + 1, extra={
-            "memory": replay.add(memory, batch, axis_name=axis_name)}), metrics
+        loss, out, grads = gradients(
+            components, head, state, both,
+            lambda out: cross_entropy(out.logits["fused"], both["label"], weights, axis_name),
+            axis_name=axis_name)
+        now = jax.tree.map(lambda z: z[:len(valid)], out.logits)
+        return finish_step(components, state, batch, loss, out._replace(logits=now), grads,
+                           extra={"memory": replay.add(memory, batch, axis_name=axis_name)},
+                           axis_name=axis_name)
 
     return Method(init, step, make_predict(components, head), make_features(components), identity)
 

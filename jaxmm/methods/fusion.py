@@ -1,10 +1,13 @@
-"""Plain ways of training: one modality alone, and the fusion baselines (MLA, table 1).
+"""Plain ways of training: one modality alone, and the fusion baselines of MLA and UMT.
 
-They differ in head and loss only; `jaxmm.methods.common.make_joint` is the rest.
+They differ in head, loss and dropout; `jaxmm.methods.common.make_joint` is the rest.
 """
+import jax
+import jax.numpy as jnp
+
 from jaxmm import heads
-from jaxmm.config import MethodConfig, UnimodalConfig
-from jaxmm.errors import check_choice
+from jaxmm.config import DropoutConfig, FusedConfig, MethodConfig, UnimodalConfig
+from jaxmm.errors import UserError, check_choice
 from jaxmm.evaluate.fusion import mean_logits
 from jaxmm.losses.classification import cross_entropy
 from jaxmm.methods.common import Components, Method, make_joint, select_modalities
@@ -34,20 +37,78 @@ def make_unimodal(config: UnimodalConfig, components: Components, *,
                       axis_name=axis_name)
 
 
-def make_concat(config: MethodConfig, components: Components, *,
+def make_fused(config: FusedConfig, components: Components, *,
+               axis_name: str | None = None) -> Method:
+    """CE of the fused logits alone: `concat`, `sum`, `film`, `gated`, `mlp_head`, `attention_head`.
+
+    Raises:
+      UserError: there is no such fusion, or it does not take these encoders.
+    """
+    return make_joint(components, fused_head(config, components), fused_cross_entropy(axis_name),
+                      axis_name=axis_name)
+
+
+def fused_head(config: FusedConfig, components: Components) -> heads.Head:
+    """The head `config.fusion`; one linear layer if there is only one modality."""
+    check_choice("method.fusion", config.fusion, heads.FUSIONS)
+    if len(components.encoders) == 1:
+        return heads.concat(components.num_classes)
+    options = {"hidden": config.hidden} if config.fusion == "mlp" else {}
+    return heads.FUSIONS[config.fusion](components.num_classes, **options)
+
+
+def make_aux_ce(config: FusedConfig, components: Components, *,
                 axis_name: str | None = None) -> Method:
-    """CE of one linear layer on the concatenated features."""
-    del config
-    return make_joint(components, heads.concat(components.num_classes),
-                      fused_cross_entropy(axis_name), axis_name=axis_name)
+    """A fused head and a linear head per modality, each with its own CE, all of weight 1 (UMT)."""
+    head = heads.with_unimodal_heads(fused_head(config, components), components.num_classes)
+
+    def loss_fn(logits, batch):
+        return cross_entropy(logits["fused"], batch["label"], axis_name=axis_name) + sum(
+            cross_entropy(logits[m], batch["label"], batch["present"][m], axis_name)
+            for m in components.encoders)
+
+    return make_joint(components, head, loss_fn, axis_name=axis_name)
 
 
-def make_sum(config: MethodConfig, components: Components, *,
-             axis_name: str | None = None) -> Method:
-    """CE of the sum of one linear layer per modality."""
-    del config
-    return make_joint(components, heads.separate(components.num_classes),
-                      fused_cross_entropy(axis_name), axis_name=axis_name)
+def make_dropout(config: DropoutConfig, components: Components, *,
+                 axis_name: str | None = None) -> Method:
+    """Dropout on the features that enter the fused head (Srivastava et al., 2014)."""
+    check_rate(config.rate)
+
+    def perturb(key, features, ids):
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
+        return {m: jax.vmap(lambda k, h, i=i: drop(jax.random.fold_in(k, i), h))(keys, h)
+                for i, (m, h) in enumerate(features.items())}
+
+    def drop(key, h):
+        kept = jax.random.bernoulli(key, 1 - config.rate, h.shape)
+        return jnp.where(kept, h / (1 - config.rate), 0.0)
+
+    return make_joint(components, fused_head(config, components), fused_cross_entropy(axis_name),
+                      perturb=perturb, axis_name=axis_name)
+
+
+def make_modality_dropout(config: DropoutConfig, components: Components, *,
+                          axis_name: str | None = None) -> Method:
+    """In a step, with probability `rate`, the features of one random modality are zero (UMT)."""
+    check_rate(config.rate)
+
+    def perturb(key, features, ids):
+        del ids
+        hit_key, which_key = jax.random.split(key)
+        hit = jax.random.bernoulli(hit_key, config.rate)
+        which = jax.random.randint(which_key, (), 0, len(features))
+        return {m: jnp.where(hit & (which == i), 0.0, h)
+                for i, (m, h) in enumerate(features.items())}
+
+    return make_joint(components, fused_head(config, components), fused_cross_entropy(axis_name),
+                      perturb=perturb, axis_name=axis_name)
+
+
+def check_rate(rate: float) -> None:
+    """Raises UserError for a rate of dropout outside [0, 1)."""
+    if not 0 <= rate < 1:
+        raise UserError(f"method.rate={rate}; expected a probability in [0, 1)")
 
 
 def make_late(config: MethodConfig, components: Components, *,

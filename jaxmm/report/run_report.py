@@ -31,7 +31,7 @@ def write(run: Run, workdir) -> str:
     """
     workdir = pathlib.Path(workdir)
     config, dataset, tasks = run.setup.config, run.setup.dataset, run.setup.tasks
-    steps = plan.total_steps(tasks, config.train)
+    steps = run.setup.total_steps
     done = run.history[-1]["step"] if run.history else 0
     if done < steps:
         raise UserError(f"{workdir}: the run has made {done} of {steps} steps; finish it by "

@@ -17,6 +17,7 @@ import numpy as np
 from flax import jax_utils
 
 from jaxmm.batch import Batch, check_batch, take
+from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, check_choice
 from jaxmm.methods.common import Method, TrainState, identity
 
@@ -35,7 +36,7 @@ class Programs(NamedTuple):
     state has a leading axis [S], index is [K, S, B], metrics are [K, S] and logits [B, S, C].
     """
     init: Callable[[int, Batch], TrainState]        # (seed, example batch) -> one copy of one run
-    steps: Callable[[TrainState, Feed, np.ndarray], tuple[TrainState, dict]]  # index [K, B]
+    steps: Callable[[TrainState, Feed, np.ndarray], tuple[TrainState, dict]] | None  # index [K, B]
     predict: Callable[[TrainState, Feed, np.ndarray], dict]                   # index [B]
     features: Callable[[TrainState, Feed, np.ndarray], dict]                  # index [B]
     end_task: Callable[[TrainState], TrainState]
@@ -44,6 +45,8 @@ class Programs(NamedTuple):
     fetch: Callable[[TrainState], TrainState]       # on the devices -> one copy
     num_devices: int
     num_runs: int
+    teachers: Mapping[str, MethodConfig]            # of the method
+    teach: Callable[[TrainState, Mapping[str, TrainState]], TrainState] | None  # of one run's copies
 
 
 def make_programs(make_method: Callable[[str | None, Options], Method],
@@ -167,8 +170,9 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
         return compiled_init(jax.random.key(seed), batch)
 
     compiled_init = jax.jit(methods[0].init)
-    return Programs(init, steps, reader("predict"), reader("features"), end_task, feed, place,
-                    fetch, count, num_runs)
+    return Programs(init, steps if methods[0].step else None, reader("predict"), reader("features"),
+                    end_task, feed, place, fetch, count, num_runs, methods[0].teachers,
+                    methods[0].teach)
 
 
 def stack(states: Sequence[TrainState]) -> TrainState:

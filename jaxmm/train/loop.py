@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from jaxmm.config import Config
+from jaxmm.config import Config, replace
 from jaxmm.data.dataset import Dataset, fingerprint
 from jaxmm.errors import UserError
 from jaxmm.methods import TrainState
@@ -22,6 +22,7 @@ from jaxmm.train.devices import stack, unstack
 from jaxmm.train.runs import check_folder, claim_folder, save_stream
 from jaxmm.train.setup import (Run, Setup, build_many, init_state, join, predict_split,
                                score_split)
+from jaxmm.train.teaching import folder_of, restore_teachers, taught
 from jaxmm.train.writers import Write, open_writer
 
 METRICS_EVERY = 32      # steps between two looks at the metrics; longer queues can deadlock on CPU
@@ -44,11 +45,21 @@ class Opened(NamedTuple):
 
 
 def train(config: Config, workdir, *, dataset: Dataset | None = None,
-          devices: Sequence[jax.Device] | None = None, progress: bool = True) -> Run:
+          devices: Sequence[jax.Device] | None = None, progress: bool = True,
+          teachers: str = "") -> Run:
     """Trains in a run folder, or goes on where the folder's last checkpoint ends.
 
     Validation data is looked at every `train.eval_epochs`, test data once, at the end; what is
-    reported is the last epoch. See `build` for the arguments.
+    reported is the last epoch.
+
+    Args:
+      config: all options.
+      workdir: the run folder.
+      dataset: see `build`.
+      devices: see `build`.
+      progress: whether to show a bar.
+      teachers: folders for the models to be trained before, where the config names none; {teacher}
+        stands for the name of each. By default they lie in the run folder.
 
     Raises:
       UserError: the config cannot be run, or the folder belongs to another one, or another process
@@ -57,20 +68,22 @@ def train(config: Config, workdir, *, dataset: Dataset | None = None,
       FloatingPointError: the loss is not finite; the last good checkpoint is kept.
       Preempted: SIGTERM or SIGINT came; the state was saved first.
     """
-    result, = train_many([config], [workdir], dataset=dataset, devices=devices, progress=progress)
+    result, = train_many([config], [workdir], dataset=dataset, devices=devices, progress=progress,
+                         teachers=[teachers])
     if isinstance(result, FloatingPointError):
         raise result
     return result
 
 
 def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Dataset | None = None,
-               devices: Sequence[jax.Device] | None = None,
-               progress: bool = True) -> Iterator[Run | FloatingPointError]:
+               devices: Sequence[jax.Device] | None = None, progress: bool = True,
+               teachers: Sequence[str] = ()) -> Iterator[Run | FloatingPointError]:
     """`train` for several configs: at once where one program can, else one after the other.
 
     One program trains runs that differ in `train.seed` and in the scalars of
     `jaxmm.train.together`. Each has a folder of its own and the same results as alone, up to
     rounding. Runs that are resumed at other steps than the rest are trained apart from them.
+    `teachers` has one value for each run, if any.
 
     Yields:
       In the order of the configs the run or, if its loss was not finite, the error in its place;
@@ -86,23 +99,68 @@ def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Datase
     obstacle = together.obstacle(configs) or setups[0].obstacle
     if obstacle and len(configs) > 1 and progress:
         print(f"{len(configs)} runs one after the other: {obstacle}", file=sys.stderr)
-    pairs = list(zip(setups, workdirs))
-    for group in [[pair] for pair in pairs] if obstacle else [pairs]:
-        yield from _train_group(group, devices, progress)
+    options = {"dataset": dataset, "devices": devices, "progress": progress}
+    locations = [teachers[i] if i < len(teachers) and teachers[i] else
+                 f"{workdir}/teachers/{{teacher}}" for i, workdir in enumerate(workdirs)]
+    runs = list(zip(setups, workdirs, locations))
+    for group in [[run] for run in runs] if obstacle else [runs]:
+        yield from _train_group(group, options)
 
 
-def _train_group(group, devices, progress) -> list[Run | FloatingPointError]:
+def _train_group(group, options) -> list[Run | FloatingPointError]:
     """Trains runs that one program can train, those that stand at the same step together."""
     with contextlib.ExitStack() as stack:
-        runs = [stack.enter_context(open_run(setup, workdir)) for setup, workdir in group]
+        runs = [stack.enter_context(open_run(setup, workdir)) for setup, workdir, _ in group]
+        runs = teach(runs, [location for _, _, location in group], options)
+        devices, progress = options["devices"], options["progress"]
         results = {}
         for step in sorted({run.step for run in runs}):
             same = [run for run in runs if run.step == step]
-            finished = step == plan.total_steps(same[0].setup.tasks, same[0].setup.config.train)
+            finished = step == same[0].setup.total_steps
             for part in [[run] for run in same] if finished else [same]:
                 done = _run(part, devices, progress)
                 results |= {run.workdir: result for run, result in zip(part, done)}
         return [results[run.workdir] for run in runs]
+
+
+def teach(runs: Sequence[Opened], locations: Sequence[str], options) -> list[Opened]:
+    """The runs, those before their first step with what their teachers know.
+
+    Teachers are restored if the config names their folders, otherwise trained first, those of all
+    runs together; the ones that are there already are used as they are.
+
+    Args:
+      runs: of one method.
+      locations: of the folders of each run's teachers, with {teacher} for their names.
+      options: dataset, devices, progress of `train_many`.
+    """
+    places = {run.workdir: location for run, location in zip(runs, locations)
+              if run.setup.programs.teachers and not run.step and not run.history}
+    models = {workdir: {} for workdir in places}
+    new = [run for run in runs if run.workdir in places]
+    if new and new[0].setup.config.method.teachers:
+        for run in new:
+            models[run.workdir] = restore_teachers(run.setup, dataset=options["dataset"],
+                                                   devices=options["devices"])
+    elif new:
+        for name, method in new[0].setup.programs.teachers.items():
+            folders = {run.workdir: folder_of(name, places[run.workdir]) for run in new}
+            # Runs may share a teacher.
+            jobs = {folders[run.workdir]: run for run in new}
+            if options["progress"]:
+                tqdm.write(f"{new[0].setup.config.method.name} starts from {name}: "
+                           f"{', '.join(map(str, jobs))}")
+            trained = train_many([replace(run.setup.config, {"method": method})
+                                  for run in jobs.values()], list(jobs), **options,
+                                 teachers=[places[run.workdir] for run in jobs.values()])
+            results = dict(zip(jobs, trained))
+            for run in new:
+                result = results[folders[run.workdir]]
+                if isinstance(result, FloatingPointError):
+                    raise result
+                models[run.workdir][name] = result.setup.programs.fetch(result.state)
+    return [run._replace(state=taught(run.setup, run.state, models[run.workdir]))
+            if run.workdir in places else run for run in runs]
 
 
 @contextmanager
@@ -140,7 +198,7 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
     """Trains runs that stand at the same step, with one program."""
     setup = runs[0].setup if len(runs) == 1 else join([run.setup for run in runs], devices)
     config, programs, step = setup.config.train, setup.programs, runs[0].step
-    total = plan.total_steps(setup.tasks, config)
+    total = setup.total_steps
     feed = programs.feed(setup.dataset.splits["train"], setup.config.data.placement)
     state = programs.place(stack([run.state for run in runs]))
     errors, pending = {}, []    # errors by number of the run, which is left out from then on
@@ -189,6 +247,10 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
                                          mininterval=0.5) as bar:
         if setup.stream and step == 0:
             evaluate("test", -1, 0)     # what forward transfer is measured against
+        if not total and not runs[0].history:
+            evaluate("val", 0, config.epochs)
+            evaluate("test", 0, config.epochs)
+            save(last=True)
         begin = time.perf_counter()
         for chunk in _chunks(runs, setup.steps_per_call):
             state, metrics = programs.steps(state, feed, chunk.index)
@@ -225,8 +287,8 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
 
 def _chunks(runs: Sequence[Opened], steps_per_call: int) -> Iterator[plan.Chunk]:
     """The chunks of all runs, which differ in the rows they take: index [K, S, B] if S > 1."""
-    own = [plan.chunks(run.setup.tasks, run.setup.config.train, steps_per_call, run.step)
-           for run in runs]
+    own = [plan.chunks(run.setup.tasks if run.setup.total_steps else [], run.setup.config.train,
+                       steps_per_call, run.step) for run in runs]
     for chunks in zip(*own):
         index = [chunk.index for chunk in chunks]
         yield chunks[0]._replace(index=index[0] if len(runs) == 1 else np.stack(index, axis=1))

@@ -27,7 +27,8 @@ def make_optimizer(config: OptimizerConfig, epochs: int,
     """The optimizer, with one state per parameter group.
 
     The learning rate follows `epoch(step)`, the epochs done within the task, of `epochs`: it starts
-    anew with every task, and does not depend on how often a method updates a group in a step. Clipping takes the global norm over all groups of one
+    anew with every task, and does not depend on how often a method updates a group in a step; a
+    group's factor in `scale` multiplies it. Clipping takes the global norm over all groups of one
     update. `sgd` adds weight decay to the gradient before momentum; `adamw` decouples it.
 
     Raises:
@@ -50,13 +51,14 @@ def make_optimizer(config: OptimizerConfig, epochs: int,
     def init(params):
         return {group: tx.init(p) for group, p in params.items()}
 
-    def update(grads, opt_state, params, step):
+    def update(grads, opt_state, params, step, scale=None):
         grads, _ = clip.update(grads, clip.init(grads))
         learning_rate = schedule(epoch(step))
         new_params, new_opt_state = {}, {}
         for group, grad in grads.items():
             direction, new_opt_state[group] = tx.update(grad, opt_state[group], params[group])
-            updates = jax.tree.map(lambda d: -learning_rate * d, direction)
+            rate = learning_rate * (scale or {}).get(group, 1.0)
+            updates = jax.tree.map(lambda d, rate=rate: -rate * d, direction)
             new_params[group] = optax.apply_updates(params[group], updates)
         return new_params, new_opt_state
 

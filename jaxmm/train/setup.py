@@ -38,6 +38,11 @@ class Setup(NamedTuple):
     make_method: Callable[[str | None, Options], Method]    # (axis_name, changed options)
     obstacle: str                   # why it cannot share a program with other runs; "" if it can
 
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run; 0 for a method that only predicts."""
+        return plan.total_steps(self.tasks, self.config.train) if self.programs.steps else 0
+
 
 class Run(NamedTuple):
     """A run, trained or restored."""
@@ -91,10 +96,13 @@ def build(config: Config, *, dataset: Dataset | None = None,
                                     axis_name=axis_name)
                     for m, c in encoder_configs.items()}
         components = Components(encoders, dataset.num_classes, transform, optimizer, epoch,
-                                config.train.batch_size)
+                                config.train.batch_size, int(train["id"].max()) + 1)
         return make_method(changed.method, components, axis_name=axis_name)
 
     programs = make_programs(make, devices)
+    if stream and not programs.steps:
+        raise UserError(f"{config.method.name} trains nothing itself and cannot learn a stream of "
+                        "tasks; choose another method, or a config without a stream")
     if config.train.batch_size % programs.num_devices:
         raise UserError(f"train.batch_size={config.train.batch_size} does not divide over "
                         f"{programs.num_devices} devices; choose a multiple of their number")

@@ -1,0 +1,122 @@
+"""G-Blending: losses weighted by how well the heads generalise (Wang et al., 2020).
+
+As the baseline of UMT (arXiv 2305.01233, table 1).
+"""
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmm import heads
+from jaxmm.config import GBlendingConfig
+from jaxmm.errors import UserError, check_at_least, check_choice
+from jaxmm.methods.common import (Components, Method, finish_step, gradients, identity, init_state,
+                                  make_features, make_predict, pmean, step_key)
+from jaxmm.losses.classification import weighted_mean
+from jaxmm.methods.fusion import fused_head
+
+TRAIN, HELD = 0, 1      # rows of the losses that are measured
+
+
+def make_g_blending(config: GBlendingConfig, components: Components, *,
+                    axis_name: str | None = None) -> Method:
+    """A fused head and one linear head per modality; the loss is sum_k w_k CE_k over all of them.
+
+    A share of the training data is held out and only measured. The weights follow from the losses
+    of each head on both parts in the first and the last epoch of a window (see `blend`):
+    "offline" from a run with equal weights, where the window is the whole run; "online" after every
+    `config.window` epochs. The losses are those of training, of augmented inputs.
+
+    Raises:
+      UserError: an option out of range.
+    """
+    check_choice("method.weighting", config.weighting, ("offline", "online", "equal"))
+    check_at_least("method.window", config.window, 2)
+    if not 0 < config.holdout < 1:
+        raise UserError(f"method.holdout={config.holdout}; expected a share in (0, 1)")
+    head = heads.with_unimodal_heads(fused_head(config, components), components.num_classes)
+    names = (*components.encoders, "fused")
+
+    def init(key, batch):
+        zeros = jnp.zeros((2, len(names)))
+        return init_state(components, head, key, batch, lambda key, _: {
+            "key": key, "weights": jnp.full(len(names), 1 / len(names)),
+            "sum": zeros, "count": zeros, "first": zeros, "last": zeros})
+
+    def is_held(key, ids):
+        """bool [B]: held out, for the whole run."""
+        return jax.vmap(lambda i: jax.random.uniform(jax.random.fold_in(key, i)))(
+            ids) < config.holdout
+
+    def step(state, batch):
+        batch = components.transform(step_key(state), batch)
+        held = is_held(state.extra["key"], batch["id"])
+        everyone = jnp.ones_like(held)
+        count = jnp.stack([batch["present"].get(k, everyone) & (held == part)
+                           for part in (False, True) for k in names]).reshape(2, len(names), -1)
+
+        def losses(out):
+            """CE [K, B] by head."""
+            return jnp.stack([optax.softmax_cross_entropy_with_integer_labels(
+                out.logits[k], batch["label"]) for k in names])
+
+        def loss_fn(out):
+            means = [weighted_mean(values, rows, axis_name)
+                     for values, rows in zip(losses(out), count[TRAIN])]
+            return jnp.dot(state.extra["weights"], jnp.stack(means))
+
+        loss, out, grads = gradients(components, head, state, batch, loss_fn, axis_name=axis_name)
+        sums = pmean((jnp.sum(count * losses(out), -1), count.sum(-1).astype(jnp.float32)),
+                     axis_name)
+        extra = measure(state, *sums)
+        state, metrics = finish_step(components, state, batch, loss, out, grads, extra=extra,
+                                     axis_name=axis_name)
+        return state, metrics | {f"weight/{k}": w for k, w in zip(names, extra["weights"])}
+
+    def measure(state, sums, count):
+        """The method's own state after a step with these sums of losses [2, K]."""
+        extra = state.extra
+        sums, count = extra["sum"] + sums, extra["count"] + count
+        # Half a step on, so that rounding does not move an epoch's last step into the next.
+        epoch = jnp.floor(components.epoch(state.step) + 1e-4)
+        ends = jnp.floor(components.epoch(state.step + 1) + 1e-4) != epoch
+        means = sums / jnp.maximum(count, 1.0)
+        place = epoch % config.window if config.weighting == "online" else epoch
+        first = jnp.where(ends & (place == 0), means, extra["first"])
+        last = jnp.where(ends, means, extra["last"])
+        due = ends & (place == config.window - 1) & (config.weighting == "online")
+        return {"key": extra["key"],
+                "weights": jnp.where(due, blend(first, last), extra["weights"]),
+                "sum": jnp.where(ends, 0.0, sums), "count": jnp.where(ends, 0.0, count),
+                "first": first, "last": last}
+
+    def teach(state, models):
+        (measured,) = models.values()
+        weights = blend(measured.extra["first"], measured.extra["last"])
+        return state._replace(extra=state.extra | {"weights": weights})
+
+    teachers = {}
+    if config.weighting == "offline":
+        teachers = {"g_blending+weighting=equal": GBlendingConfig(
+            fusion=config.fusion, hidden=config.hidden, weighting="equal", holdout=config.holdout)}
+    return Method(init, step, make_predict(components, head), make_features(components), identity,
+                  teachers, teach if teachers else None)
+
+
+def blend(first: chex.Array, last: chex.Array) -> chex.Array:
+    """Weights [K] that sum to 1, in proportion to G / O^2 of each head.
+
+    G is how much the held-out loss fell over the window, O how much its distance from the training
+    loss grew. A head that did not improve gets 0, unless none did: then all are equal. Growth below
+    0.01 nats counts as 0.01.
+
+    Args:
+      first: losses [2, K], in training and held out, at the start of the window.
+      last: the same at its end.
+    """
+    chex.assert_equal_shape([first, last])
+    gain = jnp.maximum(first[HELD] - last[HELD], 0.0)
+    growth = (last[HELD] - last[TRAIN]) - (first[HELD] - first[TRAIN])
+    ratio = gain / jnp.maximum(growth ** 2, 1e-4)
+    total = ratio.sum()
+    return jnp.where(total > 0, ratio / jnp.where(total > 0, total, 1.0), 1 / len(ratio))

@@ -1,0 +1,262 @@
+"""Methods that start from trained models: UMT, UME and what the paper compares with them.
+
+Uni-modal teacher and uni-modal ensemble (arXiv 2305.01233). Teachers are constants of the step:
+parameters in evaluation mode, in the method's own part of the state and outside the optimizer.
+"""
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from jaxmm import heads
+from jaxmm.config import (FinetuneConfig, MethodConfig, SelfDistillConfig, TaughtConfig, UMEConfig,
+                          UMTConfig, UnimodalConfig, method_config)
+from jaxmm.errors import UserError, check_at_least
+from jaxmm.losses.classification import cross_entropy, kl_divergence, mean_squared_error
+from jaxmm.methods.common import (Components, Method, TrainState, finish_step, forward, gradients,
+                                  identity, init_state, make_features, make_predict,
+                                  step_key)
+from jaxmm.methods.fusion import fused_head
+
+
+def make_umt(config: UMTConfig, components: Components, *, axis_name: str | None = None) -> Method:
+    """Uni-modal teacher: CE(z_f, y) + w sum_m MSE(h_m, h_m of the teacher).
+
+    Every modality's features follow those of an encoder trained on it alone, before they are
+    fused; teacher and student see the same augmented input. Without `config.labels` the encoders
+    learn from the teachers alone.
+
+    Raises:
+      UserError: a negative weight, or no such fusion.
+    """
+
+    def distillation(out, teacher, batch):
+        return sum(mean_squared_error(out.features[m], teacher.features[m], batch["present"][m],
+                                      axis_name) for m in components.encoders)
+
+    return make_distilled(config, components, distillation, unimodal_models(components),
+                          unimodal_encoders, labels=config.labels, axis_name=axis_name)
+
+
+def make_self_distill_label(config: SelfDistillConfig, components: Components, *,
+                            axis_name: str | None = None) -> Method:
+    """CE(z_f, y) + w KL of the softened predictions of a trained model of the same kind (UMT).
+
+    Raises:
+      UserError: a negative weight, a temperature that is not positive, or no such fusion.
+    """
+    check_at_least("method.temperature", config.temperature, 1e-3)
+
+    def distillation(out, teacher, batch):
+        del batch
+        return kl_divergence(out.logits["fused"], teacher.logits["fused"], config.temperature,
+                             axis_name=axis_name)
+
+    return make_distilled(config, components, distillation, fused_model(config), whole_model,
+                          axis_name=axis_name)
+
+
+def make_self_distill_feature(config: SelfDistillConfig, components: Components, *,
+                              axis_name: str | None = None) -> Method:
+    """CE(z_f, y) + w MSE of the fused feature of a trained model of the same kind (UMT).
+
+    Raises:
+      UserError: a negative weight, or no such fusion.
+    """
+
+    def distillation(out, teacher, batch):
+        del batch
+        return mean_squared_error(heads.concatenate(out.features),
+                                  heads.concatenate(teacher.features), axis_name=axis_name)
+
+    return make_distilled(config, components, distillation, fused_model(config), whole_model,
+                          axis_name=axis_name)
+
+
+def make_distilled(config: TaughtConfig, components: Components, distillation, teachers, collect, *,
+                   labels: bool = True, axis_name: str | None = None) -> Method:
+    """A method with the loss CE(z_f, y) + w distillation(output, teacher's output, batch).
+
+    Args:
+      config: with `weight` and the fused head.
+      components: what to build from.
+      distillation: (Output of the student, Output of the teacher, batch) -> scalar.
+      teachers: models to be trained first, by name.
+      collect: states of the teachers by name -> (params, batch_stats) of one model.
+      labels: whether the cross-entropy is part of the loss.
+      axis_name: of the devices.
+    """
+    check_at_least("method.weight", config.weight, 0)
+    head = fused_head(config, components)
+
+    def init(key, batch):
+        state = init_state(components, head, key, batch)
+        return state._replace(extra={"teacher": (state.params, state.batch_stats)})
+
+    def teach(state, models):
+        params, batch_stats = collect(models)
+        untaught, _ = state.extra["teacher"]
+        return state._replace(extra={"teacher": (untaught | params, batch_stats)})
+
+    def step(state, batch):
+        batch = components.transform(step_key(state), batch)
+        teacher = forward(components, head, *state.extra["teacher"], batch, train=False)
+
+        def loss_fn(out):
+            loss = config.weight * distillation(out, teacher, batch)
+            if labels:
+                loss += cross_entropy(out.logits["fused"], batch["label"], axis_name=axis_name)
+            return loss
+
+        loss, out, grads = gradients(components, head, state, batch, loss_fn, axis_name=axis_name)
+        return finish_step(components, state, batch, loss, out, grads, axis_name=axis_name)
+
+    return Method(init, step, make_predict(components, head), make_features(components), identity,
+                  teachers, teach)
+
+
+def make_finetune(config: FinetuneConfig, components: Components, *,
+                  axis_name: str | None = None) -> Method:
+    """Trained unimodal encoders as initial weights, under a new fused head (UMT).
+
+    Raises:
+      UserError: a negative `encoder_scale`, or no such fusion.
+    """
+    check_at_least("method.encoder_scale", config.encoder_scale, 0)
+    return make_transferred(config, components, unimodal_models(components), unimodal_encoders,
+                            scale={m: config.encoder_scale for m in components.encoders},
+                            axis_name=axis_name)
+
+
+def make_frozen_linear(config: TaughtConfig, components: Components, *,
+                       axis_name: str | None = None) -> Method:
+    """A fused head on frozen unimodal encoders: one side of the rule for UMT or UME.
+
+    Raises:
+      UserError: there is no such fusion.
+    """
+    return make_transferred(config, components, unimodal_models(components), unimodal_encoders,
+                            groups=("head",), axis_name=axis_name)
+
+
+def make_frozen_linear_on_distilled(config: TaughtConfig, components: Components, *,
+                                    axis_name: str | None = None) -> Method:
+    """A fused head on frozen encoders that were trained by distillation alone (UMT).
+
+    Raises:
+      UserError: there is no such fusion.
+    """
+    distilled = UMTConfig(labels=False)
+    return make_transferred(config, components, {"umt+labels=false": distilled}, whole_model,
+                            groups=("head",), axis_name=axis_name)
+
+
+def make_transferred(config: TaughtConfig, components: Components, teachers, collect, *,
+                     groups=None, scale=None, axis_name: str | None = None) -> Method:
+    """CE(z_f, y) under a new head, from encoders that are trained already.
+
+    For `collect` see `make_distilled`, for `groups` and `scale` `jaxmm.methods.common`.
+    """
+    head = fused_head(config, components)
+
+    def init(key, batch):
+        return init_state(components, head, key, batch)
+
+    def step(state, batch):
+        batch = components.transform(step_key(state), batch)
+        loss, out, grads = gradients(
+            components, head, state, batch,
+            lambda out: cross_entropy(out.logits["fused"], batch["label"], axis_name=axis_name),
+            groups=groups, axis_name=axis_name)
+        return finish_step(components, state, batch, loss, out, grads, scale=scale,
+                           axis_name=axis_name)
+
+    def teach(state, models):
+        params, batch_stats = collect(models)
+        return state._replace(params=state.params | {m: params[m] for m in components.encoders},
+                              batch_stats=batch_stats)
+
+    return Method(init, step, make_predict(components, head), make_features(components), identity,
+                  teachers, teach)
+
+
+def make_ume(config: UMEConfig, components: Components, *, axis_name: str | None = None) -> Method:
+    """Uni-modal ensemble: the mean of the probabilities of separately trained unimodal models.
+
+    Nothing is trained further. The fused logits are log sum_m w_m softmax(z_m), with weights that
+    sum to 1 over the modalities an example has.
+
+    Raises:
+      UserError: weights that cannot be read, or are not positive.
+    """
+    del axis_name
+    head = heads.separate(components.num_classes)
+    weights = parse_weights(config.weights, components.encoders)
+
+    def init(key, batch):
+        return init_state(components, head, key, batch)
+
+    def teach(state, models):
+        params, batch_stats = unimodal_encoders(models)
+        layers = {m: model.params["head"][m] for model in models.values()
+                  for m in model.batch_stats}
+        return state._replace(params=params | {"head": layers}, batch_stats=batch_stats)
+
+    def fuse(logits, present):
+        return mean_probability(logits, present, weights)
+
+    return Method(init, None, make_predict(components, head, fuse), make_features(components),
+                  identity, unimodal_models(components), teach)
+
+
+def mean_probability(logits, present, weights: Mapping[str, float]):
+    """log sum_m w_m softmax(z_m) [B, C], over the modalities that are present."""
+    shares = jnp.stack([weights[m] * present[m] for m in logits]).astype(jnp.float32)
+    shares /= jnp.maximum(shares.sum(0), jnp.finfo(jnp.float32).tiny)
+    log_p = jnp.stack([jax.nn.log_softmax(z.astype(jnp.float32)) for z in logits.values()])
+    return jax.nn.logsumexp(log_p, axis=0, b=shares[..., None])
+
+
+def parse_weights(text: str, modalities) -> dict[str, float]:
+    """Weight by modality of MODALITY:WEIGHT,...; all 1 if it is empty.
+
+    Raises:
+      UserError: another form, a modality too many or too few, or a weight that is not positive.
+    """
+    if not text:
+        return {m: 1.0 for m in modalities}
+    try:
+        pairs = (item.rpartition(":") for item in text.split(","))
+        weights = {m.strip(): float(value) for m, _, value in pairs}
+    except ValueError:
+        weights = {}
+    if set(weights) != set(modalities) or not all(0 < w < float("inf") for w in weights.values()):
+        raise UserError(f"method.weights={text!r}; expected a number above 0 for each modality, as "
+                        f"in {','.join(f'{m}:1' for m in modalities)}")
+    return weights
+
+
+def unimodal_models(components: Components) -> dict[str, MethodConfig]:
+    """One `unimodal` model per modality, as teachers."""
+    return {f"unimodal_{m}": UnimodalConfig(modality=m) for m in components.encoders}
+
+
+def fused_model(config: TaughtConfig) -> dict[str, MethodConfig]:
+    """A model with the same fused head, trained on the labels alone, as teacher."""
+    if config.fusion == "concat":
+        return {"concat": method_config("concat")}
+    teacher = method_config("concat")
+    teacher.fusion, teacher.hidden = config.fusion, config.hidden
+    return {f"concat+fusion={config.fusion}": teacher}
+
+
+def unimodal_encoders(models: Mapping[str, TrainState]):
+    """(params, batch_stats) by modality of unimodal models."""
+    params = {m: model.params[m] for model in models.values() for m in model.batch_stats}
+    return params, {m: s for model in models.values() for m, s in model.batch_stats.items()}
+
+
+def whole_model(models: Mapping[str, TrainState]):
+    """(params, batch_stats) of the only model there is."""
+    (model,) = models.values()
+    return model.params, model.batch_stats

@@ -1,0 +1,64 @@
+"""Trained models that a run starts from, its teachers."""
+import pathlib
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from jaxmm.config import Config, EncoderConfig
+from jaxmm.data.dataset import Dataset
+from jaxmm.errors import UserError
+from jaxmm.methods import TrainState
+from jaxmm.train import checkpoints
+from jaxmm.train.restore import restore
+from jaxmm.train.runs import differences, to_dict
+from jaxmm.train.setup import Setup
+
+
+def folder_of(teacher: str, location: str) -> pathlib.Path:
+    """The run folder of a teacher: `location` with its name for {teacher}."""
+    return pathlib.Path(location.replace("{teacher}", teacher))
+
+
+def restore_teachers(setup: Setup, *, dataset: Dataset | None = None,
+                     devices: Sequence[jax.Device] | None = None) -> dict[str, TrainState]:
+    """One copy of the last state of each teacher whose folder the config names.
+
+    Raises:
+      UserError: a folder holds no finished run, or one with other encoders.
+    """
+    models = {}
+    for name in setup.programs.teachers:
+        folder = folder_of(name, setup.config.method.teachers)
+        run = restore(folder, dataset=dataset, devices=devices)
+        if run.setup.total_steps > (run.history[-1]["step"] if run.history else 0):
+            raise UserError(f"{folder}: this run is not finished, so it cannot teach; finish it by "
+                            "launch.train with its options")
+        check_encoders(folder, run.setup.config, setup.config, setup.dataset.modalities)
+        models[name] = run.setup.programs.fetch(run.state)
+    return models
+
+
+def check_encoders(folder: pathlib.Path, teacher: Config, config: Config,
+                   modalities: Sequence[str]) -> None:
+    """Raises UserError unless both configs have the same encoders of these modalities."""
+    mine, other = (to_dict(Config(encoders={m: c.encoders.get(m, EncoderConfig())
+                                            for m in modalities})) for c in (config, teacher))
+    found = list(differences(other, mine))
+    if found:
+        listed = "; ".join(f"{k} is {old!r}, here {new!r}" for k, old, new in found)
+        raise UserError(f"{folder}: the encoders of this teacher differ: {listed}. "
+                        "Give both the same --config.encoders")
+
+
+def taught(setup: Setup, state: TrainState, models: Mapping[str, TrainState]) -> TrainState:
+    """One copy of the first state, with what the teachers know.
+
+    Raises:
+      UserError: they are models of other shapes.
+    """
+    leaves = checkpoints.flatten(setup.programs.teach(state, models))
+    try:
+        return checkpoints.unflatten(state, leaves)
+    except ValueError as error:
+        raise UserError(f"{setup.config.method.name}: its teachers are models of other modalities "
+                        f"or classes: {error}") from error
