@@ -52,7 +52,7 @@ def _make_config(method: MethodConfig | str = "concat", *, encoder=None, modalit
         optimizer=optimizer or OptimizerConfig(learning_rate=0.1, schedule="constant"),
         train=TrainConfig(**{"epochs": 2, "batch_size": 8} | train))
     if config.method.name == "unimodal" and not config.method.modality:
-        config.method.modality = modalities[0]
+        config.method.modality = next(iter(modalities))
     for m in modalities:
         config.encoders[m] = encoder or EncoderConfig(name="mlp", width=6, depth=1)
     return config

@@ -2,6 +2,9 @@
 
 They differ in head, loss and dropout; `jaxmm.methods.common.make_joint` is the rest.
 """
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -72,43 +75,48 @@ def make_aux_ce(config: FusedConfig, components: Components, *,
 
 def make_dropout(config: DropoutConfig, components: Components, *,
                  axis_name: str | None = None) -> Method:
-    """Dropout on the features that enter the fused head (Srivastava et al., 2014)."""
+    """Dropout (Srivastava et al., 2014) on the features that enter the fused head."""
     check_rate(config.rate)
-
-    def perturb(key, features, ids):
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, ids)
-        return {m: jax.vmap(lambda k, h, i=i: drop(jax.random.fold_in(k, i), h))(keys, h)
-                for i, (m, h) in enumerate(features.items())}
-
-    def drop(key, h):
-        kept = jax.random.bernoulli(key, 1 - config.rate, h.shape)
-        return jnp.where(kept, h / (1 - config.rate), 0.0)
-
     return make_joint(components, fused_head(config, components), fused_cross_entropy(axis_name),
-                      perturb=perturb, axis_name=axis_name)
+                      perturb=functools.partial(drop_features, config.rate), axis_name=axis_name)
 
 
 def make_modality_dropout(config: DropoutConfig, components: Components, *,
                           axis_name: str | None = None) -> Method:
     """In a step, with probability `rate`, the features of one random modality are zero (UMT)."""
     check_rate(config.rate)
-
-    def perturb(key, features, ids):
-        del ids
-        hit_key, which_key = jax.random.split(key)
-        hit = jax.random.bernoulli(hit_key, config.rate)
-        which = jax.random.randint(which_key, (), 0, len(features))
-        return {m: jnp.where(hit & (which == i), 0.0, h)
-                for i, (m, h) in enumerate(features.items())}
-
     return make_joint(components, fused_head(config, components), fused_cross_entropy(axis_name),
-                      perturb=perturb, axis_name=axis_name)
+                      perturb=functools.partial(drop_modality, config.rate), axis_name=axis_name)
 
 
 def check_rate(rate: float) -> None:
     """Raises UserError for a rate of dropout outside [0, 1)."""
     if not 0 <= rate < 1:
         raise UserError(f"method.rate={rate}; expected a probability in [0, 1)")
+
+
+def drop_features(rate: float, key: chex.PRNGKey, features: heads.Features,
+                  ids: chex.Array) -> heads.Features:
+    """Features [B, s], each zero with probability `rate` and otherwise divided by 1 - rate.
+
+    What is dropped from an example depends on the key and its id, not on its place in the batch.
+    """
+
+    def drop(key, h):
+        return jnp.where(jax.random.bernoulli(key, 1 - rate, h.shape), h / (1 - rate), 0.0)
+
+    return {m: jax.vmap(drop)(jax.vmap(jax.random.fold_in, (None, 0))(
+        jax.random.fold_in(key, i), ids), h) for i, (m, h) in enumerate(features.items())}
+
+
+def drop_modality(rate: float, key: chex.PRNGKey, features: heads.Features,
+                  ids: chex.Array) -> heads.Features:
+    """Features with those of one modality, drawn for the whole batch, zero with this probability."""
+    del ids
+    hit_key, which_key = jax.random.split(key)
+    hit = jax.random.bernoulli(hit_key, rate)
+    which = jax.random.randint(which_key, (), 0, len(features))
+    return {m: jnp.where(hit & (which == i), 0.0, h) for i, (m, h) in enumerate(features.items())}
 
 
 def make_late(config: MethodConfig, components: Components, *,

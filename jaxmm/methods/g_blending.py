@@ -11,7 +11,7 @@ from jaxmm import heads
 from jaxmm.config import GBlendingConfig
 from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.methods.common import (Components, Method, finish_step, gradients, identity, init_state,
-                                  make_features, make_predict, pmean, step_key)
+                                  make_features, make_predict, step_key)
 from jaxmm.losses.classification import weighted_mean
 from jaxmm.methods.fusion import fused_head
 
@@ -66,9 +66,8 @@ def make_g_blending(config: GBlendingConfig, components: Components, *,
             return jnp.dot(state.extra["weights"], jnp.stack(means))
 
         loss, out, grads = gradients(components, head, state, batch, loss_fn, axis_name=axis_name)
-        sums = pmean((jnp.sum(count * losses(out), -1), count.sum(-1).astype(jnp.float32)),
-                     axis_name)
-        extra = measure(state, *sums)
+        sums = jnp.sum(count * losses(out), -1), count.sum(-1).astype(jnp.float32)
+        extra = measure(state, *(jax.lax.psum(sums, axis_name) if axis_name else sums))
         state, metrics = finish_step(components, state, batch, loss, out, grads, extra=extra,
                                      axis_name=axis_name)
         return state, metrics | {f"weight/{k}": w for k, w in zip(names, extra["weights"])}

@@ -1,7 +1,9 @@
 import jax
 import numpy as np
+import pytest
 
 from jaxmm import heads
+from jaxmm.errors import UserError
 
 FEATURES = {"b": np.array([[1.0, 2.0]], np.float32), "a": np.array([[3.0]], np.float32)}
 
@@ -79,3 +81,31 @@ def test_own_heads_replace_the_readouts():
     np.testing.assert_allclose(logits["a"], FEATURES["a"] @ params["unimodal"]["a"]["kernel"])
     fused = heads.concat(2).apply(params["fused"], FEATURES)["fused"]
     np.testing.assert_array_equal(logits["fused"], fused)
+
+
+def test_mlp_by_hand():
+    """Features in alphabetical order, a = 3 and b = (1, 2): units relu(3 - 2) and relu(-1)."""
+    params = {"hidden": linear([[1, 0], [0, -1], [-1, 0]], [0, 0]),
+              "out": linear([[2, 1], [5, 5]], [0, 1])}
+    logits = heads.mlp(2, 2).apply(params, FEATURES)
+    np.testing.assert_allclose(logits["fused"], [[2, 2]])
+    np.testing.assert_allclose(logits["a"], [[6, 4]])
+    np.testing.assert_allclose(logits["b"], [[0, 1]])
+    with pytest.raises(UserError, match="method.hidden=0"):
+        heads.mlp(2, 0)
+
+
+def test_attention_against_numpy():
+    rng = np.random.default_rng(0)
+    features = {m: rng.normal(size=(4, 3)).astype(np.float32) for m in "cab"}
+    head = heads.attention(2)
+    params = head.init(jax.random.key(0), {m: 3 for m in features})
+    expected = []
+    for i in range(4):
+        x = np.stack([features[m][i] for m in "abc"])
+        scores = np.exp(x @ x.T / np.sqrt(3))
+        attended = scores / scores.sum(1, keepdims=True) @ x
+        expected.append(attended.reshape(-1) @ np.asarray(params["kernel"]) + params["bias"])
+    np.testing.assert_allclose(head.apply(params, features)["fused"], expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(UserError, match="a 2, b 3.*encoders"):
+        head.init(jax.random.key(0), {"a": 2, "b": 3})

@@ -5,10 +5,10 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmm.config import EncoderConfig, OptimizerConfig, UnimodalConfig
+from jaxmm.config import DropoutConfig, UnimodalConfig
 from jaxmm.errors import UserError
-from jaxmm.methods import METHODS
-from jaxmm.train import checkpoints, setup as setup_lib
+from jaxmm.methods.fusion import drop_features, drop_modality
+from jaxmm.train import setup as setup_lib
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +43,17 @@ def cross_entropy(logits, labels):
     return optax.softmax_cross_entropy_with_integer_labels(jnp.asarray(logits), labels)
 
 
-@pytest.mark.parametrize("name", ["concat", "sum", "late", "unimodal"])
+@pytest.mark.parametrize("name", ["concat", "sum", "late", "unimodal", "aux_ce"])
 def test_loss_is_that_of_the_method(name, missing, make_config):
     (params, _), _, metrics, _ = first_step(missing, make_config(name))
     batch = jax.tree.map(lambda x: x[:8], missing.splits["train"])
     h, y, head = features_of(params, batch, missing), batch["label"], params["head"]
     z = {}
+    joint = 0.0
+    if name == "aux_ce":
+        layer, head = head["fused"], head["unimodal"]
+        fused = sum(h[m] @ layer["kernel"][m] for m in h) + layer["bias"]
+        joint = cross_entropy(fused, y).mean()
     for m in h:
         if name == "concat":
             z[m] = h[m] @ head["kernel"][m] + head["bias"] / 2
@@ -57,7 +62,7 @@ def test_loss_is_that_of_the_method(name, missing, make_config):
     if name in ("concat", "sum"):
         expected = cross_entropy(z["sound"] + z["image"], y).mean()
     else:
-        expected = sum(cross_entropy(z[m], y)[batch["present"][m]].mean() for m in z)
+        expected = joint + sum(cross_entropy(z[m], y)[batch["present"][m]].mean() for m in z)
     np.testing.assert_allclose(metrics["loss"][0], expected, rtol=1e-5)
 
 
@@ -105,28 +110,31 @@ def test_unknown_method_is_refused(make_dataset, make_config):
         setup_lib.build(make_config("mlb"), dataset=make_dataset())
 
 
-@pytest.mark.parametrize("name, encoder", [*((name, "mlp") for name in sorted(METHODS)),
-                                           ("mla", "cnn"), ("samm", "cnn")])
-def test_eight_devices_equal_one(name, encoder, make_dataset, make_config):
-    """Five steps on the same global batches: parameters, own state, metrics, predictions agree."""
-    dataset = make_dataset({"sound": (3,), "image": (4, 4)}, rows=(40, 16, 16), missing=True)
-    optimizer = OptimizerConfig(learning_rate=0.02, schedule="constant")
-    config = make_config(name, batch_size=16, optimizer=optimizer)
-    config.encoders["image"] = EncoderConfig(name=encoder, width=2, depth=1, features=6)
-    results = []
-    for count in (1, 8):
-        setup = setup_lib.build(config, dataset=dataset, devices=jax.devices()[:count])
-        feed = setup.programs.feed(dataset.splits["train"], "device")
-        state = setup_lib.init_state(setup)
-        rng = np.random.default_rng(0)
-        for _ in range(5):
-            index = rng.permutation(40)[None, :16].astype(np.int32)
-            state, metrics = setup.programs.steps(state, feed, index)
-        logits = setup_lib.predict_split(setup, state, dataset.splits["test"])
-        # Without the momentum, which is ten times as large as the parameters it moves.
-        state = checkpoints.flatten(setup.programs.fetch(state)._replace(opt_state=()))
-        params = {name: x for name, x in state.items() if name.startswith("params/")}
-        results.append((params, (state, jax.device_get(metrics), logits)))
-    (params, derived), (other_params, other_derived) = results
-    chex.assert_trees_all_close(params, other_params, atol=1e-5)
-    chex.assert_trees_all_close(derived, other_derived, rtol=1e-4, atol=1e-5)
+def test_dropped_features():
+    h = jnp.arange(1, 4001.0).reshape(20, 200)
+    key, ids = jax.random.key(0), jnp.arange(20)
+    dropped = drop_features(0.75, key, {"a": h, "b": h}, ids)
+    for x in dropped.values():
+        assert set(np.unique(np.round(x / h, 5))) == {0.0, 4.0}
+        np.testing.assert_allclose((x == 0).mean(), 0.75, atol=0.03)
+    assert ((dropped["a"] == 0) != (dropped["b"] == 0)).any()
+    # An example loses the same features wherever it stands.
+    turned = drop_features(0.75, key, {"a": h[::-1], "b": h}, ids[::-1])
+    np.testing.assert_array_equal(turned["a"][::-1], dropped["a"])
+
+
+def test_dropped_modality():
+    features = {m: jnp.ones((2, 3)) for m in "abc"}
+    keys = jax.random.split(jax.random.key(0), 3000)
+    kept = jax.vmap(lambda key: drop_modality(0.6, key, features, None))(keys)
+    gone = np.stack([np.asarray((kept[m] == 0).all((1, 2))) for m in "abc"])
+    for m, zero in zip("abc", gone):
+        np.testing.assert_array_equal(np.asarray((kept[m] == 0).any((1, 2))), zero)
+    assert gone.sum(0).max() == 1
+    np.testing.assert_allclose(gone.mean(1), 0.2, atol=0.025)
+
+
+def test_rates_out_of_range(make_dataset, make_config):
+    for name in ("dropout", "modality_dropout"):
+        with pytest.raises(UserError, match="method.rate=1.0"):
+            setup_lib.build(make_config(DropoutConfig(name, rate=1.0)), dataset=make_dataset())

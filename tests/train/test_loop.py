@@ -9,7 +9,6 @@ import pytest
 
 from jaxmm.config import AugmentConfig, EncoderConfig, MLAConfig
 from jaxmm.errors import UserError, WriteError
-from jaxmm.methods import METHODS
 from jaxmm.train import checkpoints, loop, setup as setup_lib
 from jaxmm.train.runs import claim_folder
 
@@ -24,7 +23,7 @@ def final(result):
     return checkpoints.flatten(result.setup.programs.fetch(result.state))
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", ["er", "frozen_linear_on_distilled", "g_blending", "mla", "qmf", "samm"])
 def test_resumed_equals_undisturbed(name, make_dataset, make_config, tmp_path, monkeypatch):
     """A signal in the middle of an epoch, then the same command: the same bits at the end."""
     dataset = make_dataset()
@@ -42,9 +41,16 @@ def test_resumed_equals_undisturbed(name, make_dataset, make_config, tmp_path, m
         return wrapped
 
     build = setup_lib.build
+
+    def build_with_signal(built, **kwargs):
+        setup = build(built, **kwargs)
+        if built.method != config.method:       # a teacher
+            return setup
+        return setup._replace(programs=setup.programs._replace(
+            steps=steps_with_signal(setup.programs.steps)))
+
     with monkeypatch.context() as patch:
-        patch.setattr(setup_lib, "build", lambda *a, **k: (lambda s: s._replace(
-            programs=s.programs._replace(steps=steps_with_signal(s.programs.steps))))(build(*a, **k)))
+        patch.setattr(setup_lib, "build", build_with_signal)
         with pytest.raises(loop.Preempted, match="step 6 of 12"):
             run(config, tmp_path / "cut", dataset)
     resumed = run(config, tmp_path / "cut", dataset)

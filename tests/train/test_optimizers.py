@@ -37,6 +37,16 @@ def test_groups_without_gradient_are_not_returned():
     assert set(params) == set(opt_state) == {"head"}
 
 
+def test_scale_multiplies_the_rate_of_a_group():
+    optimizer = make_optimizer(OptimizerConfig(), 10, EPOCH)
+    args = GRADS, optimizer.init(PARAMS), PARAMS, 0
+    params, opt_state = optimizer.update(*args)
+    scaled, scaled_state = optimizer.update(*args, {"sound": 0.25})
+    np.testing.assert_allclose(scaled["sound"]["w"] - PARAMS["sound"]["w"],
+                               0.25 * (params["sound"]["w"] - PARAMS["sound"]["w"]), rtol=1e-3)
+    chex.assert_trees_all_equal((scaled["head"], scaled_state), (params["head"], opt_state))
+
+
 def test_clipping_takes_the_norm_over_all_groups():
     """The gradient (0.3, 0.4, 1.2) has norm 1.3; clipped to 0.13 it is a tenth of itself."""
     config = OptimizerConfig(learning_rate=1.0, momentum=0.0, weight_decay=0.0, clip_norm=0.13,

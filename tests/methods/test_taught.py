@@ -1,0 +1,218 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmm.config import (EncoderConfig, FinetuneConfig, OptimizerConfig, SelfDistillConfig,
+                          TaughtConfig, UMEConfig, UMTConfig, UnimodalConfig, method_config)
+from jaxmm.errors import UserError
+from jaxmm.methods.taught import mean_probability
+from jaxmm.train import loop, setup as setup_lib
+
+ONE = jax.devices()[:1]
+
+
+def run(config, workdir, dataset, **kwargs):
+    return loop.train(config, workdir, dataset=dataset, devices=ONE, progress=False, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def dataset(make_dataset):
+    return make_dataset(missing=True)
+
+
+@pytest.fixture(scope="module")
+def unimodal(dataset, make_config, tmp_path_factory):
+    """Folder of run folders by name of the teacher, and the two runs in it."""
+    root = tmp_path_factory.mktemp("runs")
+    return root, {m: run(make_config(UnimodalConfig(modality=m)), root / f"unimodal_{m}", dataset)
+                  for m in dataset.modalities}
+
+
+def taught_state(config, dataset, root):
+    """Setup and first state, with what the teachers in `root` know."""
+    setup = setup_lib.build(config, dataset=dataset, devices=ONE)
+    new = loop.Opened(setup, root / "new", None, None, 0, [],
+                      setup.programs.fetch(setup_lib.init_state(setup)), 0)
+    new, = loop.teach([new], [f"{root}/{{teacher}}"],
+                      {"dataset": dataset, "devices": ONE, "progress": False})
+    return setup, setup.programs.place(new.state)
+
+
+def step(setup, state, dataset):
+    """The state after the first eight examples, and the metrics."""
+    feed = setup.programs.feed(dataset.splits["train"], "device")
+    return setup.programs.steps(state, feed, np.arange(8, dtype=np.int32)[None])
+
+
+def features_and_logits(setup, state, dataset):
+    """Of the first eight training examples; without batch norm as in training."""
+    split = jax.tree.map(lambda x: x[:8], dataset.splits["train"])
+    return (setup_lib.split_features(setup, state, split),
+            setup_lib.predict_split(setup, state, split), split)
+
+
+def cross_entropy(logits, label):
+    logits = np.asarray(logits, np.float64)
+    return np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(label)), label]
+
+
+@pytest.mark.parametrize("labels", [True, False])
+def test_umt_loss_by_hand(labels, dataset, unimodal, make_config):
+    """CE + 50 sum_m MSE, the mean over batch and feature of the examples that have m."""
+    root, teachers = unimodal
+    setup, state = taught_state(make_config(UMTConfig(labels=labels)), dataset, root)
+    h, logits, batch = features_and_logits(setup, state, dataset)
+    expected = cross_entropy(logits["fused"], batch["label"]).mean() if labels else 0.0
+    for m, teacher in teachers.items():
+        target = features_and_logits(teacher.setup, teacher.state, dataset)[0][m]
+        squares = np.square(h[m].astype(np.float64) - target)
+        expected += 50 * squares[batch["present"][m]].mean()
+    _, metrics = step(setup, state, dataset)
+    np.testing.assert_allclose(metrics["loss"][0], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["self_distill_label", "self_distill_feature"])
+def test_self_distillation_by_hand(name, dataset, unimodal, make_config):
+    root, _ = unimodal
+    config = make_config(SelfDistillConfig(name, weight=3.0, temperature=2.0))
+    setup, state = taught_state(config, dataset, root)
+    teacher = run(make_config("concat"), root / "concat", dataset)      # made by the line above
+    h, logits, batch = features_and_logits(setup, state, dataset)
+    wise_h, wise, _ = features_and_logits(teacher.setup, teacher.state, dataset)
+    if name == "self_distill_label":
+        log_p, log_q = (np.asarray(jax.nn.log_softmax(z["fused"] / 2.0)) for z in (wise, logits))
+        expected = 2.0**2 * (np.exp(log_p) * (log_p - log_q)).sum(-1).mean()
+    else:
+        expected = np.mean([np.square(h[m] - wise_h[m]) for m in h])
+    expected = 3 * expected + cross_entropy(logits["fused"], batch["label"]).mean()
+    _, metrics = step(setup, state, dataset)
+    np.testing.assert_allclose(metrics["loss"][0], expected, rtol=1e-5)
+
+
+def test_teachers_are_constants_of_the_step(dataset, unimodal, make_config):
+    """They do not change, have no optimizer state, and pass no gradient to anything else."""
+    root, teachers = unimodal
+    setup, state = taught_state(make_config("umt"), dataset, root)
+    before = jax.device_get(state.extra)
+    for m, teacher in teachers.items():
+        chex.assert_trees_all_equal(before["teacher"][0][m],
+                                    jax.device_get(teacher.state.params[m]))
+    assert set(state.opt_state) == set(state.params) == {"image", "sound", "head"}
+    state, _ = step(setup, state, dataset)
+    chex.assert_trees_all_equal(jax.device_get(state.extra), before)
+
+
+def test_a_finished_teacher_is_used_again(dataset, unimodal, make_config, tmp_path):
+    """By default in the run's own folder; in another one if told so, or if the config names it."""
+    root, teachers = unimodal
+    saved = {path: path.stat().st_mtime_ns for m in teachers
+             for path in (root / f"unimodal_{m}" / "checkpoints").iterdir()}
+    shared = run(make_config("umt"), tmp_path / "shared", dataset, teachers=f"{root}/{{teacher}}")
+    named = run(make_config(UMTConfig(teachers=f"{root}/{{teacher}}")), tmp_path / "named", dataset)
+    own = run(make_config("umt"), tmp_path / "own", dataset)
+    for other in (named, own):
+        chex.assert_trees_all_equal(jax.device_get(other.state.params),
+                                    jax.device_get(shared.state.params))
+    assert sorted(p.name for p in (tmp_path / "own" / "teachers").iterdir()) == [
+        "unimodal_image", "unimodal_sound"]
+    assert not (tmp_path / "shared" / "teachers").exists()
+    assert saved == {path: path.stat().st_mtime_ns for path in saved}
+
+
+def test_teachers_that_do_not_fit_are_refused(dataset, unimodal, make_config, make_dataset, tmp_path):
+    root, _ = unimodal
+    location = f"{root}/{{teacher}}"
+    wide = make_config(UMTConfig(teachers=location), encoder=EncoderConfig("mlp", width=7, depth=1))
+    with pytest.raises(UserError, match="unimodal_image.*encoders.* image.width is 6, here 7"):
+        run(wide, tmp_path / "wide", dataset)
+    with pytest.raises(UserError, match="nowhere/unimodal_image is no run folder"):
+        run(make_config(UMTConfig(teachers=f"{tmp_path}/nowhere/{{teacher}}")), tmp_path / "a",
+            dataset)
+    more = make_dataset(classes=4)
+    unfinished = make_config(UMEConfig(teachers=location))
+    with pytest.raises(UserError, match="other data|other modalities or classes"):
+        run(unfinished, tmp_path / "b", more)
+
+
+def test_finetuning_starts_from_the_encoders_and_moves_them_less(dataset, unimodal, make_config):
+    root, teachers = unimodal
+    moved = {}
+    for scale in (1.0, 0.25):
+        optimizer = OptimizerConfig(learning_rate=0.1, schedule="constant", weight_decay=0.0)
+        config = make_config(FinetuneConfig(encoder_scale=scale, teachers=f"{root}/{{teacher}}"),
+                             optimizer=optimizer)
+        setup, state = taught_state(config, dataset, root)
+        before = jax.device_get(state.params)
+        chex.assert_trees_all_equal(before["image"],
+                                    jax.device_get(teachers["image"].state.params["image"]))
+        state, _ = step(setup, state, dataset)
+        moved[scale] = jax.tree.map(lambda a, b: np.asarray(a) - b, state.params, before)
+    for m in teachers:
+        quarter = jax.tree.map(lambda d: 0.25 * d, moved[1.0][m])
+        chex.assert_trees_all_close(moved[0.25][m], quarter, atol=1e-7)
+    chex.assert_trees_all_close(moved[0.25]["head"], moved[1.0]["head"])
+    assert np.abs(moved[1.0]["head"]["bias"]).max() > 0
+
+
+def test_frozen_encoders_stay(dataset, unimodal, make_config):
+    root, teachers = unimodal
+    config = make_config(TaughtConfig("frozen_linear", fusion="mlp", hidden=4))
+    setup, state = taught_state(config, dataset, root)
+    head = jax.device_get(state.params["head"])
+    state, _ = step(setup, state, dataset)
+    for m, teacher in teachers.items():
+        chex.assert_trees_all_equal(state.params[m], teacher.state.params[m])
+    assert head["hidden"]["kernel"].shape == (12, 4)
+    assert not np.allclose(state.params["head"]["out"]["bias"], head["out"]["bias"])
+
+
+def test_a_head_on_distilled_encoders(dataset, unimodal, make_config):
+    """Teachers of teachers: the encoders are those of umt without labels, which has its own."""
+    root, _ = unimodal
+    config = make_config("frozen_linear_on_distilled",
+                         optimizer=OptimizerConfig(learning_rate=0.01, schedule="constant"))
+    _, state = taught_state(config, dataset, root / "nested")
+    distilled = config.method
+    config.method = UMTConfig(labels=False)
+    teacher = run(config, root / "nested" / "umt+labels=false", dataset,
+                  teachers=f"{root}/nested/{{teacher}}")
+    chex.assert_trees_all_equal(state.params["sound"], teacher.state.params["sound"])
+    assert distilled.name == "frozen_linear_on_distilled"
+
+
+def test_ume_averages_probabilities(dataset, unimodal, make_config, tmp_path):
+    """Weights 1 and 3 over what an example has; nothing is trained, and the run is a whole run."""
+    root, teachers = unimodal
+    config = make_config(UMEConfig(weights="image:1,sound:3"))
+    result = run(config, tmp_path / "ume", dataset, teachers=f"{root}/{{teacher}}")
+    assert [r["split"] for r in result.history] == ["val", "test"]
+    split = dataset.splits["test"]
+    logits = setup_lib.predict_split(result.setup, result.state, split)
+    total, weight = 0.0, 0.0
+    for (m, teacher), w in zip(sorted(teachers.items()), (1, 3)):
+        z = setup_lib.predict_split(teacher.setup, teacher.state, split)[m]
+        np.testing.assert_allclose(logits[m], z, rtol=1e-6)
+        share = w * split["present"][m][:, None]
+        total, weight = total + share * np.asarray(jax.nn.softmax(z)), weight + share
+    np.testing.assert_allclose(np.exp(logits["fused"]), total / weight, rtol=1e-5)
+    again = run(config, tmp_path / "ume", dataset)      # finished: nothing is needed
+    assert again.history == result.history
+    for text in ("image:1", "image:1,sound:-1", "image,sound", "image:1,smell:2"):
+        with pytest.raises(UserError, match="method.weights=.*image:1,sound:1"):
+            setup_lib.build(make_config(UMEConfig(weights=text)), dataset=dataset)
+
+
+def test_mean_probability_of_large_logits():
+    present = {"a": np.array([True]), "b": np.array([True])}
+    logits = {"a": jnp.array([[1e4, -1e4]]), "b": jnp.array([[-1e4, 1e4]])}
+    fused = mean_probability(logits, present, {"a": 1.0, "b": 1.0})
+    np.testing.assert_allclose(np.exp(fused), [[0.5, 0.5]], rtol=1e-6)
+
+
+def test_nothing_to_train_is_no_stream(make_dataset, make_config):
+    config = make_config(method_config("ume"))
+    config.stream.kind, config.stream.num_tasks = "class", 2
+    with pytest.raises(UserError, match="ume trains nothing itself"):
+        setup_lib.build(config, dataset=make_dataset(classes=4))
