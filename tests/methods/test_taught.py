@@ -125,7 +125,7 @@ def test_teachers_that_do_not_fit_are_refused(dataset, unimodal, make_config, ma
     root, _ = unimodal
     location = f"{root}/{{teacher}}"
     wide = make_config(UMTConfig(teachers=location), encoder=EncoderConfig("mlp", width=7, depth=1))
-    with pytest.raises(UserError, match="unimodal_image.*encoders.* image.width is 6, here 7"):
+    with pytest.raises(UserError, match="unimodal_image.*encoders.image.width is 6, here 7"):
         run(wide, tmp_path / "wide", dataset)
     with pytest.raises(UserError, match="nowhere/unimodal_image is no run folder"):
         run(make_config(UMTConfig(teachers=f"{tmp_path}/nowhere/{{teacher}}")), tmp_path / "a",

@@ -61,7 +61,7 @@ def steps_together(configs, dataset, devices):
     return joined, state, alone
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"ume"}))     # ume makes no step
 def test_seeds_equal_single_runs(name, make_dataset, make_config):
     steps_together(seeds(make_config(name), 2), make_dataset(missing=True), DEVICES[:1])
 
