@@ -11,6 +11,7 @@ it was when the same command is given again.
 """
 import os
 import pathlib
+import sys
 
 from absl import flags
 
@@ -43,10 +44,14 @@ def main() -> None:
     for flag in (AUDIO_RATE, FPS, SHORT_SIDE, WORKERS):
         check_at_least(f"--{flag.name}", flag.value, 0)
     options = Options(AUDIO_RATE.value, FPS.value, SHORT_SIDE.value, VARIANT.value)
-    summary = run.prepare(
-        DATASET.value, SOURCE.value, OUTPUT.value, options, allow_missing=ALLOW_MISSING.value,
-        allow_broken=ALLOW_BROKEN.value, workers=WORKERS.value or os.cpu_count() or 1,
-        progress=PROGRESS.value)
+    try:
+        summary = run.prepare(
+            DATASET.value, SOURCE.value, OUTPUT.value, options, allow_missing=ALLOW_MISSING.value,
+            allow_broken=ALLOW_BROKEN.value, workers=WORKERS.value or os.cpu_count() or 1,
+            progress=PROGRESS.value)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on with what is left", file=sys.stderr, flush=True)
+        os._exit(app.EXIT_PREEMPTED)    # an orderly end would wait for the processes at work
     folder = pathlib.Path(OUTPUT.value) / summary["name"] / summary["version"]
     print(run.describe(summary, folder))
 

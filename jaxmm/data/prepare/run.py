@@ -11,6 +11,7 @@ import os
 import pathlib
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -179,7 +180,8 @@ def _written(work: Work, shards: list[Shard], workers: int) -> Iterator[tuple[Sh
         raise UserError("a process that decodes has died, perhaps for want of memory; run the same "
                         "command again, with fewer --workers") from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
+        pool.shutdown(wait=not interrupted, cancel_futures=True)
 
 
 def _start_worker() -> None:

@@ -1,0 +1,64 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+
+@pytest.fixture(name="source")
+def make_source(layouts, tmp_path):
+    layouts.cremad(tmp_path / "source")
+    return tmp_path / "source"
+
+
+def test_a_folder_becomes_a_data_set_or_one_line_says_why_not(source, tmp_path, launch):
+    (source / "Image-01-FPS/1001_DFA_ANG_XX/00001.jpg").write_bytes(b"")
+    shutil.copytree(source, tmp_path / "worse")
+    (tmp_path / "worse/AudioWAV/1002_DFA_ANG_XX.wav").write_bytes(b"RIFF")
+
+    def arguments(**options):
+        return [f"--{name}={value}" for name, value in (
+            {"dataset": "cremad", "source": source, "output": tmp_path / "out", "workers": 1,
+             "progress": False} | options).items()]
+
+    cases = [arguments(), arguments(), arguments(audio_rate=8000),
+             arguments(source=tmp_path / "worse", output=tmp_path / "other"),
+             arguments(source=tmp_path / "worse", output=tmp_path / "other", allow_broken=True),
+             arguments(dataset="cremat"), arguments(dataset=""), arguments(fps=-1),
+             arguments(variant="speakers", short_side=8, audio_rate=8000)]
+    results = launch("launch.prepare", cases)
+    assert [code for code, _, _ in results] == [0, 0, 2, 2, 0, 2, 2, 2, 0]
+    folder = tmp_path / "out/cremad/1.0.0"
+    said = results[0][1]
+    assert said.startswith(f"{folder}: 23 examples used, 1 skipped, ")
+    assert "train: 17 of 18, 2 to 3 in a class" in said
+    assert "skipped: 1 broken visual (1001_DFA_ANG_XX)" in said
+    assert results[1][1] == said        # nothing to do, the same summary
+    for (_, out, error), part in zip((results[i] for i in (2, 3, 5, 6, 7)), [
+            "is there already, made from other files or with other options",
+            "2 of 24 examples are broken, more than 5%; the first, 1001_DFA_ANG_XX: broken visual",
+            "--dataset='cremat'; expected one of avmnist, cremad,", "--dataset is empty",
+            "--fps=-1.0; expected a number of at least 0"]):
+        assert out == "" and part in error and error.count("\n") == 1
+    summary = json.loads((tmp_path / "out/cremad_speakers/1.0.0/summary.json").read_text())
+    assert summary["options"] == {"audio_rate": 8000, "fps": 0.0, "short_side": 8,
+                                  "variant": "speakers"}
+    assert summary["modalities"]["audio"]["rate"] == 8000
+
+
+def test_an_interrupt_ends_in_one_line(layouts, tmp_path):
+    layouts.cremad(tmp_path / "source", actors=60)
+    command = [sys.executable, "-m", "launch.prepare", "--dataset=cremad", "--noprogress",
+               f"--source={tmp_path / 'source'}", f"--output={tmp_path}", "--workers=1"]
+    stopped = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    plan = tmp_path / "cremad/1.0.0.incomplete/plan.json"
+    while not plan.exists() and stopped.poll() is None:
+        time.sleep(0.005)
+    os.kill(stopped.pid, signal.SIGINT)
+    _, error = stopped.communicate()
+    assert (stopped.returncode, error) == (
+        75, "stopped; the same command goes on with what is left\n")
