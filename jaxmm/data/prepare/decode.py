@@ -72,10 +72,11 @@ def mono(samples: np.ndarray, rate: int, options: Options) -> tuple[Sound, list[
     """Sound from samples float32 [T, channels], full scale 1, at `rate` Hz."""
     if not len(samples):
         raise ValueError("no samples")
+    channels = samples.shape[1]
+    notes = ["mixed down to mono"] if channels > 1 else []
+    samples = sum(samples.T) / np.float32(channels)     # many times as fast as mean(axis=1)
     if not np.isfinite(samples).all():
         raise ValueError("samples that are not finite")
-    notes = ["mixed down to mono"] if samples.shape[1] > 1 else []
-    samples = samples.mean(axis=1)
     if options.audio_rate and rate != options.audio_rate:
         samples = soxr.resample(samples, rate, options.audio_rate)
         rate = options.audio_rate
@@ -207,7 +208,7 @@ def jpeg(image: Image.Image, options: Options) -> bytes:
     shorter = min(image.size)
     if 0 < options.short_side < shorter:
         size = [max(round(n * options.short_side / shorter), 1) for n in image.size]
-        image = image.resize(size, Image.Resampling.BICUBIC)
+        image = image.resize(size, Image.Resampling.BILINEAR)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()

@@ -170,8 +170,9 @@ def _written(work: Work, shards: list[Shard], workers: int) -> Iterator[tuple[Sh
     if min(workers, len(shards)) <= 1:
         yield from ((shard, write_shard(work, shard)) for shard in shards)
         return
-    pool = concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(shards)), multiprocessing.get_context("spawn"), _start_worker)
+    context = multiprocessing.get_context("forkserver")     # imports once for all processes
+    context.set_forkserver_preload([write_shard.__module__])
+    pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(shards)), context, _start_worker)
     try:
         futures = {pool.submit(write_shard, work, shard): shard for shard in shards}
         for future in concurrent.futures.as_completed(futures):
