@@ -140,9 +140,14 @@ def probe_curve(trained: Trained) -> dict[str, dict[int, float]]:
     earlier = ((step, run) for step, run in restore_each(trained.run, trained.workdir)
                if step < last)
     for step, run in [*earlier, (last, trained.run)]:
-        for m, value in probe_encoders(all_features(run), run.setup.dataset.splits).items():
+        for m, value in probe_run(run).items():
             curve[m][step] = value
     return curve
+
+
+def probe_run(run: Run) -> dict[str, float]:
+    """Accuracy of a linear probe of every encoder of a run."""
+    return probe_encoders(all_features(run), run.setup.dataset.splits)
 
 
 def gap_section(subject: Trained, split: str, references: Sequence[Trained]) -> str:

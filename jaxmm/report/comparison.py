@@ -62,6 +62,13 @@ def read_result(variant: Variant, seed: int, history: Sequence[Mapping[str, Any]
     return Result(variant.method, seed, scores, variant.buffer, seen)
 
 
+def with_probes(result: Result, accuracies: Mapping[str, float]) -> Result:
+    """The result with the accuracy of a linear probe of each encoder as the metric "probe"."""
+    return result._replace(scores={
+        head: by_metric | ({"probe": accuracies[head]} if head in accuracies else {})
+        for head, by_metric in result.scores.items()})
+
+
 def summarize(results: Iterable[Result]) -> list[Summary]:
     """Means and standard deviations of all numbers that are not NaN.
 
@@ -200,6 +207,14 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str,
     bars = {_label(*row): by_head for row, by_head in by_row(summaries, metric).items()}
     files.write(workdir / "accuracy.png", plots.png(plots.comparison_bars(
         bars, dataset.modalities, chance, f"{dataset.name}: {caption}")))
+    probes = accuracy_table(summaries, dataset.modalities, "probe")
+    probed = f"""
+## What the encoders know
+
+Test accuracy in percent of a linear probe: logistic regression on the features of each frozen
+encoder. Far below the encoder of `unimodal` means that the other modalities made it lazy.
+
+{probes}""" if any(s.metric == "probe" for s in summaries) else ""
     over_time = _over_time_section(results, summaries, dataset, workdir) if kind else ""
     files.write(workdir / "report.md", f"""# Methods on {dataset.name}
 
@@ -207,7 +222,7 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str,
 
 {table}
 ![Test accuracy by method and head](accuracy.png)
-{over_time}
+{over_time}{probed}
 Made by
 
     {command}
@@ -215,7 +230,7 @@ Made by
 Macro F1, calibration error (ECE) and negative log-likelihood (NLL) are in `comparison.csv`, every
 seed in `seeds.csv`, and every run has a folder of its own here.
 """)
-    return table
+    return f"{table}\nLinear probes:\n\n{probes}" if probed else table
 
 
 def _over_time_section(results, summaries, dataset: Dataset, workdir: pathlib.Path) -> str:

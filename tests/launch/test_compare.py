@@ -135,3 +135,18 @@ def test_a_config_file_may_name_the_methods_worth_comparing(name, methods, data)
     flags.FLAGS(["compare", f"--config=configs/{name}.py"])
     assert compare.app.default_methods() == methods
     assert compare.app.data_name(flags.FLAGS.config) == data
+
+
+def test_teachers_are_runs_of_the_comparison_and_probes_a_table(config_for, make_dataset, tmp_path):
+    """ume trains unimodal models of its seed, which the row of unimodal then reuses."""
+    dataset = make_dataset()
+    runs = compare.plan_runs(config_for, ["ume", "unimodal"], 1, dataset, tmp_path / "all")
+    ume, image, sound = compare.make_runs(runs, dataset, probe=True, progress=False)
+    assert not (tmp_path / "all/ume/seed_0/teachers").exists()
+    for m, alone in (("image", image), ("sound", sound)):
+        assert ume.scores[m] == alone.scores[m]
+        assert 1 / 3 < alone.scores[m]["probe"] <= 1
+    table = comparison.write([ume, image, sound], dataset, tmp_path / "all", "command")
+    probes = [f"{100 * r.scores[m]['probe']:.1f}" for r, m in ((image, "image"), (sound, "sound"))]
+    assert table.splitlines()[-1].split() == ["|", "unimodal", "|", probes[0], "|", probes[1], "|"]
+    assert "## What the encoders know" in (tmp_path / "all/report.md").read_text()
