@@ -12,10 +12,80 @@ from typing import Any
 
 
 @dataclass
+class PreprocessConfig:
+    """From what a prepared data set holds of one modality to what its encoder gets."""
+    kind: str = ""                  # a key of `PREPROCESS`; "": vectors, as they are
+    mean: tuple[float, ...] = ()    # taken off in the end, one number or one for each channel;
+    std: tuple[float, ...] = ()     # divided by then; (): those of the training data
+
+    def __post_init__(self):
+        self.mean, self.std = tuple(self.mean), tuple(self.std)     # lists when read from JSON
+
+
+@dataclass
+class SpectrogramConfig(PreprocessConfig):
+    """Sound -> spectrogram [bins, columns], or [columns, mels] of a mel spectrogram."""
+    kind: str = "spectrogram"
+    rate: int = 16000               # Hz that sound is resampled to
+    seconds: float = 10.0           # that it is cut to, or filled up to
+    fill: str = "tile"              # by repeating it, or with "zeros"
+    crop_seconds: float = 0.0       # of these, at random (the middle in evaluation); 0: all
+    n_fft: int = 512                # samples of a Fourier transform
+    window: int = 0                 # samples of the Hann window in its middle; 0: n_fft
+    hop: int = 160                  # samples from one column to the next
+    center: bool = True             # columns around multiples of hop; off: none reaches past an end
+    preemphasis: float = 0.0        # x[t] - this * x[t-1]
+    mels: int = 0                   # bands from 20 Hz on; 0: all frequencies
+    log: bool = True                # logarithm of magnitude (of the mel bands' power)
+    columns: int = 0                # cut to these or filled up with zeros; 0: as they come
+
+
+@dataclass
+class FramesConfig(PreprocessConfig):
+    """Images -> [size, size, channels], or frames [T, size, size, channels]."""
+    kind: str = "frames"
+    frames: int = 0                 # T to read; 0: one image, from the middle
+    sampling: str = "uniform"       # "uniform" (equal steps), middles of equal "segments", or
+                                    # "consecutive" (in the middle)
+    crop_frames: int = 0            # consecutive ones of T, at random (the middle in evaluation);
+                                    # 0: all
+    height: int = 256               # pixels that images are resized to when they are read,
+    width: int = 256                # and that random crops are taken from
+    fit: str = "stretch"            # to these, or scale and "crop" the middle
+    size: int = 224                 # pixels of the result
+    min_area: float = 0.08          # of random crops resized to `size`, at least; 0: crops of
+                                    # `size` as they are
+    center: bool = False            # evaluation cuts `size` out of the middle; off: resizes all
+    flip: bool = True               # left to right with probability 1/2
+
+
+@dataclass
+class FlowConfig(FramesConfig):
+    """Optical flow -> [size, size, 2 T]: T horizontal images, then T vertical ones."""
+    kind: str = "flow"
+
+
+@dataclass
+class TextConfig(PreprocessConfig):
+    """Text -> token ids by WordPiece, 0 for padding."""
+    kind: str = "text"
+    vocabulary: str = ""            # file with one token a line; "": made of the training texts
+    max_tokens: int = 8000          # of a vocabulary that is made
+    length: int = 256               # tokens of an example
+
+
+PREPROCESS = {"": PreprocessConfig, "spectrogram": SpectrogramConfig, "frames": FramesConfig,
+              "flow": FlowConfig, "text": TextConfig}
+
+
+@dataclass
 class DataConfig:
     """Where examples come from."""
     name: str = "av_digits"         # data set, a key of `jaxmm.data.DATASETS`
-    path: str = ""                  # file of the user's own arrays, for the data set "arrays"
+    path: str = ""                  # file of the user's own arrays, for the data set "arrays";
+                                    # folder of a data set made by launch.prepare, for "prepared"
+    preprocess: dict[str, PreprocessConfig] = field(default_factory=dict)   # by modality
+    workers: int = 0                # processes that read streamed rows; 0: threads of this one
     kind: str = ""                  # of "synthetic": labels in one modality "A", both "B", either "C"
     seed: int = 0                   # draws what a data set draws once: splits, pairs, noise
     val_fraction: float = 0.1       # share of train used for validation if there is no such split

@@ -83,6 +83,9 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
         raise UserError(f"--split={split}; expected one of {', '.join(dataset.splits)}")
     used = [m for m in dataset.modalities if m in run.state.params]
     dropped, sigmas = parse_drop(drop, used), parse_noise(noise, used)
+    for m in sigmas:
+        if m in dataset.num_tokens:
+            raise UserError(f"--noise={m}: {m} is text, which takes no noise; name another modality")
     original = dataset.splits[split]
     batch = corrupt(original, dropped, sigmas, statistics(dataset.splits["train"]),
                     run.setup.config.data.seed)

@@ -1,17 +1,23 @@
 """Data sets by name."""
 from jaxmm.config import DataConfig
-from jaxmm.data import arrays, av_digits, missing, synthetic
+from jaxmm.data import arrays, av_digits, missing, pipeline, synthetic
 from jaxmm.data.dataset import Dataset, check_dataset
+from jaxmm.data.feeding import is_streamed, read_all
 from jaxmm.errors import UserError
 
 DATASETS = {"arrays": arrays.load, "av_digits": av_digits.load,
-            "synthetic": synthetic.load}
+            "prepared": pipeline.load, "synthetic": synthetic.load}
 
 
 def load(config: DataConfig) -> Dataset:
-    """The data set that `config.name` names, checked, its modalities masked as `config` says."""
+    """The data set that `config.name` names, checked, its modalities masked as `config` says.
+
+    Splits that are not to be streamed are in memory as a whole.
+    """
     if config.name not in DATASETS:
         raise UserError(f"data.name={config.name!r} is no data set; "
                         f"expected one of {', '.join(DATASETS)}")
-    return missing.mask(check_dataset(DATASETS[config.name](config)), config)
-
+    dataset = check_dataset(DATASETS[config.name](config))
+    splits = {name: split if is_streamed(split, config.placement) else read_all(split)
+              for name, split in dataset.splits.items()}
+    return missing.mask(dataset._replace(splits=splits), config)

@@ -11,9 +11,9 @@ import zlib
 
 import numpy as np
 
-from jaxmm.batch import make_batch, take
+from jaxmm.batch import make_batch
 from jaxmm.config import DataConfig
-from jaxmm.data.dataset import SPLITS, Dataset, check_rows
+from jaxmm.data.dataset import SPLITS, Dataset, check_rows, split_train
 from jaxmm.errors import UserError
 
 
@@ -59,7 +59,7 @@ def load(config: DataConfig) -> Dataset:
         splits[split] = make_batch(parts["inputs"], parts["label"], present=parts["present"])
         check_rows(f"{path}: {split}", splits[split])
     if "val" not in splits:
-        splits |= _split_train(path, splits["train"], config)
+        splits |= split_train(str(path), splits["train"], config)
     if class_names is None:
         # The classes that are trained on; a larger label elsewhere is then out of range.
         highest = splits["train"]["label"].max(initial=-1)
@@ -91,17 +91,3 @@ def _check_label(path: pathlib.Path, name: str, label: np.ndarray) -> np.ndarray
     if label.size and label.min() < 0:
         raise UserError(f"{path}: {name} has the value {label.min()}; expected class numbers from 0")
     return label
-
-
-def _split_train(path, train, config: DataConfig):
-    """The last `val_fraction` of the rows, in an order drawn by the seed, as validation data."""
-    if not 0 < config.val_fraction < 1:
-        raise UserError(f"data.val_fraction is {config.val_fraction}; expected a share in (0, 1)")
-    rows = np.random.default_rng(config.seed).permutation(len(train["label"]))
-    cut = len(rows) - round(config.val_fraction * len(rows))
-    if not 0 < cut < len(rows):
-        raise UserError(f"{path}: {len(rows)} rows of train leave {len(rows) - cut} for validation "
-                        f"at data.val_fraction={config.val_fraction}; expected at least one each")
-    parts = {"train": take(train, np.sort(rows[:cut])), "val": take(train, np.sort(rows[cut:]))}
-    return {split: part | {"id": np.arange(len(part["label"]), dtype=np.int32)}
-            for split, part in parts.items()}

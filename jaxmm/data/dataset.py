@@ -1,22 +1,26 @@
-"""A data set in memory: every split one batch, checked before anything is trained on it."""
+"""A data set: every split one batch, checked before anything is trained on it."""
 import zlib
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxmm.batch import Batch, batch_size
+from jaxmm.config import DataConfig
+from jaxmm.data.rows import Rows, select
 from jaxmm.errors import UserError
 
 SPLITS = ("train", "val", "test")
+SAMPLED_ROWS = 512          # for the statistics of rows that are read on demand
 RESERVED = ("head", "fused", "dynamic", "label")    # taken by heads and parameter groups
 
 
 class Dataset(NamedTuple):
     """Splits of a classification problem with M modalities."""
     name: str
-    splits: dict[str, Batch]          # "train", "val", "test": whole splits as NumPy batches
+    splits: dict[str, Batch]          # "train", "val", "test": whole splits, their inputs NumPy
+                                      # arrays or `Rows`
     class_names: tuple[str, ...]      # by class number; its length is C
     num_tokens: Mapping[str, int] = {}  # of modalities that are texts: token ids are below it
 
@@ -56,6 +60,8 @@ def check_dataset(dataset: Dataset) -> Dataset:
             if x.shape[1:] != train[m].shape[1:]:
                 raise UserError(f"{where}/{m} has rows of shape {x.shape[1:]}, train/{m} "
                                 f"{train[m].shape[1:]}; every split needs the same shape")
+            if x.dtype.kind in "bui":
+                continue
             finite = np.isfinite(x).reshape(len(x), -1).all(axis=1) | ~present[m]
             if not finite.all():
                 raise UserError(f"{where}/{m} has values that are not finite (NaN or infinite) in "
@@ -80,29 +86,54 @@ def check_rows(where: str, batch: Batch) -> None:
                             "every modality needs one row for each label")
 
 
+def split_train(where: str, train: Batch, config: DataConfig) -> dict[str, Batch]:
+    """Train without, and validation data of, the share `val_fraction` of rows drawn by the seed."""
+    if not 0 < config.val_fraction < 1:
+        raise UserError(f"data.val_fraction is {config.val_fraction}; expected a share in (0, 1)")
+    rows = np.random.default_rng(config.seed).permutation(batch_size(train))
+    cut = len(rows) - round(config.val_fraction * len(rows))
+    if not 0 < cut < len(rows):
+        raise UserError(f"{where}: {len(rows)} rows of train leave {len(rows) - cut} for validation "
+                        f"at data.val_fraction={config.val_fraction}; expected at least one each")
+    parts = {"train": select(train, np.sort(rows[:cut])), "val": select(train, np.sort(rows[cut:]))}
+    return {split: part | {"id": np.arange(batch_size(part), dtype=np.int32)}
+            for split, part in parts.items()}
+
+
 def fingerprint(dataset: Dataset) -> int:
     """A checksum of the training split, to tell whether a run goes on with the data it began with."""
     checksum = 0
     for x in jax.tree.leaves(dataset.splits["train"]):
-        checksum = zlib.crc32(np.ascontiguousarray(x), checksum)
+        x = np.array([x.checksum]) if isinstance(x, Rows) else np.ascontiguousarray(x)
+        checksum = zlib.crc32(x, checksum)
     return checksum
 
 
-def statistics(train: Batch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def statistics(train: Batch, process: Callable[[str, np.ndarray], Any] = lambda m, x: x,
+               ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Mean and standard deviation of each modality over the rows that have it.
 
     One number per feature of a vector, per channel of [H, W, C] and [T, H, W, C], and one for all
-    of [H, W]; float32, standard deviations below 1e-6 replaced by 1.
+    of [H, W]; float32, standard deviations below 1e-6 replaced by 1. Of rows that are read on
+    demand, at most SAMPLED_ROWS are looked at, at equal steps.
+
+    Args:
+      train: a whole split.
+      process: (modality, rows [n, ...]) -> what to take the statistics of, [n, ...].
     """
     result = {}
     for m, x in train["inputs"].items():
-        axes = {2: (0,), 3: (0, 1, 2)}.get(x.ndim, tuple(range(x.ndim - 1)))
-        rows = np.flatnonzero(train["present"][m])
+        rows, at_once = np.flatnonzero(train["present"][m]), 256
+        if isinstance(x, Rows):
+            rows, at_once = rows[::-(-len(rows) // SAMPLED_ROWS) or 1], 16
         # By chunks: a float64 copy of all rows may not fit.
-        sums = [(part.sum(axes), np.square(part).sum(axes)) for part in
-                (x[rows[i:i + 256]].astype(np.float64) for i in range(0, len(rows), 256))]
-        count = len(rows) * np.prod([x.shape[a] for a in axes if a]) if sums else 1
-        mean, square = (sum(s[i] for s in sums) / count for i in (0, 1))
+        sums, count = [], 0
+        for i in range(0, len(rows), at_once):
+            part = np.asarray(process(m, x[rows[i:i + at_once]]), np.float64)
+            axes = {2: (0,), 3: (0, 1, 2)}.get(part.ndim, tuple(range(part.ndim - 1)))
+            sums.append((part.sum(axes), np.square(part).sum(axes)))
+            count += np.prod([part.shape[a] for a in axes])
+        mean, square = (sum(s[i] for s in sums) / max(count, 1) for i in (0, 1))
         mean, square = np.asarray(mean), np.asarray(square)
         std = np.sqrt(np.maximum(square - mean**2, 0))
         result[m] = mean.astype(np.float32), np.where(std < 1e-6, 1, std).astype(np.float32)

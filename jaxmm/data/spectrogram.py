@@ -52,7 +52,7 @@ def cached_log_mel(audio: np.ndarray, **options: int) -> np.ndarray:
         pass                                                # absent or damaged
     result = log_mel(audio, **options)
     try:
-        _write(path, log_mel=result)
+        write_arrays(path, log_mel=result)
     except OSError:
         pass
     return result
@@ -66,7 +66,7 @@ def cache_folder() -> pathlib.Path:
     return pathlib.Path(base) / "jaxmm"
 
 
-def _write(path: pathlib.Path, **arrays: np.ndarray) -> None:
+def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:
     """Saves arrays so that `path` is, at any moment, either absent, the old file or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")

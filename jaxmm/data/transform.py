@@ -1,4 +1,4 @@
-"""Normalisation and augmentation of batches, as pure functions inside the step.
+"""Preprocessing, normalisation and augmentation of batches, as pure functions inside the step.
 
 Randomness depends on the key of the step, the modality and the example's id alone, so a global
 batch is augmented alike on one device and on many.
@@ -10,38 +10,73 @@ import jax
 import jax.numpy as jnp
 
 from jaxmm.batch import Batch
-from jaxmm.config import AugmentConfig
+from jaxmm.config import AugmentConfig, PreprocessConfig, SpectrogramConfig, TextConfig
+from jaxmm.data.dataset import statistics
+from jaxmm.data.preprocess import preprocess
 
 Transform = Callable[[chex.PRNGKey | None, Batch], Batch]
 
 
 def make_transform(statistics: Mapping[str, tuple[chex.Array, chex.Array]],
-                   augment: Mapping[str, AugmentConfig] | None = None) -> Transform:
-    """transform(key, batch): inputs in float32, normalised, and augmented unless key is None.
+                   augment: Mapping[str, AugmentConfig] | None = None,
+                   sections: Mapping[str, PreprocessConfig] | None = None) -> Transform:
+    """transform(key, batch): inputs preprocessed, normalised, and augmented unless key is None.
 
     Args:
       statistics: mean and standard deviation by modality, broadcast against its inputs. The
         token ids of texts have none, and stay as they are.
       augment: what to change at random, by modality; modalities it does not name stay.
+      sections: how to preprocess, by modality; modalities it does not name stay.
     """
-    augment = augment or {}
+    augment, sections = augment or {}, sections or {}
 
     def transform(key, batch):
         inputs = {}
+        count = len(batch["inputs"])
         for i, (m, x) in enumerate(sorted(batch["inputs"].items())):
+            section = sections.get(m, PreprocessConfig())
+
+            def keys(number, m=m):      # one for each example
+                ids = batch["id"][m] if isinstance(batch["id"], Mapping) else batch["id"]
+                return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, number), ids)
+
+            if key is None:
+                x = jax.vmap(lambda e, s=section: preprocess(None, 0.5, e, s))(x)
+            elif section.kind:
+                moments = jax.vmap(jax.random.uniform)(keys(2 * count))     # alike for all m
+                x = jax.vmap(lambda k, t, e, s=section: preprocess(k, t, e, s))(
+                    keys(count + i), moments, x)
             if m in statistics:
                 mean, std = statistics[m]
                 x = (x.astype(jnp.float32) - mean) / std
             if key is not None and m in augment:
-                ids = batch["id"][m] if isinstance(batch["id"], Mapping) else batch["id"]
-                keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, i), ids)
-                x = jax.vmap(lambda k, e, m=m: augment_example(k, e, augment[m]))(keys, x)
+                lying = isinstance(section, SpectrogramConfig) and section.mels     # [times, mels]
+                x = x.swapaxes(1, 2) if lying else x
+                x = jax.vmap(lambda k, e, m=m: augment_example(k, e, augment[m]))(keys(i), x)
+                x = x.swapaxes(1, 2) if lying else x
             # What is missing may hold anything, NaN included; the mean (padding) stands in for it.
             present = batch["present"][m].reshape(-1, *[1] * (x.ndim - 1))
             inputs[m] = jnp.where(present, x, 0)
         return batch | {"inputs": inputs}
 
     return transform
+
+
+def normalisation(train: Batch, sections: Mapping[str, PreprocessConfig],
+                  ) -> dict[str, tuple[chex.Array, chex.Array]]:
+    """Mean and standard deviation of every modality but texts, after preprocessing.
+
+    Those that a section does not name are taken from the training data in evaluation mode.
+    """
+    sections = {m: sections.get(m, PreprocessConfig()) for m in train["inputs"]}
+    named = {m: s for m, s in sections.items() if s.mean and s.std}
+    other = {m for m, s in sections.items() if m not in named and not isinstance(s, TextConfig)}
+    processed = jax.jit(
+        lambda m, x: jax.vmap(lambda e: preprocess(None, 0.5, e, sections[m]))(x), static_argnums=0)
+    part = {part: {m: train[part][m] for m in train["inputs"] if m in other}
+            for part in ("inputs", "present")}
+    found = statistics(part, lambda m, x: processed(m, x) if sections[m].kind else x)
+    return found | {m: (jnp.float32(s.mean), jnp.float32(s.std)) for m, s in named.items()}
 
 
 def augment_example(key: chex.PRNGKey, x: chex.Array, config: AugmentConfig) -> chex.Array:

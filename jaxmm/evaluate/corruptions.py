@@ -1,9 +1,11 @@
 """Splits with modalities taken away or made noisy, to test how well a model copes."""
+import functools
 from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from jaxmm.batch import Batch, batch_size, take
+from jaxmm.batch import Batch, batch_size
+from jaxmm.data.rows import Rows, select
 
 
 def corrupt(split: Batch, drop: Collection[str], noise: Mapping[str, float],
@@ -23,12 +25,24 @@ def corrupt(split: Batch, drop: Collection[str], noise: Mapping[str, float],
     """
     inputs, present = dict(split["inputs"]), dict(split["present"])
     for m, sigma in noise.items():
-        rng = np.random.default_rng([seed, *m.encode()])
         std = np.asarray(sigma * statistics[m][1], np.float32)
-        clean = inputs[m].astype(np.float32)
+        clean = inputs[m]
+        if isinstance(clean, Rows):
+            inputs[m] = clean.change(functools.partial(
+                read_noisy, read=clean.read, std=std, seed=[seed, *m.encode()]), np.float32)
+            continue
+        rng = np.random.default_rng([seed, *m.encode()])
+        clean = clean.astype(np.float32)
         inputs[m] = clean + std * rng.standard_normal(clean.shape, np.float32)
     for m in drop:
         present[m] = np.zeros(batch_size(split), bool)
     split = split | {"inputs": inputs, "present": present}
     left = np.any(list(present.values()), axis=0)
-    return split if left.all() else take(split, left)
+    return split if left.all() else select(split, left)
+
+
+def read_noisy(record, position: int, read, std: np.ndarray, seed: list[int]) -> np.ndarray:
+    """A row that is read on demand, with noise that depends on the seed and its position."""
+    clean = read(record, position).astype(np.float32)
+    rng = np.random.default_rng([*seed, position])
+    return clean + std * rng.standard_normal(clean.shape, np.float32)

@@ -1,5 +1,5 @@
 """Predictions for whole splits, and the scores of every head."""
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -14,21 +14,26 @@ SCORES = {
 }
 
 
-def read_rows(read, feed, rows: int, chunk: int) -> dict[str, np.ndarray]:
+def row_chunks(rows: int, size: int) -> list[np.ndarray]:
+    """Positions of all rows in chunks of one length int32 [size], the last filled up with row 0."""
+    index = np.zeros(-(-rows // size) * size, np.int32)
+    index[:rows] = np.arange(rows)
+    return list(index.reshape(-1, size))
+
+
+def read_rows(read, feed, rows: int, chunks: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
     """Applies a compiled reader (predict, features) to the first `rows` rows of a feed.
 
     Args:
-      read: index [B] -> {name: [B, ...]}, called with chunks of one length.
+      read: index [B] -> {name: [B, ...]}.
       feed: where the rows are.
       rows: their number.
-      chunk: rows in one call; the last chunk is filled up with row 0.
+      chunks: of `row_chunks`.
     """
     outputs = []
-    for first in range(0, rows, chunk):
-        index = np.arange(first, first + chunk, dtype=np.int32)
-        index[index >= rows] = 0
-        outputs.append({k: x[:rows - first] for k, x in read(feed, index).items()})
-    return {k: np.concatenate([o[k] for o in outputs]) for k in outputs[0]}
+    for index in chunks:
+        outputs.append(read(feed, index))
+    return {k: np.concatenate([o[k] for o in outputs])[:rows] for k in outputs[0]}
 
 
 def score(logits: Mapping[str, np.ndarray], split: Batch) -> dict[str, dict[str, float]]:

@@ -18,11 +18,11 @@ from flax import jax_utils
 
 from jaxmm.batch import Batch, check_batch, take
 from jaxmm.config import MethodConfig
-from jaxmm.errors import UserError, check_choice
+from jaxmm.data.feeding import Mapped, is_streamed, make_reader, read_all
+from jaxmm.errors import UserError
 from jaxmm.methods.common import Method, TrainState, identity
 
 AXIS = "devices"
-STREAM_ABOVE_BYTES = 2**31      # a split larger than this is streamed by placement="auto"
 
 # feed(index [K, B]) -> (rows, positions in them): what the compiled functions gather batches from.
 Feed = Callable[[np.ndarray], tuple[Any, Any]]
@@ -40,7 +40,7 @@ class Programs(NamedTuple):
     predict: Callable[[TrainState, Feed, np.ndarray], dict]                   # index [B]
     features: Callable[[TrainState, Feed, np.ndarray], dict]                  # index [B]
     end_task: Callable[[TrainState], TrainState]
-    feed: Callable[[Batch, str], Feed]              # (split, placement)
+    feed: Callable[..., Feed]       # (split, placement, coming=(), workers=0)
     place: Callable[[TrainState], TrainState]       # one copy -> on the devices
     fetch: Callable[[TrainState], TrainState]       # on the devices -> one copy
     num_devices: int
@@ -110,19 +110,27 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
                             "choose a multiple of their number (--config.train.batch_size=...)")
         return np.moveaxis(index.reshape(*index.shape[:-1], count, -1), -2, 0)
 
-    def feed(split: Batch, placement: str) -> Feed:
-        """Rows in device memory, or streamed from the host: the same batches either way."""
+    def feed(split: Batch, placement: str, coming=(), workers: int = 0) -> Feed:
+        """Rows in device memory, or streamed from the host: the same batches either way.
+
+        What is streamed is read ahead for the indices that are `coming`, see `make_reader`. The
+        loop is ahead of the devices, so that copies to them overlap with steps.
+        """
         split = without_full_masks(split)
         if not is_streamed(split, placement):
-            rows = replicate(split)
+            rows = replicate(read_all(split))
             return lambda index: (rows, split_index(index))
 
         def stream(index):
-            index = split_index(index)
-            per_device = index.shape if count == 1 else index.shape[1:]
-            position = np.arange(np.prod(per_device), dtype=np.int32).reshape(per_device)
-            rows = take(split, index.reshape(-1) if count == 1 else index.reshape(count, -1))
-            return rows, position if count == 1 else np.stack([position] * count)
+            rows = read(index.reshape(-1))
+            order = split_index(np.arange(index.size, dtype=np.int32).reshape(index.shape))
+            if count == 1:
+                return rows, order
+            position = np.arange(order[0].size, dtype=np.int32).reshape(order.shape[1:])
+            order = order.reshape(count, -1)        # of the rows, by device
+            return jax.tree.map(lambda x: x[order], rows), np.stack([position] * count)
+
+        read = make_reader(split, Mapped(np.ravel, coming), workers)
 
         return stream
 
@@ -191,17 +199,6 @@ def merge_runs(tree, axis: int):
     """[D, ..., S / D, ...] -> [..., S, ...] with the runs at `axis`."""
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, axis).reshape(
         *x.shape[1:axis + 1], -1, *x.shape[axis + 2:]), tree)
-
-
-def is_streamed(split: Batch, placement: str) -> bool:
-    """Whether the rows of a split stay on the host: placement "host", or "auto" above 2 GiB.
-
-    Raises:
-      UserError: there is no such placement.
-    """
-    check_choice("data.placement", placement, ("auto", "device", "host"))
-    size = sum(x.nbytes for x in jax.tree.leaves(split))
-    return placement == "host" or (placement == "auto" and size > STREAM_ABOVE_BYTES)
 
 
 def without_full_masks(split: Batch) -> Batch:

@@ -14,6 +14,7 @@ from absl import logging
 from tqdm import tqdm
 
 from jaxmm.config import Config, replace
+from jaxmm.data import feeding
 from jaxmm.data.dataset import Dataset, fingerprint
 from jaxmm.errors import UserError
 from jaxmm.methods import TrainState
@@ -199,7 +200,10 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
     setup = runs[0].setup if len(runs) == 1 else join([run.setup for run in runs], devices)
     config, programs, step = setup.config.train, setup.programs, runs[0].step
     total = setup.total_steps
-    feed = programs.feed(setup.dataset.splits["train"], setup.config.data.placement)
+    coming = feeding.Mapped(plan.index_of, plan.Chunks(
+        setup.tasks if total else [], config, setup.steps_per_call, step))
+    feed = programs.feed(setup.dataset.splits["train"], setup.config.data.placement, coming,
+                         setup.config.data.workers)
     state = programs.place(stack([run.state for run in runs]))
     errors, pending = {}, []    # errors by number of the run, which is left out from then on
 

@@ -1,4 +1,5 @@
 """Which examples each step sees: a function of the seed and the step alone."""
+import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -49,35 +50,77 @@ def total_steps(tasks: Sequence[np.ndarray], config: TrainConfig) -> int:
     return sum(config.epochs * steps_per_epoch(task, config.batch_size) for task in tasks)
 
 
+def index_of(chunk: Chunk) -> np.ndarray:
+    """The rows of a chunk, int32 [K, B]."""
+    return chunk.index
+
+
 def chunks(tasks: Sequence[np.ndarray], config: TrainConfig, steps_per_call: int,
            start: int = 0) -> Iterator[Chunk]:
-    """All chunks of a run after its first `start` steps.
+    """All chunks of a run after its first `start` steps; see `Chunks`."""
+    return iter(Chunks(tasks, config, steps_per_call, start))
+
+
+class Chunks(Sequence):
+    """The chunks of a run by number, each drawn when it is asked for.
 
     Each epoch of each task passes over the task's rows in an order of its own and drops the last,
     incomplete batch; a task with fewer rows than a batch repeats some. Chunks are laid out from the
     start of the epoch, so that a resumed run makes the very same calls.
-
-    Args:
-      tasks: rows of the training split, by task.
-      config: seed, epochs, batch size.
-      steps_per_call: longest chunk.
-      start: steps done already.
     """
-    end = 0
-    for task, rows in enumerate(tasks):
-        steps = steps_per_epoch(rows, config.batch_size)
-        for epoch in range(config.epochs):
-            if end + steps <= start:
-                end += steps
-                continue
-            order = np.random.default_rng([config.seed, task, epoch]).permutation(rows)
-            index = np.resize(order, steps * config.batch_size).reshape(steps, -1).astype(np.int32)
-            for first in range(0, steps, steps_per_call):
-                chunk = index[first:first + steps_per_call]
-                end += len(chunk)
-                if end > start:
-                    # A run that is resumed with other chunks may start within one.
-                    done = max(start - (end - len(chunk)), 0)
-                    ends_epoch = first + len(chunk) == steps
-                    yield Chunk(chunk[done:], task, epoch, end, ends_epoch,
-                                ends_epoch and epoch == config.epochs - 1)
+
+    def __init__(self, tasks: Sequence[np.ndarray], config: TrainConfig, steps_per_call: int,
+                 start: int = 0):
+        """
+        Args:
+          tasks: rows of the training split, by task.
+          config: seed, epochs, batch size.
+          steps_per_call: longest chunk.
+          start: steps done already. A run that is resumed with other chunks may start within one.
+        """
+        self.args = tasks, config, steps_per_call, start
+        self.steps = np.array([steps_per_epoch(task, config.batch_size) for task in tasks])
+        self.chunks = -(-self.steps // steps_per_call)                  # in an epoch of each task
+        self.first = 0                                                  # chunk not done yet
+        if start < config.epochs * self.steps.sum():
+            task, epoch, step = self._locate(self.steps, start)
+            self.first = self._before(self.chunks, task, epoch) + step // steps_per_call
+        else:
+            self.first = config.epochs * self.chunks.sum()
+        self.order = functools.lru_cache(1)(self._order)
+
+    def __len__(self) -> int:
+        return int(self.args[1].epochs * self.chunks.sum() - self.first)
+
+    def __getitem__(self, number: int) -> Chunk:
+        if not 0 <= number < len(self):
+            raise IndexError(f"chunk {number} of {len(self)}")
+        _, config, steps_per_call, start = self.args
+        task, epoch, place = self._locate(self.chunks, self.first + number)
+        begin = self._before(self.steps, task, epoch)
+        last = min((place + 1) * steps_per_call, self.steps[task])
+        first = max(place * steps_per_call, start - begin)
+        ends_epoch = bool(last == self.steps[task])
+        return Chunk(self.order(task, epoch)[first:last], task, epoch, int(begin + last), ends_epoch,
+                     ends_epoch and epoch == config.epochs - 1)
+
+    def __reduce__(self):
+        return Chunks, self.args
+
+    def _locate(self, per_epoch: np.ndarray, number: int) -> tuple[int, int, int]:
+        """Task, epoch and place in it of the step or chunk with this number."""
+        ends = self.args[1].epochs * np.cumsum(per_epoch)
+        task = int(np.searchsorted(ends, number, side="right"))
+        epoch, place = divmod(int(number - (ends[task - 1] if task else 0)), int(per_epoch[task]))
+        return task, epoch, place
+
+    def _before(self, per_epoch: np.ndarray, task: int, epoch: int) -> int:
+        """Steps or chunks before an epoch."""
+        return int(self.args[1].epochs * per_epoch[:task].sum() + epoch * per_epoch[task])
+
+    def _order(self, task: int, epoch: int) -> np.ndarray:
+        """Rows of all steps of an epoch, int32 [steps, B]."""
+        tasks, config, _, _ = self.args
+        order = np.random.default_rng([config.seed, task, epoch]).permutation(tasks[task])
+        steps = self.steps[task]
+        return np.resize(order, steps * config.batch_size).reshape(steps, -1).astype(np.int32)

@@ -151,6 +151,8 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     """The inverse of `to_dict`."""
     config = Config()
     config.data = config_lib.DataConfig(**values["data"])
+    config.data.preprocess = {m: config_lib.PREPROCESS[v["kind"]](**v)
+                              for m, v in config.data.preprocess.items()}
     config.stream = config_lib.StreamConfig(**values["stream"])
     config.encoders.update({m: config_lib.EncoderConfig(**v) for m, v in values["encoders"].items()})
     config.augment.update({m: config_lib.AugmentConfig(**v) for m, v in values["augment"].items()})

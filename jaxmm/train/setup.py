@@ -10,16 +10,17 @@ import numpy as np
 from jaxmm import data
 from jaxmm.batch import Batch, Logits, batch_size, take
 from jaxmm.config import AugmentConfig, Config, EncoderConfig, replace
-from jaxmm.data.dataset import Dataset, statistics
+from jaxmm.data.dataset import Dataset
+from jaxmm.data.feeding import is_streamed
 from jaxmm.data.streams import Stream, make_stream
-from jaxmm.data.transform import make_transform
+from jaxmm.data.transform import Transform, make_transform, normalisation
 from jaxmm.encoders import CONVOLUTIONAL, make_encoder
 from jaxmm.errors import UserError, check_at_least, check_choice
-from jaxmm.evaluate.predictions import read_rows, score
+from jaxmm.evaluate.predictions import read_rows, row_chunks, score
 from jaxmm.evaluate.tasks import score_tasks
 from jaxmm.methods import Components, Method, TrainState, make_method
 from jaxmm.train import plan, together
-from jaxmm.train.devices import Options, Programs, is_streamed, make_programs
+from jaxmm.train.devices import Options, Programs, make_programs
 from jaxmm.train.optimizers import make_optimizer
 from jaxmm.train.runs import to_dict
 from jaxmm.train.writers import check_tensorboard
@@ -81,13 +82,13 @@ def build(config: Config, *, dataset: Dataset | None = None,
     streamed = is_streamed(train, config.data.placement)
     if config.train.tensorboard:
         check_tensorboard()
-    ranks = {m: train["inputs"][m].ndim - 1 for m in dataset.modalities}
+    transform = make_transform(normalisation(train, config.data.preprocess), dict(config.augment),
+                               config.data.preprocess)
+    ranks = example_ranks(train, transform)
     for m, options in config.augment.items():
         check_augmentation(m, options, 0 if m in dataset.num_tokens else ranks[m])
     encoder_configs = {m: config.encoders.get(m, EncoderConfig()) for m in dataset.modalities}
     epoch = plan.make_epoch(tasks, config.train)
-    transform = make_transform({m: x for m, x in statistics(train).items()
-                                if m not in dataset.num_tokens}, dict(config.augment))
 
     def make(axis_name, options):
         changed = replace(config, options)
@@ -158,6 +159,13 @@ def check_counts(config: Config) -> None:
     check_choice("train.on_save_error", config.train.on_save_error, ("stop", "continue"))
 
 
+def example_ranks(split: Batch, transform: Transform) -> dict[str, int]:
+    """Rank of an example as its encoder gets it, by modality."""
+    example = take(split, np.zeros(1, int))
+    inputs = jax.eval_shape(lambda batch: transform(None, batch), example)["inputs"]
+    return {m: inputs[m].ndim - 1 for m in sorted(inputs)}
+
+
 def init_state(setup: Setup) -> TrainState:
     """The state before the first step, on the devices."""
     example = take(setup.dataset.splits["train"], np.zeros(2, int))
@@ -175,9 +183,10 @@ def split_features(setup: Setup, state: TrainState, split: Batch) -> dict[str, n
 
 
 def _read(setup, state, read, split):
-    feed = setup.programs.feed(split, setup.config.data.placement)
-    return read_rows(lambda feed, index: read(state, feed, index), feed, batch_size(split),
-                     setup.config.train.batch_size)
+    chunks = row_chunks(batch_size(split), setup.config.train.batch_size)
+    feed = setup.programs.feed(split, setup.config.data.placement, chunks,
+                               setup.config.data.workers)
+    return read_rows(lambda feed, index: read(state, feed, index), feed, batch_size(split), chunks)
 
 
 def score_split(setup: Setup, logits: Logits, split: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from jaxmm.batch import make_batch, take
-from jaxmm.config import AugmentConfig
+from jaxmm.config import AugmentConfig, FramesConfig, SpectrogramConfig, TextConfig
 from jaxmm.data import transform
 
 KEY = jax.random.key(0)
@@ -84,3 +84,63 @@ def test_vectors_take_only_noise():
     config = AugmentConfig(crop=1, flip=True, time_mask=2, frequency_mask=2)
     x = np.arange(4.0, dtype=np.float32)
     np.testing.assert_array_equal(transform.augment_example(KEY, x, config), x)
+
+
+def test_preprocessing_comes_first_and_is_random_in_training_alone():
+    """Images of 6 x 8 cut to 4 x 4, normalised with given numbers; one key, one crop for each id."""
+    images = np.random.default_rng(0).integers(0, 256, (5, 2, 6, 8, 3)).astype(np.uint8)
+    batch = make_batch({"image": images, "sound": np.ones((5, 2), np.float32)}, np.zeros(5))
+    section = FramesConfig(frames=2, height=6, width=8, size=4, center=True, mean=(0.5,), std=(0.25,))
+    apply = jax.jit(transform.make_transform({"image": (np.float32(0.5), np.float32(0.25))}, {},
+                                             {"image": section}))
+    plain = apply(None, batch)["inputs"]
+    np.testing.assert_allclose(plain["image"], (images[:, :, 1:5, 2:6] / 255 - 0.5) / 0.25, atol=1e-5)
+    np.testing.assert_array_equal(plain["sound"], batch["inputs"]["sound"])
+    whole = apply(KEY, batch)["inputs"]["image"]
+    part = apply(KEY, take(batch, np.array([4, 2])))["inputs"]["image"]
+    np.testing.assert_allclose(part, whole[np.array([4, 2])], atol=1e-5)
+    again = np.broadcast_to(images[:1], images.shape)
+    crops = apply(KEY, batch | {"inputs": batch["inputs"] | {"image": again}})["inputs"]["image"]
+    assert len({np.asarray(crop).tobytes() for crop in crops}) == 5
+
+
+def test_modalities_are_cropped_at_the_same_moment():
+    """Frames and sound of 10 s that count time, both cut to 4 s."""
+    frames = np.broadcast_to(np.arange(100, dtype=np.uint8)[:, None, None, None], (8, 100, 2, 2, 3))
+    sound = np.broadcast_to((20 * np.arange(1000)).astype(np.int16), (8, 1000))
+    sections = {"image": FramesConfig(frames=100, crop_frames=40, height=2, width=2, size=2),
+                "sound": SpectrogramConfig(rate=100, seconds=10, crop_seconds=4, n_fft=50, hop=50,
+                                           center=False, log=False)}
+    batch = make_batch({"image": frames, "sound": sound}, np.zeros(8))
+    inputs = jax.jit(transform.make_transform({}, {}, sections))(KEY, batch)["inputs"]
+    began = inputs["image"][:, 0, 0, 0, 0] * 255 / 10                       # s
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(50) / 50)
+    level = inputs["sound"][:, 0, 0] * 32768 / window.sum() / 20 / 100      # s, of the first column
+    np.testing.assert_allclose(level, began + 0.25, atol=0.07)
+    assert np.ptp(began) > 1
+
+
+def test_mel_spectrograms_are_masked_by_time_along_their_first_axis():
+    section = SpectrogramConfig(rate=1000, seconds=1, n_fft=64, hop=32, mels=8)
+    sound = np.random.default_rng(0).integers(-9999, 9999, (4, 1000)).astype(np.int16)
+    apply = transform.make_transform({}, {"sound": AugmentConfig(time_mask=9)}, {"sound": section})
+    found = np.asarray(apply(KEY, make_batch({"sound": sound}, np.zeros(4)))["inputs"]["sound"])
+    assert found.shape == (4, 32, 8)
+    silent = (found == 0).all(axis=2)                   # whole columns of the sound
+    np.testing.assert_array_equal((found == 0).any(axis=2), silent)
+    assert silent.any() and silent.sum(axis=1).max() <= 9
+
+
+def test_normalisation_is_given_or_that_of_the_processed_training_data():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 6, 6, 3)).astype(np.uint8)
+    batch = make_batch({"image": images, "sound": rng.normal(2, 3, (40, 2)), "text": np.ones((40, 5), np.int32),
+                        "flow": images}, np.zeros(40))
+    sections = {"image": FramesConfig(height=6, width=6, size=6), "text": TextConfig(),
+                "flow": FramesConfig(mean=(0.5,), std=(2, 2, 1))}
+    found = transform.normalisation(batch, sections)
+    assert sorted(found) == ["flow", "image", "sound"]
+    np.testing.assert_allclose(found["image"][0], images.mean((0, 1, 2)) / 255, rtol=1e-5)
+    np.testing.assert_allclose(found["image"][1], images.std((0, 1, 2)) / 255, rtol=1e-5)
+    np.testing.assert_allclose(found["sound"][0], batch["inputs"]["sound"].mean(0), rtol=1e-5)
+    np.testing.assert_array_equal(found["flow"][1], [2, 2, 1])

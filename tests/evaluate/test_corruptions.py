@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 
 from jaxmm.batch import make_batch
+from jaxmm.data.rows import Rows
 from jaxmm.evaluate.corruptions import corrupt
 
-ROWS = 4000
+COUNT = 4000
 STATISTICS = {"sound": (np.float32([0, 0]), np.float32([2, 10])),
               "image": (np.float32(100), np.float32(50))}
 
@@ -12,9 +13,9 @@ STATISTICS = {"sound": (np.float32([0, 0]), np.float32([2, 10])),
 @pytest.fixture(name="split", scope="module")
 def make_split():
     rng = np.random.default_rng(0)
-    inputs = {"sound": rng.normal(size=(ROWS, 2)).astype(np.float32),
-              "image": rng.integers(0, 256, (ROWS, 3, 3), np.uint8)}
-    return make_batch(inputs, np.arange(ROWS) % 5)
+    inputs = {"sound": rng.normal(size=(COUNT, 2)).astype(np.float32),
+              "image": rng.integers(0, 256, (COUNT, 3, 3), np.uint8)}
+    return make_batch(inputs, np.arange(COUNT) % 5)
 
 
 def test_dropped_modality_is_missing_and_all_else_is_the_same(split):
@@ -57,3 +58,18 @@ def test_examples_with_nothing_left_are_taken_out():
     assert kept["label"].tolist() == [1, 2] and kept["id"].tolist() == [1, 2]
     assert kept["present"]["b"].all() and not kept["present"]["a"].any()
     assert corrupt(split, ["a", "b"], {}, {}, 0)["label"].shape == (0,)
+
+
+def read_row(record, position):
+    del position
+    return np.full(1000, record, np.int16)
+
+
+def test_rows_that_are_read_on_demand_get_noise_of_their_own():
+    rows = Rows(range(6), read_row, (1000,), np.int16, checksum=1)
+    split = make_batch({"sound": rows}, np.zeros(6))
+    noisy = corrupt(split, [], {"sound": 2.0}, {"sound": (0, np.float32(3))}, seed=1)
+    noise = noisy["inputs"]["sound"][np.arange(6)] - rows[np.arange(6)]
+    assert noise.dtype == np.float32 and abs(noise.std() - 6) < 0.2
+    assert abs(np.corrcoef(noise)[np.triu_indices(6, 1)]).max() < 0.15
+    np.testing.assert_array_equal(noisy["inputs"]["sound"][np.array([4])][0] - 4, noise[4])

@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 
@@ -62,3 +64,17 @@ def test_a_task_smaller_than_a_batch_repeats_rows():
 def test_batch_larger_than_the_data_is_refused(size):
     with pytest.raises(UserError, match=f"batch_size={size}.*27"):
         plan.check_batch_size(TASKS, size)
+
+
+@pytest.mark.parametrize("start", [0, 5, 7, 13, 18])
+def test_chunks_by_number_are_those_in_turn(start):
+    """Drawn in any order and in another process, too."""
+    whole = list(plan.chunks(TASKS, CONFIG, 3, start))
+    by_number = pickle.loads(pickle.dumps(plan.Chunks(TASKS, CONFIG, 3, start)))
+    assert len(by_number) == len(whole)
+    for i in np.random.default_rng(0).permutation(len(whole)):
+        np.testing.assert_array_equal(by_number[i].index, whole[i].index)
+        assert by_number[i][1:] == whole[i][1:]
+    steps = np.concatenate([np.zeros((0, 4)), *(chunk.index for chunk in whole)])
+    one_by_one = [chunk.index[0] for chunk in plan.chunks(TASKS, CONFIG, 1, start)]
+    np.testing.assert_array_equal(steps.reshape(-1), np.reshape(one_by_one, -1))

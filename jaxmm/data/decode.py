@@ -1,0 +1,126 @@
+"""One stored example -> arrays of fixed shape, the same whenever it is read.
+
+What is drawn at random is drawn later, on the device: see `jaxmm.data.preprocess`.
+"""
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import soxr
+from PIL import Image
+
+from jaxmm.config import FlowConfig, FramesConfig, SpectrogramConfig
+from jaxmm.data.prepared import Sound
+from jaxmm.errors import UserError, check_at_least, check_choice
+
+SAMPLING = ("uniform", "segments", "consecutive")
+
+
+def sound_shape(config: SpectrogramConfig) -> tuple[int]:
+    """Samples [T] of a row of sound."""
+    return (round(config.rate * config.seconds),)
+
+
+def sound(stored: Sound, config: SpectrogramConfig) -> np.ndarray:
+    """The samples, int16 [T], at the rate asked for, cut at the end or filled up to T."""
+    samples, (size,) = stored.samples, sound_shape(config)
+    if not len(samples):
+        return np.zeros(size, np.int16)
+    if stored.rate != config.rate:
+        samples = soxr.resample(samples, stored.rate, config.rate)      # int16 as it came
+    if config.fill == "tile":
+        return np.resize(samples, size)
+    return np.pad(samples[:size], (0, max(size - len(samples), 0)))
+
+
+def frames_shape(config: FramesConfig) -> tuple[int, ...]:
+    """Shape of a row of images: [H, W, 3], [T, H, W, 3] or, of flow, [H, W, 2 T]."""
+    if isinstance(config, FlowConfig):
+        return config.height, config.width, 2 * max(config.frames, 1)
+    one = (config.height, config.width, 3)
+    return (config.frames, *one) if config.frames else one
+
+
+def frames(stored: Sequence[bytes], config: FramesConfig) -> np.ndarray:
+    """The images chosen by `choose`, uint8 of `frames_shape`; zeros where there are none."""
+    if not stored:
+        return np.zeros(frames_shape(config), np.uint8)
+    chosen = choose(len(stored), config)
+    images = np.stack([image(stored[i], config, "RGB") for i in chosen])
+    return images.reshape(frames_shape(config))
+
+
+def flow(stored: Sequence[bytes], config: FlowConfig) -> np.ndarray:
+    """T images of horizontal flow and the T vertical ones to them, uint8 [H, W, 2 T].
+
+    Values of 128 are no motion; zeros where there is no flow.
+    """
+    if not stored:
+        return np.zeros(frames_shape(config), np.uint8)
+    half = len(stored) // 2
+    chosen = choose(half, config)
+    return np.stack([image(stored[i], config, "L") for i in (*chosen, *(chosen + half))], axis=-1)
+
+
+def choose(count: int, config: FramesConfig) -> np.ndarray:
+    """Which of `count` frames to read: `config.frames` positions, in the order of time.
+
+    Where there are fewer, some are repeated: those of "consecutive" at the end.
+    """
+    check_choice("sampling", config.sampling, SAMPLING)
+    if not config.frames:
+        return np.array([count // 2])
+    i = np.arange(config.frames)
+    if config.sampling == "uniform":
+        return i * count // config.frames
+    if config.sampling == "segments":
+        return (2 * i + 1) * count // (2 * config.frames)
+    return np.minimum(i + max(count - config.frames, 0) // 2, count - 1)
+
+
+def image(data: bytes, config: FramesConfig, mode: str) -> np.ndarray:
+    """A JPEG or PNG file as uint8 [H, W, 3] ("RGB") or [H, W] ("L")."""
+    size = config.width, config.height
+    with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as found:
+        found.draft(mode, size)         # JPEG: at a half, fourth, eighth of the size, if enough
+        found = found.convert(mode)
+    if found.size != size:
+        box = None if config.fit == "stretch" else middle(*found.size, *size)
+        found = found.resize(size, Image.Resampling.BILINEAR, box=box)
+    return np.asarray(found)
+
+
+def middle(width: int, height: int, to_width: int, to_height: int) -> tuple[float, ...]:
+    """The largest box (left, top, right, bottom) in the middle with the proportions to_w : to_h."""
+    scale = min(width / to_width, height / to_height)
+    left, top = (width - scale * to_width) / 2, (height - scale * to_height) / 2
+    return left, top, width - left, height - top
+
+
+def check_frames(where: str, config: FramesConfig) -> None:
+    """Raises UserError for options of images that do not go together."""
+    check_choice(f"{where}.sampling", config.sampling, SAMPLING)
+    check_choice(f"{where}.fit", config.fit, ("stretch", "crop"))
+    for name, least in (("frames", 0), ("crop_frames", 0), ("height", 1), ("width", 1), ("size", 1),
+                        ("min_area", 0)):
+        check_at_least(f"{where}.{name}", getattr(config, name), least)
+    if config.crop_frames > config.frames:
+        raise UserError(f"{where}.crop_frames={config.crop_frames} is more than "
+                        f"{where}.frames={config.frames}")
+    cut_out = config.center or not config.min_area
+    if cut_out and config.size > min(config.height, config.width):
+        raise UserError(f"{where}.size={config.size} is more than the {config.height} x "
+                        f"{config.width} pixels of {where}.height and width that it is cut from; "
+                        "read them larger")
+
+
+def check_sound(where: str, config: SpectrogramConfig) -> None:
+    """Raises UserError for options of sound that do not go together."""
+    check_choice(f"{where}.fill", config.fill, ("tile", "zeros"))
+    for name in ("rate", "n_fft", "hop"):
+        check_at_least(f"{where}.{name}", getattr(config, name), 1)
+    for name, value, most in (("crop_seconds", config.crop_seconds, config.seconds),
+                              ("window", config.window, config.n_fft),
+                              ("n_fft", config.n_fft, config.rate * config.seconds)):
+        if not 0 <= value <= most:
+            raise UserError(f"{where}.{name}={value}; expected a number in [0, {most:g}]")

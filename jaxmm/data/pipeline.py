@@ -1,0 +1,179 @@
+"""Data sets made by `launch.prepare`, as data sets to train on.
+
+Sound and images are read when a batch needs them (see `Rows`), unless they are few; texts and
+vectors are read at once.
+"""
+import functools
+import hashlib
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from jaxmm.batch import make_batch
+from jaxmm.config import (PREPROCESS, DataConfig, FlowConfig, FramesConfig, PreprocessConfig,
+                          SpectrogramConfig, TextConfig)
+from jaxmm.data import decode, text
+from jaxmm.data.dataset import SPLITS, Dataset, split_train
+from jaxmm.data.prepared import Prepared, Records, open_prepared
+from jaxmm.data.rows import Rows
+from jaxmm.data.spectrogram import cache_folder, write_arrays
+from jaxmm.errors import UserError, check_choice
+
+SECTIONS = {"audio": SpectrogramConfig, "frames": FramesConfig, "flow": FlowConfig,
+            "text": TextConfig, "features": PreprocessConfig}     # what each kind stored needs
+CACHED_RECORDS = 32         # of each split, for the modalities that are read one after the other
+
+
+def load(config: DataConfig) -> Dataset:
+    """The prepared data set in the folder `config.path`, read as `config.preprocess` says.
+
+    Without a `val` split, a slice of train drawn by `config.seed` is it.
+
+    Raises:
+      UserError: there is no such data set, it is not for classification, or a modality lacks its
+        section, or has one of another kind, or that is out of range.
+    """
+    if not config.path:
+        raise UserError("data.path is empty; name the folder that launch.prepare made: "
+                        "--config.data.path=DIR/NAME")
+    prepared = open_prepared(config.path)
+    if not prepared.class_names:
+        raise UserError(f"{prepared.folder}: {prepared.name} has no classes to learn")
+    for split in ("train", "test"):
+        if split not in prepared.splits:
+            raise UserError(f"{prepared.folder} has no {split} split; prepare one with both")
+    check_sections(prepared, config.preprocess)
+    parts = {split: read_index(prepared, split) for split in prepared.splits}
+    num_tokens, tokenizers = {}, {}
+    for m, section in config.preprocess.items():
+        if isinstance(section, TextConfig):
+            train = [t for t, p in zip(texts(parts["train"], m), parts["train"][f"present/{m}"]) if p]
+            tokenizers[m] = text.make_tokenizer(section, train)
+            num_tokens[m] = tokenizers[m].get_vocab_size()
+    splits = {}
+    for split, records in prepared.splits.items():
+        shared, part = Shared(records), parts[split]
+        inputs = {m: _inputs(prepared, config, split, m, shared, part, tokenizers)
+                  for m in sorted(prepared.modalities)}
+        present = {m: part[f"present/{m}"] for m in inputs}
+        splits[split] = make_batch(inputs, part["label"], present=present)
+    if "val" not in splits:
+        splits |= split_train(str(prepared.folder), splits["train"], config)
+    return Dataset(prepared.name, {s: splits[s] for s in SPLITS}, prepared.class_names, num_tokens)
+
+
+def _inputs(prepared, config, split, modality, records, part, tokenizers):
+    """The inputs of one modality: an array, or rows to be read."""
+    section = config.preprocess.get(modality)
+    if isinstance(section, TextConfig):
+        return text.tokenize(tokenizers[modality], texts(part, modality))
+    if not isinstance(section, (SpectrogramConfig, FramesConfig)):
+        return part[f"values/{modality}"]
+    read = functools.partial(read_input, modality=modality, section=section)
+    checksum = zlib.crc32(repr((_identity(prepared, split), modality, section)).encode())
+    if isinstance(section, SpectrogramConfig):
+        return Rows(records, read, decode.sound_shape(section), np.int16, checksum)
+    return Rows(records, read, decode.frames_shape(section), np.uint8, checksum)
+
+
+def read_input(record: Mapping[str, Any], position: int, modality: str,
+               section: PreprocessConfig) -> np.ndarray:
+    """Sound or images of one record, decoded to their shape."""
+    del position
+    decoders = {"spectrogram": decode.sound, "frames": decode.frames, "flow": decode.flow}
+    return decoders[section.kind](record["inputs"][modality], section)
+
+
+class Shared(Sequence):
+    """Records that several modalities are read from: the last ones stay in memory."""
+
+    def __init__(self, records: Records):
+        self.records = records
+        self._read = functools.lru_cache(CACHED_RECORDS)(records.__getitem__)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._read(index)
+
+    def __reduce__(self):       # another process has a cache of its own
+        return Shared, (self.records,)
+
+
+def read_index(prepared: Prepared, split: str) -> dict[str, np.ndarray]:
+    """What is small in the records of a split: labels, what is present, texts, vectors.
+
+    `label` int32 [N], `present/{m}` bool [N], `text/{m}` uint8 (see `texts`) and `values/{m}`
+    float32 [N, ...]. Reading all records takes half a millisecond for each, so that the result is
+    kept in the cache folder.
+    """
+    identity = _identity(prepared, split)
+    path = cache_folder() / f"index_{hashlib.sha256(repr(identity).encode()).hexdigest()[:32]}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
+        pass                                                # absent or damaged
+    label, present = [], {m: [] for m in prepared.modalities}
+    found = {m: [] for m, info in prepared.modalities.items() if info["kind"] in ("text", "features")}
+    for record in prepared.splits[split]:
+        label.append(record["label"])
+        for m in present:
+            present[m].append(record["present"][m])
+        for m in found:
+            found[m].append(record["inputs"][m])
+    result = {"label": np.array(label, np.int32)}
+    result |= {f"present/{m}": np.array(p, bool) for m, p in present.items()}
+    for m, values in found.items():
+        if prepared.modalities[m]["kind"] == "text":
+            joined = "\0".join(value.replace("\0", " ") for value in values)
+            result[f"text/{m}"] = np.frombuffer(joined.encode(), np.uint8)
+        else:
+            result[f"values/{m}"] = _stack(prepared, split, m, values)
+    try:
+        write_arrays(path, **result)
+    except OSError:
+        pass                                                # no cache then
+    return result
+
+
+def texts(index: Mapping[str, np.ndarray], modality: str) -> list[str]:
+    """The texts of one modality, in the order of the records."""
+    return index[f"text/{modality}"].tobytes().decode().split("\0")
+
+
+def _stack(prepared: Prepared, split: str, modality: str, values: list[np.ndarray]) -> np.ndarray:
+    """Vectors of one shape as an array, zero where an example has none (of size 0)."""
+    shapes = {value.shape for value in values if value.size}
+    if len(shapes) != 1:
+        raise UserError(f"{prepared.folder}: {split}/{modality} has values of the shapes "
+                        f"{sorted(shapes)}; expected one shape: cut or fill them up, and prepare "
+                        "the data set again")
+    zero = np.zeros(shapes.pop(), np.float32)
+    return np.stack([value if value.size else zero for value in values])
+
+
+def _identity(prepared: Prepared, split: str) -> list:
+    """What tells the records of a split from all others."""
+    return sorted((name, shard["sha256"]) for name, shard in prepared.summary["shards"].items()
+                  if f"-{split}.array_record" in name)
+
+
+def check_sections(prepared: Prepared, sections: Mapping[str, PreprocessConfig]) -> None:
+    """Raises UserError unless every modality has the section that its kind needs, and no other."""
+    for m in sections:
+        check_choice("data.preprocess", m, prepared.modalities)
+    for m, info in prepared.modalities.items():
+        section, needed = sections.get(m, PreprocessConfig()), SECTIONS.get(info["kind"])
+        if type(section) is not needed:
+            kinds = {cls: kind for kind, cls in PREPROCESS.items()}
+            raise UserError(f"data.preprocess.{m}.kind={section.kind!r}: {prepared.name} holds {m} "
+                            f"as {info['kind']}; expected {kinds.get(needed)!r}")
+        if isinstance(section, FramesConfig):
+            decode.check_frames(f"data.preprocess.{m}", section)
+        if isinstance(section, SpectrogramConfig):
+            decode.check_sound(f"data.preprocess.{m}", section)

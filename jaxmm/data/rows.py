@@ -1,0 +1,65 @@
+"""Rows that are read when they are asked for, in place of an array in memory."""
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmm.batch import Batch
+
+
+class Rows:
+    """One modality of a whole split: to its readers an array [N, ...], never in memory as one.
+
+    `rows[index]` with an array of positions reads those rows. What a row holds depends on its
+    position alone, so that rows may be read in any order, by any thread and process.
+    """
+
+    def __init__(self, records: Sequence, read: Callable[[Any, int], np.ndarray],
+                 shape: tuple[int, ...], dtype, checksum: int, index: np.ndarray | None = None):
+        """
+        Args:
+          records: what rows are made of; may be sent to other processes.
+          read: (record, its position) -> row; so may it.
+          shape: of one row.
+          dtype: of its numbers.
+          checksum: of everything that decides what the rows hold.
+          index: positions of the rows among the records; all by default.
+        """
+        self.records, self.read = records, read
+        self.index = np.arange(len(records)) if index is None else index
+        self.shape, self.dtype = (len(self.index), *shape), np.dtype(dtype)
+        self.checksum = checksum
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def ndim(self) -> int:
+        return len(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the array that would hold all rows."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
+
+    def __getitem__(self, index) -> np.ndarray:
+        positions = self.index[index]
+        result = np.empty((*positions.shape, *self.shape[1:]), self.dtype)
+        for place, position in np.ndenumerate(positions):
+            result[place] = self.read(self.records[int(position)], int(position))
+        return result
+
+    def select(self, index) -> "Rows":
+        """Some of the rows, still to be read."""
+        return Rows(self.records, self.read, self.shape[1:], self.dtype, self.checksum,
+                    self.index[index])
+
+    def change(self, read: Callable[[Any, int], np.ndarray], dtype) -> "Rows":
+        """Rows of the same shape that are read otherwise."""
+        return Rows(self.records, read, self.shape[1:], dtype, self.checksum, self.index)
+
+
+def select(split: Batch, index) -> Batch:
+    """Like `take`, but a split for a split: rows that are read on demand stay so."""
+    return jax.tree.map(lambda x: x.select(index) if isinstance(x, Rows) else x[index], split)

@@ -1,0 +1,73 @@
+"""Texts -> token ids by WordPiece (Wu et al., 2016), as BERT-uncased does it."""
+import collections
+import itertools
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from tokenizers import Tokenizer
+from tokenizers.implementations import BertWordPieceTokenizer
+
+from jaxmm.config import TextConfig
+from jaxmm.errors import UserError, check_at_least
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def make_tokenizer(config: TextConfig, texts: Sequence[str]) -> Tokenizer:
+    """Lower-cases, splits into words and these into pieces; see `tokenize`.
+
+    The vocabulary is the file `config.vocabulary`, one token a line, "[PAD]" the first; without
+    one, it is made of `texts`, those of the training split.
+
+    Raises:
+      UserError: there is no such file, it is no such vocabulary, or an option is out of range.
+    """
+    check_at_least("preprocess length", config.length, 2)
+    check_at_least("preprocess max_tokens", config.max_tokens, 2 * len(SPECIAL))
+    tokenizer = BertWordPieceTokenizer(read_vocabulary(config.vocabulary) if config.vocabulary
+                                       else make_vocabulary(texts, config.max_tokens))
+    tokenizer.enable_truncation(config.length)
+    tokenizer.enable_padding(length=config.length)
+    return tokenizer
+
+
+def make_vocabulary(texts: Sequence[str], size: int) -> dict[str, int]:
+    """At most `size` tokens with their ids: characters, then words that occur at least twice.
+
+    The most frequent ones, in alphabetical order where they are as frequent: the same texts give
+    the same ids (which the trainer of the tokenizers package does not).
+    """
+    bare = BertWordPieceTokenizer()
+    words = collections.Counter(
+        word for text in texts
+        for word, _ in bare.pre_tokenizer.pre_tokenize_str(bare.normalizer.normalize_str(text)))
+    characters = collections.Counter()
+    for word, count in words.items():
+        for i, character in enumerate(word):
+            characters["##" * (i > 0) + character] += count
+    frequent = {word: count for word, count in words.items() if count > 1 and len(word) > 1}
+    ranked = [sorted(counts, key=lambda token, c=counts: (-c[token], token))
+              for counts in (characters, frequent)]
+    tokens = itertools.islice(itertools.chain(SPECIAL, *ranked), size)
+    return {token: number for number, token in enumerate(tokens)}
+
+
+def read_vocabulary(path: str) -> dict[str, int]:
+    """The tokens of a file with their ids, which are the numbers of their lines."""
+    try:
+        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the vocabulary {path}: {error}; expected one token a line, "
+                        "in UTF-8") from error
+    vocabulary = {token: number for number, token in enumerate(lines)}
+    missing = [token for token in SPECIAL[:4] if token not in vocabulary]
+    if missing or vocabulary["[PAD]"] != 0:
+        raise UserError(f"{path} is no WordPiece vocabulary: expected [PAD] in its first line, and "
+                        f"{', '.join(SPECIAL[1:4])}")
+    return vocabulary
+
+
+def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
+    """Token ids int32 [N, L] with "[CLS]" before and "[SEP]" after them; 0 is padding."""
+    return np.array([e.ids for e in tokenizer.encode_batch(list(texts))], np.int32)

@@ -1,0 +1,90 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxmm.config import FlowConfig, FramesConfig, SpectrogramConfig
+from jaxmm.data import decode
+from jaxmm.data.prepared import Sound
+from jaxmm.errors import UserError
+
+
+def jpeg(values, mode="RGB"):
+    data = io.BytesIO()
+    Image.fromarray(np.asarray(values, np.uint8), mode).save(data, "PNG")
+    return data.getvalue()
+
+
+def grey(value, height=4, width=6):
+    return jpeg(np.full((height, width, 3), value))
+
+
+@pytest.mark.parametrize("sampling, count, frames, expected", [
+    ("uniform", 9, 3, [0, 3, 6]), ("uniform", 2, 4, [0, 0, 1, 1]), ("segments", 9, 3, [1, 4, 7]),
+    ("segments", 5, 2, [1, 3]), ("consecutive", 9, 3, [3, 4, 5]), ("consecutive", 2, 4, [0, 1, 1, 1]),
+    ("uniform", 9, 0, [4])])
+def test_which_frames_are_read(sampling, count, frames, expected):
+    config = FramesConfig(frames=frames, sampling=sampling, height=4, width=6)
+    np.testing.assert_array_equal(decode.choose(count, config), expected)
+    read = decode.frames([grey(10 * i) for i in range(count)], config)
+    assert read.shape == decode.frames_shape(config) and read.dtype == np.uint8
+    np.testing.assert_array_equal(read.reshape(-1, 72)[:, 0], 10 * np.array(expected))
+
+
+def test_flow_is_stacked_horizontal_first():
+    stored = [jpeg(np.full((4, 6), value), "L") for value in (1, 2, 3, 11, 12, 13)]
+    read = decode.flow(stored, FlowConfig(frames=2, sampling="consecutive", height=4, width=6))
+    np.testing.assert_array_equal(read[0, 0], [1, 2, 11, 12])
+    assert read.shape == (4, 6, 4)
+
+
+def test_images_are_stretched_or_their_middle_is_taken():
+    """Left half black, right half white; the middle of a 4 x 8 image is 4 x 4."""
+    image = np.zeros((4, 8, 3), np.uint8)
+    image[:, 4:] = 255
+    image[:, [0, 7]] = 100
+    crop = decode.image(jpeg(image), FramesConfig(height=4, width=4, fit="crop"), "RGB")
+    np.testing.assert_array_equal(crop[..., 0], [[0, 0, 255, 255]] * 4)
+    stretched = decode.image(jpeg(image), FramesConfig(height=4, width=4), "RGB")
+    assert 20 < stretched[0, 0, 0] < 80 and stretched[0, 3, 0] > 150
+
+
+def test_nothing_stored_is_zeros():
+    assert not decode.frames([], FramesConfig(frames=2, height=4, width=4)).any()
+    assert not decode.sound(Sound(np.zeros(0, np.int16), 0), SpectrogramConfig(rate=100)).any()
+
+
+@pytest.mark.parametrize("fill, expected", [("tile", [1, 2, 3, 1, 2, 3, 1, 2]),
+                                            ("zeros", [1, 2, 3, 0, 0, 0, 0, 0])])
+def test_short_sound_is_filled_up_and_long_sound_is_cut(fill, expected):
+    config = SpectrogramConfig(rate=4, seconds=2, fill=fill)
+    found = decode.sound(Sound(np.array([1, 2, 3], np.int16), 4), config)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.int16
+    long = decode.sound(Sound(np.arange(20, dtype=np.int16), 4), config)
+    np.testing.assert_array_equal(long, np.arange(8))
+
+
+def test_sound_is_resampled():
+    """A tone keeps its frequency in Hz and its loudness."""
+    t = np.arange(8000) / 8000
+    tone = (10000 * np.sin(2 * np.pi * 440 * t)).astype(np.int16)
+    found = decode.sound(Sound(tone, 8000), SpectrogramConfig(rate=11025, seconds=1))
+    expected = 10000 * np.sin(2 * np.pi * 440 * np.arange(11025) / 11025)
+    np.testing.assert_allclose(found[500:-500], expected[500:-500], atol=60)
+
+
+@pytest.mark.parametrize("check, config, message", [
+    (decode.check_frames, FramesConfig(sampling="all"), "m.sampling='all'"),
+    (decode.check_frames, FramesConfig(fit="fill"), "m.fit='fill'"),
+    (decode.check_frames, FramesConfig(frames=2, crop_frames=3), "m.crop_frames=3 is more than"),
+    (decode.check_frames, FramesConfig(height=100, center=True), "m.size=224 is more than"),
+    (decode.check_frames, FramesConfig(size=0), "m.size=0"),
+    (decode.check_sound, SpectrogramConfig(fill="noise"), "m.fill='noise'"),
+    (decode.check_sound, SpectrogramConfig(crop_seconds=11), r"m.crop_seconds=11; .* \[0, 10\]"),
+    (decode.check_sound, SpectrogramConfig(window=600), "m.window=600"),
+    (decode.check_sound, SpectrogramConfig(hop=0), "m.hop=0")])
+def test_options_that_cannot_be(check, config, message):
+    with pytest.raises(UserError, match=message):
+        check("m", config)

@@ -1,0 +1,102 @@
+import threading
+
+import numpy as np
+import pytest
+
+from jaxmm.batch import make_batch, take
+from jaxmm.config import DataConfig, FramesConfig, SpectrogramConfig, TrainConfig
+from jaxmm.data import feeding, pipeline
+from jaxmm.data.prepare.run import prepare
+from jaxmm.data.rows import Rows
+from jaxmm.errors import UserError
+from jaxmm.train import plan
+
+
+def row(record, position):
+    return np.array([(record + position) % 256], np.uint8)
+
+
+@pytest.fixture(name="split", scope="module")
+def prepared_split(layouts, tmp_path_factory):
+    """The training split of a made CREMA-D, which other processes can read too."""
+    folder = tmp_path_factory.mktemp("feeding")
+    layouts.cremad(folder / "source")
+    prepare("cremad", folder / "source", folder, progress=False)
+    config = DataConfig(name="prepared", path=str(folder / "cremad"), preprocess={
+        "audio": SpectrogramConfig(rate=4000, seconds=0.5),
+        "visual": FramesConfig(frames=2, height=6, width=8)})
+    return pipeline.load(config).splits["train"]
+
+
+def equal(a, b):
+    for x, y in ((a["label"], b["label"]), *((a["inputs"][m], b["inputs"][m]) for m in a["inputs"])):
+        np.testing.assert_array_equal(x, y)
+
+
+def steps(split, start=0):
+    tasks = [np.arange(len(split["label"]))]
+    return feeding.Mapped(plan.index_of, plan.Chunks(
+        tasks, TrainConfig(epochs=3, batch_size=4), 1, start))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_do_not_depend_on_workers(split, workers):
+    """Nor on where a run is resumed: the same batches as those read one by one."""
+    coming = feeding.Mapped(np.ravel, steps(split, start=5))
+    read = feeding.make_reader(split, coming, workers)
+    whole = list(feeding.Mapped(np.ravel, steps(split)))
+    assert len(coming) == len(whole) - 5 and len(coming) > 3
+    for index in whole[5:]:
+        equal(read(index), take(split, index))
+    equal(read(whole[0]), take(split, whole[0]))        # used up: read when asked for
+
+
+def test_hosts_read_their_shares_of_the_same_batches(split):
+    """Half of each batch on each of two hosts is the batch of one."""
+    whole = list(feeding.Mapped(np.ravel, steps(split)))[:3]
+    shares = [feeding.Mapped(lambda index, h=host: index[2 * h:2 * h + 2], whole) for host in (0, 1)]
+    read = [feeding.make_reader(split, share) for share in shares]
+    for step, index in enumerate(whole):
+        parts = [read[host](shares[host][step]) for host in (0, 1)]
+        for m in split["inputs"]:
+            np.testing.assert_array_equal(np.concatenate([p["inputs"][m] for p in parts]),
+                                          split["inputs"][m][index])
+
+
+def test_rows_asked_for_out_of_turn_are_an_error(split):
+    read = feeding.make_reader(split, [np.array([0]), np.array([1])])
+    with pytest.raises(AssertionError, match="another order"):
+        read(np.array([1]))
+
+
+def test_only_a_few_batches_are_read_ahead():
+    seen, enough = [], threading.Event()
+
+    def read(record, position):
+        seen.append(position)
+        if len(seen) >= 3:
+            enough.set()
+        return row(record, position)
+
+    split = make_batch({"x": Rows(range(500), read, (1,), np.uint8, 0)}, np.zeros(500))
+    batches = feeding.read_ahead(split, [np.array([i]) for i in range(500)])
+    index, batch = next(batches)
+    assert index == [0] and batch["inputs"]["x"] == [[0]]
+    assert enough.wait(10)                              # some of the next ones are read meanwhile
+    assert len(seen) < 100
+
+
+def test_read_all_keeps_the_order():
+    rows = Rows(range(150), row, (1,), np.uint8, 0)
+    split = feeding.read_all(make_batch({"x": rows, "y": np.arange(150)}, np.zeros(150)))
+    np.testing.assert_array_equal(split["inputs"]["x"][:, 0], 2 * np.arange(150) % 256)
+    np.testing.assert_array_equal(split["inputs"]["y"], np.arange(150))
+
+
+def test_large_splits_are_streamed():
+    def split(n):
+        return make_batch({"x": Rows(range(n), row, (2**20,), np.uint8, 0)}, np.zeros(n))
+    assert [feeding.is_streamed(split(n), "auto") for n in (2000, 2100)] == [False, True]
+    assert feeding.is_streamed(split(2), "host") and not feeding.is_streamed(split(2100), "device")
+    with pytest.raises(UserError, match="data.placement='disk'"):
+        feeding.is_streamed(split(2), "disk")

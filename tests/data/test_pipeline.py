@@ -1,0 +1,170 @@
+import numpy as np
+import pytest
+
+from jaxmm import data
+from jaxmm.config import (DataConfig, FlowConfig, FramesConfig, PreprocessConfig, SpectrogramConfig,
+                          TextConfig)
+from jaxmm.data import pipeline
+from jaxmm.data.dataset import fingerprint, statistics
+from jaxmm.data.prepare.decode import Options
+from jaxmm.data.prepare.run import prepare
+from jaxmm.data.prepared import open_prepared
+from jaxmm.data.rows import Rows
+from jaxmm.errors import UserError
+
+SOUND = SpectrogramConfig(rate=8000, seconds=0.25, n_fft=64, hop=32)
+IMAGE = FramesConfig(height=16, width=24, size=8)
+
+
+@pytest.fixture(name="made", scope="module")
+def prepared_folders(layouts, tmp_path_factory):
+    """made(name): the folder of a prepared data set, made at its first use, and what it is made of."""
+    root, found = tmp_path_factory.mktemp("pipeline"), {}
+
+    def make(name, maker=None, allow_missing=False, change=lambda source: None, **options):
+        if name not in found:
+            content = getattr(layouts, maker or name)(root / name / "source", **options)
+            change(root / name / "source")
+            prepare(maker or name, root / name / "source", root / name, Options(),
+                    allow_missing=allow_missing, progress=False)
+            found[name] = str(root / name / (maker or name)), content
+        return found[name]
+    return make
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXMM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def config(path, **options):
+    sections = {m: options.pop(m) for m in list(options) if isinstance(options[m], PreprocessConfig)}
+    return DataConfig(name="prepared", path=path, preprocess=sections, **options)
+
+
+def test_rows_labels_and_classes_are_those_of_the_records(made):
+    path, _ = made("cremad")
+    dataset = data.load(config(path, audio=SOUND, visual=IMAGE, placement="host"))
+    records = open_prepared(path).splits["test"]
+    test = dataset.splits["test"]
+    assert dataset.class_names == ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
+    assert dataset.modalities == ("audio", "visual")
+    np.testing.assert_array_equal(test["label"], [record["label"] for record in records])
+    np.testing.assert_array_equal(test["id"], np.arange(len(records)))
+    assert all(isinstance(x, Rows) for x in test["inputs"].values())
+    samples = records[3]["inputs"]["audio"].samples            # 16 kHz, to 8 kHz
+    np.testing.assert_allclose(test["inputs"]["audio"][3][100:-100], samples[200:-200:2], atol=200)
+    red = test["inputs"]["visual"][3]
+    assert red.shape == (16, 24, 3)
+    np.testing.assert_allclose(red.mean((0, 1)), [210, 10, 10], atol=3)     # frame 2 of 3
+
+
+def test_rows_in_memory_are_those_that_are_streamed(made):
+    path, _ = made("cremad")
+    streamed, kept = (data.load(config(path, audio=SOUND, visual=IMAGE, placement=p)).splits
+                      for p in ("host", "auto"))
+    for split in ("train", "val", "test"):
+        for m, rows in streamed[split]["inputs"].items():
+            assert isinstance(kept[split]["inputs"][m], np.ndarray)
+            np.testing.assert_array_equal(kept[split]["inputs"][m], rows[np.arange(len(rows))])
+
+
+def test_validation_data_is_cut_from_train(made):
+    path, content = made("cremad")
+    sizes = {}
+    for fraction in (0.5, 0.25):
+        splits = data.load(config(path, audio=SOUND, visual=IMAGE, val_fraction=fraction)).splits
+        sizes[fraction] = [len(splits[s]["label"]) for s in ("train", "val", "test")]
+    train = sum(split == "train" for split, _ in content.values())
+    assert sizes[0.5] == [train // 2, train // 2, len(content) - train]
+    assert sizes[0.25][1] == round(0.25 * train)
+
+
+def test_the_index_is_kept_and_a_damaged_one_is_made_again(made, cache, monkeypatch):
+    path, _ = made("mvsa", clips=5)
+    options = config(path, text=TextConfig(length=12), visual=IMAGE)
+    first = data.load(options)
+    files = list(cache.glob("index_*"))
+    assert len(files) == 3                                      # one a split
+    monkeypatch.setattr(pipeline.Records, "__iter__", None)     # not to be read through again
+    monkeypatch.setattr(pipeline.Records, "__getitem__", lambda *_: {"inputs": {"visual": []}})
+    again = data.load(options)
+    np.testing.assert_array_equal(again.splits["test"]["inputs"]["text"],
+                                  first.splits["test"]["inputs"]["text"])
+    monkeypatch.undo()
+    monkeypatch.setenv("JAXMM_CACHE", str(cache))
+    files[0].write_bytes(b"damaged")
+    third = data.load(options)
+    assert fingerprint(third) == fingerprint(first)
+
+
+def test_texts_are_tokens_of_a_vocabulary_made_of_train_alone(made):
+    path, _ = made("mvsa", clips=5)
+    dataset = data.load(config(path, text=TextConfig(length=12), visual=IMAGE))
+    text = dataset.splits["train"]["inputs"]["text"]
+    assert text.shape == (27, 12) and text.dtype == np.int32
+    assert text.max() < dataset.num_tokens["text"] and (text[:, 0] == text[0, 0]).all()
+    assert not dataset.splits["train"]["inputs"]["visual"].dtype == np.int32
+
+
+def test_vectors_are_arrays(made):
+    path, _ = made("mosi")
+    dataset = data.load(config(path))
+    assert dataset.splits["train"]["inputs"]["text"].ndim == 3
+    assert dataset.splits["train"]["inputs"]["text"].dtype == np.float32
+
+
+def test_examples_that_lack_a_file_are_marked(made):
+    def remove(source):
+        (source / "audio/yt-0000_000030.wav").unlink()
+    path, _ = made("incomplete", "vggsound", allow_missing=True, change=remove, clips=5)
+    dataset = data.load(config(path, audio=SOUND, visual=IMAGE))
+    present = [dataset.splits[s]["present"]["audio"] for s in ("train", "val", "test")]
+    assert sum((~p).sum() for p in present) == 1
+    for split in dataset.splits.values():
+        assert split["present"]["visual"].all()
+        assert not split["inputs"]["audio"][~split["present"]["audio"]].any()
+
+
+def test_fingerprints_follow_the_data_and_how_it_is_read(made):
+    path, _ = made("cremad")
+    other, _ = made("more", "cremad", actors=6)
+    prints = [fingerprint(data.load(config(p, audio=SOUND, visual=v, placement="host")))
+              for p, v in ((path, IMAGE), (path, IMAGE), (other, IMAGE),
+                           (path, FramesConfig(height=16, width=20)))]
+    assert prints[0] == prints[1] and len(set(prints)) == 3
+
+
+def test_statistics_of_many_rows_are_those_of_a_sample(monkeypatch):
+    monkeypatch.setattr("jaxmm.data.dataset.SAMPLED_ROWS", 50)
+    read = []
+
+    def row(record, position):
+        read.append(position)
+        return np.array([record % 9], np.uint8)
+
+    rows = Rows(range(700), row, (1,), np.uint8, 0)
+    found = statistics({"inputs": {"x": rows}, "present": {"x": np.arange(700) % 2 == 0}})["x"]
+    assert len(read) == len(set(read)) == 50 and not np.mod(read, 2).any()
+    np.testing.assert_allclose(found, [[4], [2.58]], atol=0.3)
+
+
+@pytest.mark.parametrize("sections, message", [
+    ({"audio": SOUND}, "data.preprocess.visual.kind=''.*as frames; expected 'frames'"),
+    ({"audio": TextConfig(), "visual": IMAGE}, "audio.kind='text'.*expected 'spectrogram'"),
+    ({"audio": SOUND, "visual": FlowConfig()}, "visual.kind='flow'.*expected 'frames'"),
+    ({"audio": SOUND, "visual": IMAGE, "smell": IMAGE}, "'smell'; expected one of audio, visual"),
+    ({"audio": SOUND, "visual": FramesConfig(fit="x")}, "data.preprocess.visual.fit='x'")])
+def test_sections_that_do_not_fit(sections, message, made):
+    with pytest.raises(UserError, match=message):
+        data.load(config(made("cremad")[0], **sections))
+
+
+def test_folders_that_hold_no_data_set(made, tmp_path):
+    with pytest.raises(UserError, match="data.path is empty"):
+        data.load(config(""))
+    with pytest.raises(UserError, match="expected a prepared data set"):
+        data.load(config(str(tmp_path)))
+    with pytest.raises(UserError, match="nyuv2 has no classes"):
+        data.load(config(made("nyuv2")[0]))
