@@ -25,8 +25,9 @@ def get_config(method: str = "mlp_head") -> Config:
     )
     for m in "first", "second":
         config.encoders[m] = EncoderConfig(name="mlp", depth=1, width=100)
-    if method == "mlp_head":
+    if hasattr(config.method, "hidden"):
         config.method.hidden = 200
+    if method == "mlp_head":
         for m in config.encoders:
             config.encoders[m] = EncoderConfig(name="identity")
     return config

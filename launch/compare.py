@@ -23,29 +23,25 @@ Every run has a folder of its own, WORKDIR/METHOD/seed_N; the same command again
 cut short and reuses what is finished, so methods and seeds can be added later. WORKDIR gets the
 tables as Markdown and CSV, and plots.
 """
-import copy
-import pathlib
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
 from absl import flags
 
 from jaxmm import data
-from jaxmm.config import Config
 from jaxmm.data.dataset import Dataset
-from jaxmm.data.streams import Stream, make_stream
+from jaxmm.data.streams import make_stream
 from jaxmm.errors import UserError
 
-from jaxmm.report import comparison, continual, published, variants
+from jaxmm.report import comparison, continual, published
 from jaxmm.report.analysis import probe_run
 from jaxmm.report.tables import percent, sort_heads
 from jaxmm.train.loop import train
-from jaxmm.train.runs import claim_folder
-from jaxmm.train.setup import build, check_counts
+from jaxmm.train.setup import check_counts
 from launch import app
+from launch.planning import Planned, plan_runs
 
 METHODS = flags.DEFINE_list("methods", None, "Methods to compare: METHOD, METHOD:MODALITY, "
                             "METHOD+OPTION=VALUE; by default METHODS of the config file, or "
@@ -55,15 +51,6 @@ PROBE = flags.DEFINE_bool("probe", False, "Also fit a linear probe to the featur
 CAPACITIES = flags.DEFINE_list("capacities", "", "Sizes of the memory of methods that have one.")
 WORKDIR = flags.DEFINE_string("workdir", "", "Folder; runs/compare_DATA by default.")
 app.define_config("Config file; the methods come from --methods.")
-
-
-class Planned(NamedTuple):
-    """A run to be made."""
-    variant: variants.Variant
-    config: Config              # of the variant, with the seed of the run
-    stream: Stream | None
-    workdir: pathlib.Path
-    teachers: str               # folders of the models that it starts from, by {teacher}
 
 
 def main() -> None:
@@ -91,33 +78,6 @@ def parse_capacities(values: Sequence[str]) -> list[int]:
         raise UserError(f"--capacities={','.join(values)}; expected numbers of examples, such as "
                         "100,200")
     return [int(value) for value in values]
-
-
-def plan_runs(config_for: Callable[[str], Config], methods: Sequence[str], seeds: int,
-              dataset: Dataset, workdir: pathlib.Path,
-              capacities: Sequence[int] = ()) -> list[Planned]:
-    """All runs, found fit to be made, with their folders claimed.
-
-    Raises:
-      UserError: whatever would stop one of the runs.
-    """
-    if seeds < 1:
-        raise UserError(f"--seeds={seeds}; expected at least 1")
-    runs = []
-    for variant in variants.expand(methods, config_for, capacities, dataset.modalities):
-        for i in range(seeds):
-            config = copy.deepcopy(variant.config)
-            config.train.seed += i
-            config.stream.seed += i
-            setup = build(config, dataset=dataset)      # finds what does not fit
-            folder = f"seed_{config.train.seed}"
-            runs.append(Planned(variant, config, setup.stream, workdir / variant.folder / folder,
-                                f"{workdir}/{{teacher}}/{folder}"))
-    # What is there already comes first: it may belong to another config, and nothing is made then.
-    for run in sorted(runs, key=lambda run: not run.workdir.exists()):
-        with claim_folder(run.workdir, run.config):
-            pass
-    return runs
 
 
 def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,

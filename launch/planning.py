@@ -1,0 +1,49 @@
+"""Which runs a comparison makes, and where."""
+import copy
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from jaxmm.config import Config
+from jaxmm.data.dataset import Dataset
+from jaxmm.data.streams import Stream
+from jaxmm.errors import UserError
+from jaxmm.report import variants
+from jaxmm.train.runs import claim_folder
+from jaxmm.train.setup import build
+
+
+class Planned(NamedTuple):
+    """A run to be made."""
+    variant: variants.Variant
+    config: Config              # of the variant, with the seed of the run
+    stream: Stream | None
+    workdir: pathlib.Path
+    teachers: str               # folders of the models that it starts from, by {teacher}
+
+
+def plan_runs(config_for: Callable[[str], Config], methods: Sequence[str], seeds: int,
+              dataset: Dataset, workdir: pathlib.Path,
+              capacities: Sequence[int] = ()) -> list[Planned]:
+    """All runs, found fit to be made, with their folders claimed.
+
+    Raises:
+      UserError: whatever would stop one of the runs.
+    """
+    if seeds < 1:
+        raise UserError(f"--seeds={seeds}; expected at least 1")
+    runs = []
+    for variant in variants.expand(methods, config_for, capacities, dataset.modalities):
+        for i in range(seeds):
+            config = copy.deepcopy(variant.config)
+            config.train.seed += i
+            config.stream.seed += i
+            setup = build(config, dataset=dataset)      # finds what does not fit
+            folder = f"seed_{config.train.seed}"
+            runs.append(Planned(variant, config, setup.stream, workdir / variant.folder / folder,
+                                f"{workdir}/{{teacher}}/{folder}"))
+    # What is there already comes first: it may belong to another config, and nothing is made then.
+    for run in sorted(runs, key=lambda run: not run.workdir.exists()):
+        with claim_folder(run.workdir, run.config):
+            pass
+    return runs
