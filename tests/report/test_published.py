@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxmm.batch import make_batch
-from jaxmm.config import Config, EncoderConfig, StreamConfig, method_config
+from jaxmm.config import METHOD_CONFIGS, Config, EncoderConfig, StreamConfig, method_config
 from jaxmm.data.dataset import Dataset
 from jaxmm.report import comparison, published, variants
 from jaxmm.report.comparison import Summary
@@ -101,3 +101,15 @@ def test_every_published_value_can_be_read_and_has_a_protocol():
         if not row["setting"]:
             assert (row["paper"], row["dataset"]) in protocols, row
             published._canonical(row["method"])
+
+
+def test_options_in_published_rows_are_options_of_their_methods():
+    checked = set()
+    for row in published._rows():
+        method, _, options = variants.parse(row["method"]) if not row["setting"] else ("", "", {})
+        if method in METHOD_CONFIGS:
+            for option, value in options.items():
+                variants.set_option(method_config(method), option, value)
+                checked.add(f"{method}+{option}")
+    assert checked == {"mla+projection", "mla+dynamic_fusion", "umt+weight",
+                       "finetune+encoder_scale"}
