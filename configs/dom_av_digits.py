@@ -5,8 +5,6 @@ five tasks brings one odd and one even digit.
 
     python -m launch.train --config=configs/dom_av_digits.py:samm
 """
-import pathlib
-
 from configs import seq_av_digits
 from jaxmm.config import Config
 
@@ -14,5 +12,5 @@ from jaxmm.config import Config
 def get_config(method: str = "samm") -> Config:
     config = seq_av_digits.get_config(method)
     config.stream.kind = "domain"
-    config.stream.coarse = str(pathlib.Path(__file__).parent / "av_digits_parity.csv")
+    config.stream.coarse = "configs/av_digits_parity.csv"
     return config

@@ -5,6 +5,8 @@ and test examples that its tasks are evaluated on. Which classes a task has depe
 numbers and the seed, never on the order of the examples.
 """
 import csv
+import os
+import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -219,11 +221,13 @@ def read_coarse_map(path: str, class_names: Sequence[str]) -> dict[int, str]:
     Rows of other classes are passed over: one file serves every selection of classes.
 
     Args:
-      path: the file, UTF-8.
+      path: the file, UTF-8; looked for here, then beside this package, so that a config names the
+        files that come with it alike on every machine.
       class_names: names of the classes, in the order of their numbers.
     """
+    found = path if os.path.exists(path) else pathlib.Path(__file__).parents[2] / path
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
+        with open(found, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             rows, columns = list(reader), reader.fieldnames or []
     except (OSError, UnicodeDecodeError, csv.Error) as error:

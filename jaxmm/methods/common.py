@@ -135,10 +135,28 @@ def apply_gradients(components: Components, state: TrainState, grads,
 
 
 def head_accuracy(logits: Logits, batch: Batch, axis_name: str | None) -> Metrics:
-    """Accuracy of each head over the examples of the global batch that have its modality."""
-    correct = {head: z.argmax(-1) == batch["label"] for head, z in logits.items()}
-    return {f"accuracy/{head}": pmean(weighted_mean(hit, batch["present"].get(head), axis_name),
-                                      axis_name) for head, hit in correct.items()}
+    """Accuracy of each head; see `batch_accuracy`."""
+    return {f"accuracy/{head}": batch_accuracy(z, batch["label"], batch["present"].get(head), axis_name)
+            for head, z in logits.items()}
+
+
+def batch_accuracy(logits, labels, present, axis_name: str | None):
+    """Accuracy over the examples of the global batch that are `present` (None: all).
+
+    Args:
+      logits: [B, C].
+      labels: int [B].
+      present: bool [B] or None.
+      axis_name: of the devices.
+
+    Returns:
+      A scalar; NaN if no example counts, which means over steps leave out.
+    """
+    accuracy = pmean(weighted_mean(logits.argmax(-1) == labels, present, axis_name), axis_name)
+    if present is None:
+        return accuracy
+    counted = pmean(present.any().astype(jnp.float32), axis_name)
+    return jnp.where(counted > 0, accuracy, jnp.nan)
 
 
 def make_predict(components: Components, head: Head, fuse=None) -> Callable[..., Logits]:

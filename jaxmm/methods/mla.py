@@ -9,8 +9,8 @@ from jaxmm.config import MLAConfig
 from jaxmm.errors import UserError, check_above, check_choice
 from jaxmm.evaluate.fusion import entropy_weighted, mean_logits
 from jaxmm.losses.classification import cross_entropy, weighted_mean
-from jaxmm.methods.common import (Components, Method, TrainState, apply_gradients, encode,
-                                  identity, init_state, make_features, make_predict, pmean,
+from jaxmm.methods.common import (Components, Method, TrainState, apply_gradients,
+                                  batch_accuracy, encode, identity, init_state, make_features, make_predict, pmean,
                                   step_key)
 from jaxmm.state import rls
 
@@ -79,8 +79,7 @@ def make_mla(config: MLAConfig, components: Components, *,
         updated = apply_gradients(components, state, grads)._replace(
             batch_stats=state.batch_stats | {modality: batch_stats}, extra=extra)
         state = jax.tree.map(lambda new, old: jnp.where(anyone(present), new, old), updated, state)
-        hits = weighted_mean(logits.argmax(-1) == label, present, axis_name)
-        return state, pmean((loss, hits), axis_name)
+        return state, (pmean(loss, axis_name), batch_accuracy(logits, label, present, axis_name))
 
     def anyone(present):
         """Whether any example of the global batch has the modality."""
@@ -105,8 +104,9 @@ def make_mla(config: MLAConfig, components: Components, *,
         batch = components.transform(step_key(state), batch)
         metrics = {"loss": 0.0}
         for modality in encoders:                                     # eq. 1
-            state, (loss, hits) = update_modality(state, batch, modality)
-            metrics |= {"loss": metrics["loss"] + loss / len(encoders), f"accuracy/{modality}": hits}
+            state, (loss, accuracy) = update_modality(state, batch, modality)
+            metrics |= {"loss": metrics["loss"] + loss / len(encoders),
+                        f"accuracy/{modality}": accuracy}
         return state._replace(step=state.step + 1), metrics
 
     def fuse(logits, present):                                        # eq. 6-8

@@ -243,7 +243,7 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
                 continue
             run.write({"kind": "train", "step": step, "epoch": chunk.epoch + 1, "task": chunk.task,
                        "examples_per_second": rate} | means)
-        shown = {name.removeprefix("accuracy/"): x[:, [i for i, _ in sound()]].mean()
+        shown = {name.removeprefix("accuracy/"): mean_of_numbers(x[:, [i for i, _ in sound()]])
                  for name, x in values.items() if sound()}
         return {name: f"{x:.3f}" for name, x in shown.items()} | {"examples/s": f"{rate:.0f}"}
 
@@ -311,7 +311,7 @@ def splits_to_evaluate(setup: Setup, chunk: plan.Chunk, last: bool) -> list[str]
 
 
 def mean_metrics(values: Mapping[str, np.ndarray], step: int) -> dict[str, float]:
-    """Means over the steps [K] since the last look, which end at `step`.
+    """Means over the steps [K] since the last look, which end at `step`, where there is a number.
 
     Raises:
       FloatingPointError: one of their losses is not finite.
@@ -322,7 +322,14 @@ def mean_metrics(values: Mapping[str, np.ndarray], step: int) -> dict[str, float
         raise FloatingPointError(
             f"the loss of step {first} is {values['loss'][np.argmin(finite)]}; the last good "
             f"checkpoint is kept; {checkpoints.REMEDY}")
-    return {name: float(x.mean(dtype=np.float64)) for name, x in values.items()}
+    means = {name: mean_of_numbers(x) for name, x in values.items()}
+    return {name: mean for name, mean in means.items() if not np.isnan(mean)}
+
+
+def mean_of_numbers(values: np.ndarray) -> float:
+    """Mean of the values that are not NaN, as batches without a modality are; NaN if all are."""
+    values = values[~np.isnan(values)]
+    return float(values.mean(dtype=np.float64)) if values.size else np.nan
 
 
 @contextmanager

@@ -199,6 +199,17 @@ def test_bad_coarse_maps(tmp_path, text, message):
     assert "\n" not in str(error.value)
 
 
+def test_a_coarse_map_that_comes_with_the_package_is_found_from_anywhere(tmp_path, monkeypatch):
+    path = "configs/av_digits_parity.csv"
+    names = ("zero", "one", "two")
+    here = streams.read_coarse_map(path, names)
+    monkeypatch.chdir(tmp_path)
+    assert streams.read_coarse_map(path, names) == here
+    (tmp_path / "configs").mkdir()
+    (tmp_path / path).write_text("class,coarse\nzero,a\none,b\ntwo,b\n")    # one's own is first
+    assert streams.read_coarse_map(path, names) == {0: "a", 1: "b", 2: "b"}
+
+
 def test_missing_coarse_map(tmp_path):
     with pytest.raises(UserError, match="cannot read the coarse map .*nothing.csv"):
         streams.read_coarse_map(tmp_path / "nothing.csv", ["cat"])

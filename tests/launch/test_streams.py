@@ -82,7 +82,6 @@ def test_compare_on_a_stream(tmp_path, launch):
 
 def test_configs_of_vggsound(launch):
     """Their data set is not there to test on; everything else about them is."""
-    here = pathlib.Path("configs").absolute()
     from configs import dom_vggsound, gcil_vggsound, seq_vggsound
     for module, kind in ((seq_vggsound, "class"), (dom_vggsound, "domain"),
                          (gcil_vggsound, "generalized")):
@@ -91,4 +90,5 @@ def test_configs_of_vggsound(launch):
         assert (config.optimizer.momentum, config.optimizer.weight_decay) == (0, 0)
         assert {e.stem for e in config.encoders.values()} == {"standard"}
         assert not hasattr(module.get_config("sgd").method, "capacity")
-    assert pathlib.Path(dom_vggsound.get_config().stream.coarse).parent == here
+    # Not absolute: the run folder may move to another machine.
+    assert dom_vggsound.get_config().stream.coarse == "configs/vggsound_supercategories.csv"

@@ -7,6 +7,7 @@ import pytest
 
 from jaxmm.config import DropoutConfig, UnimodalConfig
 from jaxmm.errors import UserError
+from jaxmm.methods import common
 from jaxmm.methods.fusion import drop_features, drop_modality
 from jaxmm.train import setup as setup_lib
 
@@ -138,3 +139,19 @@ def test_rates_out_of_range(make_dataset, make_config):
     for name in ("dropout", "modality_dropout"):
         with pytest.raises(UserError, match="method.rate=1.0"):
             setup_lib.build(make_config(DropoutConfig(name, rate=1.0)), dataset=make_dataset())
+
+
+def test_accuracy_is_over_the_examples_that_have_the_modality():
+    logits = {m: np.eye(3, dtype=np.float32)[[0, 1, 2, 0]] for m in ("sound", "image", "fused")}
+    batch = {"label": np.array([0, 1, 1, 1]), "present": {"sound": np.array([True, False, True, False]),
+                                                          "image": np.zeros(4, bool)}}
+    found = common.head_accuracy(logits, batch, None)
+    assert (found["accuracy/fused"], found["accuracy/sound"]) == (0.5, 0.5)
+    assert np.isnan(found["accuracy/image"])
+    # On two devices, of which one has no example with sound.
+    halves = jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), (logits, batch))
+    batch["present"]["sound"][0] = False
+    found = jax.pmap(lambda z, b: common.head_accuracy(z, b, "i"), axis_name="i",
+                     devices=jax.devices()[:2])(*halves)
+    np.testing.assert_array_equal(found["accuracy/sound"], [0, 0])
+    np.testing.assert_array_equal(found["accuracy/image"], [np.nan, np.nan])

@@ -146,6 +146,12 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(make_dataset, 
     assert list(manager.all_steps()) == [4]
 
 
+def test_means_leave_out_steps_without_a_number():
+    values = {"loss": np.array([1.0, 2.0, 6.0]), "accuracy/sound": np.array([0.5, np.nan, 1.0]),
+              "accuracy/image": np.full(3, np.nan)}
+    assert loop.mean_metrics(values, 3) == {"loss": 3.0, "accuracy/sound": 0.75}
+
+
 def test_a_full_disk_stops_the_run_or_not_as_the_config_says(make_dataset, make_config, tmp_path,
                                                               monkeypatch, caplog):
     """The checkpoint of the second epoch of four does not fit; the end is the same either way."""

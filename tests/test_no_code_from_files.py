@@ -1,0 +1,116 @@
+"""Reading a file that somebody gave executes nothing of it."""
+import ast
+import os
+import pathlib
+import pickle
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jaxmm
+from jaxmm.config import DataConfig
+from jaxmm.data import arrays
+from jaxmm.errors import UserError
+from jaxmm.train import checkpoints, runs, writers
+
+ROOT = pathlib.Path(jaxmm.__file__).parents[1]
+SOURCES = sorted(p for folder in ("jaxmm", "launch", "configs", "benchmarks")
+                 for p in (ROOT / folder).rglob("*.py"))
+UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+UNSAFE_CALLS = {"eval", "exec", "__import__", "read_pickle", "unsafe_load"}
+SAFE_OPTION = {"np": ("allow_pickle", False), "numpy": ("allow_pickle", False),
+               "torch": ("weights_only", True)}     # that load() of the module must be called with
+
+
+def unsafe(source: str) -> list[str]:
+    """What may execute code from a file, by line."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            modules = [a.name for a in node.names] + [getattr(node, "module", None) or ""]
+            found += [f"{node.lineno}: {m}" for m in modules if m.split(".")[0] in UNSAFE_MODULES]
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            owner = getattr(getattr(node.func, "value", None), "id", "")
+            if name in UNSAFE_CALLS:
+                found.append(f"{node.lineno}: {name}()")
+            if name == "load" and owner in (*SAFE_OPTION, "yaml"):
+                given = [(k.arg, getattr(k.value, "value", None)) for k in node.keywords]
+                if SAFE_OPTION.get(owner) not in given:
+                    found.append(f"{node.lineno}: {owner}.load()")
+    return found
+
+
+@pytest.mark.parametrize("source, count", [
+    ("np.load(p, allow_pickle=False); torch.load(p, weights_only=True); json.load(f)", 0),
+    ("np.load(p)", 1), ("numpy.load(p, allow_pickle=True)", 1), ("torch.load(p)", 1),
+    ("import pickle", 1), ("from joblib import load", 1), ("eval('1')", 1), ("pd.read_pickle(p)", 1),
+    ("model.eval_all()", 0), ("yaml.load(f)", 1)])
+def test_the_check_finds_what_is_unsafe(source, count):
+    assert len(unsafe(source)) == count
+
+
+def test_no_source_file_loads_pickles_or_evaluates_text():
+    assert len(SOURCES) > 50
+    found = {str(p.relative_to(ROOT)): unsafe(p.read_text()) for p in SOURCES}
+    assert {p: lines for p, lines in found.items() if lines} == {}
+
+
+class Bomb:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.fixture
+def bomb(tmp_path):
+    """A pickle that leaves a trace; it works, and none of what follows sets it off."""
+    path = tmp_path / "executed"
+    content = pickle.dumps(Bomb(path))
+    pickle.loads(content)
+    path.rmdir()
+    yield content
+    assert not path.exists()
+
+
+def test_arrays_with_pickled_objects(bomb, tmp_path):
+    objects = np.array([pickle.loads(pickle.dumps(None)), Bomb(tmp_path / "executed")], dtype=object)
+    np.savez(tmp_path / "objects.npz", **{"train/x": objects, "train/label": np.arange(2)})
+    (tmp_path / "raw.npz").write_bytes(bomb)
+    np.save(tmp_path / "single.npy", objects)
+    for name in ("objects.npz", "raw.npz", "single.npy"):
+        with pytest.raises(UserError, match="pickled"):
+            arrays.load(DataConfig(name="arrays", path=str(tmp_path / name)))
+
+
+def test_files_of_a_run(bomb, tmp_path):
+    for name in ("config.json", "metrics.jsonl"):
+        (tmp_path / name).write_bytes(bomb)
+    with pytest.raises(UserError, match="config.json cannot be read"):
+        runs.read_config(tmp_path)
+    with writers.open_writer(tmp_path, 100, tensorboard=False):
+        pass
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b""
+
+
+def test_files_of_a_checkpoint(bomb, tmp_path):
+    """Each file in turn is a pickle: the checkpoint before is used, or the file does not matter."""
+    manager = checkpoints.open_manager(tmp_path)
+    for step in (1, 2):
+        checkpoints.save(manager, step, {"params": jnp.full(3, float(step))}, {}, keep=2)
+    steps = []
+    for path in sorted((tmp_path / "checkpoints" / "2").rglob("*")):
+        if path.is_file():
+            content = path.read_bytes()
+            path.write_bytes(bomb)
+            manager = checkpoints.open_manager(tmp_path)
+            step, state, _ = checkpoints.restore(manager, {"params": jnp.zeros(3)})
+            np.testing.assert_array_equal(state["params"], step)
+            steps.append(step)
+            path.write_bytes(content)
+    assert steps.count(1) >= 3
