@@ -5,7 +5,9 @@ The images are those of the TFDS data set `mnist`, in its splits; the recordings
 recording of its digit and split, drawn once. Both are loaded into --source (and downloaded where
 they are not there yet, which needs network and the packages that TFDS asks for).
 """
+import contextlib
 import functools
+import io
 import pathlib
 
 import numpy as np
@@ -65,7 +67,8 @@ def _load(name: str, split: str, folder: str):
     """
     try:
         import tensorflow_datasets as tfds
-        return tfds.data_source(name, split=split, data_dir=folder)
+        with contextlib.redirect_stdout(io.StringIO()):     # what it prints before it fails
+            return tfds.data_source(name, split=split, data_dir=folder)
     # No network, no space, no TensorFlow: each fails in its own way.
     except Exception as error:  # pylint: disable=broad-exception-caught
         said = str(error).strip().splitlines()[:1] or [type(error).__name__]

@@ -33,6 +33,7 @@ VERSION = "1.0.0"           # of what is stored; raise it when the same files gi
 SHARD_SIZE = 256            # examples, skipped ones included
 BROKEN_SHARE = 0.05         # of the listed examples that may be broken
 SKIPPED = "skipped.txt"
+PLAN = "plan.json"          # the fingerprint of what is being made
 
 
 def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
@@ -63,7 +64,8 @@ def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
     if not source.is_dir():
         raise UserError(f"--source={source}: no such folder; expected the one with the data set's "
                         "files")
-    check_choice("--variant", options.variant, ("", *BUILDERS[name].variants))
+    if options.variant:
+        check_choice("--variant", options.variant, BUILDERS[name].variants or ["none"])
     layout = BUILDERS[name].layout(source, options)
     name = "_".join(filter(None, [name, options.variant]))
     done = pathlib.Path(output) / name / VERSION
@@ -72,9 +74,9 @@ def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
     shards = divide(examples, name, shard_size)
     work = Work(str(folder), layout.modalities, layout.class_names, options, allow_missing)
     fingerprint = _fingerprint(work, shards)
-    if done.exists():
-        return _made_before(done, fingerprint)
     with _locked(folder):
+        if done.exists():
+            return _made_before(done, fingerprint)
         _start(folder, fingerprint)
         reports = _write(work, shards, workers, progress,
                          limit=float("inf") if allow_broken else BROKEN_SHARE)
@@ -91,8 +93,9 @@ def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
                 f"; the first, {first.key}: {first.reason} ({first.detail})" if first else ""))
         _write_tfds(folder, name, work, summary, reports)
         write_json(folder / SUMMARY, summary)
-        shutil.rmtree(folder / "reports")
         os.replace(folder, done)
+        shutil.rmtree(done / "reports")
+        (done / PLAN).unlink()
     return summary
 
 
@@ -104,11 +107,12 @@ def select(layout: Layout) -> tuple[dict[str, list[tuple[int, Example]]], list[S
     """
     skipped = [entry for entry in layout.entries if isinstance(entry, Skip)]
     kept: dict[str, Example] = {}
+    classes = {None, *layout.class_names}
     for split in reversed(SPLITS):
         for entry in layout.entries:
             if isinstance(entry, Skip) or entry.split != split:
                 continue
-            if entry.label is not None and entry.label not in layout.class_names:
+            if entry.label not in classes:
                 skipped.append(Skip(entry.key, split, "unknown label", repr(entry.label)))
             elif entry.key in kept:
                 other = kept[entry.key]
@@ -322,7 +326,7 @@ def _locked(folder: pathlib.Path):
 
 def _start(folder: pathlib.Path, fingerprint: str) -> None:
     """Makes the folder ready, emptied if it holds the work of another plan."""
-    plan = folder / "plan.json"
+    plan = folder / PLAN
     if plan.exists() and json.loads(plan.read_text(encoding="utf-8")) != fingerprint:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)

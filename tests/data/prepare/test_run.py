@@ -217,6 +217,7 @@ def test_a_finished_data_set_is_left_as_it_is(cremad, tmp_path):
         prepare("cremad", cremad, tmp_path, Options(short_side=8), progress=False)
     # Another plan does not go on with the shards of this one.
     os.rename(tmp_path / "cremad/1.0.0", tmp_path / "cremad/1.0.0.incomplete")
+    (tmp_path / "cremad/1.0.0.incomplete/plan.json").write_text('"another"')
     smaller = prepare("cremad", cremad, tmp_path, Options(short_side=8), progress=False)
     assert smaller["shards"] != first["shards"]
 
@@ -234,7 +235,7 @@ def test_what_the_user_can_mend_is_said(cremad, layouts, tmp_path):
         assert "\n" not in str(error.value)
 
     refused("--dataset='cremat'; expected one of avmnist, cremad", name="cremat")
-    refused("--variant='split9'; expected one of , speakers", variant="split9")
+    refused("--variant='split9'; expected one of speakers", variant="split9")
     refused("no such folder", source=tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     for name in ("cremad", "kinetics_sounds", "vggsound", "kinetics400", "ucf101", "food101",
