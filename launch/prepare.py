@@ -1,5 +1,6 @@
 """Turns a data set as users have it on disk into one that training reads fast.
 
+    python -m launch.prepare --dataset=cremad --describe_layout     # which files it needs
     python -m launch.prepare --dataset=cremad --source=DIR --output=DIR
     python -m launch.prepare --dataset=cremad --variant=speakers --source=DIR --output=DIR
     python -m launch.prepare --dataset=vggsound --audio_rate=16000 --short_side=256 \\
@@ -33,10 +34,15 @@ ALLOW_MISSING = flags.DEFINE_bool("allow_missing", False,
 ALLOW_BROKEN = flags.DEFINE_bool("allow_broken", False,
                                  f"Go on with more than {run.BROKEN_SHARE:.0%} of broken files.")
 WORKERS = flags.DEFINE_integer("workers", 0, "Processes that decode; 0: one for each core.")
+DESCRIBE = flags.DEFINE_bool("describe_layout", False,
+                             "Show which files the data set needs, and do nothing else.")
 PROGRESS = flags.DEFINE_bool("progress", True, "Show a bar.")
 
 
 def main() -> None:
+    if DESCRIBE.value:
+        print(run.describe_layout(DATASET.value))
+        return
     for flag in (DATASET, SOURCE, OUTPUT):
         if not flag.value:
             raise UserError(f"--{flag.name} is empty; expected --dataset=NAME --source=DIR "

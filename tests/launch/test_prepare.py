@@ -29,9 +29,10 @@ def test_a_folder_becomes_a_data_set_or_one_line_says_why_not(source, tmp_path, 
              arguments(source=tmp_path / "worse", output=tmp_path / "other"),
              arguments(source=tmp_path / "worse", output=tmp_path / "other", allow_broken=True),
              arguments(dataset="cremat"), arguments(dataset=""), arguments(fps=-1),
-             arguments(variant="speakers", short_side=8, audio_rate=8000)]
+             arguments(variant="speakers", short_side=8, audio_rate=8000),
+             ["--dataset=ucf101", "--describe_layout"]]
     results = launch("launch.prepare", cases)
-    assert [code for code, _, _ in results] == [0, 0, 2, 2, 0, 2, 2, 2, 0]
+    assert [code for code, _, _ in results] == [0, 0, 2, 2, 0, 2, 2, 2, 0, 0]
     folder = tmp_path / "out/cremad/1.0.0"
     said = results[0][1]
     assert said.startswith(f"{folder}: 23 examples used, 1 skipped, ")
@@ -44,6 +45,7 @@ def test_a_folder_becomes_a_data_set_or_one_line_says_why_not(source, tmp_path, 
             "--dataset='cremat'; expected one of avmnist, cremad,", "--dataset is empty",
             "--fps=-1.0; expected a number of at least 0"]):
         assert out == "" and part in error and error.count("\n") == 1
+    assert results[9][1].startswith("UCF101: 101 actions") and "trainlist0K.txt" in results[9][1]
     summary = json.loads((tmp_path / "out/cremad_speakers/1.0.0/summary.json").read_text())
     assert summary["options"] == {"audio_rate": 8000, "fps": 0.0, "short_side": 8,
                                   "variant": "speakers"}

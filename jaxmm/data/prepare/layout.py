@@ -127,8 +127,8 @@ def need(source: pathlib.Path, names: Sequence[str]) -> pathlib.Path:
     """
     found = first_existing(source, names)
     if found is None:
-        raise UserError(f"{source} has no {' or '.join(names)}; expected the layout that the "
-                        "README describes under this data set's name")
+        raise UserError(f"{source} has no {' or '.join(names)}; expected the files that "
+                        "--describe_layout shows")
     return found
 
 

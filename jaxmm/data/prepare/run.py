@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import fcntl
 import hashlib
+import inspect
 import itertools
 import json
 import multiprocessing
@@ -97,6 +98,16 @@ def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
         shutil.rmtree(done / "reports")
         (done / PLAN).unlink()
     return summary
+
+
+def describe_layout(name: str) -> str:
+    """Which files the data set called `name` needs, and what becomes of them.
+
+    Raises:
+      UserError: there is no such data set.
+    """
+    check_choice("--dataset", name, BUILDERS)
+    return inspect.getdoc(inspect.getmodule(BUILDERS[name].layout))
 
 
 def select(layout: Layout) -> tuple[dict[str, list[tuple[int, Example]]], list[Skip]]:
@@ -321,6 +332,8 @@ def _locked(folder: pathlib.Path):
         except BlockingIOError:
             raise UserError(f"{folder.parent}: another process is preparing this data set; wait "
                             "for it") from None
+        except OSError:
+            pass        # a file system without locks
         yield
 
 
