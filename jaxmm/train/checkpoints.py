@@ -36,9 +36,14 @@ Save = Callable[..., None]                  # (step, state, meta, *, last)
 
 
 def open_manager(workdir: pathlib.Path) -> ocp.CheckpointManager:
-    """The checkpoints of a run folder."""
-    return ocp.CheckpointManager((workdir / FOLDER).absolute(), options=ocp.CheckpointManagerOptions(
-        enable_async_checkpointing=False))
+    """The checkpoints of a run folder, for this process alone, whatever others there are."""
+    folder = (workdir / FOLDER).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    this = jax.process_index()
+    return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(
+        enable_async_checkpointing=False, create=False,
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=this, active_processes={this})))
 
 
 @contextmanager

@@ -2,12 +2,14 @@
 
 On one device the step is jitted, on several it is pmapped: the state is replicated, every device
 takes its slice of the global batch, and methods reduce over the axis `AXIS`. Callers see whole
-batches and do not know how many devices there are.
+batches and do not know how many devices there are, nor over how many hosts they are spread: each
+process holds the state of its own devices, feeds them their slices and gets the whole outputs.
 
 Several runs of one program have a leading run axis S in their state. They are vmapped on every
 device or, where their number is a multiple of the devices, spread over them, each with its whole
 batch.
 """
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -60,9 +62,11 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
       options: for each run, the values of the options in which the runs differ. They enter the
         compiled functions as arrays.
     """
-    devices = list(devices or jax.local_devices())
+    devices = list(devices or sorted(jax.devices(), key=lambda d: (d.process_index, d.id)))
+    local = [d for d in devices if d.process_index == jax.process_index()]
+    own = slice(devices.index(local[0]), devices.index(local[0]) + len(local))
     count, num_runs = len(devices), len(options)
-    spread = count > 1 and num_runs > 1 and num_runs % count == 0
+    spread = len(local) == count > 1 and num_runs > 1 and num_runs % count == 0
     axis_name = AXIS if count > 1 and not spread else None
     methods = [make_method(axis_name, o) for o in options]
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
@@ -79,7 +83,7 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
         return jax.pmap(fn, axis_name=AXIS, devices=devices, **kwargs)
 
     def replicate(tree):
-        return jax.device_put(tree, devices[0]) if count == 1 else jax_utils.replicate(tree, devices)
+        return jax.device_put(tree, devices[0]) if count == 1 else jax_utils.replicate(tree, local)
 
     def place(tree):
         if not spread:
@@ -94,7 +98,7 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
         return merge_runs(tree, run_axis) if spread else jax_utils.unreplicate(tree)
 
     def split_index(index):
-        """[..., B] -> the same on one device, [D, ..., B / D] on several.
+        """[..., B] -> the same on one device, [D, ..., B / D] on several, D those of this host.
 
         Runs that are spread, [K, S, B], are split by run instead, and what all of them read, [B],
         is not split.
@@ -108,7 +112,7 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
         if index.shape[-1] % count:
             raise UserError(f"a batch of {index.shape[-1]} does not divide over {count} devices; "
                             "choose a multiple of their number (--config.train.batch_size=...)")
-        return np.moveaxis(index.reshape(*index.shape[:-1], count, -1), -2, 0)
+        return split_batch(index, count, own)
 
     def feed(split: Batch, placement: str, coming=(), workers: int = 0) -> Feed:
         """Rows in device memory, or streamed from the host: the same batches either way.
@@ -122,15 +126,16 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
             return lambda index: (rows, split_index(index))
 
         def stream(index):
-            rows = read(index.reshape(-1))
-            order = split_index(np.arange(index.size, dtype=np.int32).reshape(index.shape))
+            parts = split_index(index)
+            rows = read(parts.ravel())
             if count == 1:
-                return rows, order
-            position = np.arange(order[0].size, dtype=np.int32).reshape(order.shape[1:])
-            order = order.reshape(count, -1)        # of the rows, by device
-            return jax.tree.map(lambda x: x[order], rows), np.stack([position] * count)
+                return rows, np.arange(index.size, dtype=np.int32).reshape(index.shape)
+            position = np.arange(parts[0].size, dtype=np.int32).reshape(parts.shape[1:])
+            rows = jax.tree.map(lambda x: x.reshape(len(local), -1, *x.shape[1:]), rows)
+            return rows, np.stack([position] * len(local))
 
-        read = make_reader(split, Mapped(np.ravel, coming), workers)
+        flat = functools.partial(flat_parts, count=count, own=own)
+        read = make_reader(split, Mapped(flat, coming), workers)
 
         return stream
 
@@ -199,6 +204,16 @@ def merge_runs(tree, axis: int):
     """[D, ..., S / D, ...] -> [..., S, ...] with the runs at `axis`."""
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, axis).reshape(
         *x.shape[1:axis + 1], -1, *x.shape[axis + 2:]), tree)
+
+
+def split_batch(index: np.ndarray, count: int, own: slice) -> np.ndarray:
+    """[..., B] -> [D, ..., B / count]: the parts of the D devices `own` among `count`."""
+    return np.moveaxis(index.reshape(*index.shape[:-1], count, -1), -2, 0)[own]
+
+
+def flat_parts(index: np.ndarray, count: int, own: slice) -> np.ndarray:
+    """`split_batch`, in one row; of this module, to be sent to other processes."""
+    return split_batch(index, count, own).ravel()
 
 
 def without_full_masks(split: Batch) -> Batch:

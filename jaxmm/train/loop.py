@@ -1,10 +1,11 @@
 """The loop: from a config to a trained state in a run folder."""
 import contextlib
+import functools
 import pathlib
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -18,7 +19,7 @@ from jaxmm.data import feeding
 from jaxmm.data.dataset import Dataset, fingerprint
 from jaxmm.errors import UserError
 from jaxmm.methods import TrainState
-from jaxmm.train import checkpoints, plan, together
+from jaxmm.train import checkpoints, hosts, plan, together
 from jaxmm.train.devices import stack, unstack
 from jaxmm.train.runs import check_folder, claim_folder, save_stream
 from jaxmm.train.setup import (Run, Setup, build_many, init_state, join, predict_split,
@@ -37,11 +38,10 @@ class Opened(NamedTuple):
     """A run and its folder, as far as it was trained."""
     setup: Setup
     workdir: pathlib.Path
-    save: checkpoints.Save
+    save: Callable[..., None]       # (step, state, history, last=)
     write: Write
-    data: int                       # checksum of the data set
-    history: list[dict[str, Any]]
     state: TrainState               # one copy
+    history: list[dict[str, Any]]
     step: int
 
 
@@ -95,8 +95,13 @@ def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Datase
     """
     workdirs = [pathlib.Path(workdir) for workdir in workdirs]
     setups = list(build_many(configs, dataset=dataset, devices=devices))
-    for workdir, config in zip(workdirs, configs):
-        check_folder(workdir, config)
+
+    def check_folders():
+        for workdir, config in zip(workdirs, configs):
+            check_folder(workdir, config)
+
+    hosts.from_main(check_folders)
+    progress = progress and hosts.is_main()
     obstacle = together.obstacle(configs) or setups[0].obstacle
     if obstacle and len(configs) > 1 and progress:
         print(f"{len(configs)} runs one after the other: {obstacle}", file=sys.stderr)
@@ -166,33 +171,58 @@ def teach(runs: Sequence[Opened], locations: Sequence[str], options) -> list[Ope
 
 @contextmanager
 def open_run(setup: Setup, workdir: pathlib.Path) -> Iterator[Opened]:
-    """The run of a folder, locked within, at its last checkpoint or before the first step."""
+    """The run of a folder, at its last checkpoint or before the first step.
+
+    The main process locks the folder and writes to it; the others get what it finds there.
+    """
+    initial = setup.programs.fetch(init_state(setup))
+    with contextlib.ExitStack() as stack:
+        run = Opened(setup, workdir, nothing, nothing, initial, [], 0)
+
+        def open_folder():
+            nonlocal run
+            run = stack.enter_context(_open_folder(run))
+            return {"step": run.step, "history": run.history}
+
+        found = hosts.from_main(open_folder)
+        run = run._replace(**found)
+        if jax.process_count() > 1:
+            leaves = hosts.share(checkpoints.flatten(run.state))
+            run = run._replace(state=checkpoints.unflatten(initial, leaves))
+        yield run
+
+
+def nothing(*args, **kwargs) -> None:
+    """What processes do that do not write."""
+
+
+@contextmanager
+def _open_folder(run: Opened) -> Iterator[Opened]:
+    setup, config, workdir = run.setup, run.setup.config.train, run.workdir
     with claim_folder(workdir, setup.config):
-        yield from _resume(setup, workdir)
+        manager = checkpoints.open_manager(workdir)
+        for name in checkpoints.remove_unfinished(manager):
+            logging.warning("%s: removed %s, left by a save that was cut short", manager.directory,
+                            name)
+        if setup.stream:
+            save_stream(workdir, setup.stream)
+        data_print, step = fingerprint(setup.dataset), -1
+        restored = checkpoints.restore(manager, run.state)
+        if restored:
+            step, state, meta = restored
+            if meta["data"] != data_print:
+                raise UserError(f"{workdir}: {setup.dataset.name} is not the data this run was "
+                                "trained on; restore that data, or name another --workdir")
+            run = run._replace(state=state, history=meta["history"], step=step)
+            checkpoints.set_aside(manager, step)
+        with (open_writer(workdir, step, config.tensorboard, config.on_save_error) as write,
+              checkpoints.open_saver(manager, config.keep_checkpoints,
+                                     config.on_save_error) as save):
+            def save_run(step, state, history, *, last):
+                save(step, state, {"history": history, "data": data_print}, last=last)
 
-
-def _resume(setup, workdir):
-    config = setup.config.train
-    manager = checkpoints.open_manager(workdir)
-    for name in checkpoints.remove_unfinished(manager):
-        logging.warning("%s: removed %s, left by a save that was cut short", manager.directory, name)
-    if setup.stream:
-        save_stream(workdir, setup.stream)
-    state, history, step = setup.programs.fetch(init_state(setup)), [], 0
-    data_print = fingerprint(setup.dataset)
-    restored = checkpoints.restore(manager, state)
-    if restored:
-        step, state, meta = restored
-        if meta["data"] != data_print:
-            raise UserError(f"{workdir}: {setup.dataset.name} is not the data this run was trained "
-                            "on; restore that data, or name another --workdir")
-        history = meta["history"]
-        checkpoints.set_aside(manager, step)
-    with (open_writer(workdir, step if restored else -1, config.tensorboard,
-                      config.on_save_error) as write,
-          checkpoints.open_saver(manager, config.keep_checkpoints, config.on_save_error) as save):
-        yield Opened(setup, workdir, save, write, data_print, history, state, step)
-    manager.close()
+            yield run._replace(save=save_run, write=write)
+        manager.close()
 
 
 def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointError]:
@@ -220,13 +250,14 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
             record = {"step": step, "epoch": epoch, "task": task, "split": split,
                       **score_split(run.setup, own, split)}
             run.history.append(record)
-            run.write({"kind": "eval"} | record)
+            hosts.from_main(functools.partial(run.write, {"kind": "eval"} | record))
 
     def save(last):
         copies = unstack(programs.fetch(state), len(runs))
         for i, run in sound():
             try:
-                run.save(step, copies[i], {"history": run.history, "data": run.data}, last=last)
+                hosts.from_main(functools.partial(run.save, step, copies[i], run.history,
+                                                  last=last))
             except FloatingPointError as error:
                 fail(i, error)
 
@@ -241,8 +272,9 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
             except FloatingPointError as error:
                 fail(i, error)
                 continue
-            run.write({"kind": "train", "step": step, "epoch": chunk.epoch + 1, "task": chunk.task,
-                       "examples_per_second": rate} | means)
+            hosts.from_main(functools.partial(run.write, {
+                "kind": "train", "step": step, "epoch": chunk.epoch + 1, "task": chunk.task,
+                "examples_per_second": rate} | means))
         shown = {name.removeprefix("accuracy/"): mean_of_numbers(x[:, [i for i, _ in sound()]])
                  for name, x in values.items() if sound()}
         return {name: f"{x:.3f}" for name, x in shown.items()} | {"examples/s": f"{rate:.0f}"}
@@ -258,10 +290,12 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
         begin = time.perf_counter()
         for chunk in _chunks(runs, setup.steps_per_call):
             state, metrics = programs.steps(state, feed, chunk.index)
-            step, stop = chunk.end, stopped()
+            step = chunk.end
             pending.append(metrics)
-            waiting = sum(len(m["loss"]) for m in pending)
-            if waiting >= METRICS_EVERY or chunk.ends_epoch or stop:
+            due = sum(len(m["loss"]) for m in pending) >= METRICS_EVERY or chunk.ends_epoch
+            # Several hosts stop at the same step: they look for signals when they look at metrics.
+            stop = stopped() if jax.process_count() == 1 else due and hosts.any_host(stopped())
+            if due or stop:
                 means = look(chunk, time.perf_counter() - begin)
                 many = f"{len(runs)} runs, " if len(runs) > 1 else ""
                 bar.set_description(f"{many}epoch {chunk.epoch + 1}/{config.epochs}", refresh=False)
