@@ -9,7 +9,15 @@
 
 Every field of jaxmm/config.py is an option: --config.optimizer.learning_rate=0.01. The same
 command again resumes the run, or does nothing more when it is finished.
+
+Over several hosts the same command runs on each: as it is on the hosts of a TPU slice (see
+launch/tpu_vm.sh), elsewhere with
+
+    --coordinator=HOST:PORT --num_processes=N --process_id=0    # 1, 2... on the others
+
+The batch is split over the devices of all hosts. Process 0 alone reads and writes the run folder.
 """
+import jax
 from absl import flags
 
 from jaxmm import data
@@ -17,7 +25,9 @@ from jaxmm.config import Config
 from jaxmm.data.streams import describe, make_stream
 from jaxmm.errors import UserError
 from jaxmm.report import run_report
+from jaxmm.train import hosts
 from jaxmm.train.loop import train
+from jaxmm.train.restore import restore
 from jaxmm.train.setup import check_counts
 from launch import app
 
@@ -25,6 +35,9 @@ WORKDIR = flags.DEFINE_string(
     "workdir", "", "Run folder; runs/DATA_METHOD or runs/DATA_STREAM_METHOD by default.")
 DESCRIBE = flags.DEFINE_bool("describe_stream", False,
                              "Show the tasks of the stream as a table, and do nothing else.")
+COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0 of several.")
+NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes, on all hosts.")
+PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
 app.define_config("Config file, and after a colon the method: FILE.py:METHOD.")
 
 
@@ -33,9 +46,13 @@ def main() -> None:
     if DESCRIBE.value:
         print(describe_stream(config))
         return
+    hosts.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
     workdir = app.workdir_flag(WORKDIR.value, f"{app.data_name(config)}_{config.method.name}")
     run = train(config, workdir)
-    print(run_report.write(run, workdir))
+    if hosts.is_main():
+        if jax.process_count() > 1:     # the others have done their part
+            run = restore(workdir, devices=jax.local_devices()[:1])
+        print(run_report.write(run, workdir))
 
 
 def describe_stream(config: Config) -> str:
