@@ -91,6 +91,11 @@ def step_key(state: TrainState) -> chex.PRNGKey:
     return jax.random.fold_in(state.key, state.step)
 
 
+def own_key(key: chex.PRNGKey) -> chex.PRNGKey:
+    """The key of a step for what a method draws, apart from the small numbers the transform takes."""
+    return jax.random.fold_in(key, 2**31 - 1)
+
+
 def init_state(components: Components, head: Head, key: chex.PRNGKey, batch: Batch,
                extra: Callable[[chex.PRNGKey, Mapping[str, int]], Any] | None = None) -> TrainState:
     """The state before the first step; `extra` makes the method's own part from (key, widths)."""
@@ -274,9 +279,7 @@ def make_joint(components: Components, head: Head, loss_fn, *, fuse=None, pertur
     def step(state, batch):
         key = step_key(state)
         batch = components.transform(key, batch)
-        # The transform folds in the number of the modality, from 0.
-        own_key = jax.random.fold_in(key, len(components.encoders))
-        noise = perturb and (lambda features: perturb(own_key, features, batch["id"]))
+        noise = perturb and (lambda features: perturb(own_key(key), features, batch["id"]))
         loss, out, grads = gradients(
             components, head, state, batch, lambda out: loss_fn(out.logits, batch), fuse=fuse,
             perturb=noise, axis_name=axis_name)

@@ -14,7 +14,7 @@ from jaxmm.config import OGMConfig
 from jaxmm.errors import UserError, check_at_least
 from jaxmm.losses.classification import cross_entropy, weighted_mean
 from jaxmm.methods.common import (Components, Method, finish_step, gradients, identity, init_state,
-                                  make_features, make_predict, pmean, step_key)
+                                  make_features, make_predict, own_key, pmean, step_key)
 
 
 def make_ogm_ge(config: OGMConfig, components: Components, *,
@@ -44,9 +44,8 @@ def make_ogm_ge(config: OGMConfig, components: Components, *,
         coefficients = modulation(out.logits, batch, config.alpha, axis_name)
         active = components.epoch(state.step) < config.epochs
         for i, (m, k) in enumerate(coefficients.items()):
-            # The transform folds in the number of the modality, from 0.
-            own_key = jax.random.fold_in(key, len(coefficients) + i)
-            modulated = modulate(own_key, grads[m], k, noise=config.noise)
+            modulated = modulate(jax.random.fold_in(own_key(key), i), grads[m], k,
+                                 noise=config.noise)
             grads[m] = jax.tree.map(lambda new, old: jnp.where(active, new, old),
                                     modulated, grads[m])
         state, metrics = finish_step(components, state, batch, loss, out, grads,
@@ -88,6 +87,6 @@ def modulate(key: chex.PRNGKey, grads: Mapping, coefficient: chex.Array, *, nois
         if g.ndim >= rank:
             leaves[i] = coefficient * g
             if noise:
-                own_key = jax.random.fold_in(key, i)
-                leaves[i] += jnp.std(g) * jax.random.normal(own_key, g.shape, g.dtype)
+                noise_key = jax.random.fold_in(key, i)
+                leaves[i] += jnp.std(g) * jax.random.normal(noise_key, g.shape, g.dtype)
     return jax.tree.unflatten(structure, leaves)
