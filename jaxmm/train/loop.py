@@ -175,15 +175,18 @@ def open_run(setup: Setup, workdir: pathlib.Path) -> Iterator[Opened]:
 
     The main process locks the folder and writes to it; the others get what it finds there.
     """
-    initial = setup.programs.fetch(init_state(setup))
     with contextlib.ExitStack() as stack:
-        run = Opened(setup, workdir, nothing, nothing, initial, [], 0)
+        def claim():
+            stack.enter_context(claim_folder(workdir, setup.config))
 
         def open_folder():
             nonlocal run
             run = stack.enter_context(_open_folder(run))
             return {"step": run.step, "history": run.history}
 
+        hosts.from_main(claim)
+        initial = setup.programs.fetch(init_state(setup))
+        run = Opened(setup, workdir, nothing, nothing, initial, [], 0)
         found = hosts.from_main(open_folder)
         run = run._replace(**found)
         if jax.process_count() > 1:
@@ -199,30 +202,29 @@ def nothing(*args, **kwargs) -> None:
 @contextmanager
 def _open_folder(run: Opened) -> Iterator[Opened]:
     setup, config, workdir = run.setup, run.setup.config.train, run.workdir
-    with claim_folder(workdir, setup.config):
-        manager = checkpoints.open_manager(workdir)
-        for name in checkpoints.remove_unfinished(manager):
-            logging.warning("%s: removed %s, left by a save that was cut short", manager.directory,
-                            name)
-        if setup.stream:
-            save_stream(workdir, setup.stream)
-        data_print, step = fingerprint(setup.dataset), -1
-        restored = checkpoints.restore(manager, run.state)
-        if restored:
-            step, state, meta = restored
-            if meta["data"] != data_print:
-                raise UserError(f"{workdir}: {setup.dataset.name} is not the data this run was "
-                                "trained on; restore that data, or name another --workdir")
-            run = run._replace(state=state, history=meta["history"], step=step)
-            checkpoints.set_aside(manager, step)
-        with (open_writer(workdir, step, config.tensorboard, config.on_save_error) as write,
-              checkpoints.open_saver(manager, config.keep_checkpoints,
-                                     config.on_save_error) as save):
-            def save_run(step, state, history, *, last):
-                save(step, state, {"history": history, "data": data_print}, last=last)
+    manager = checkpoints.open_manager(workdir)
+    for name in checkpoints.remove_unfinished(manager):
+        logging.warning("%s: removed %s, left by a save that was cut short", manager.directory,
+                        name)
+    if setup.stream:
+        save_stream(workdir, setup.stream)
+    data_print, step = fingerprint(setup.dataset), -1
+    restored = checkpoints.restore(manager, run.state)
+    if restored:
+        step, state, meta = restored
+        if meta["data"] != data_print:
+            raise UserError(f"{workdir}: {setup.dataset.name} is not the data this run was "
+                            "trained on; restore that data, or name another --workdir")
+        run = run._replace(state=state, history=meta["history"], step=step)
+        checkpoints.set_aside(manager, step)
+    with (open_writer(workdir, step, config.tensorboard, config.on_save_error) as write,
+          checkpoints.open_saver(manager, config.keep_checkpoints,
+                                 config.on_save_error) as save):
+        def save_run(step, state, history, *, last):
+            save(step, state, {"history": history, "data": data_print}, last=last)
 
-            yield run._replace(save=save_run, write=write)
-        manager.close()
+        yield run._replace(save=save_run, write=write)
+    manager.close()
 
 
 def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointError]:

@@ -78,7 +78,8 @@ def test_three_modalities_of_the_users_own(tmp_path, launch):
     assert (workdir / "report.md").exists()
 
 
-def test_a_folder_in_use_is_refused_and_a_full_disk_has_its_own_code(tmp_path, launch):
+def test_a_folder_in_use_is_refused_and_a_full_disk_has_its_own_code(tmp_path, launch, monkeypatch):
+    monkeypatch.setenv("JAXMM_CACHE", str(tmp_path))     # compiled programs are cut short too
     data = write_npz(tmp_path / "data.npz")
     command = [f"--config={ARRAYS}:concat", f"--config.data.path={data}",
                "--config.train.epochs=1", f"--workdir={tmp_path / 'run'}"]
