@@ -60,6 +60,21 @@ def default_methods() -> list[str] | None:
     return runpy.run_path(filename).get("METHODS")
 
 
+def load_config(option: str, path: str) -> Config:
+    """The config of a file, FILE.py or FILE.py:METHOD, that is named by another option.
+
+    Raises:
+      UserError: it cannot be loaded.
+    """
+    try:
+        config = _parser().parse(path)
+        config.train        # a config that failed to load says so only when used
+        return config
+    # A config file may raise anything.
+    except Exception as error:  # pylint: disable=broad-exception-caught
+        raise UserError(f"{option}={path} cannot be loaded: {_one_line(error)}") from error
+
+
 def workdir_flag(value: str, default: str) -> pathlib.Path:
     """The run folder of --workdir, or `default` under runs/."""
     return pathlib.Path(value) if value else pathlib.Path("runs") / default
@@ -83,8 +98,11 @@ def _default_config() -> pathlib.Path:
 
 
 def _load(filename: str, argument: str) -> Config:
-    parser = config_flags.config_flags._ConfigFileParser("config")   # pylint: disable=protected-access
-    return parser.parse(f"{filename}:{argument}")
+    return _parser().parse(f"{filename}:{argument}")
+
+
+def _parser():
+    return config_flags.config_flags._ConfigFileParser("config")   # pylint: disable=protected-access
 
 
 def _parse_flags(argv):

@@ -14,6 +14,7 @@ import os
 import pathlib
 import sys
 
+import jax
 from absl import flags
 
 from jaxmm.data.prepare import BUILDERS, run
@@ -29,6 +30,8 @@ AUDIO_RATE = flags.DEFINE_integer("audio_rate", 0, "Hz of stored sound; 0: as in
 FPS = flags.DEFINE_float("fps", 0, "Frames a second taken from video; 0: the data set's own.")
 SHORT_SIDE = flags.DEFINE_integer("short_side", 0,
                                   "Shrink frames to this shorter side in pixels; 0: keep them.")
+SPECTROGRAMS = flags.DEFINE_string(
+    "spectrograms_of", "", "Config file: store the spectrograms that it asks for, not sound.")
 ALLOW_MISSING = flags.DEFINE_bool("allow_missing", False,
                                   "Keep examples that lack some of the modalities.")
 ALLOW_BROKEN = flags.DEFINE_bool("allow_broken", False,
@@ -50,9 +53,13 @@ def main() -> None:
     for flag in (AUDIO_RATE, FPS, SHORT_SIDE, WORKERS):
         check_at_least(f"--{flag.name}", flag.value, 0)
     options = Options(AUDIO_RATE.value, FPS.value, SHORT_SIDE.value, VARIANT.value)
+    sections = None
+    if SPECTROGRAMS.value:
+        sections = app.load_config("--spectrograms_of", SPECTROGRAMS.value).data.preprocess
+    jax.config.update("jax_platforms", "cpu")       # spectrograms need no accelerator
     try:
         summary = run.prepare(
-            DATASET.value, SOURCE.value, OUTPUT.value, options, allow_missing=ALLOW_MISSING.value,
+            DATASET.value, SOURCE.value, OUTPUT.value, options, sections=sections, allow_missing=ALLOW_MISSING.value,
             allow_broken=ALLOW_BROKEN.value, workers=WORKERS.value or os.cpu_count() or 1,
             progress=PROGRESS.value)
     except KeyboardInterrupt:

@@ -67,13 +67,17 @@ def load(config: DataConfig) -> Dataset:
 
 def _inputs(prepared, config, split, modality, records, part, tokenizers):
     """The inputs of one modality: an array, or rows to be read."""
-    section = config.preprocess.get(modality)
+    section, info = config.preprocess.get(modality), prepared.modalities[modality]
     if isinstance(section, TextConfig):
         return text.tokenize(tokenizers[modality], texts(part, modality))
+    checksum = zlib.crc32(repr((_identity(prepared, split), modality, section)).encode())
+    if "spectrogram" in info:
+        shape = tuple(info["shape"])
+        read = functools.partial(read_stored, modality=modality, shape=shape)
+        return Rows(records, read, shape, np.float32, checksum)
     if not isinstance(section, (SpectrogramConfig, FramesConfig)):
         return part[f"values/{modality}"]
     read = functools.partial(read_input, modality=modality, section=section)
-    checksum = zlib.crc32(repr((_identity(prepared, split), modality, section)).encode())
     if isinstance(section, SpectrogramConfig):
         return Rows(records, read, decode.sound_shape(section), np.int16, checksum)
     return Rows(records, read, decode.frames_shape(section), np.uint8, checksum)
@@ -85,6 +89,14 @@ def read_input(record: Mapping[str, Any], position: int, modality: str,
     del position
     decoders = {"spectrogram": decode.sound, "frames": decode.frames, "flow": decode.flow}
     return decoders[section.kind](record["inputs"][modality], section)
+
+
+def read_stored(record: Mapping[str, Any], position: int, modality: str,
+                shape: tuple[int, ...]) -> np.ndarray:
+    """The spectrogram of one record, zeros where it has none."""
+    del position
+    value = record["inputs"][modality]
+    return value if value.size else np.zeros(shape, np.float32)
 
 
 class Shared(Sequence):
@@ -119,7 +131,8 @@ def read_index(prepared: Prepared, split: str) -> dict[str, np.ndarray]:
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
         pass                                                # absent or damaged
     label, present = [], {m: [] for m in prepared.modalities}
-    found = {m: [] for m, info in prepared.modalities.items() if info["kind"] in ("text", "features")}
+    found = {m: [] for m, info in prepared.modalities.items()
+             if info["kind"] in ("text", "features") and "spectrogram" not in info}
     for record in prepared.splits[split]:
         label.append(record["label"])
         for m in present:
@@ -169,6 +182,13 @@ def check_sections(prepared: Prepared, sections: Mapping[str, PreprocessConfig])
         check_choice("data.preprocess", m, prepared.modalities)
     for m, info in prepared.modalities.items():
         section, needed = sections.get(m, PreprocessConfig()), SECTIONS.get(info["kind"])
+        if "spectrogram" in info and isinstance(section, SpectrogramConfig):
+            needed = SpectrogramConfig
+            found = [f"{name} was {value}, is {getattr(section, name)}" for name, value
+                     in info["spectrogram"].items() if value != getattr(section, name)]
+            if found:
+                raise UserError(f"data.preprocess.{m}: {prepared.folder} holds spectrograms made "
+                                f"otherwise: {'; '.join(found)}; prepare it again, or take these")
         if type(section) is not needed:
             kinds = {cls: kind for kind, cls in PREPROCESS.items()}
             raise UserError(f"data.preprocess.{m}.kind={section.kind!r}: {prepared.name} holds {m} "

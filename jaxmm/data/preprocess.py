@@ -26,10 +26,11 @@ def preprocess(key: chex.PRNGKey | None, moment: chex.Array, x: chex.Array,
       key: of this modality of the example, or None.
       moment: scalar in [0, 1]: where in time to crop, the same for all modalities, so that sound
         and frames stay together.
-      x: sound int16 [T], images uint8 [..., H, W, C], or anything else.
+      x: sound int16 [T], images uint8 [..., H, W, C], or anything else, such as a spectrogram
+        that was stored.
       config: of the modality.
     """
-    if isinstance(config, SpectrogramConfig):
+    if isinstance(config, SpectrogramConfig) and x.ndim == 1:
         return spectrogram(crop_sound(x, moment, config), config)
     if isinstance(config, FramesConfig):
         return crop_images(key, crop_frames(x, moment, config), config)

@@ -9,6 +9,15 @@ import time
 import pytest
 
 
+CONFIG = """
+from jaxmm.config import Config, DataConfig, SpectrogramConfig
+
+def get_config(method=""):
+    sound = SpectrogramConfig(rate=8000, seconds=0.5, n_fft=64, hop=32)
+    return Config(data=DataConfig(preprocess={"audio": sound}))
+"""
+
+
 @pytest.fixture(name="source")
 def make_source(layouts, tmp_path):
     layouts.cremad(tmp_path / "source")
@@ -20,19 +29,21 @@ def test_a_folder_becomes_a_data_set_or_one_line_says_why_not(source, tmp_path, 
     shutil.copytree(source, tmp_path / "worse")
     (tmp_path / "worse/AudioWAV/1002_DFA_ANG_XX.wav").write_bytes(b"RIFF")
 
+    (tmp_path / "sound.py").write_text(CONFIG)
+
     def arguments(**options):
         return [f"--{name}={value}" for name, value in (
             {"dataset": "cremad", "source": source, "output": tmp_path / "out", "workers": 1,
              "progress": False} | options).items()]
 
-    cases = [arguments(), arguments(), arguments(audio_rate=8000),
-             arguments(source=tmp_path / "worse", output=tmp_path / "other"),
-             arguments(source=tmp_path / "worse", output=tmp_path / "other", allow_broken=True),
+    worse = {"source": tmp_path / "worse", "output": tmp_path / "other"}
+    cases = [arguments(), arguments(), arguments(audio_rate=8000), arguments(**worse),
+             arguments(**worse, allow_broken=True, spectrograms_of=tmp_path / "sound.py"),
              arguments(dataset="cremat"), arguments(dataset=""), arguments(fps=-1),
-             arguments(variant="speakers", short_side=8, audio_rate=8000),
-             ["--dataset=ucf101", "--describe_layout"]]
+             ["--dataset=ucf101", "--describe_layout"],
+             arguments(spectrograms_of=tmp_path / "none.py")]
     results = launch("launch.prepare", cases)
-    assert [code for code, _, _ in results] == [0, 0, 2, 2, 0, 2, 2, 2, 0, 0]
+    assert [code for code, _, _ in results] == [0, 0, 2, 2, 0, 2, 2, 2, 0, 2]
     folder = tmp_path / "out/cremad/1.0.0"
     said = results[0][1]
     assert said.startswith(f"{folder}: 23 examples used, 1 skipped, ")
@@ -45,11 +56,10 @@ def test_a_folder_becomes_a_data_set_or_one_line_says_why_not(source, tmp_path, 
             "--dataset='cremat'; expected one of avmnist, cremad,", "--dataset is empty",
             "--fps=-1.0; expected a number of at least 0"]):
         assert out == "" and part in error and error.count("\n") == 1
-    assert results[9][1].startswith("UCF101: 101 actions") and "trainlist0K.txt" in results[9][1]
-    summary = json.loads((tmp_path / "out/cremad_speakers/1.0.0/summary.json").read_text())
-    assert summary["options"] == {"audio_rate": 8000, "fps": 0.0, "short_side": 8,
-                                  "variant": "speakers"}
-    assert summary["modalities"]["audio"]["rate"] == 8000
+    assert results[8][1].startswith("UCF101: 101 actions") and "trainlist0K.txt" in results[8][1]
+    assert "none.py cannot be loaded: [Errno 2] No such file" in results[9][2]
+    summary = json.loads((tmp_path / "other/cremad/1.0.0/summary.json").read_text())
+    assert summary["modalities"]["audio"]["shape"] == [33, 126] and summary["used"] == 22
 
 
 def test_an_interrupt_ends_in_one_line(layouts, tmp_path):

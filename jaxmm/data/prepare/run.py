@@ -15,14 +15,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
 import tqdm
 
 from jaxmm import files
+from jaxmm.config import PreprocessConfig
 from jaxmm.data.dataset import SPLITS
-from jaxmm.data.prepare import BUILDERS
+from jaxmm.data.prepare import BUILDERS, spectrograms
 from jaxmm.data.prepare.decode import Options
 from jaxmm.data.prepare.layout import Example, Layout, Skip
 from jaxmm.data.prepare.shards import (Shard, Work, count_name, read_report, report_path,
@@ -38,7 +40,8 @@ PLAN = "plan.json"          # the fingerprint of what is being made
 
 
 def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
-            options: Options = Options(), *, allow_missing: bool = False,
+            options: Options = Options(), *,
+            sections: Mapping[str, PreprocessConfig] | None = None, allow_missing: bool = False,
             allow_broken: bool = False, workers: int = 1, shard_size: int = SHARD_SIZE,
             progress: bool = True) -> dict[str, Any]:
     """Writes OUTPUT/NAME/VERSION from the user's folder and returns its summary.
@@ -50,6 +53,7 @@ def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
       name: a key of `BUILDERS`.
       source: the user's folder; it is only read.
       output: where data sets are, made if needed.
+      sections: of a config, by modality: store the spectrograms that they ask for, not sound.
       allow_missing: keep examples that lack some of the modalities.
       allow_broken: go on however many files are broken.
       workers: processes that decode; 1: this one alone.
@@ -68,12 +72,14 @@ def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
     if options.variant:
         check_choice("--variant", options.variant, BUILDERS[name].variants or ["none"])
     layout = BUILDERS[name].layout(source, options)
+    stored = {} if sections is None else spectrograms.choose(layout, sections)
+    layout.modalities.update({m: spectrograms.modality(section) for m, section in stored.items()})
     name = "_".join(filter(None, [name, options.variant]))
     done = pathlib.Path(output) / name / VERSION
     folder = done.with_name(f"{VERSION}.incomplete")
     examples, skipped = select(layout)
     shards = divide(examples, name, shard_size)
-    work = Work(str(folder), layout.modalities, layout.class_names, options, allow_missing)
+    work = Work(str(folder), layout.modalities, layout.class_names, options, allow_missing, stored)
     fingerprint = _fingerprint(work, shards)
     with _locked(folder):
         if done.exists():
@@ -203,6 +209,7 @@ def _written(work: Work, shards: list[Shard], workers: int) -> Iterator[tuple[Sh
 def _start_worker() -> None:
     """Leaves signals from the keyboard to the parent, and ends when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    jax.config.update("jax_platforms", "cpu")       # spectrograms need no accelerator
 
     def wait():
         multiprocessing.parent_process().join()

@@ -7,6 +7,8 @@ import pathlib
 from typing import Any, NamedTuple
 
 from jaxmm import files
+from jaxmm.config import SpectrogramConfig
+from jaxmm.data.prepare import spectrograms
 from jaxmm.data.prepare.decode import Missing, Options
 from jaxmm.data.prepare.layout import Example, Modality, Skip
 from jaxmm.data.prepared import pack, tfds_features
@@ -28,6 +30,7 @@ class Work(NamedTuple):
     class_names: tuple[str, ...]
     options: Options
     allow_missing: bool                     # keep examples that lack a modality
+    spectrograms: dict[str, SpectrogramConfig]  # stored in place of the sound of these modalities
 
 
 def write_shard(work: Work, shard: Shard) -> dict[str, Any]:
@@ -91,6 +94,8 @@ def decode(work: Work, example: Example) -> dict[str, tuple[Any, list[str]]] | S
             if m not in example.sources:
                 raise Missing("not listed")
             value, notes = example.sources[m].load(work.options)
+            if m in work.spectrograms:
+                value = spectrograms.compute(value, work.spectrograms[m])
         except Missing as why:
             missing.append(f"no {m}: {why}")
             continue
