@@ -215,11 +215,20 @@ def test_a_finished_data_set_is_left_as_it_is(cremad, tmp_path):
     assert prepare("cremad", cremad, tmp_path, progress=False) == first
     with pytest.raises(UserError, match="is there already, made from other files or with other"):
         prepare("cremad", cremad, tmp_path, Options(short_side=8), progress=False)
-    # Another plan does not go on with the shards of this one.
-    os.rename(tmp_path / "cremad/1.0.0", tmp_path / "cremad/1.0.0.incomplete")
-    (tmp_path / "cremad/1.0.0.incomplete/plan.json").write_text('"another"')
-    smaller = prepare("cremad", cremad, tmp_path, Options(short_side=8), progress=False)
-    assert smaller["shards"] != first["shards"]
+
+
+def test_another_plan_does_not_go_on_with_the_shards_of_this_one(cremad, tmp_path, monkeypatch):
+    small = Options(short_side=8)
+    wanted = prepare("cremad", cremad, tmp_path / "straight", small, progress=False)
+
+    def write_and_stop(work, shard):
+        shards.write_shard(work, shard)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run, "write_shard", write_and_stop)
+        prepare("cremad", cremad, tmp_path, progress=False)
+    assert prepare("cremad", cremad, tmp_path, small, progress=False)["shards"] == wanted["shards"]
 
 
 def test_only_one_call_writes_a_data_set(cremad, tmp_path):
