@@ -59,9 +59,9 @@ def main() -> None:
     jax.config.update("jax_platforms", "cpu")       # spectrograms need no accelerator
     try:
         summary = run.prepare(
-            DATASET.value, SOURCE.value, OUTPUT.value, options, sections=sections, allow_missing=ALLOW_MISSING.value,
-            allow_broken=ALLOW_BROKEN.value, workers=WORKERS.value or os.cpu_count() or 1,
-            progress=PROGRESS.value)
+            DATASET.value, SOURCE.value, OUTPUT.value, options, sections=sections,
+            allow_missing=ALLOW_MISSING.value, allow_broken=ALLOW_BROKEN.value,
+            workers=WORKERS.value or os.cpu_count() or 1, progress=PROGRESS.value)
     except KeyboardInterrupt:
         print("stopped; the same command goes on with what is left", file=sys.stderr, flush=True)
         os._exit(app.EXIT_PREEMPTED)    # an orderly end would wait for the processes at work

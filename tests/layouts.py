@@ -273,7 +273,8 @@ def nyuv2(root, rooms=2):
         split = ("train", "test")[i % 2]
         content[f"{split}_{i:04d}"] = split, None
         write_image(root / split / "rgb" / f"{i:04d}.png", (10 * i, 40, 40))
-        for folder, values, kind in (("depth_raw", 1000 + i, np.uint16), ("labels_40", i, np.uint8)):
+        for folder, values, kind in (("depth_raw", 1000 + i, np.uint16),
+                                     ("labels_40", i, np.uint8)):
             path = root / split / folder / f"{i:04d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.full((16, 24), values, kind)).save(path)

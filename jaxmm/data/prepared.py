@@ -44,7 +44,8 @@ class Sound(NamedTuple):
 class Records(Sequence):
     """The examples of one split, by position; may be sent to other processes."""
 
-    def __init__(self, source: Any, modalities: Mapping[str, Mapping[str, Any]]):
+    def __init__(self, where: str, source: Any, modalities: Mapping[str, Mapping[str, Any]]):
+        self.where = where              # folder and split, for messages
         self.source = source            # what TFDS returns
         self.modalities = modalities
 
@@ -54,7 +55,12 @@ class Records(Sequence):
     def __getitem__(self, index: int) -> dict[str, Any]:
         if not -len(self) <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
-        record = self.source[index % len(self)]
+        try:
+            record = self.source[index % len(self)]
+        # Damage is found by the checksums of the file, or where numbers do not fit.
+        except Exception as error:  # pylint: disable=broad-exception-caught
+            raise UserError(f"{self.where}: record {index} is damaged ({_one_line(error)}); "
+                            "prepare the data set again") from error
         inputs = {m: _unpack(info["kind"], record["inputs"][m])
                   for m, info in self.modalities.items()}
         return record | {"key": record["key"].decode(), "inputs": inputs}
@@ -86,13 +92,16 @@ def open_prepared(folder: str | pathlib.Path) -> Prepared:
                 raise UserError(f"{folder / name} has {size} bytes, {SUMMARY} says "
                                 f"{shard['size']}; prepare the data set again")
         modalities, class_names = summary["modalities"], tuple(summary["class_names"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder}: the prepared data set is damaged ({error!r}); "
+        import tensorflow_datasets as tfds      # here, as it is slow and few need it
+        builder = tfds.builder_from_directory(folder)
+        splits = {split: Records(f"{folder}: {split}", builder.as_data_source(split), modalities)
+                  for split in SPLITS if split in builder.info.splits}
+    except UserError:
+        raise
+    # Whatever is wrong with the files that describe it.
+    except Exception as error:  # pylint: disable=broad-exception-caught
+        raise UserError(f"{folder}: the prepared data set is damaged ({_one_line(error)}); "
                         "prepare it again") from error
-    import tensorflow_datasets as tfds      # here, as it is slow and few need it
-    builder = tfds.builder_from_directory(folder)
-    splits = {split: Records(builder.as_data_source(split), modalities)
-              for split in SPLITS if split in builder.info.splits}
     return Prepared(summary["name"], folder, class_names, modalities, splits, summary)
 
 
@@ -138,6 +147,10 @@ def _stored(kind: str, tensor) -> Any:
                                  "shape": numbers(dtype=np.int32)},
             "text": lambda: tensor(shape=(), dtype=np.object_),
             }.get(kind, lambda: tensor(shape=(None,), dtype=np.object_))()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 def _version_folder(folder: pathlib.Path) -> pathlib.Path:

@@ -1,4 +1,4 @@
-"""Spectrograms stored in place of sound, for those that do not want to compute them in every step."""
+"""Spectrograms that are computed once and stored in place of sound."""
 import dataclasses
 import functools
 import json
@@ -15,16 +15,17 @@ from jaxmm.data.preprocess import preprocess
 from jaxmm.errors import UserError
 
 
-def choose(layout: Layout, sections: Mapping[str, PreprocessConfig]) -> dict[str, SpectrogramConfig]:
+def choose(layout: Layout, sections: Mapping[str, PreprocessConfig],
+           ) -> dict[str, SpectrogramConfig]:
     """The spectrograms of `sections` that can be stored in place of sound, by modality.
 
     Raises:
       UserError: there is none, or it is of a crop drawn at random.
     """
-    chosen = {m: section for m, section in sections.items() if isinstance(section, SpectrogramConfig)
-              and m in layout.modalities and layout.modalities[m].kind == "audio"}
+    sounds = [m for m, modality in layout.modalities.items() if modality.kind == "audio"]
+    chosen = {m: section for m, section in sections.items()
+              if m in sounds and isinstance(section, SpectrogramConfig)}
     if not chosen:
-        sounds = [m for m, x in layout.modalities.items() if x.kind == "audio"]
         raise UserError("--spectrograms_of: the config computes no spectrogram of "
                         f"{' or '.join(sounds) or 'this data set, which has no sound'}")
     for m, section in chosen.items():

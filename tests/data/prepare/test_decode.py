@@ -158,7 +158,8 @@ def test_readers_survive_any_bytes(layouts, tmp_path, capfd):
             for kind, read, args in kinds[path.suffix]:
                 args = ((str(path),),) if args is None else (str(path), *args)
                 work = Work("", {"m": Modality(kind)}, (), SAME, False, {})
-                result = decode_example(work, Example("a", "train", None, {"m": Source(read, args)}))
+                example = Example("a", "train", None, {"m": Source(read, args)})
+                result = decode_example(work, example)
                 if isinstance(result, Skip):
                     assert "\n" not in result.detail
                 else:

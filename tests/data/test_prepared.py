@@ -1,0 +1,79 @@
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+
+from jaxmm.data.prepare.run import prepare
+from jaxmm.data.prepared import Sound, open_prepared, pack
+from jaxmm.errors import UserError
+
+
+@pytest.fixture(name="folder", scope="module")
+def make_folder(layouts, tmp_path_factory):
+    root = tmp_path_factory.mktemp("iemocap")
+    layouts.iemocap(root / "source", clips=1)
+    prepare("iemocap", root / "source", root, progress=False, shard_size=3)
+    return root / "iemocap/1.0.0"
+
+
+def test_records_are_a_sequence_that_can_be_sent_to_processes(folder):
+    records = open_prepared(folder).splits["train"]
+    keys = [record["key"] for record in records]
+    assert len(records) == len(keys) == 4 and keys == sorted(keys)
+    assert records[-1]["key"] == keys[3]
+    for index in (4, -5):
+        with pytest.raises(IndexError):
+            records[index]
+    copy = pickle.loads(pickle.dumps(records))[2]
+    assert copy["key"] == keys[2] and copy["inputs"]["text"] == f"Well, {keys[2]}."
+    np.testing.assert_array_equal(copy["inputs"]["audio"].samples,
+                                  records[2]["inputs"]["audio"].samples)
+
+
+def test_the_folder_of_all_versions_will_do_if_there_is_one(folder, tmp_path):
+    assert open_prepared(folder.parent).folder == folder
+    shutil.copytree(folder, tmp_path / "a/1.0.0")
+    shutil.copytree(folder, tmp_path / "a/2.0.0")
+    with pytest.raises(UserError, match="expected a prepared data set, found 1.0.0, 2.0.0"):
+        open_prepared(tmp_path / "a")
+
+
+def test_what_is_missing_is_stored_as_nothing():
+    assert pack("text", None) == "" and pack("frames", None) == []
+    assert pack("audio", None)["rate"] == 0 and len(pack("audio", None)["samples"]) == 0
+    assert pack("features", None)["values"].shape == (0,)
+    stored = pack("features", np.arange(6, dtype=np.float32).reshape(2, 3))
+    assert stored["shape"].tolist() == [2, 3] and stored["values"].tolist() == list(range(6))
+    assert pack("audio", Sound(np.ones(3, np.int16), 8000))["rate"] == 8000
+
+
+@pytest.mark.parametrize("file, change", [
+    ("summary.json", lambda data: data[:100]), ("summary.json", lambda data: b"[]"),
+    ("summary.json", lambda data: data.replace(b'"shards"', b'"shreds"')),
+    ("dataset_info.json", None), ("dataset_info.json", lambda data: b"{}"),
+    ("features.json", None), ("features.json", lambda data: data[:20]),
+    ("iemocap-train.array_record-00001-of-00002", None),
+    ("iemocap-train.array_record-00001-of-00002", lambda data: data[:-1])])
+def test_damage_is_said_in_one_line(file, change, folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "1.0.0")
+    data = (copy / file).read_bytes()
+    if change:
+        (copy / file).write_bytes(change(data))
+    else:
+        (copy / file).unlink()
+    with pytest.raises(UserError, match="prepare (it|the data set) again") as error:
+        open_prepared(copy)
+    assert "\n" not in str(error.value) and str(copy) in str(error.value)
+
+
+def test_a_flipped_bit_in_a_record_is_found_when_it_is_read(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "1.0.0")
+    (name, _), *_ = json.loads((copy / "summary.json").read_text())["shards"].items()
+    data = bytearray((copy / name).read_bytes())
+    at = data.index(b"Well, Ses01F")
+    data[at] ^= 1
+    (copy / name).write_bytes(bytes(data))
+    with pytest.raises(UserError, match="train: record 0 is damaged .*; prepare the data set"):
+        open_prepared(copy).splits["train"][0]
