@@ -9,7 +9,7 @@ from jaxmm.report.plots import (EXTRA_COLOUR, GREY, GRID, HALO, INK, MODALITY_CO
                                 head_colours, style)
 
 MOST_POINTS = 500       # of a modality in a scatter plot
-MOST_NAMES = 12         # classes that are named in a plot
+MOST_NAMES = 6          # classes that are named in a plot: more names would cover each other
 
 
 def probe_curves(curves: Mapping[str, Mapping[str, Mapping[int, float]]],
@@ -96,7 +96,8 @@ def class_gains(best: np.ndarray, fused: np.ndarray, beats_sum: np.ndarray,
             (known & ~beats_sum & (fused <= best), MODALITY_COLOURS[0], "does not")):
         axes.scatter(x[chosen], y[chosen], s=34, color=colour, alpha=0.8, linewidths=0, zorder=3,
                      label=f"{label} ({chosen.sum()})", clip_on=False)
-    for c in np.flatnonzero(known & beats_sum)[:MOST_NAMES]:
+    named = np.flatnonzero(known & beats_sum)
+    for c in named[np.argsort(best[named] - fused[named], kind="stable")][:MOST_NAMES]:
         axes.annotate(class_names[c], (x[c], y[c]), (5, 4), textcoords="offset points", fontsize=8,
                       color=INK, path_effects=HALO, zorder=5)
     style(axes, title)
