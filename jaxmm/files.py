@@ -23,13 +23,13 @@ def write(path: pathlib.Path, content: str | bytes) -> None:
         raise WriteError(f"{path} could not be written ({error.strerror or error})") from error
 
 
-def append(path: pathlib.Path, line: str) -> None:
-    """Adds a line to a file, or leaves the file as it was.
+def append(path: pathlib.Path, content: str | bytes) -> None:
+    """Adds content to a file, or leaves the file as it was.
 
     Raises:
-      WriteError: the line could not be written.
+      WriteError: it could not be written.
     """
-    content = line.encode() + b"\n"
+    content = content.encode() if isinstance(content, str) else content
     try:
         with path.open("ab", buffering=0) as file:
             end = file.tell()

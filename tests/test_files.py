@@ -31,14 +31,14 @@ def test_write_replaces_the_file_at_once_or_leaves_it(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_append_adds_the_whole_line_or_nothing(tmp_path):
+def test_append_adds_all_or_nothing(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    files.append(path, "a")
-    files.append(path, "b" * 60_000)
+    files.append(path, "a\n")
+    files.append(path, b"b" * 60_000)
     with full_disk(100_000), pytest.raises(WriteError, match="metrics.jsonl"):
         files.append(path, "c" * 60_000)    # of which 40 000 fit
     files.append(path, "d")
-    assert path.read_text() == f"a\n{'b' * 60_000}\nd\n"
+    assert path.read_text() == f"a\n{'b' * 60_000}d"
 
 
 def test_the_policy_decides_what_an_error_is(caplog):

@@ -1,6 +1,9 @@
 """Metrics as they come: `metrics.jsonl`, and tensorboard events if asked for."""
 import json
 import pathlib
+import socket
+import struct
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -26,21 +29,14 @@ def open_writer(workdir: pathlib.Path, step: int, tensorboard: bool,
     kept = [line for line in lines if line.endswith(b"\n") and _step(line) <= step]
     if kept != lines:
         files.write(path, b"".join(kept))
-    events = _summary_writer()(str(workdir / "tensorboard"), flush_secs=10,
-                               purge_step=step + 1) if tensorboard else None
+    add_event = _open_events(workdir / "tensorboard", step) if tensorboard else lambda record: None
 
     def write(record):
         with files.on_error(on_error):
-            files.append(path, json.dumps(record))
-        if events:
-            for name, value in _scalars(record):
-                events.add_scalar(name, value, record["step"])
+            files.append(path, json.dumps(record) + "\n")
+            add_event(record)
 
-    try:
-        yield write
-    finally:
-        if events:
-            events.close()      # writes what is still queued
+    yield write
 
 
 def _step(line: bytes) -> float:
@@ -52,17 +48,41 @@ def _step(line: bytes) -> float:
 
 
 def check_tensorboard() -> None:
-    """Raises UserError if the package that writes tensorboard events is not installed."""
-    _summary_writer()
+    """Raises UserError if the package that knows tensorboard events is not installed."""
+    _tensorboard()
 
 
-def _summary_writer():
+def _tensorboard():
     try:
-        from tensorboardX import SummaryWriter
+        from tensorboardX import record_writer
+        from tensorboardX.proto import event_pb2, summary_pb2
     except ImportError as error:
         raise UserError("train.tensorboard needs the package tensorboardX; "
                         "install the extra: pip install 'jaxmm[tensorboard]'") from error
-    return SummaryWriter
+    return event_pb2, summary_pb2, record_writer.masked_crc32c
+
+
+def _open_events(folder: pathlib.Path, step: int) -> Write:
+    """A function that appends the numbers of a record as an event; those after `step` are hidden.
+
+    The package's own writer leaves it to a thread, which dies on a full disk and lets the training
+    wait for it for ever.
+    """
+    event_pb2, summary_pb2, masked_crc32c = _tensorboard()
+    path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
+    folder.mkdir(exist_ok=True)
+
+    def append(**fields):
+        event = event_pb2.Event(wall_time=time.time(), **fields).SerializeToString()
+        size = struct.pack("<Q", len(event))
+        checksums = [struct.pack("<I", masked_crc32c(x)) for x in (size, event)]
+        files.append(path, size + checksums[0] + event + checksums[1])
+
+    append(file_version="brain.Event:2")
+    append(step=step + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+    return lambda record: append(step=record["step"], summary=summary_pb2.Summary(value=[
+        summary_pb2.Summary.Value(tag=name, simple_value=value)
+        for name, value in _scalars(record)]))
 
 
 def _scalars(record, prefix=""):

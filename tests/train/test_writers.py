@@ -34,8 +34,8 @@ def test_a_file_that_is_right_is_left_alone(tmp_path):
 @pytest.mark.parametrize("policy", ["stop", "continue"])
 def test_a_record_that_cannot_be_written(policy, tmp_path, caplog):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    with writers.open_writer(tmp_path, -1, tensorboard=False, on_error=policy) as write:
-        write(record(1))
+    with writers.open_writer(tmp_path, -1, tensorboard=True, on_error=policy) as write:
+        write(record(1, loss=0.5))
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
         try:
             with pytest.raises(WriteError) if policy == "stop" else nullcontext():
@@ -44,9 +44,25 @@ def test_a_record_that_cannot_be_written(policy, tmp_path, caplog):
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         write(record(3))
     found = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert found == [record(1), record(3)]
+    assert found == [record(1, loss=0.5), record(3)]
+    events, = (tmp_path / "tensorboard").iterdir()
+    assert read_events(events.read_bytes()) == {"loss": (1, 0.5)}
     assert ("metrics.jsonl could not be written (File too large); training goes on" in caplog.text
             ) == (policy == "continue")
+
+
+def test_a_full_disk_does_not_hold_up_tensorboard(tmp_path, caplog):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with writers.open_writer(tmp_path, -1, tensorboard=True, on_error="continue") as write:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        try:
+            for step in range(1, 100):
+                write(record(step, **{20 * "a": {"b": 0.5, "c": 0.5, "d": 0.5, "e": 0.5}}))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    events, = (tmp_path / "tensorboard").iterdir()
+    assert all(1 < step < 99 for step, _ in read_events(events.read_bytes()).values())
+    assert "tensorboard/events.out.tfevents" in caplog.text
 
 
 def test_tensorboard_gets_every_number_by_its_path(tmp_path):
