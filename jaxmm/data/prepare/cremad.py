@@ -24,8 +24,8 @@ HELD_OUT = 0.1          # share of the actors in val, and in test, of the varian
 def layout(source: pathlib.Path, options: Options) -> Layout:
     rows = speaker_split(source) if options.variant else published_split(source)
     sound = first_existing(source, ["AudioWAV"])
-    fps = round(options.fps or FPS)
-    frames = first_existing(source, [f"Image-{fps:02d}-FPS"])
+    fps = options.fps or FPS
+    frames = first_existing(source, [f"Image-{fps:02.0f}-FPS"])
     video = source / "VideoFlash" if sound and frames else need(source, ["VideoFlash"])
 
     def sources(name: str) -> dict[str, Source]:

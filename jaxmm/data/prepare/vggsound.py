@@ -28,9 +28,9 @@ MMCL_TEST, MMCL_TRAIN = 50, 500     # clips of a class
 
 
 def layout(source: pathlib.Path, options: Options) -> Layout:
-    fps = round(options.fps or FPS)
+    fps = options.fps or FPS
     audio = first_existing(source, ["audio"])
-    images = first_existing(source, [f"images/Image-{fps:02d}-FPS"])
+    images = first_existing(source, [f"images/Image-{fps:02.0f}-FPS"])
     found = {path.name for path in list_folder(images, folders=True)} if images else set()
     videos = first_existing(source, ["video"]) or source
 

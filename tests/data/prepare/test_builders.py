@@ -1,4 +1,5 @@
 """Every data set, from made files to records: names, splits, classes, order and content."""
+import collections
 import io
 import os
 import random
@@ -157,6 +158,9 @@ def test_benchmark_of_a_hundred_classes_takes_fifty_clips_for_test(layouts, tmp_
     (tmp_path / "source/audio/yt-0008_000038.wav").unlink()
     data = prepared("vggsound", tmp_path / "source", tmp_path, variant="mmcl")
     assert len(data.class_names) == 100 and "zebra braying" not in data.class_names
+    coarse = collections.Counter(row[1] for row in vggsound.read_rows(
+        vggsound.MMCL_CLASSES, ["class", "coarse"]))
+    assert coarse == dict.fromkeys(("animals", "music", "people", "sports", "vehicle"), 20)
     keys = {split: [r["key"] for r in records] for split, records in data.splits.items()}
     assert keys == {"test": ["yt-0010_000040", "yt-0012_000042", "yt-0014_000044"],
                     "train": ["yt-0000_000030", "yt-0002_000032"]}
