@@ -6,8 +6,8 @@
 For each method it trains a small model on the stream `seq_av_digits` undisturbed, then again and
 again in other folders, killed by SIGKILL at random moments and started anew in the same way,
 until all kills are spent. Every start must go on, and every array of the last checkpoint, and every
-evaluation, must be those of the undisturbed run, bit for bit. Moments are drawn uniformly from twice
-the time that a process takes to its first save. Prints a line of JSON for each method.
+evaluation, must be those of the undisturbed run, bit for bit. Moments are drawn uniformly from three
+times the time that a process takes to its first save. Prints a line of JSON for each method.
 """
 import argparse
 import collections
@@ -65,8 +65,8 @@ def kill_again_and_again(method: str, folder: pathlib.Path, arguments):
         while not finished:
             before = listing(workdirs[-1])
             finished, seconds = run(config, workdirs[-1], math.inf if moments.total() == arguments.kills
-                                    else rng.uniform(0, 2 * first_save))
-            first_save = min(first_save, seconds or first_save)     # the very first one compiles
+                                    else rng.uniform(0, 3 * first_save))
+            first_save = seconds or first_save      # the very first process compiles
             if not finished:
                 moments[moment(before, listing(workdirs[-1]))] += 1
     logs = "".join(path.read_text() for path in folder.glob("*.log"))
@@ -134,11 +134,13 @@ def listing(workdir: pathlib.Path) -> set[tuple[str, int]]:
 
 def moment(before: set[tuple[str, int]], after: set[tuple[str, int]]) -> str:
     """What a killed process was at, by what it has left."""
-    if any(fnmatch.fnmatch(name, checkpoints.UNFINISHED) for name, _ in after - before):
+    new = {name for name, _ in after - before}
+    if any(fnmatch.fnmatch(name, checkpoints.UNFINISHED) for name in new):
         return "writing a checkpoint"
-    if sum(name.isdecimal() for name, _ in after) > KEEP:
-        return "reading it back"
-    return "between saves" if after - before else "before its first save"
+    if not new:
+        return "before its first save"
+    kept = sum(name.isdecimal() for name, _ in after)
+    return "reading it back or removing old ones" if kept > KEEP else "between saves"
 
 
 def check_equal(workdirs) -> None:
