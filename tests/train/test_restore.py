@@ -8,6 +8,7 @@ from jaxmm.train import checkpoints
 from jaxmm.train.loop import train
 from jaxmm.train.setup import predict_split
 from jaxmm.train.restore import restore
+from jaxmm.train.runs import lock
 
 ONE = jax.devices()[:1]
 
@@ -35,9 +36,10 @@ def contents(folder):
 
 def test_restore_gives_the_trained_run_and_changes_nothing(trained, make_dataset):
     run, workdir = trained
-    before = contents(workdir)
-    restored = restore(str(workdir), dataset=make_dataset(), devices=ONE)
-    assert contents(workdir) == before
+    with lock(workdir):     # which only those who train need
+        before = contents(workdir)
+        restored = restore(str(workdir), dataset=make_dataset(), devices=ONE)
+        assert contents(workdir) == before
     chex.assert_trees_all_equal(leaves(restored), leaves(run))
     assert restored.history == run.history
     assert restored.setup.config == run.setup.config
