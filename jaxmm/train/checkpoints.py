@@ -107,6 +107,8 @@ def write(manager: ocp.CheckpointManager, step: int, leaves: Mapping[str, np.nda
         was of it is removed, and the checkpoints before it are kept.
     """
     meta = _with_checksums(leaves, meta)
+    if step in manager.all_steps():
+        raise ValueError(f"{manager.directory}: there is a checkpoint of step {step} already")
     try:
         _check_room(manager, sum(x.nbytes for x in leaves.values()))
         written = manager.save(step, args=ocp.args.Composite(

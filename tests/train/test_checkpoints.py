@@ -81,6 +81,12 @@ def test_only_the_newest_are_kept(manager):
     assert names(manager) == ["2", "3", "4"]
 
 
+def test_a_step_is_not_saved_twice(manager):
+    with pytest.raises(ValueError, match="checkpoint of step 2 already"):
+        save(manager, 2, make_state(5), {})
+    chex.assert_trees_all_equal(checkpoints.restore(manager, make_state())[1], make_state(2))
+
+
 def test_old_ones_are_removed_only_when_the_new_one_is_read_back(manager, monkeypatch):
     """A disk that keeps other bits than it was given: what is read back has a wrong checksum."""
     read = checkpoints.read
