@@ -5,6 +5,8 @@ five seconds of sound as a log spectrogram [129, 626] and four frames [224, 224,
 each, plain SGD, 50 epochs a task. The learning rate was not published: 0.05 is where to start
 from, not the paper's.
 
+    python -m launch.prepare --dataset=vggsound --variant=mmcl --source=DIR --output=data \
+        --audio_rate=16000 --short_side=256
     python -m launch.train --config=configs/seq_vggsound.py:samm
     python -m launch.compare --config=configs/seq_vggsound.py --seeds=3 \
         --methods=joint,joint:audio,joint:visual,er,er:audio,er:visual,samm \
@@ -22,21 +24,24 @@ Published mean accuracy over the tasks after the last one, in percent (main tabl
       2000  er       23.41 ± 0.50  14.19 ± 0.32  34.02 ± 0.40
             samm     32.20 ± 0.28  11.60 ± 0.43  37.76 ± 2.94
 """
-from jaxmm.config import (Config, DataConfig, EncoderConfig, OptimizerConfig, StreamConfig,
-                          TrainConfig, method_config)
+from configs.common import IMAGENET, RAW, make_config, shrink
+from jaxmm.config import (Config, DataConfig, EncoderConfig, FramesConfig, OptimizerConfig,
+                          SpectrogramConfig, StreamConfig, TrainConfig)
 
 
-def get_config(method: str = "samm") -> Config:
+def get_config(argument: str = "samm") -> Config:
+    config, smoke = make_config(argument)
     config = Config(
-        data=DataConfig(name="vggsound"),
+        data=DataConfig(name="vggsound", path="data/vggsound_mmcl", preprocess={
+            "audio": SpectrogramConfig(rate=16000, seconds=10.0, crop_seconds=5.0, n_fft=256, hop=128,
+                                       **RAW),
+            "visual": FramesConfig(frames=4, height=256, width=340, size=224, **IMAGENET)}),
         stream=StreamConfig(kind="class", num_tasks=10),
-        method=method_config(method),
+        method=config.method,
         optimizer=OptimizerConfig(name="sgd", learning_rate=0.05, momentum=0.0, weight_decay=0.0,
                                   schedule="constant"),
         train=TrainConfig(epochs=50, batch_size=32),
     )
     for modality in ("audio", "visual"):
         config.encoders[modality] = EncoderConfig(name="resnet18", stem="standard")
-    if hasattr(config.method, "capacity"):
-        config.method.capacity = 1000
-    return config
+    return shrink(config) if smoke else config

@@ -83,7 +83,7 @@ class DataConfig:
     """Where examples come from."""
     name: str = "av_digits"         # data set, a key of `jaxmm.data.DATASETS`
     path: str = ""                  # file of the user's own arrays, for the data set "arrays";
-                                    # folder of a data set made by launch.prepare, for "prepared"
+                                    # folder that launch.prepare made, for one of its data sets
     preprocess: dict[str, PreprocessConfig] = field(default_factory=dict)   # by modality
     workers: int = 0                # processes that read streamed rows; 0: threads of this one
     kind: str = ""                  # of "synthetic": labels in one modality "A", both "B", either "C"

@@ -44,8 +44,9 @@ def config_for(method: str) -> Config:
     Overrides of options that only some methods have go to those that have them.
     """
     flag = flags.FLAGS["config"]
-    filename = config_flags.get_config_filename(flag).partition(":")[0]
-    config = _load(filename, method)
+    filename, _, argument = config_flags.get_config_filename(flag).partition(":")
+    _, comma, size = argument.partition(",")        # as in FILE.py:METHOD,smoke
+    config = _load(filename, method + comma + size)
     for path, value in config_flags.get_override_values(flag).items():
         if path.startswith("method."):
             if not hasattr(config.method, path.removeprefix("method.")):

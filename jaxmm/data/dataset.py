@@ -60,7 +60,7 @@ def check_dataset(dataset: Dataset) -> Dataset:
             if x.shape[1:] != train[m].shape[1:]:
                 raise UserError(f"{where}/{m} has rows of shape {x.shape[1:]}, train/{m} "
                                 f"{train[m].shape[1:]}; every split needs the same shape")
-            if x.dtype.kind in "bui":
+            if x.dtype.kind in "bui" or isinstance(x, Rows):    # which are finite when prepared
                 continue
             finite = np.isfinite(x).reshape(len(x), -1).all(axis=1) | ~present[m]
             if not finite.all():

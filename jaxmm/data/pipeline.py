@@ -1,7 +1,7 @@
 """Data sets made by `launch.prepare`, as data sets to train on.
 
-Sound and images are read when a batch needs them (see `Rows`), unless they are few; texts and
-vectors are read at once.
+Sound, images and many vectors are read when a batch needs them (see `Rows`); texts and few vectors
+are read at once.
 """
 import functools
 import hashlib
@@ -24,6 +24,7 @@ from jaxmm.errors import UserError, check_choice
 
 SECTIONS = {"audio": SpectrogramConfig, "frames": FramesConfig, "flow": FlowConfig,
             "text": TextConfig, "features": PreprocessConfig}     # what each kind stored needs
+FEW_BYTES = 2**28           # of the vectors of a modality in a split: more are read on demand
 CACHED_RECORDS = 32         # of each split, for the modalities that are read one after the other
 
 
@@ -38,8 +39,11 @@ def load(config: DataConfig) -> Dataset:
     """
     if not config.path:
         raise UserError("data.path is empty; name the folder that launch.prepare made: "
-                        "--config.data.path=DIR/NAME")
+                        f"--config.data.path=DIR/{config.name}")
     prepared = open_prepared(config.path)
+    if not prepared.name.startswith(config.name):
+        raise UserError(f"{prepared.folder} holds {prepared.name}; expected {config.name}, or a "
+                        "variant of it: name another --config.data.path")
     if not prepared.class_names:
         raise UserError(f"{prepared.folder}: {prepared.name} has no classes to learn")
     for split in ("train", "test"):
@@ -62,21 +66,24 @@ def load(config: DataConfig) -> Dataset:
         splits[split] = make_batch(inputs, part["label"], present=present)
     if "val" not in splits:
         splits |= split_train(str(prepared.folder), splits["train"], config)
-    return Dataset(prepared.name, {s: splits[s] for s in SPLITS}, prepared.class_names, num_tokens)
+    # The benchmark is known by the name of its data set.
+    name = prepared.name.removesuffix("_mmcl")
+    return Dataset(name, {s: splits[s] for s in SPLITS}, prepared.class_names, num_tokens)
 
 
 def _inputs(prepared, config, split, modality, records, part, tokenizers):
     """The inputs of one modality: an array, or rows to be read."""
-    section, info = config.preprocess.get(modality), prepared.modalities[modality]
+    section = config.preprocess.get(modality, PreprocessConfig())
+    info = prepared.modalities[modality]
     if isinstance(section, TextConfig):
         return text.tokenize(tokenizers[modality], texts(part, modality))
+    if f"values/{modality}" in part:
+        return part[f"values/{modality}"]
     checksum = zlib.crc32(repr((_identity(prepared, split), modality, section)).encode())
-    if "spectrogram" in info:
-        shape = tuple(info["shape"])
+    if info["kind"] == "features":
+        shape = tuple(info["shape"] if "spectrogram" in info else part[f"shape/{modality}"])
         read = functools.partial(read_stored, modality=modality, shape=shape)
         return Rows(records, read, shape, np.float32, checksum)
-    if not isinstance(section, (SpectrogramConfig, FramesConfig)):
-        return part[f"values/{modality}"]
     read = functools.partial(read_input, modality=modality, section=section)
     if isinstance(section, SpectrogramConfig):
         return Rows(records, read, decode.sound_shape(section), np.int16, checksum)
@@ -93,7 +100,7 @@ def read_input(record: Mapping[str, Any], position: int, modality: str,
 
 def read_stored(record: Mapping[str, Any], position: int, modality: str,
                 shape: tuple[int, ...]) -> np.ndarray:
-    """The spectrogram of one record, zeros where it has none."""
+    """Numbers as they are stored in one record, zeros where it has none."""
     del position
     value = record["inputs"][modality]
     return value if value.size else np.zeros(shape, np.float32)
@@ -119,9 +126,10 @@ class Shared(Sequence):
 def read_index(prepared: Prepared, split: str) -> dict[str, np.ndarray]:
     """What is small in the records of a split: labels, what is present, texts, vectors.
 
-    `label` int32 [N], `present/{m}` bool [N], `text/{m}` uint8 (see `texts`) and `values/{m}`
-    float32 [N, ...]. Reading all records takes half a millisecond for each, so that the result is
-    kept in the cache folder.
+    `label` int32 [N], `present/{m}` bool [N], `text/{m}` uint8 (see `texts`), and of vectors
+    `values/{m}` float32 [N, ...] or, where they are more than FEW_BYTES, `shape/{m}` of one row.
+    Reading all records takes half a millisecond for each, so that the result is kept in the cache
+    folder.
     """
     identity = _identity(prepared, split)
     path = cache_folder() / f"index_{hashlib.sha256(repr(identity).encode()).hexdigest()[:32]}.npz"
@@ -131,22 +139,33 @@ def read_index(prepared: Prepared, split: str) -> dict[str, np.ndarray]:
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):
         pass                                                # absent or damaged
     label, present = [], {m: [] for m in prepared.modalities}
-    found = {m: [] for m, info in prepared.modalities.items()
-             if info["kind"] in ("text", "features") and "spectrogram" not in info}
+    kinds = {m: info["kind"] for m, info in prepared.modalities.items()
+             if "spectrogram" not in info}      # whose shape is known, and which are many
+    found = {m: [] for m, kind in kinds.items() if kind in ("text", "features")}
+    shapes = {m: set() for m, kind in kinds.items() if kind == "features"}
     for record in prepared.splits[split]:
         label.append(record["label"])
         for m in present:
             present[m].append(record["present"][m])
+        for m in shapes:
+            value = record["inputs"][m]
+            shapes[m] |= {value.shape} if value.size else set()
+            if 4 * value.size * len(label) > FEW_BYTES:
+                found.pop(m, None)
         for m in found:
             found[m].append(record["inputs"][m])
     result = {"label": np.array(label, np.int32)}
     result |= {f"present/{m}": np.array(p, bool) for m, p in present.items()}
-    for m, values in found.items():
-        if prepared.modalities[m]["kind"] == "text":
-            joined = "\0".join(value.replace("\0", " ") for value in values)
-            result[f"text/{m}"] = np.frombuffer(joined.encode(), np.uint8)
+    for m in shapes:
+        shape = _one_shape(prepared, split, m, shapes[m])
+        if m in found:
+            zero = np.zeros(shape, np.float32)
+            result[f"values/{m}"] = np.stack([x if x.size else zero for x in found.pop(m)])
         else:
-            result[f"values/{m}"] = _stack(prepared, split, m, values)
+            result[f"shape/{m}"] = np.array(shape)
+    for m, values in found.items():
+        joined = "\0".join(value.replace("\0", " ") for value in values)
+        result[f"text/{m}"] = np.frombuffer(joined.encode(), np.uint8)
     try:
         write_arrays(path, **result)
     except OSError:
@@ -159,15 +178,13 @@ def texts(index: Mapping[str, np.ndarray], modality: str) -> list[str]:
     return index[f"text/{modality}"].tobytes().decode().split("\0")
 
 
-def _stack(prepared: Prepared, split: str, modality: str, values: list[np.ndarray]) -> np.ndarray:
-    """Vectors of one shape as an array, zero where an example has none (of size 0)."""
-    shapes = {value.shape for value in values if value.size}
+def _one_shape(prepared: Prepared, split: str, modality: str, shapes: set) -> tuple[int, ...]:
+    """The shape that all vectors of a modality have."""
     if len(shapes) != 1:
         raise UserError(f"{prepared.folder}: {split}/{modality} has values of the shapes "
                         f"{sorted(shapes)}; expected one shape: cut or fill them up, and prepare "
                         "the data set again")
-    zero = np.zeros(shapes.pop(), np.float32)
-    return np.stack([value if value.size else zero for value in values])
+    return shapes.pop()
 
 
 def _identity(prepared: Prepared, split: str) -> list:

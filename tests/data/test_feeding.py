@@ -22,7 +22,7 @@ def prepared_split(layouts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("feeding")
     layouts.cremad(folder / "source")
     prepare("cremad", folder / "source", folder, progress=False)
-    config = DataConfig(name="prepared", path=str(folder / "cremad"), preprocess={
+    config = DataConfig(name="cremad", path=str(folder / "cremad"), preprocess={
         "audio": SpectrogramConfig(rate=4000, seconds=0.5),
         "visual": FramesConfig(frames=2, height=6, width=8)})
     return pipeline.load(config).splits["train"]

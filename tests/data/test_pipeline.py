@@ -1,3 +1,5 @@
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -40,7 +42,8 @@ def cache(tmp_path, monkeypatch):
 
 def config(path, **options):
     sections = {m: options.pop(m) for m in list(options) if isinstance(options[m], PreprocessConfig)}
-    return DataConfig(name="prepared", path=path, preprocess=sections, **options)
+    name = options.pop("name", pathlib.Path(path).name)
+    return DataConfig(name=name, path=path, preprocess=sections, **options)
 
 
 def test_rows_labels_and_classes_are_those_of_the_records(made):
@@ -108,11 +111,19 @@ def test_texts_are_tokens_of_a_vocabulary_made_of_train_alone(made):
     assert not dataset.splits["train"]["inputs"]["visual"].dtype == np.int32
 
 
-def test_vectors_are_arrays(made):
+def test_vectors_are_arrays_or_many_are_read_on_demand(made, monkeypatch, tmp_path):
     path, _ = made("mosi")
     dataset = data.load(config(path))
-    assert dataset.splits["train"]["inputs"]["text"].ndim == 3
-    assert dataset.splits["train"]["inputs"]["text"].dtype == np.float32
+    text = dataset.splits["train"]["inputs"]["text"]
+    assert text.ndim == 3 and text.dtype == np.float32
+    records = open_prepared(path).splits["train"]
+    np.testing.assert_array_equal(text[2], records[2]["inputs"]["text"])
+    # Many of them stay on disk.
+    monkeypatch.setattr(pipeline, "FEW_BYTES", 100)
+    monkeypatch.setenv("JAXMM_CACHE", str(tmp_path))
+    rows = data.load(config(path, placement="host")).splits["train"]["inputs"]["text"]
+    assert isinstance(rows, Rows)
+    np.testing.assert_array_equal(rows[np.arange(len(rows))], text)
 
 
 def test_examples_that_lack_a_file_are_marked(made):
@@ -162,9 +173,16 @@ def test_sections_that_do_not_fit(sections, message, made):
 
 
 def test_folders_that_hold_no_data_set(made, tmp_path):
-    with pytest.raises(UserError, match="data.path is empty"):
-        data.load(config(""))
+    with pytest.raises(UserError, match="data.path is empty.*DIR/cremad"):
+        data.load(config("", name="cremad"))
     with pytest.raises(UserError, match="expected a prepared data set"):
-        data.load(config(str(tmp_path)))
+        data.load(config(str(tmp_path), name="cremad"))
+    with pytest.raises(UserError, match="holds nyuv2; expected cremad"):
+        data.load(config(made("nyuv2")[0], name="cremad"))
     with pytest.raises(UserError, match="nyuv2 has no classes"):
-        data.load(config(made("nyuv2")[0]))
+        pipeline.load(config(made("nyuv2")[0]))
+
+
+def test_every_prepared_data_set_with_classes_can_be_named():
+    from jaxmm.data.prepare import BUILDERS
+    assert set(data.PREPARED) == set(BUILDERS) - {"nyuv2"}

@@ -1,0 +1,62 @@
+"""What the configs of real data sets share."""
+import dataclasses
+
+from jaxmm.config import (Config, EncoderConfig, FramesConfig, OptimizerConfig, SpectrogramConfig,
+                          TextConfig, TrainConfig, method_config)
+from jaxmm.encoders import CONVOLUTIONAL
+from jaxmm.errors import UserError
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+RAW = {"mean": (0.0,), "std": (1.0,)}       # spectrograms are left as they are
+
+
+def make_config(argument: str) -> tuple[Config, bool]:
+    """A config for the method named in an argument "METHOD" or "METHOD,smoke", and if it is smoke.
+
+    Training is that of MLA and its baselines (arXiv 2311.10707): SGD, learning rate 1e-3, a tenth
+    of it from epoch 70 of 100 on, momentum 0.9, weight decay 1e-4, batches of 64.
+    """
+    method, _, size = argument.partition(",")
+    if size not in ("", "smoke"):
+        raise UserError(f"--config=...:{argument}: found {size!r} after the method; expected "
+                        "nothing, or smoke for a size that runs in seconds")
+    config = Config(
+        method=method_config(method),
+        optimizer=OptimizerConfig(name="sgd", learning_rate=1e-3, momentum=0.9, weight_decay=1e-4,
+                                  schedule="step", decay_epochs=70, decay_rate=0.1),
+        train=TrainConfig(epochs=100, batch_size=64))
+    if hasattr(config.method, "capacity"):
+        config.method.capacity = 1000
+    return config, size == "smoke"
+
+
+def log_mel(**options) -> SpectrogramConfig:
+    """The filterbank [1024, 128] of ten seconds: 25 ms windows every 10 ms, as Kaldi does it."""
+    return SpectrogramConfig(**{
+        "rate": 16000, "seconds": 10.24, "fill": "zeros", "n_fft": 512, "window": 400, "hop": 160,
+        "center": False, "preemphasis": 0.97, "mels": 128, "columns": 1024} | options)
+
+
+def shrink(config: Config) -> Config:
+    """The config with one dense layer for each modality, on small inputs, for two short epochs."""
+    sections = config.data.preprocess
+    for m, section in sections.items():
+        if isinstance(section, SpectrogramConfig):
+            sections[m] = dataclasses.replace(
+                section, rate=4000, seconds=0.5, n_fft=128, window=0, hop=64,
+                crop_seconds=0.25 if section.crop_seconds else 0.0,
+                mels=min(section.mels, 8), columns=min(section.columns, 32))
+        elif isinstance(section, FramesConfig):
+            sections[m] = dataclasses.replace(
+                section, frames=min(section.frames, 4), crop_frames=min(section.crop_frames, 2),
+                height=16, width=16, size=8)
+        elif isinstance(section, TextConfig):
+            sections[m] = dataclasses.replace(section, length=8)
+    for m, encoder in config.encoders.items():
+        name = "mlp" if encoder.name in CONVOLUTIONAL else encoder.name
+        config.encoders[m] = EncoderConfig(name, width=4, depth=1, features=4)
+    if hasattr(config.method, "capacity"):
+        config.method.capacity = 4
+    config.data.val_fraction = 0.25
+    config.train.epochs, config.train.batch_size = 2, 2
+    return config

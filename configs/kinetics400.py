@@ -1,0 +1,46 @@
+r"""Kinetics-400: 400 human actions in clips of ten seconds, after UMT (arXiv 2305.01233).
+
+The paper trains SlowFast 8x8 on 64 consecutive frames (of 30 a second) and the sound of the same
+two seconds. SlowFast is not in this package: here ResNet-18 looks at the eight frames of its slow
+pathway, every eighth of the 64, each by itself. So 3.75 frames a second are stored, 37 of a clip
+are read, and eight consecutive ones are drawn, with the log-mel filterbank [256, 128] of the
+sound at the same moment. The published figures are not to be expected of that; optimizer, epochs
+and batch are where to start from.
+
+    python -m launch.prepare --dataset=kinetics400 --source=DIR --output=data \
+        --audio_rate=16000 --short_side=256 --fps=3.75
+    python -m launch.train --config=configs/kinetics400.py:umt
+    python -m launch.compare --config=configs/kinetics400.py --methods=concat,umt,ume --seeds=3
+
+`kinetics400.py:umt,smoke` is a size for smoke tests.
+
+Published accuracy in percent, fused (tables 5 and 3) and of linear probes of the encoders (table
+7); `linear` is `concat` here:
+
+    method          audio  visual   fused
+    unimodal         23.5    74.1        
+    linear           18.3    72.9    74.3
+    umt              21.6    74.6    76.8
+    frozen_linear                    76.4
+    ume                              74.8
+    mlp                              74.8
+    attention                        74.1
+    aux_ce                           73.2
+    g_blending                       75.8
+    ogm_ge                           74.5
+"""
+from configs.common import IMAGENET, log_mel, make_config, shrink
+from jaxmm.config import Config, DataConfig, EncoderConfig, FramesConfig, OptimizerConfig
+
+
+def get_config(argument: str = "umt") -> Config:
+    config, smoke = make_config(argument)
+    config.data = DataConfig(name="kinetics400", path="data/kinetics400", preprocess={
+        "audio": log_mel(seconds=10.0, crop_seconds=64 / 30, columns=256),
+        "visual": FramesConfig(frames=37, crop_frames=8, height=256, width=340, size=224,
+                               **IMAGENET)})
+    for m in ("audio", "visual"):
+        config.encoders[m] = EncoderConfig(name="resnet18", stem="standard")
+    config.optimizer = OptimizerConfig(name="sgd", learning_rate=0.01, schedule="cosine")
+    config.train.epochs = 50
+    return shrink(config) if smoke else config

@@ -1,0 +1,22 @@
+r"""CMU-MOSI: positive or negative sentiment of people who review films, from published features.
+
+Vectors over time for sound, face and words (one .npz archive with the arrays of the published
+one), three dense layers of 128 units for each, the training of MLA (arXiv 2311.10707), whose
+tables do not have this data set: there is no published value to compare with.
+
+    python -m launch.prepare --dataset=mosi --source=DIR --output=data
+    python -m launch.train --config=configs/mosi.py:mla
+    python -m launch.compare --config=configs/mosi.py --methods=concat,late,mla --seeds=3
+
+`mosi.py:mla,smoke` is a size for smoke tests.
+"""
+from configs.common import make_config, shrink
+from jaxmm.config import Config, DataConfig, EncoderConfig
+
+
+def get_config(argument: str = "mla") -> Config:
+    config, smoke = make_config(argument)
+    config.data = DataConfig(name="mosi", path="data/mosi")
+    for m in ("audio", "text", "visual"):
+        config.encoders[m] = EncoderConfig(name="mlp", width=128, depth=3)
+    return shrink(config) if smoke else config

@@ -1,0 +1,112 @@
+"""Every config of a real data set: made files, prepared, trained on for two steps, evaluated."""
+import importlib
+import math
+
+import jax
+import numpy as np
+import pytest
+
+from jaxmm import data
+from jaxmm.data.prepare.run import prepare
+from jaxmm.data.prepared import open_prepared
+from jaxmm.errors import UserError
+from jaxmm.train import loop
+
+# By config: maker of the files and its options, the data set, shapes of an example at full size.
+CASES = {
+    "cremad": ("cremad", {}, "cremad", {"audio": (257, 188), "visual": (3, 224, 224, 3)}),
+    "food101": ("food101", {}, "food101", {"text": (256,), "visual": (224, 224, 3)}),
+    "iemocap": ("iemocap", {"text": True}, "iemocap", {"audio": (1024, 128), "text": (256,),
+                                                       "visual": (224, 224, 3)}),
+    "iemocap_features": ("iemocap_features", {}, "iemocap", {}),
+    "kinetics400": ("kinetics400", {}, "kinetics400", {"audio": (256, 128), "visual": (8, 224, 224, 3)}),
+    "kinetics_sounds": ("kinetics_sounds", {}, "kinetics_sounds",
+                        {"audio": (1024, 128), "visual": (3, 224, 224, 3)}),
+    "modelnet40": ("modelnet40", {}, "modelnet40", {"front": (224, 224, 3), "rear": (224, 224, 3)}),
+    "mosei": ("mosi", {}, "mosei", {}),
+    "mosi": ("mosi", {}, "mosi", {}),
+    "mvsa": ("mvsa", {"clips": 5}, "mvsa", {"text": (256,), "visual": (224, 224, 3)}),
+    "seq_vggsound": ("vggsound", {"clips": 8}, "vggsound",
+                     {"audio": (129, 626), "visual": (4, 224, 224, 3)}),
+    "ucf101": ("ucf101", {}, "ucf101", {"flow": (224, 224, 20), "visual": (224, 224, 3)}),
+    "vggsound": ("vggsound", {"clips": 4}, "vggsound",
+                 {"audio": (513, 313), "visual": (32, 224, 224, 3)}),
+}
+
+
+def get_config(name, argument):
+    return importlib.import_module(f"configs.{name}").get_config(argument)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_made_files_are_prepared_trained_on_and_evaluated(name, layouts, tmp_path):
+    maker, options, dataset, _ = CASES[name]
+    content = getattr(layouts, maker)(tmp_path / "source", **options)
+    prepare(dataset, tmp_path / "source", tmp_path, progress=False)
+    config = get_config(name, "er,smoke" if name == "seq_vggsound" else "late,smoke")
+    config.data.path = str(tmp_path / dataset)
+    if config.stream.kind:          # every task is in every split
+        config.stream.num_tasks, config.method.capacity, config.data.val_fraction = 2, 2, 0.5
+    run = loop.train(config, tmp_path / "run", devices=jax.devices()[:1], progress=False)
+    assert int(run.setup.programs.fetch(run.state).step) >= 2
+    last = run.history[-1]
+    assert last["split"] == "test" and "fused" in last["scores"]
+    assert all(math.isfinite(s["nll"]) for s in last["scores"].values())
+    found, records = run.setup.dataset, open_prepared(tmp_path / dataset).splits
+    assert found.class_names == open_prepared(tmp_path / dataset).class_names
+    np.testing.assert_array_equal(found.splits["test"]["label"], [r["label"] for r in records["test"]])
+    if maker != "mosi" and maker != "mvsa":     # whose lists say more, and less, than the records
+        expected = [found.class_names.index(content[r["key"]][1]) for r in records["test"]]
+        np.testing.assert_array_equal(found.splits["test"]["label"], expected)
+    sizes = {split: len(part["label"]) for split, part in found.splits.items()}
+    assert sum(sizes.values()) == sum(map(len, records.values()))
+    assert sizes["test"] == len(records["test"])
+
+
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if case[3]] + ["avmnist"])
+def test_examples_have_the_shapes_of_the_papers(name):
+    """Of the transform alone, from rows of zeros: no data is needed to know them."""
+    from jaxmm.config import FramesConfig, SpectrogramConfig
+    from jaxmm.data import decode
+    from jaxmm.data.preprocess import preprocess
+    shapes = CASES[name][3] if name in CASES else {"audio": (65, 40), "visual": (28, 28, 3)}
+    sections = get_config(name, "late" if name != "seq_vggsound" else "samm").data.preprocess
+    found = {}
+    for m, section in sections.items():
+        if isinstance(section, SpectrogramConfig):
+            decode.check_sound(m, section)
+            row = jax.ShapeDtypeStruct(decode.sound_shape(section), np.int16)
+        elif isinstance(section, FramesConfig):
+            decode.check_frames(m, section)
+            row = jax.ShapeDtypeStruct(decode.frames_shape(section), np.uint8)
+        else:
+            row = jax.ShapeDtypeStruct((section.length,), np.int32)
+        for key in (None, jax.random.key(0)):
+            found[m] = jax.eval_shape(lambda x, k=key, s=section: preprocess(k, 0.5, x, s), row).shape
+            assert found[m] == shapes[m]
+    assert set(found) == set(shapes)
+
+
+def test_digits_of_avmnist_are_read_as_they_are_stored(tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+    from jaxmm.data.prepare import avmnist
+    digits = [{"label": i % 10, "image": np.full((28, 28, 1), 20 * (i % 10), np.uint8)}
+              for i in range(40)]
+    spoken = [{"label": d, "audio": np.full(800, 1000 * d + 10 * n, np.int64),
+               "audio/filename": f"{d}_ann_{n}.wav".encode()} for d in range(10) for n in range(10)]
+    monkeypatch.setattr(tfds, "data_source",
+                        lambda name, split, data_dir: spoken if name == "spoken_digit" else digits)
+    avmnist._load.cache_clear()
+    prepare("avmnist", tmp_path, tmp_path / "out", progress=False)
+    avmnist._load.cache_clear()
+    config = get_config("avmnist", "late,smoke")
+    config.data.path = str(tmp_path / "out/avmnist")
+    images = data.load(config.data).splits["test"]
+    np.testing.assert_allclose(images["inputs"]["visual"].mean((1, 2, 3)), 20 * images["label"], atol=2)
+    run = loop.train(config, tmp_path / "run", devices=jax.devices()[:1], progress=False)
+    assert math.isfinite(run.history[-1]["scores"]["fused"]["nll"])
+
+
+def test_an_argument_that_is_no_size_is_refused():
+    with pytest.raises(UserError, match="found 'tiny' after the method"):
+        get_config("cremad", "mla,tiny")
