@@ -41,7 +41,7 @@ def load(config: DataConfig) -> Dataset:
         raise UserError("data.path is empty; name the folder that launch.prepare made: "
                         f"--config.data.path=DIR/{config.name}")
     prepared = open_prepared(config.path)
-    if not prepared.name.startswith(config.name):
+    if config.name != "prepared" and not prepared.name.startswith(config.name):
         raise UserError(f"{prepared.folder} holds {prepared.name}; expected {config.name}, or a "
                         "variant of it: name another --config.data.path")
     if not prepared.class_names:
