@@ -92,7 +92,8 @@ def comparison_bars(accuracy: Mapping[str, Mapping[str, tuple[float, float | Non
     """
     colours = head_colours((h for by_head in accuracy.values() for h in by_head), modalities)
     positions = sum(map(len, accuracy.values())) + 0.8 * len(accuracy)
-    figure = Figure(figsize=(max(5, 0.8 + 0.62 * positions), 4.2), layout="constrained")
+    width = max(5, 0.8 + 0.62 * positions, 1 + 0.095 * len(title))      # of bars or title, in inches
+    figure = Figure(figsize=(width, 4.2), layout="constrained")
     axes = figure.subplots()
     left, bars, centres = 0.0, {}, []
     for by_head in accuracy.values():
