@@ -299,8 +299,10 @@ class OptimizerConfig:
 class TrainConfig:
     """The loop."""
     seed: int = 0                   # parameters, order of the data, augmentation
+    seeds: int = 1                  # launch.train: runs with the seeds seed, seed + 1, ... at once
     epochs: int = 100
     batch_size: int = 64            # over all devices
+    accumulate: int = 1             # steps whose mean gradient makes one update of the parameters
     steps_per_call: int = 0         # steps scanned in one call; 0: 1 for convolutions on CPU and
                                     # for rows streamed from the host, otherwise up to 256
     eval_epochs: int = 1            # evaluate on validation data every so many epochs; a stream is

@@ -3,6 +3,7 @@ from collections.abc import Callable
 
 import chex
 import jax
+import jax.numpy as jnp
 import optax
 
 from jaxmm.config import OptimizerConfig
@@ -61,5 +62,42 @@ def make_optimizer(config: OptimizerConfig, epochs: int,
             updates = jax.tree.map(lambda d, rate=rate: -rate * d, direction)
             new_params[group] = optax.apply_updates(params[group], updates)
         return new_params, new_opt_state
+
+    return Optimizer(init, update)
+
+
+def accumulate(optimizer: Optimizer, steps: int) -> Optimizer:
+    """Updates once in so many steps, with the mean of their gradients.
+
+    The sum of a group's gradients is a part of its state. The updates that a method makes within
+    a step all come in the last of `steps`: where there are several for a group, as for the head of
+    MLA, the first one takes what came before. At the end of an epoch or task the sum is kept for
+    the next one.
+    """
+    check_at_least("train.accumulate", steps, 1)
+    if steps == 1:
+        return optimizer
+
+    def init(params):
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return {group: {"inner": inner, "sum": zeros[group]}
+                for group, inner in optimizer.init(params).items()}
+
+    def update(grads, opt_state, params, step, scale=None):
+        total = {group: jax.tree.map(jnp.add, opt_state[group]["sum"], grad)
+                 for group, grad in grads.items()}
+        means = jax.tree.map(lambda x: x / steps, total)
+        inner = {group: state["inner"] for group, state in opt_state.items()}
+        new_params, new_inner = optimizer.update(means, inner, params, step, scale)
+        due = (step + 1) % steps == 0
+
+        def choose(new, old):
+            return jax.tree.map(lambda x, y: jnp.where(due, x, y), new, old)
+
+        old_params = {group: params[group] for group in grads}
+        return choose(new_params, old_params), {
+            group: {"inner": choose(new_inner[group], inner[group]),
+                    "sum": choose(jax.tree.map(jnp.zeros_like, total[group]), total[group])}
+            for group in grads}
 
     return Optimizer(init, update)

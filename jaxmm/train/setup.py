@@ -21,7 +21,7 @@ from jaxmm.evaluate.tasks import score_tasks
 from jaxmm.methods import Components, Method, TrainState, make_method
 from jaxmm.train import plan, together
 from jaxmm.train.devices import Options, Programs, make_programs
-from jaxmm.train.optimizers import make_optimizer
+from jaxmm.train.optimizers import accumulate, make_optimizer
 from jaxmm.train.runs import to_dict
 from jaxmm.train.writers import check_tensorboard
 
@@ -92,7 +92,8 @@ def build(config: Config, *, dataset: Dataset | None = None,
 
     def make(axis_name, options):
         changed = replace(config, options)
-        optimizer = make_optimizer(changed.optimizer, config.train.epochs, epoch)
+        optimizer = accumulate(make_optimizer(changed.optimizer, config.train.epochs, epoch),
+                               config.train.accumulate)
         encoders = {m: make_encoder(c, ranks[m], num_tokens=dataset.num_tokens.get(m, 0),
                                     axis_name=axis_name)
                     for m, c in encoder_configs.items()}
@@ -153,7 +154,8 @@ def check_counts(config: Config) -> None:
     """Raises UserError for seeds, counts and choices that are out of range."""
     for section, name, least in (("data", "seed", 0), ("stream", "seed", 0), ("train", "seed", 0),
                                  ("train", "epochs", 1), ("train", "batch_size", 1),
-                                 ("train", "steps_per_call", 0), ("train", "eval_epochs", 1),
+                                 ("train", "steps_per_call", 0), ("train", "seeds", 1),
+                                 ("train", "eval_epochs", 1),
                                  ("train", "checkpoint_epochs", 1), ("train", "keep_checkpoints", 1)):
         check_at_least(f"{section}.{name}", getattr(getattr(config, section), name), least)
     check_choice("train.on_save_error", config.train.on_save_error, ("stop", "continue"))
