@@ -119,6 +119,8 @@ class EncoderConfig:
     stem: str = "small"             # "resnet18": "standard" (7x7/2, max-pool) or "small" (3x3/1)
     conv: str = "auto"              # lowering of convolutions: "xla", "matmul", or "auto" by shape
     dtype: str = "float32"          # of the computation ("bfloat16"); parameters stay float32
+    remat: bool = False             # "cnn", "resnet18", "transformer": keep only the outputs of
+                                    # layers for the backward pass, and compute the rest again
 
 
 @dataclass

@@ -18,6 +18,7 @@ ENCODERS = {"mlp": (1, 2, 3, 4), "cnn": (2, 3, 4), "resnet18": (2, 3, 4),      #
             "transformer": (2, 3, 4), "identity": (1, 2, 3, 4)}                # takes
 TEXT_ENCODERS = ("bag", "transformer")
 CONVOLUTIONAL = ("cnn", "resnet18")
+LAYERED = (*CONVOLUTIONAL, "transformer")       # whose layers can be rematerialised
 DTYPES = ("float32", "bfloat16")
 
 
@@ -61,6 +62,9 @@ def make_encoder(config: EncoderConfig, rank: int, *, num_tokens: int = 0,
                         f"{ENCODERS[name]}; choose another encoder or reshape the examples")
     for option, least in (("depth", 1), ("width", 0), ("features", 0), ("patch", 0)):
         check_at_least(f"encoder {option}", getattr(config, option), least)
+    if config.remat and name not in LAYERED:
+        raise UserError(f"encoder remat: {name!r} keeps little to compute again; it is for "
+                        f"{', '.join(LAYERED)}")
     net = _network(name, config, num_tokens, axis_name)
     dtype = "int32" if num_tokens else config.dtype
 
@@ -86,12 +90,14 @@ def _network(name: str, config: EncoderConfig, num_tokens: int, axis_name: str |
         width = config.width or 128
         return MLP((width,) * (config.depth - 1) + (config.features or width,))
     if name == "cnn":
-        return CNN(config.width or 16, config.depth, config.features or 64, config.conv, axis_name)
+        return CNN(config.width or 16, config.depth, config.features or 64, config.conv, axis_name,
+                   config.remat)
     if name == "resnet18":
-        return ResNet18(config.width or 64, config.features, config.stem, config.conv, axis_name)
+        return ResNet18(config.width or 64, config.features, config.stem, config.conv, axis_name,
+                        config.remat)
     if name == "transformer":
         return Transformer(config.width or 128, config.depth, config.features, config.patch,
-                           num_tokens, config.dtype)
+                           num_tokens, config.dtype, config.remat)
     if name == "bag":
         return Bag(num_tokens, config.width or 128, config.features or 128, config.dtype)
     return Flatten()

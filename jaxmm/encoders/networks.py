@@ -41,13 +41,19 @@ class CNN(nn.Module):
     features: int
     lowering: str = "auto"
     axis_name: str | None = None
+    remat: bool = False     # compute the inside of stages again in the backward pass
 
     @nn.compact
     def __call__(self, x, *, train: bool, mask=None):
+        def apply_stage(self, x, stage):
+            x = Conv(self.width * 2**stage, lowering=self.lowering, name=f"Conv_{stage}")(x)
+            x = BatchNorm(self.axis_name, name=f"BatchNorm_{stage}")(x, train=train, mask=mask)
+            return nn.relu(max_pool(x, 2))  # as pooling the ReLU, on a quarter of the positions
+
+        if self.remat:
+            apply_stage = nn.remat(apply_stage, static_argnums=2)
         for stage in range(self.depth):
-            x = Conv(self.width * 2**stage, lowering=self.lowering)(x)
-            x = BatchNorm(self.axis_name)(x, train=train, mask=mask)
-            x = nn.relu(max_pool(x, 2))     # as pooling the ReLU, on a quarter of the positions
+            x = apply_stage(self, x, stage)
         x = mean_pool(x)
         return nn.relu(nn.Dense(self.features, dtype=x.dtype, kernel_init=he_normal)(x))
 

@@ -37,9 +37,11 @@ class ResNet18(nn.Module):
     stem: str = "small"
     lowering: str = "auto"
     axis_name: str | None = None
+    remat: bool = False     # compute the inside of blocks again in the backward pass
 
     @nn.compact
     def __call__(self, x, *, train: bool, mask=None):
+        make_block = nn.remat(BasicBlock) if self.remat else BasicBlock
         conv = functools.partial(Conv, lowering=self.lowering)
 
         def norm():
@@ -53,7 +55,8 @@ class ResNet18(nn.Module):
         for stage in range(4):
             for block in range(2):
                 stride = 2 if stage > 0 and block == 0 else 1
-                x = BasicBlock(self.width * 2**stage, stride, conv, norm)(x)
+                x = make_block(self.width * 2**stage, stride, conv, norm,
+                               name=f"BasicBlock_{2 * stage + block}")(x)
         x = mean_pool(x)
         if self.features not in (0, x.shape[-1]):
             x = nn.Dense(self.features, dtype=x.dtype)(x)

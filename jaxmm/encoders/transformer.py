@@ -38,9 +38,11 @@ class Transformer(nn.Module):
     patch: int = 0          # side of a patch; 0: see `patch_size`
     num_tokens: int = 0     # ids are below it; 0 for images
     dtype: str = "float32"
+    remat: bool = False     # compute the inside of blocks again in the backward pass
 
     @nn.compact
     def __call__(self, x, *, train: bool, mask=None):
+        make_block = nn.remat(Block) if self.remat else Block
         if self.num_tokens:
             there = x != 0
             x = nn.Embed(self.num_tokens, self.width, dtype=self.dtype,
@@ -51,8 +53,8 @@ class Transformer(nn.Module):
             there = jnp.ones(x.shape[:2], bool)
         positions = self.param("positions", small_normal, x.shape[1:], jnp.float32)
         x = x + positions.astype(x.dtype)
-        for _ in range(self.depth):
-            x = Block(num_heads(self.width), self.dtype)(x, there)
+        for layer in range(self.depth):
+            x = make_block(num_heads(self.width), self.dtype, name=f"Block_{layer}")(x, there)
         x = masked_mean(nn.LayerNorm(dtype=self.dtype)(x), there)
         return nn.Dense(self.features, dtype=self.dtype)(x) if self.features else x
 

@@ -1,5 +1,6 @@
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -150,3 +151,31 @@ def test_mistakes_are_one_line_that_lists_the_choices(options, rank, message):
     with pytest.raises(UserError) as error:
         make_encoder(EncoderConfig(**options), rank)
     assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["cnn", "resnet18", "transformer"])
+def test_remat_keeps_less_and_gives_the_same_gradients(name):
+    x, kept, gradients = FRAMES[:, 0], [], []
+    for remat in (False, True):
+        encoder = make_encoder(EncoderConfig(name, width=4, depth=1, features=6, patch=4,
+                                             remat=remat), 3)
+        params, batch_stats = jax.tree.map(
+            lambda s: jnp.sin(jnp.arange(np.prod(s.shape), dtype=s.dtype)).reshape(s.shape) / 2,
+            jax.eval_shape(encoder.init, KEY, x))
+
+        def loss(params, encoder=encoder, batch_stats=batch_stats):
+            features, updated = encoder.apply(params, batch_stats, x, train=True)
+            return (features ** 2).mean(), updated
+
+        residuals = jax.eval_shape(lambda p, f=loss: jax.vjp(f, p, has_aux=True)[1], params)
+        kept.append(size(residuals))
+        if name != "resnet18":      # which takes long to compile
+            gradients.append(jax.jit(jax.grad(loss, has_aux=True))(params))
+    assert kept[1] < 0.7 * kept[0]
+    if gradients:
+        chex.assert_trees_all_close(*gradients, rtol=1e-5, atol=1e-6)
+
+
+def test_remat_is_for_networks_of_layers():
+    with pytest.raises(UserError, match="remat: 'mlp' keeps little.*cnn, resnet18, transformer"):
+        make_encoder(EncoderConfig("mlp", remat=True), 1)

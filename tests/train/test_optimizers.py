@@ -7,7 +7,7 @@ import pytest
 
 from jaxmm.config import OptimizerConfig, TrainConfig
 from jaxmm.errors import UserError
-from jaxmm.train.optimizers import make_optimizer, make_schedule
+from jaxmm.train.optimizers import accumulate, make_optimizer, make_schedule
 from jaxmm.train.plan import make_epoch
 
 EPOCH = lambda step: step / 10
@@ -90,3 +90,37 @@ def test_the_schedule_starts_anew_with_every_task():
 def test_what_does_not_exist_is_refused(option, value):
     with pytest.raises(UserError, match=f"optimizer.{option}"):
         make_optimizer(OptimizerConfig(**{option: value}), 10, EPOCH)
+
+
+def test_accumulated_updates_are_those_of_the_mean_gradient():
+    """Three steps with gradients g, 2g, 3g make the one update of 2g, with clipping and momentum."""
+    inner = make_optimizer(OptimizerConfig(learning_rate=0.1, clip_norm=1.0), 10, EPOCH)
+    optimizer = accumulate(inner, 3)
+    params, opt_state = PARAMS, optimizer.init(PARAMS)
+    expected, inner_state = PARAMS, inner.init(PARAMS)
+    for update in range(2):
+        for factor in (1, 2, 3):
+            chex.assert_trees_all_equal(params, expected)
+            grads = jax.tree.map(lambda g, f=factor: f * g, GRADS)
+            params, opt_state = optimizer.update(grads, opt_state, params,
+                                                 jnp.int32(3 * update + factor - 1))
+        expected, inner_state = inner.update(jax.tree.map(lambda g: 2 * g, GRADS), inner_state,
+                                             expected, 3 * update + 2)
+        chex.assert_trees_all_close(params, expected, rtol=1e-6)
+        chex.assert_trees_all_close({g: s["inner"] for g, s in opt_state.items()}, inner_state,
+                                    rtol=1e-6)
+    assert accumulate(inner, 1) is inner
+    with pytest.raises(UserError, match="train.accumulate=0"):
+        accumulate(inner, 0)
+
+
+def test_a_group_updated_twice_in_a_step_takes_what_came_before_first():
+    optimizer = accumulate(make_optimizer(OptimizerConfig(
+        learning_rate=1.0, momentum=0.0, weight_decay=0.0, schedule="constant"), 10, EPOCH), 2)
+    params, opt_state = {"head": jnp.float32(0)}, optimizer.init({"head": jnp.float32(0)})
+    values = []
+    for step, gradient in ((0, 1.0), (0, 2.0), (1, 3.0), (1, 4.0)):
+        params, opt_state = optimizer.update({"head": jnp.float32(gradient)}, opt_state, params,
+                                             step)
+        values.append(float(params["head"]))
+    assert values == [0.0, 0.0, -3.0, -5.0]     # (1 + 2 + 3) / 2, then 4 / 2

@@ -151,3 +151,17 @@ def test_what_keeps_runs_apart(make_dataset, make_config, tmp_path, capsys):
                                 devices=DEVICES[:1]))
     assert "2 runs one after the other: convolutions" in capsys.readouterr().err
     assert runs[0].setup.programs is runs[1].setup.programs     # compiled once all the same
+
+
+def test_two_accumulated_batches_equal_one_twice_as_large(make_dataset, make_config, tmp_path):
+    """The order of the data and the epochs of the schedule stay those of the large batch."""
+    dataset = make_dataset()
+    optimizer = OptimizerConfig(learning_rate=0.1, schedule="step", decay_epochs=1)
+    large, small = [
+        loop.train(make_config("late", optimizer=optimizer, epochs=3, **options), tmp_path / name,
+                   dataset=dataset, devices=DEVICES[:1], progress=False)
+        for name, options in (("large", {"batch_size": 16}),
+                              ("small", {"batch_size": 8, "accumulate": 2}))]
+    params = [run.setup.programs.fetch(run.state).params for run in (large, small)]
+    chex.assert_trees_all_close(*params, rtol=1e-5, atol=1e-6)
+    assert [r["epoch"] for r in small.history] == [r["epoch"] for r in large.history]
