@@ -23,6 +23,7 @@ Every run has a folder of its own, WORKDIR/METHOD/seed_N; the same command again
 cut short and reuses what is finished, so methods and seeds can be added later. WORKDIR gets the
 tables as Markdown and CSV, and plots.
 """
+import itertools
 import shlex
 import sys
 import time
@@ -38,8 +39,8 @@ from jaxmm.errors import UserError
 from jaxmm.report import comparison, continual, published
 from jaxmm.report.analysis import probe_run
 from jaxmm.report.tables import percent, sort_heads
-from jaxmm.train.loop import train
-from jaxmm.train.setup import check_counts
+from jaxmm.train.loop import train_many
+from jaxmm.train.setup import Run, check_counts
 from launch import app
 from launch.planning import Planned, plan_runs
 
@@ -86,10 +87,8 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
 
     With `probe` the scores of a modality get the accuracy of a linear probe of its encoder.
     """
-    for i, run in enumerate(runs):
-        start = time.perf_counter()
-        trained = train(run.config, run.workdir, dataset=dataset, progress=progress,
-                        teachers=run.teachers)
+    start = time.perf_counter()
+    for i, (run, trained) in enumerate(_train_all(runs, dataset, progress)):
         result = comparison.read_result(run.variant, run.config.train.seed, trained.history)
         if probe:
             result = comparison.with_probes(result, probe_run(trained))
@@ -99,6 +98,20 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
         print(f"[{i + 1}/{len(runs)}] {run.workdir}: {accuracies} "
               f"({time.perf_counter() - start:.0f} s)", flush=True)
         yield result
+        start = time.perf_counter()
+
+
+def _train_all(runs, dataset, progress) -> Iterator[tuple[Planned, Run]]:
+    """The runs as they are done; the seeds of a model at once where one program can."""
+    for _, seeds in itertools.groupby(runs, key=lambda run: run.variant.folder):
+        seeds = list(seeds)
+        trained = train_many([run.config for run in seeds], [run.workdir for run in seeds],
+                             dataset=dataset, progress=progress,
+                             teachers=[run.teachers for run in seeds])
+        for run, result in zip(seeds, trained):
+            if isinstance(result, FloatingPointError):
+                raise result
+            yield run, result
 
 
 if __name__ == "__main__":

@@ -10,6 +10,12 @@
 Every field of jaxmm/config.py is an option: --config.optimizer.learning_rate=0.01. The same
 command again resumes the run, or does nothing more when it is finished.
 
+Several runs are trained by one program where that pays, each in a folder of its own below WORKDIR,
+which gets their table and plot:
+
+    python -m launch.train --config=configs/arrays.py:mla --config.train.seeds=8
+    python -m launch.train --config=configs/arrays.py:mla --sweep=optimizer.learning_rate=1e-3,1e-2
+
 Over several hosts the same command runs on each: as it is on the hosts of a TPU slice (see
 launch/tpu_vm.sh), elsewhere with
 
@@ -17,24 +23,25 @@ launch/tpu_vm.sh), elsewhere with
 
 The batch is split over the devices of all hosts. Process 0 alone reads and writes the run folder.
 """
-import jax
+import shlex
+import sys
+
 from absl import flags
 
 from jaxmm import data
 from jaxmm.config import Config
 from jaxmm.data.streams import describe, make_stream
 from jaxmm.errors import UserError
-from jaxmm.report import run_report
 from jaxmm.train import hosts
 from jaxmm.train.loop import train
-from jaxmm.train.restore import restore
 from jaxmm.train.setup import check_counts
-from launch import app
+from launch import app, series
 
 WORKDIR = flags.DEFINE_string(
     "workdir", "", "Run folder; runs/DATA_METHOD or runs/DATA_STREAM_METHOD by default.")
 DESCRIBE = flags.DEFINE_bool("describe_stream", False,
                              "Show the tasks of the stream as a table, and do nothing else.")
+SWEEP = flags.DEFINE_string("sweep", "", "An option and its values: OPTION=VALUE,VALUE.")
 COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0 of several.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes, on all hosts.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
@@ -47,12 +54,20 @@ def main() -> None:
         print(describe_stream(config))
         return
     hosts.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
-    workdir = app.workdir_flag(WORKDIR.value, f"{app.data_name(config)}_{config.method.name}")
-    run = train(config, workdir)
+    check_counts(config)
+    several = "_sweep" if SWEEP.value else "_seeds" if config.train.seeds > 1 else ""
+    workdir = app.workdir_flag(
+        WORKDIR.value, f"{app.data_name(config)}_{config.method.name}{several}")
+    command = shlex.join(["python", "-m", "launch.train", *sys.argv[1:]])
+    if SWEEP.value:
+        path, values = series.parse_sweep(SWEEP.value, config)
+        table = series.train_sweep(config, workdir, path, values, command)
+    elif several:
+        table = series.train_seeds(config, workdir, command)
+    else:
+        table = series.report(train(config, workdir), workdir)
     if hosts.is_main():
-        if jax.process_count() > 1:     # the others have done their part
-            run = restore(workdir, devices=jax.local_devices()[:1])
-        print(run_report.write(run, workdir))
+        print(table)
 
 
 def describe_stream(config: Config) -> str:

@@ -93,6 +93,10 @@ def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Datase
     Raises:
       UserError, WriteError, Preempted: see `train`.
     """
+    for config in configs:
+        if config.train.seeds > 1:
+            raise UserError(f"train.seeds={config.train.seeds} is for launch.train; give "
+                            "launch.compare --seeds, and functions a config for each seed")
     workdirs = [pathlib.Path(workdir) for workdir in workdirs]
     setups = list(build_many(configs, dataset=dataset, devices=devices))
 

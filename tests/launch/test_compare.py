@@ -26,7 +26,7 @@ def make_config_for(make_config):
 
 @pytest.fixture(name="one_device", autouse=True)
 def use_one_device(monkeypatch):
-    monkeypatch.setattr(compare, "train", lambda *args, **kwargs: loop.train(
+    monkeypatch.setattr(compare, "train_many", lambda *args, **kwargs: loop.train_many(
         *args, devices=ONE, **kwargs))
 
 

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmm.config import EncoderConfig, OptimizerConfig, StreamConfig, replace
-from jaxmm.errors import UserError
+from jaxmm.batch import take
+from jaxmm.config import EncoderConfig, OptimizerConfig, replace
 from jaxmm.methods import METHODS
 from jaxmm.train import checkpoints, loop, setup as setup_lib, together
 from jaxmm.train.devices import stack, unstack
@@ -89,6 +89,23 @@ def test_scalars_equal_single_runs(method, values, make_dataset, make_config):
                for i in range(2)]
     assert together.scalar_options(configs)[1] == {path: v[1] for path, v in values.items()}
     steps_together(configs, make_dataset(), DEVICES[:1])
+
+
+@pytest.mark.parametrize("name", sorted(set(METHODS) - {"ume"}))
+def test_every_scalar_of_every_method_enters_as_an_array(name, make_dataset, make_config):
+    """No check or branch of the method needs the value."""
+    config, dataset = make_config(name), make_dataset()
+    options = [path for path in together.SCALARS
+               if hasattr(getattr(config, path.split(".")[0]), path.split(".")[1])]
+    setup = setup_lib.build(config, dataset=dataset, devices=DEVICES[:1])
+    batch = take(dataset.splits["train"], np.arange(8))
+
+    def step(values):
+        method = setup.make_method(None, values)
+        state = method.init(jax.random.key(0), batch)
+        return method.predict(method.step(state, batch)[0], batch)
+
+    jax.eval_shape(step, {path: np.float32(0.1) for path in options})
 
 
 def test_folders_are_those_of_single_runs(make_dataset, make_config, tmp_path):

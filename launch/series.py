@@ -1,0 +1,100 @@
+"""Several runs of one config: over seeds, and over the values of an option."""
+import pathlib
+
+import jax
+
+from jaxmm import data
+from jaxmm.config import Config, replace
+from jaxmm.errors import UserError
+from jaxmm.report import comparison, run_report, sweep, variants
+from jaxmm.train import hosts, together
+from jaxmm.train.loop import train_many
+from jaxmm.train.restore import restore
+from jaxmm.train.runs import to_dict
+from jaxmm.train.setup import Run
+
+
+def over_seeds(config: Config) -> list[Config]:
+    """One config for each of `config.train.seeds`, with the seeds seed, seed + 1 and so on."""
+    return [replace(config, {"train.seed": config.train.seed + i, "train.seeds": 1})
+            for i in range(config.train.seeds)]
+
+
+def parse_sweep(text: str, config: Config) -> tuple[str, list[float]]:
+    """(path, values) of OPTION=VALUE,VALUE.
+
+    Raises:
+      UserError: no such option, one that is not a number which may vary, or no numbers.
+    """
+    path, _, values = text.partition("=")
+    options = [option for option in together.SCALARS
+               if option.removeprefix("method.") in to_dict(config)["method"]
+               or not option.startswith("method.")]
+    if path not in options:
+        raise UserError(f"--sweep={text}: {path!r} cannot be varied; expected one of "
+                        f"{', '.join(options)}")
+    try:
+        numbers = sorted({float(value) for value in values.split(",")})
+    except ValueError as error:
+        raise UserError(f"--sweep={text}; expected numbers, as in {path}=0.001,0.01,0.1") from error
+    return path, numbers
+
+
+def train_seeds(config: Config, workdir: pathlib.Path, command: str) -> str:
+    """Trains a run for each seed in a folder of its own; returns the table over all of them.
+
+    Raises:
+      FloatingPointError: the losses of some were not finite; it names them, the rest is done.
+    """
+    configs = over_seeds(config)
+    folders = [workdir / f"seed_{c.train.seed}" for c in configs]
+    method = variants.Variant(config.method.name, "", getattr(config.method, "capacity", None),
+                              config)
+    results, errors = [], []
+    runs = train_many(configs, folders, dataset=data.load(config.data))
+    for each, folder, run in zip(configs, folders, runs):
+        if isinstance(run, FloatingPointError):
+            errors.append(str(run))
+            continue
+        report(run, folder)
+        results.append(comparison.read_result(method, each.train.seed, run.history))
+        learned = run.setup.dataset
+    table = ""
+    if results and hosts.is_main():
+        table = comparison.write(results, learned, workdir, command, config.stream.kind)
+    if errors:
+        raise FloatingPointError("; ".join(errors))
+    return table
+
+
+def train_sweep(config: Config, workdir: pathlib.Path, path: str, values: list[float],
+                command: str) -> str:
+    """Trains a run for each value, and each seed, in a folder of its own; returns their table."""
+    settings = [(value, replace(each, {path: value}))
+                for value in values for each in over_seeds(config)]
+    name = path.rpartition(".")[2]
+    folders = [workdir / f"{name}_{value:g}" / (f"seed_{c.train.seed}" if config.train.seeds > 1
+                                                else "") for value, c in settings]
+    # Teachers are the same for all values of the method's own options.
+    teachers = [f"{workdir}/teachers/seed_{c.train.seed}/{{teacher}}" for _, c in settings
+                ] if path.startswith("method.") else ()
+    points, dataset = [], data.load(config.data)
+    runs = train_many([c for _, c in settings], folders, dataset=dataset, teachers=teachers)
+    for (value, each), folder, run in zip(settings, folders, runs):
+        lost = isinstance(run, FloatingPointError)
+        points.append(sweep.Point(value, each.train.seed, None if lost else run.history))
+        if not lost:
+            report(run, folder)
+            dataset = run.setup.dataset     # on a stream, with the labels of its tasks
+    if not hosts.is_main():
+        return ""
+    return sweep.write(points, path, dataset, workdir, command)
+
+
+def report(run: Run, workdir: pathlib.Path) -> str:
+    """Writes the report of a finished run; returns its table. Only the main process does."""
+    if not hosts.is_main():
+        return ""
+    if jax.process_count() > 1:     # the others have done their part
+        run = restore(workdir, devices=jax.local_devices()[:1])
+    return run_report.write(run, workdir)

@@ -1,0 +1,55 @@
+import csv
+
+from jaxmm.report import sweep
+
+MODALITIES = ("sound", "image")
+
+
+def point(value, seed, val, test):
+    """A run whose heads "sound" and "fused" have these accuracies."""
+    def record(split, accuracies):
+        return {"split": split, "scores": {head: {"accuracy": a} for head, a in
+                                           zip(("sound", "fused"), accuracies)}}
+
+    return sweep.Point(value, seed, [record("val", (0.0, 0.0)), record("val", val),
+                                     record("test", test)])
+
+
+# The second value is best on validation data, the third on test data; one run of the last is lost.
+POINTS = [point(0.1, 0, (0.5, 0.4), (0.3, 0.3)), point(0.1, 1, (0.5, 0.6), (0.3, 0.3)),
+          point(0.01, 0, (0.2, 0.8), (0.3, 0.25)), point(0.01, 1, (0.2, 0.8), (0.3, 0.35)),
+          point(1.0, 0, (0.1, 0.7), (0.3, 0.9)), point(1.0, 1, (0.1, 0.7), (0.3, 0.9)),
+          point(5.0, 0, (0.1, 0.9), (0.1, 0.9)), sweep.Point(5.0, 1, None)]
+
+
+def test_the_choice_is_made_on_validation_data_among_values_without_a_lost_run():
+    summaries = sweep.summarize(POINTS)
+    assert list(summaries) == [0.01, 0.1, 1.0, 5.0]
+    mean, std = summaries[0.1].val["fused"]
+    assert abs(mean - 0.5) < 1e-9 and abs(std - 0.02 ** 0.5) < 1e-9
+    assert sweep.best(summaries) == 0.01
+    assert sweep.best(sweep.summarize([sweep.Point(1.0, 0, None)])) is None
+
+
+def test_table():
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in
+            sweep.table(sweep.summarize(POINTS), "method.alpha", MODALITIES).splitlines()]
+    assert rows[0] == ["method.alpha", "val sound", "val fused", "test fused", ""]
+    assert rows[2] == ["0.01", "20.0 ± 0.0", "80.0 ± 0.0", "30.0 ± 7.1", "best"]
+    assert rows[5] == ["5", "10.0", "90.0", "90.0", "loss not finite"]
+
+
+def test_the_report_shows_everything(make_dataset, tmp_path):
+    sweep.write(POINTS, "method.alpha", make_dataset(), tmp_path, "the command")
+    text = (tmp_path / "report.md").read_text()
+    assert "**method.alpha=0.01**" in text and "the command" in text and "2 seeds" in text
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    rows = list(csv.DictReader((tmp_path / "sweep.csv").open()))
+    assert len(rows) == 7 * 2 * 2
+    assert {"value": "0.01", "seed": "1", "split": "test", "head": "fused",
+            "accuracy": "0.35"} in rows
+
+
+def test_without_any_run_left(make_dataset, tmp_path):
+    sweep.write([sweep.Point(1.0, 0, None)], "method.alpha", make_dataset(), tmp_path, "command")
+    assert "No value has runs" in (tmp_path / "report.md").read_text()
