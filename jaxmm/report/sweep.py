@@ -77,16 +77,15 @@ def curves(summaries: Mapping[float, Summary], option: str, modalities: Sequence
         axes.errorbar(x, 100 * np.array(mean), [100 * (s or 0) for s in std], color=colour,
                       label=head, linewidth=3.2 if bold else 2, marker="o", capsize=0,
                       elinewidth=1.6, zorder=3, clip_on=False)
-    for x, (value, s) in enumerate(summaries.items()):
-        if value == chosen:
-            axes.axvspan(x - 0.3, x + 0.3, color=plots.GRID, zorder=0.5, linewidth=0)
-        if s.lost:
-            axes.annotate(NOT_FINITE.replace(" not", "\nnot"), (x, 3), ha="center", fontsize=9,
-                          color=plots.GREY)
+    if chosen is not None:
+        x = list(summaries).index(chosen)
+        axes.axvspan(x - 0.3, x + 0.3, color=plots.GRID, zorder=0.5, linewidth=0)
     plots.chance_line(axes, chance)
     axes.set_ylim(0, 100)
     axes.set_xlim(-0.5, len(summaries) - 0.5)
-    axes.set_xticks(range(len(summaries)), [f"{value:g}" for value in summaries])
+    axes.set_xticks(range(len(summaries)), [
+        f"{value:g}" + "\nbest" * (value == chosen) + "\nnot finite" * bool(s.lost)
+        for value, s in summaries.items()])
     axes.set_xlabel(option, color=plots.GREY)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper left", bbox_to_anchor=(1.1, 1), frameon=False, labelcolor=plots.INK)
