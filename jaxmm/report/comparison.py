@@ -12,7 +12,7 @@ import numpy as np
 from jaxmm import files
 from jaxmm.data.dataset import Dataset
 from jaxmm.report import continual, plots, stream_plots
-from jaxmm.report.published import Value
+from jaxmm.report.published import Value, Values
 from jaxmm.report.run_report import final_scores
 from jaxmm.report.tables import Scores, csv_text, main_head, markdown, percent, sort_heads
 from jaxmm.report.variants import Variant
@@ -97,7 +97,7 @@ def by_row(summaries: Iterable[Summary],
 
 def accuracy_table(summaries: Sequence[Summary], modalities: Sequence[str],
                    metric: str = "accuracy",
-                   published: Mapping[Row, Mapping[str, Value]] | None = None) -> str:
+                   published: Values | None = None) -> str:
     """Markdown: methods as rows, heads as columns, accuracy in percent, mean ± deviation.
 
     A head for which there are published values has a column "paper" beside it. Below the table
@@ -176,7 +176,7 @@ def _cell(mean: float, std: float | None) -> str:
 
 
 def write(results: Sequence[Result], dataset: Dataset, workdir, command: str,
-          kind: str = "", published: Mapping[Row, Mapping[str, Value]] | None = None) -> str:
+          kind: str = "", published: Mapping[str, Values] | None = None) -> str:
     """Writes the comparison into a folder; returns the Markdown table of accuracies.
 
     The folder gets `report.md`, which shows the tables, the plots and `command`; `comparison.csv`
@@ -189,12 +189,13 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str,
       workdir: the folder.
       command: that makes the comparison again.
       kind: of the stream, if there is one.
-      published: values of papers, by row and head; see `jaxmm.report.published.find`.
+      published: values of papers, as `jaxmm.report.published.find` gives them.
     """
     workdir = pathlib.Path(workdir)
     summaries = summarize(results)
     metric = continual.headline(kind) if kind else "accuracy"
-    table = accuracy_table(summaries, dataset.modalities, metric, published)
+    published = published or {}
+    table = accuracy_table(summaries, dataset.modalities, metric, published.get("accuracy"))
     seeds, chance = max(s.seeds for s in summaries), 1 / dataset.num_classes
     what = continual.HEADLINES[metric] if kind else "test accuracy"
     caption = what + (f", mean and deviation of {seeds} seeds" if seeds > 1 else "")
@@ -207,7 +208,7 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str,
     bars = {_label(*row): by_head for row, by_head in by_row(summaries, metric).items()}
     files.write(workdir / "accuracy.png", plots.png(plots.comparison_bars(
         bars, dataset.modalities, chance, f"{dataset.name}: {caption}")))
-    probes = accuracy_table(summaries, dataset.modalities, "probe")
+    probes = accuracy_table(summaries, dataset.modalities, "probe", published.get("probe"))
     probed = f"""
 ## What the encoders know
 

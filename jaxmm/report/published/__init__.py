@@ -1,10 +1,10 @@
 """Accuracies that the papers publish, to stand beside those of a comparison.
 
-`{mla,samm,umt}.csv` hold one value a row, in percent, with its table in the paper, under the names
-that data sets, methods with their options, and heads have here. `setting` says what else is special
-to a value (another encoder, another optimizer, a linear probe); such values are not rows of a
-comparison. `protocols.csv` says what the papers trained on: examples that are not test data
-(validation included), test examples, and encoders.
+`{mla,samm,umt}.csv` hold one value a row, in percent, with its table in the paper. Data sets,
+methods with their options, heads and the metric "probe" (of a linear probe) have their names here.
+`setting` says what else is special to a value (another encoder, another optimizer); such values
+are not rows of a comparison. `protocols.csv` says what the papers trained on: examples that are
+not test data (validation included), test examples, and encoders.
 
 References:
   MLA, arXiv 2311.10707. SAMM, arXiv 2405.02766. UMT and UME, arXiv 2305.01233.
@@ -34,15 +34,21 @@ class Value(NamedTuple):
     differences: tuple[str, ...]    # from the paper's setting; empty if it can be compared
 
 
-def find(models: Iterable[Variant], dataset: Dataset,
-         ) -> dict[tuple[str, int | None], dict[str, Value]]:
-    """The published values of a comparison's models, by row (method, size of memory) and head.
+Values = dict[tuple[str, int | None], dict[str, Value]]     # by row and head of a comparison
+
+
+def find(models: Iterable[Variant], dataset: Dataset) -> dict[str, Values]:
+    """The published values of a comparison's models.
 
     Args:
       models: of the comparison.
       dataset: as it was loaded, before it is cut into tasks.
+
+    Returns:
+      "accuracy", on streams the one that sums up their tasks, and "probe", of linear probes: by
+      row (method, size of memory) and head.
     """
-    values = {}
+    found: dict[str, Values] = {"accuracy": {}, "probe": {}}
     for model in models:
         name = data_name(dataset.name, model.config.stream)
         for row in _rows():
@@ -51,11 +57,12 @@ def find(models: Iterable[Variant], dataset: Dataset,
                     and _canonical(row["method"]) == _canonical(model.method)
                     and row["head"] in ("fused", model.modality or row["head"])):
                 differences = tuple(_differences(row["paper"], name, model.config, dataset))
+                values = found["probe" if row["metric"] == "probe" else "accuracy"]
                 # Of values that are in several tables the first one stands.
                 values.setdefault((model.method, model.buffer), {}).setdefault(row["head"], Value(
                     float(row["mean"]) / 100, float(row["std"]) / 100 if row["std"] else None,
                     f"{PAPERS[row['paper']]}, table {row['table']}", differences))
-    return values
+    return found
 
 
 def data_name(dataset: str, stream: StreamConfig) -> str:
