@@ -12,14 +12,15 @@ it was when the same command is given again.
 """
 import os
 import pathlib
-import sys
 
 import jax
 from absl import flags
 
 from jaxmm.data.prepare import BUILDERS, run
 from jaxmm.data.prepare.decode import Options
+from jaxmm.data.prepare.shards import Stopped
 from jaxmm.errors import UserError, check_at_least
+from jaxmm.train.loop import stop_signals
 from launch import app
 
 DATASET = flags.DEFINE_string("dataset", "", f"One of {', '.join(BUILDERS)}.")
@@ -58,13 +59,14 @@ def main() -> None:
         sections = app.load_config("--spectrograms_of", SPECTROGRAMS.value).data.preprocess
     jax.config.update("jax_platforms", "cpu")       # spectrograms need no accelerator
     try:
-        summary = run.prepare(
-            DATASET.value, SOURCE.value, OUTPUT.value, options, sections=sections,
-            allow_missing=ALLOW_MISSING.value, allow_broken=ALLOW_BROKEN.value,
-            workers=WORKERS.value or os.cpu_count() or 1, progress=PROGRESS.value)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on with what is left", file=sys.stderr, flush=True)
-        os._exit(app.EXIT_PREEMPTED)    # an orderly end would wait for the processes at work
+        with stop_signals() as stopped:
+            summary = run.prepare(
+                DATASET.value, SOURCE.value, OUTPUT.value, options, sections=sections,
+                allow_missing=ALLOW_MISSING.value, allow_broken=ALLOW_BROKEN.value,
+                workers=WORKERS.value or os.cpu_count() or 1, progress=PROGRESS.value,
+                stopped=stopped)
+    except Stopped:
+        raise app.Preempted("stopped; the same command goes on with what is left") from None
     folder = pathlib.Path(OUTPUT.value) / summary["name"] / summary["version"]
     print(run.describe(summary, folder))
 

@@ -63,7 +63,7 @@ def test_a_folder_becomes_a_data_set_or_one_line_says_why_not(source, tmp_path, 
 
 
 def test_an_interrupt_ends_in_one_line(layouts, tmp_path):
-    layouts.cremad(tmp_path / "source", actors=60)
+    layouts.cremad(tmp_path / "source", actors=100)
     command = [sys.executable, "-m", "launch.prepare", "--dataset=cremad", "--noprogress",
                f"--source={tmp_path / 'source'}", f"--output={tmp_path}", "--workers=1"]
     stopped = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -12,10 +12,9 @@ import os
 import pathlib
 import shutil
 import signal
-import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -27,14 +26,15 @@ from jaxmm.data.dataset import SPLITS
 from jaxmm.data.prepare import BUILDERS, spectrograms
 from jaxmm.data.prepare.decode import Options
 from jaxmm.data.prepare.layout import Example, Layout, Skip
-from jaxmm.data.prepare.shards import (Shard, Work, count_name, read_report, report_path,
-                                       write_json, write_shard)
+from jaxmm.data.prepare.shards import (Shard, Stopped, Work, count_name, read_report,
+                                       report_path, write_json, write_shard)
 from jaxmm.data.prepared import SUMMARY, tfds_features
 from jaxmm.errors import UserError, check_choice
 
 VERSION = "1.0.0"           # of what is stored; raise it when the same files give other records
 SHARD_SIZE = 256            # examples, skipped ones included
 BROKEN_SHARE = 0.05         # of the listed examples that may be broken
+ASK_EVERY = 0.2             # s between two looks at whether to stop
 SKIPPED = "skipped.txt"
 PLAN = "plan.json"          # the fingerprint of what is being made
 
@@ -43,7 +43,7 @@ def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
             options: Options = Options(), *,
             sections: Mapping[str, PreprocessConfig] | None = None, allow_missing: bool = False,
             allow_broken: bool = False, workers: int = 1, shard_size: int = SHARD_SIZE,
-            progress: bool = True) -> dict[str, Any]:
+            progress: bool = True, stopped: Callable[[], bool] = lambda: False) -> dict[str, Any]:
     """Writes OUTPUT/NAME/VERSION from the user's folder and returns its summary.
 
     What an interrupted call has finished is used again by the next one. A data set that is there
@@ -59,10 +59,12 @@ def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
       workers: processes that decode; 1: this one alone.
       shard_size: examples in a shard.
       progress: show a bar.
+      stopped: asked often; once it is True, no more is done.
 
     Raises:
       UserError: the folder is not of this layout, too much of it is broken, or the output holds a
         data set made otherwise.
+      Stopped: `stopped` said so.
     """
     check_choice("--dataset", name, BUILDERS)
     source, begin = pathlib.Path(source), time.monotonic()
@@ -85,7 +87,7 @@ def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
         if done.exists():
             return _made_before(done, fingerprint)
         _start(folder, fingerprint)
-        reports = _write(work, shards, workers, progress,
+        reports = _write(work, shards, workers, progress, stopped,
                          limit=float("inf") if allow_broken else BROKEN_SHARE)
         skipped += itertools.chain.from_iterable(reports[shard.file]["skipped"] for shard in shards)
         _write_skipped(folder, skipped)
@@ -171,14 +173,14 @@ def describe(summary: dict[str, Any], folder: pathlib.Path) -> str:
 
 
 def _write(work: Work, shards: list[Shard], workers: int, progress: bool,
-           limit: float) -> dict[str, dict[str, Any]]:
+           stopped: Callable[[], bool], limit: float) -> dict[str, dict[str, Any]]:
     """The reports of all shards by file, after writing those that are not done."""
     reports = {s.file: read_report(work.folder, s.file) for s in shards}
     todo = [shard for shard in shards if reports[shard.file] is None]
     total = sum(len(shard.examples) for shard in shards)
     with tqdm.tqdm(total=total, unit=" examples", disable=not progress,
                    initial=total - sum(len(shard.examples) for shard in todo)) as bar:
-        for shard, report in _written(work, todo, workers):
+        for shard, report in _written(work, todo, workers, stopped):
             reports[shard.file] = report
             bar.update(len(shard.examples))
             _check_broken(work, reports, total, limit)
@@ -186,24 +188,33 @@ def _write(work: Work, shards: list[Shard], workers: int, progress: bool,
     return reports
 
 
-def _written(work: Work, shards: list[Shard], workers: int) -> Iterator[tuple[Shard, dict]]:
+def _written(work: Work, shards: list[Shard], workers: int,
+             stopped: Callable[[], bool]) -> Iterator[tuple[Shard, dict]]:
     """Every shard with its report, as they get done."""
     if min(workers, len(shards)) <= 1:
-        yield from ((shard, write_shard(work, shard)) for shard in shards)
+        yield from ((shard, write_shard(work, shard, stopped)) for shard in shards)
         return
     context = multiprocessing.get_context("forkserver")     # imports once for all processes
     context.set_forkserver_preload([write_shard.__module__])
     pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(shards)), context, _start_worker)
+    others = set(multiprocessing.active_children())
     try:
         futures = {pool.submit(write_shard, work, shard): shard for shard in shards}
-        for future in concurrent.futures.as_completed(futures):
-            yield futures[future], future.result()
+        waiting = set(futures)
+        while waiting:
+            done, waiting = concurrent.futures.wait(waiting, ASK_EVERY, "FIRST_COMPLETED")
+            yield from ((futures[future], future.result()) for future in done)
+            if stopped():
+                raise Stopped
     except concurrent.futures.process.BrokenProcessPool as error:
         raise UserError("a process that decodes has died, perhaps for want of memory; run the same "
                         "command again, with fewer --workers") from error
+    except BaseException:       # what the others are at is not waited for
+        for process in set(multiprocessing.active_children()) - others:
+            process.terminate()
+        raise
     finally:
-        interrupted = isinstance(sys.exc_info()[1], KeyboardInterrupt)
-        pool.shutdown(wait=not interrupted, cancel_futures=True)
+        pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:

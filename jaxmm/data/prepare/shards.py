@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from jaxmm import files
@@ -15,6 +16,10 @@ from jaxmm.data.prepared import pack, tfds_features
 from jaxmm.errors import WriteError
 
 FIRST = 10      # names given for every reason
+
+
+class Stopped(Exception):
+    """The work was asked to stop; the shards that are done are kept."""
 
 
 class Shard(NamedTuple):
@@ -33,10 +38,15 @@ class Work(NamedTuple):
     spectrograms: dict[str, SpectrogramConfig]  # stored in place of the sound of these modalities
 
 
-def write_shard(work: Work, shard: Shard) -> dict[str, Any]:
+def write_shard(work: Work, shard: Shard,
+                stopped: Callable[[], bool] = lambda: False) -> dict[str, Any]:
     """Decodes the examples, writes those that can be used, and reports, on disk too.
 
     At any moment the shard is absent or whole, and its report is there only if the shard is.
+
+    Raises:
+      Stopped: `stopped()` said so before an example.
+      WriteError: the disk does not take the shard.
     """
     # Of a part of TFDS that has no public name for writing one shard; both load slowly.
     from array_record.python.array_record_module import ArrayRecordWriter
@@ -50,6 +60,8 @@ def write_shard(work: Work, shard: Shard) -> dict[str, Any]:
     try:
         writer = ArrayRecordWriter(str(part), "group_size:1,uncompressed")
         for number, example in shard.examples:
+            if stopped():
+                raise Stopped
             values = decode(work, example)
             if isinstance(values, Skip):
                 skipped.append(values)

@@ -150,16 +150,16 @@ def test_what_was_done_before_a_stop_is_not_done_again(cremad, tmp_path, monkeyp
     straight = prepare("cremad", cremad, tmp_path / "straight", progress=False, shard_size=4)
     written = []
 
-    def write_or_stop(work, shard):
-        if len(written) == 3:
-            raise KeyboardInterrupt
+    def write(work, shard, stopped):
+        report = shards.write_shard(work, shard, stopped)
         written.append(shard.file)
-        return shards.write_shard(work, shard)
+        return report
 
-    monkeypatch.setattr(run, "write_shard", write_or_stop)
+    monkeypatch.setattr(run, "write_shard", write)
     for _ in range(2):      # the second time it stops at once
-        with pytest.raises(KeyboardInterrupt):
-            prepare("cremad", cremad, tmp_path / "again", progress=False, shard_size=4)
+        with pytest.raises(shards.Stopped):
+            prepare("cremad", cremad, tmp_path / "again", progress=False, shard_size=4,
+                    stopped=lambda: len(written) == 3)
     first, folder = list(written), tmp_path / "again/cremad/1.0.0.incomplete"
     times = [(folder / file).stat().st_mtime_ns for file in first]
     (folder / f"{first[0]}.part").write_bytes(b"left behind")
@@ -167,8 +167,6 @@ def test_what_was_done_before_a_stop_is_not_done_again(cremad, tmp_path, monkeyp
     os.truncate(folder / first[1], 100)
     (folder / "reports" / f"{first[2]}.json").write_text('{"size":')
     written.clear()
-    monkeypatch.setattr(run, "write_shard", lambda work, shard: (
-        written.append(shard.file), shards.write_shard(work, shard))[1])
     again = prepare("cremad", cremad, tmp_path / "again", progress=False, shard_size=4)
     assert first[0] not in written and {first[1], first[2]} <= set(written)
     assert (tmp_path / "again/cremad/1.0.0" / first[0]).stat().st_mtime_ns == times[0]
@@ -217,17 +215,14 @@ def test_a_finished_data_set_is_left_as_it_is(cremad, tmp_path):
         prepare("cremad", cremad, tmp_path, Options(short_side=8), progress=False)
 
 
-def test_another_plan_does_not_go_on_with_the_shards_of_this_one(cremad, tmp_path, monkeypatch):
+def test_another_plan_does_not_go_on_with_the_shards_of_this_one(cremad, tmp_path):
     small = Options(short_side=8)
     wanted = prepare("cremad", cremad, tmp_path / "straight", small, progress=False)
 
-    def write_and_stop(work, shard):
-        shards.write_shard(work, shard)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(run, "write_shard", write_and_stop)
-        prepare("cremad", cremad, tmp_path, progress=False)
+    folder = tmp_path / "cremad/1.0.0.incomplete"
+    with pytest.raises(shards.Stopped):
+        prepare("cremad", cremad, tmp_path, progress=False,
+                stopped=lambda: any(folder.glob("reports/*-train.*")))
     assert prepare("cremad", cremad, tmp_path, small, progress=False)["shards"] == wanted["shards"]
 
 
