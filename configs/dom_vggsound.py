@@ -4,13 +4,12 @@ The protocol "Dom" of SAMM, arXiv 2405.02766: the labels are five super-categori
 people, sports, vehicle) of 20 classes, and each of five tasks brings four new classes of every one.
 Settings are those of `seq_vggsound.py`; the learning rate was not published.
 
-Which class is in which super-category is for you to give: a CSV file with the columns `class` and
-`coarse` and a row for each of the 100 classes, as in `av_digits_parity.csv`. It is looked for as
-`vggsound_supercategories.csv` beside this file, or wherever you say:
+Which class is in which super-category stands in `jaxmm/data/prepare/vggsound_mmcl.csv`; another
+file with the columns `class` and `coarse` makes other labels (--config.stream.coarse=FILE.csv).
 
-    python -m launch.train --config=configs/dom_vggsound.py:samm --config.stream.coarse=FILE.csv
-    python -m launch.compare --config=configs/dom_vggsound.py --config.stream.coarse=FILE.csv \
-        --methods=joint,sgd,er,samm --seeds=3 --capacities=500,1000,2000
+    python -m launch.train --config=configs/dom_vggsound.py:samm
+    python -m launch.compare --config=configs/dom_vggsound.py --methods=joint,sgd,er,samm \
+        --seeds=3 --capacities=500,1000,2000
 
 Published mean accuracy over the tasks after the last one, in percent (main table):
 
@@ -31,5 +30,5 @@ from jaxmm.config import Config, StreamConfig
 def get_config(method: str = "samm") -> Config:
     config = seq_vggsound.get_config(method)
     config.stream = StreamConfig(kind="domain", num_tasks=5,
-                                 coarse="configs/vggsound_supercategories.csv")
+                                 coarse="jaxmm/data/prepare/vggsound_mmcl.csv")
     return config

@@ -1,7 +1,10 @@
+import collections
 import csv
 import pathlib
 
 import numpy as np
+
+from jaxmm.data.streams import read_coarse_map
 
 ARRAYS = str(pathlib.Path("configs/arrays.py").absolute())
 STREAM = ["--config.stream.kind=class", "--config.stream.num_tasks=2"]
@@ -91,4 +94,10 @@ def test_configs_of_vggsound(launch):
         assert {e.stem for e in config.encoders.values()} == {"standard"}
         assert not hasattr(module.get_config("sgd").method, "capacity")
     # Not absolute: the run folder may move to another machine.
-    assert dom_vggsound.get_config().stream.coarse == "configs/vggsound_supercategories.csv"
+    coarse = dom_vggsound.get_config().stream.coarse
+    assert coarse == "jaxmm/data/prepare/vggsound_mmcl.csv"
+    with open(coarse, encoding="utf-8") as file:
+        names = [row["class"] for row in csv.DictReader(file)]
+    categories = read_coarse_map(coarse, names)
+    assert len(names) == 100 and sorted(collections.Counter(categories.values()).items()) == [
+        (name, 20) for name in ("animals", "music", "people", "sports", "vehicle")]
