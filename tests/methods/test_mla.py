@@ -24,7 +24,7 @@ def components(num_classes=3, features=4, steps_per_epoch=4):
                         schedule="constant"), 10, lambda step: step / steps_per_epoch)
     statistics = {m: (np.float32(0), np.float32(1)) for m in MODALITIES}
     return Components(encoder, num_classes, make_transform(statistics), optimizer,
-                      lambda step: step / steps_per_epoch, 6)
+                      lambda step: step / steps_per_epoch, 6, 100)
 
 
 def batches(count, rows=6, missing=False, seed=0):
