@@ -241,6 +241,9 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
     feed = programs.feed(setup.dataset.splits["train"], setup.config.data.placement, coming,
                          setup.config.data.workers)
     state = programs.place(stack([run.state for run in runs]))
+    if progress and step < total:
+        each = f"each of {len(runs)} runs: " if len(runs) > 1 else ""
+        tqdm.write(each + describe_state(runs[0].state), file=sys.stderr)
     errors, pending = {}, []    # errors by number of the run, which is left out from then on
 
     def sound():
@@ -295,7 +298,11 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
             save(last=True)
         begin = time.perf_counter()
         for chunk in _chunks(runs, setup.steps_per_call):
+            called = time.perf_counter()
             state, metrics = programs.steps(state, feed, chunk.index)
+            if progress and step == runs[0].step:
+                tqdm.write(f"first call: {time.perf_counter() - called:.1f} s, compilation "
+                           "included", file=sys.stderr)
             step = chunk.end
             pending.append(metrics)
             due = sum(len(m["loss"]) for m in pending) >= METRICS_EVERY or chunk.ends_epoch
@@ -327,6 +334,16 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
     return [errors[i] if i in errors else
             Run(run.setup, copy if len(runs) == 1 else run.setup.programs.place(copy), run.history)
             for i, (run, copy) in enumerate(zip(runs, copies))]
+
+
+def describe_state(state: TrainState) -> str:
+    """The number of parameters, and the size of the parts of one copy of a state, in a line."""
+    mib = {name: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(part)) / 2**20
+           for name, part in (("params", state.params), ("optimizer", state.opt_state),
+                              ("batch statistics", state.batch_stats), ("method", state.extra))}
+    count = sum(x.size for x in jax.tree.leaves(state.params))
+    parts = ", ".join(f"{name} {size:.1f}" for name, size in mib.items() if size)
+    return f"{count:,} parameters; state of {sum(mib.values()):.1f} MiB: {parts}"
 
 
 def _chunks(runs: Sequence[Opened], steps_per_call: int) -> Iterator[plan.Chunk]:

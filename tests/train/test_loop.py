@@ -4,6 +4,7 @@ import signal
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -215,6 +216,18 @@ def test_what_a_killed_save_left_is_named_and_removed(make_dataset, make_config,
     run(config, tmp_path, make_dataset())
     assert "removed 4.orbax-checkpoint-tmp, left by a save that was cut short" in caplog.text
     assert [p.name for p in left.parent.iterdir()] == ["4"]
+
+
+def test_a_line_says_what_the_state_takes(make_dataset, make_config, tmp_path, capsys):
+    setup = setup_lib.build(make_config("mla"), dataset=make_dataset(), devices=ONE)
+    state = setup_lib.init_state(setup)
+    # Parameters: encoders 3 x 6 + 6 and 5 x 6 + 6, head 6 x 3 + 3.
+    many = state._replace(extra=jnp.zeros(2**18), opt_state=jnp.zeros(2**19))
+    assert loop.describe_state(many) == ("81 parameters; state of 3.0 MiB: params 0.0, "
+                                         "optimizer 2.0, method 1.0")
+    loop.train(make_config("mla", epochs=1), tmp_path / "run", dataset=make_dataset(), devices=ONE)
+    err = capsys.readouterr().err
+    assert "81 parameters; state of 0.0 MiB" in err and "first call: " in err
 
 
 def test_a_damaged_last_checkpoint_is_made_again(make_dataset, make_config, tmp_path):
