@@ -4,34 +4,50 @@
     python -m launch.bench --config=configs/av_digits.py:concat
     python -m launch.bench --workloads=mla_small,concat_features  # synthetic inputs of fixed shapes
     python -m launch.bench --workloads=all --output=bench.json
+    python -m launch.bench --scaling --output=benchmarks/scaling # a folder
 
 Each workload runs in a process of its own, over rows already in device memory: forward and
 backward pass, optimizer, and what the method adds. Milliseconds are the median over calls, divided
 by the steps of a call; peak memory is the process's on CPU and the device's elsewhere.
+
+--scaling varies one thing at a time: batch, modalities, seeds in one program, size of the memory,
+devices. On CPU the devices are virtual and share the cores. It leaves a table, a plot and
+scaling.json with the machine and the versions.
 """
+import importlib.metadata
 import json
 import multiprocessing
+import os
 import pathlib
+import platform
 import resource
+import shlex
 import statistics
+import sys
 import time
+from typing import NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
 
+from jaxmm import files
 from jaxmm.batch import batch_size, make_batch
 from jaxmm.config import (Config, EncoderConfig, OptimizerConfig, SAMMConfig, TrainConfig,
-                          method_config)
+                          method_config, replace)
 from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError
+from jaxmm.report import scaling as report
 from jaxmm.train import runs, setup as setup_lib
+from jaxmm.train.devices import stack
 from launch import app
 
 WORKLOAD_NAMES = flags.DEFINE_list("workloads", [], "Names of fixed workloads, or all; by default "
                                    "the data and method of --config are timed.")
 SECONDS = flags.DEFINE_float("seconds", 8.0, "Time to measure each workload for, after compiling.")
-OUTPUT = flags.DEFINE_string("output", "", "File to write all results to, as one JSON object.")
+OUTPUT = flags.DEFINE_string("output", "", "File to write all results to, as one JSON object; "
+                             "for --scaling the folder.")
+SCALING = flags.DEFINE_bool("scaling", False, "How the time of a step grows.")
 app.define_config("Config file, and after a colon the method: FILE.py:METHOD.")
 
 RESNET = EncoderConfig(name="resnet18", stem="standard")
@@ -71,11 +87,46 @@ def synthetic(name: str) -> tuple[Config, Dataset]:
     return config, Dataset(name, splits, tuple(map(str, range(classes))))
 
 
-def measure(config: Config, dataset: Dataset | None, seconds: float) -> dict[str, float]:
-    """Median milliseconds of a training step, and what else is known of it."""
-    setup = setup_lib.build(config, dataset=dataset)
+class Case(NamedTuple):
+    """A point of --scaling: over feature vectors, as `mla_features`."""
+    batch: int = 64
+    modalities: int = 3
+    seeds: int = 1          # trained by one program
+    memory: int = 0         # examples it holds: with SAMM; 0: MLA
+    devices: int = 1
+
+
+SCALES = {
+    "batch": (16, 64, 256, 1024),
+    "modalities": (2, 3, 4, 5),
+    "seeds": (1, 2, 4, 8, 16),
+    "memory": (100, 1000, 10000),
+    "devices": (1, 2, 4),
+}
+
+
+def scaling_workload(case: Case) -> tuple[Config, Dataset]:
+    """Config and random rows: 4096 examples of 4 classes, 512 features in every modality."""
+    rng = np.random.default_rng(0)
+    names = [f"m{i}" for i in range(case.modalities)]
+    split = make_batch({m: rng.standard_normal((4096, 512), np.float32) for m in names},
+                       rng.integers(4, size=4096))
+    config = Config(method=SAMMConfig(capacity=case.memory) if case.memory else MLA,
+                    encoders={m: MLP for m in names},
+                    optimizer=OptimizerConfig(weight_decay=0.0, schedule="constant"),
+                    train=TrainConfig(batch_size=case.batch))
+    return config, Dataset("features", {s: split for s in ("train", "val", "test")}, tuple("abcd"))
+
+
+def measure(config: Config, dataset: Dataset | None, seconds: float, num_runs: int = 1,
+            devices=None) -> dict[str, float]:
+    """Median milliseconds of a training step of all runs, and what else is known of it."""
+    configs = [replace(config, {"train.seed": seed}) for seed in range(num_runs)]
+    setups = list(setup_lib.build_many(configs, dataset=dataset, devices=devices))
+    setup = setup_lib.join(setups, devices) if num_runs > 1 else setups[0]
     train = setup.dataset.splits["train"]
-    state = setup_lib.init_state(setup)
+    state = setup.programs.place(stack([each.programs.fetch(setup_lib.init_state(each))
+                                        for each in setups]))
     feed = setup.programs.feed(train, config.data.placement)
     batch = config.train.batch_size
     steps = min(setup.steps_per_call, batch_size(train) // batch)
@@ -83,7 +134,9 @@ def measure(config: Config, dataset: Dataset | None, seconds: float) -> dict[str
 
     def call(state):
         begin = time.perf_counter()
-        index = rng.permutation(batch_size(train))[:steps * batch].reshape(steps, batch)
+        index = np.stack([rng.permutation(batch_size(train))[:steps * batch].reshape(steps, batch)
+                          for _ in range(num_runs)], axis=1)
+        index = index[:, 0] if num_runs == 1 else index
         state, metrics = setup.programs.steps(state, feed, index.astype(np.int32))
         jax.block_until_ready((state, metrics))
         return state, time.perf_counter() - begin
@@ -96,7 +149,7 @@ def measure(config: Config, dataset: Dataset | None, seconds: float) -> dict[str
         times.append(duration)
     milliseconds = 1e3 * statistics.median(times) / steps
     return {"milliseconds_per_step": round(milliseconds, 3),
-            "examples_per_second": round(1e3 * batch / milliseconds, 1),
+            "examples_per_second": round(1e3 * num_runs * batch / milliseconds, 1),
             "compile_seconds": round(first - steps * milliseconds / 1e3, 2),
             "peak_memory_mib": round(peak_memory() / 2**20),
             "steps_per_call": steps, "calls": len(times),
@@ -116,7 +169,43 @@ def run_workload(name: str, config: dict | None, seconds: float) -> dict[str, fl
     return measure(config, dataset, seconds)
 
 
+def run_case(case: Case, seconds: float) -> dict[str, float]:
+    """Measures a point of --scaling. For a new process."""
+    jax.config.update("jax_num_cpu_devices", case.devices)      # of CPU alone
+    devices = jax.local_devices()[:case.devices]
+    return measure(*scaling_workload(case), seconds, case.seeds, devices)
+
+
+def scaling(folder: pathlib.Path, seconds: float) -> str:
+    """Measures all of SCALES, each point in a process of its own; returns the table."""
+    folder.mkdir(parents=True, exist_ok=True)
+    # Processes of a small machine need a thread for each virtual device in a collective.
+    os.environ["NPROC"] = str(max(os.cpu_count() or 1, 2 * max(SCALES["devices"])))
+    results = {}
+    for axis, values in SCALES.items():
+        for value in values:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                found = pool.apply(run_case, (Case(**{axis: value}), seconds))
+            if found["num_devices"] == Case(**{axis: value}).devices:
+                results.setdefault(axis, {})[value] = found
+                print(json.dumps({axis: value} | found), flush=True)
+    kind = next(iter(results["batch"].values()))["device"]
+    versions = {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")}
+    facts = [f"{kind}, {os.cpu_count()} CPU cores ({platform.machine()}), load average "
+             f"{os.getloadavg()[0]:.1f}; Python {platform.python_version()}, "
+             + ", ".join(f"{name} {version}" for name, version in versions.items()),
+             "Feature vectors of 512 in every modality, MLPs of 128 x 3, 4 classes; MLA, and SAMM "
+             "where there is a memory.", f"What does not vary is {Case()._asdict()}."]
+    files.write(folder / "scaling.json", json.dumps(
+        {"machine": facts[0], "base": Case()._asdict(), "results": results}, indent=1) + "\n")
+    command = shlex.join(["python", "-m", "launch.bench", *sys.argv[1:]])
+    return report.write(results, facts, folder, command)
+
+
 def main() -> None:
+    if SCALING.value:
+        print(scaling(pathlib.Path(OUTPUT.value or "benchmarks/scaling"), SECONDS.value))
+        return
     names = list(WORKLOADS) if WORKLOAD_NAMES.value == ["all"] else WORKLOAD_NAMES.value
     unknown = set(names) - set(WORKLOADS)
     if unknown:

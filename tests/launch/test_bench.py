@@ -1,5 +1,6 @@
 import json
 
+import jax
 from absl import flags
 
 # Inputs and classes of the fixed workloads, as the PyTorch reference of the same names has them.
@@ -37,3 +38,14 @@ def test_workloads_have_the_published_shapes():
         config, dataset = bench.synthetic(name)
         assert config.train.batch_size == batch and dataset.num_classes == classes
         assert [x.shape[1:] for x in dataset.splits["train"]["inputs"].values()] == shapes
+
+
+def test_a_point_of_scaling_counts_all_its_runs():
+    for name in {"config"} & set(flags.FLAGS):      # as in the other launchers
+        delattr(flags.FLAGS, name)
+    from launch import bench
+    case = bench.Case(batch=1024, modalities=2, seeds=2)
+    found = bench.measure(*bench.scaling_workload(case), 0.05, case.seeds, jax.devices()[:1])
+    assert found["steps_per_call"] == 4
+    ratio = found["examples_per_second"] * found["milliseconds_per_step"] / (2 * 1024 * 1e3)
+    assert abs(ratio - 1) < 0.01

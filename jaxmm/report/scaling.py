@@ -1,0 +1,66 @@
+"""How the time of a training step grows: with the batch, modalities, runs, memory and devices."""
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from jaxmm import files
+from jaxmm.report import plots
+from jaxmm.report.tables import markdown
+
+COLUMNS = {"milliseconds_per_step": "ms / step", "examples_per_second": "examples / s",
+           "compile_seconds": "compile s", "peak_memory_mib": "peak MiB"}
+Results = Mapping[str, Mapping[int, Mapping[str, Any]]]     # by axis, by value
+
+
+def table(results: Results) -> str:
+    """Markdown: a row for each value of each axis."""
+    rows = [{"axis": axis, "value": value} | {name: found[key] for key, name in COLUMNS.items()}
+            for axis, values in results.items() for value, found in values.items()]
+    return markdown(rows, ["axis", "value", *COLUMNS.values()])
+
+
+def curves(results: Results) -> Figure:
+    """Milliseconds of a step by value, a panel for each axis; dashed: growing as the value does."""
+    figure = Figure(figsize=(2.9 * len(results), 3.2), layout="constrained")
+    for axes, (axis, values) in zip(figure.subplots(1, len(results), squeeze=False)[0],
+                                    results.items()):
+        x, y = list(values), [found["milliseconds_per_step"] for found in values.values()]
+        axes.plot(x, [y[0] * value / x[0] for value in x], color=plots.GREY, linewidth=1.2,
+                  linestyle=(0, (4, 3)))
+        axes.plot(x, y, color=plots.INK, linewidth=2.4, marker="o", markersize=4.5, zorder=3)
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.set_xticks(x, list(map(str, x)))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xlabel(axis, color=plots.GREY)
+        plots.style(axes, "ms / step")
+        axes.tick_params(axis="y", which="both", labelcolor=plots.GREY)
+    return figure
+
+
+def write(results: Results, facts: Sequence[str], folder, command: str) -> str:
+    """Writes `scaling.md` and `scaling.png` into a folder; returns the table.
+
+    Args:
+      results: see `Results`.
+      facts: of the machine and the workloads, a line each.
+      folder: where to.
+      command: that measures it again.
+    """
+    folder, found = pathlib.Path(folder), table(results)
+    files.write(folder / "scaling.png", plots.png(curves(results)))
+    listed = "".join(f"- {fact}\n" for fact in facts)
+    files.write(folder / "scaling.md", f"""# Time of a training step
+
+{listed}
+{found}
+![Milliseconds of a step, and in proportion to the value (dashed)](scaling.png)
+
+Made by
+
+    {command}
+""")
+    return found
