@@ -83,11 +83,11 @@ def image(data: bytes, config: FramesConfig, mode: str) -> np.ndarray:
     size = config.width, config.height
     with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as found:
         found.draft(mode, size)         # JPEG: at a half, fourth, eighth of the size, if enough
-        found = found.convert(mode)
-    if found.size != size:
-        box = None if config.fit == "stretch" else middle(*found.size, *size)
-        found = found.resize(size, Image.Resampling.BILINEAR, box=box)
-    return np.asarray(found)
+        found = found if found.mode == mode else found.convert(mode)
+        if found.size != size:
+            box = None if config.fit == "stretch" else middle(*found.size, *size)
+            found = found.resize(size, Image.Resampling.BILINEAR, box=box)
+        return np.asarray(found)
 
 
 def middle(width: int, height: int, to_width: int, to_height: int) -> tuple[float, ...]:

@@ -148,7 +148,7 @@ def resize(x: chex.Array, box, size: int, flip: chex.Array | bool = False) -> ch
         before = jnp.minimum(place.astype(jnp.int32), max(n - 2, 0))
         after = jnp.minimum(before + 1, n - 1)
         share = (place - before)[:, None, None]
-        x = [jnp.take(x, i, axis=-3).astype(jnp.float32) for i in (before, after)]
+        x = [jnp.take(x, i, axis=-3, mode="clip").astype(jnp.float32) for i in (before, after)]
         return x[0] + share * (x[1] - x[0])
 
     x = along_rows(x, top, tall, False).swapaxes(-3, -2)

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxmm.batch import Batch
-from jaxmm.config import AugmentConfig, PreprocessConfig, SpectrogramConfig, TextConfig
+from jaxmm.config import (AugmentConfig, FramesConfig, PreprocessConfig, SpectrogramConfig,
+                          TextConfig)
 from jaxmm.data.dataset import statistics
 from jaxmm.data.preprocess import preprocess
 
@@ -40,12 +41,12 @@ def make_transform(statistics: Mapping[str, tuple[chex.Array, chex.Array]],
                 ids = batch["id"][m] if isinstance(batch["id"], Mapping) else batch["id"]
                 return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, number), ids)
 
-            if key is None:
-                x = jax.vmap(lambda e, s=section: preprocess(None, 0.5, e, s))(x)
-            elif section.kind:
+            if isinstance(section, (FramesConfig, SpectrogramConfig)) and key is None:
+                x = over_examples(lambda e, s=section: preprocess(None, 0.5, e, s), x)
+            elif isinstance(section, (FramesConfig, SpectrogramConfig)):
                 moments = jax.vmap(jax.random.uniform)(keys(2 * count))     # alike for all m
-                x = jax.vmap(lambda k, t, e, s=section: preprocess(k, t, e, s))(
-                    keys(count + i), moments, x)
+                x = over_examples(lambda k, t, e, s=section: preprocess(k, t, e, s),
+                                  keys(count + i), moments, x)
             if m in statistics:
                 mean, std = statistics[m]
                 x = (x.astype(jnp.float32) - mean) / std
@@ -62,6 +63,16 @@ def make_transform(statistics: Mapping[str, tuple[chex.Array, chex.Array]],
     return transform
 
 
+def over_examples(fn: Callable, *args: chex.Array) -> chex.Array:
+    """fn of every example of arrays [B, ...].
+
+    On CPU one after the other, which stay in the cache: in half the time of all at once.
+    """
+    if jax.default_backend() == "cpu":
+        return jax.lax.map(lambda example: fn(*example), args)
+    return jax.vmap(fn)(*args)
+
+
 def normalisation(train: Batch, sections: Mapping[str, PreprocessConfig],
                   ) -> dict[str, tuple[chex.Array, chex.Array]]:
     """Mean and standard deviation of every modality but texts, after preprocessing.
@@ -72,7 +83,8 @@ def normalisation(train: Batch, sections: Mapping[str, PreprocessConfig],
     named = {m: s for m, s in sections.items() if s.mean and s.std}
     other = {m for m, s in sections.items() if m not in named and not isinstance(s, TextConfig)}
     processed = jax.jit(
-        lambda m, x: jax.vmap(lambda e: preprocess(None, 0.5, e, sections[m]))(x), static_argnums=0)
+        lambda m, x: over_examples(lambda e: preprocess(None, 0.5, e, sections[m]), x),
+        static_argnums=0)
     part = {part: {m: train[part][m] for m in train["inputs"] if m in other}
             for part in ("inputs", "present")}
     found = statistics(part, lambda m, x: processed(m, x) if sections[m].kind else x)
