@@ -195,7 +195,8 @@ def scaling(folder: pathlib.Path, seconds: float) -> str:
              f"{os.getloadavg()[0]:.1f}; Python {platform.python_version()}, "
              + ", ".join(f"{name} {version}" for name, version in versions.items()),
              "Feature vectors of 512 in every modality, MLPs of 128 x 3, 4 classes; MLA, and SAMM "
-             "where there is a memory.", f"What does not vary is {Case()._asdict()}."]
+             "where there is a memory. What is not varied: "
+             + ", ".join(f"{name} {value}" for name, value in Case()._asdict().items()) + "."]
     files.write(folder / "scaling.json", json.dumps(
         {"machine": facts[0], "base": Case()._asdict(), "results": results}, indent=1) + "\n")
     command = shlex.join(["python", "-m", "launch.bench", *sys.argv[1:]])

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from jaxmm import files
 from jaxmm.report import plots
@@ -25,19 +25,23 @@ def table(results: Results) -> str:
 def curves(results: Results) -> Figure:
     """Milliseconds of a step by value, a panel for each axis; dashed: growing as the value does."""
     figure = Figure(figsize=(2.9 * len(results), 3.2), layout="constrained")
-    for axes, (axis, values) in zip(figure.subplots(1, len(results), squeeze=False)[0],
-                                    results.items()):
+    measured = [found["milliseconds_per_step"] for v in results.values() for found in v.values()]
+    panels = figure.subplots(1, len(results), squeeze=False, sharey=True)[0]
+    for axes, (axis, values) in zip(panels, results.items()):
         x, y = list(values), [found["milliseconds_per_step"] for found in values.values()]
         axes.plot(x, [y[0] * value / x[0] for value in x], color=plots.GREY, linewidth=1.2,
                   linestyle=(0, (4, 3)))
         axes.plot(x, y, color=plots.INK, linewidth=2.4, marker="o", markersize=4.5, zorder=3)
         axes.set_xscale("log")
         axes.set_yscale("log")
+        axes.set_ylim(min(measured) / 1.4, 1.4 * max(measured))
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
+        axes.yaxis.set_minor_locator(NullLocator())
         axes.set_xticks(x, list(map(str, x)))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(axis, color=plots.GREY)
-        plots.style(axes, "ms / step")
-        axes.tick_params(axis="y", which="both", labelcolor=plots.GREY)
+        plots.style(axes, "ms / step" if axes is panels[0] else "")
     return figure
 
 
