@@ -36,7 +36,7 @@ tpu scp --recurse --worker=all "$SOURCE" "$NAME":jaxmm
 everywhere "python3 -m venv ~/venv && ~/venv/bin/pip install -q -e './jaxmm[tpu]'"
 
 # 3. The run, which goes on from the last copy of its folder in the bucket. The other hosts hold no
-# part of it. --data sets in folders of their own must lie on every host.
+# part of that folder; a data set of one's own (--config.data.path) must lie on every host.
 tpu ssh "$NAME" --worker=0 --command="mkdir -p jaxmm/$WORKDIR &&
   gcloud storage rsync --recursive gs://$BUCKET/$WORKDIR jaxmm/$WORKDIR || true"
 status=0
@@ -45,7 +45,7 @@ everywhere "cd jaxmm && ~/venv/bin/python -m launch.train --config=$CONFIG --wor
 tpu ssh "$NAME" --worker=0 \
   --command="gcloud storage rsync --recursive jaxmm/$WORKDIR gs://$BUCKET/$WORKDIR"
 
-# 4. The end, unless the run was stopped (status 75) and is to go on here.
+# 4. The end, unless the run was stopped or failed, and is to go on here.
 if [ "$status" = 0 ]; then
   tpu delete "$NAME" --quiet
 fi
