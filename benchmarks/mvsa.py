@@ -1,12 +1,12 @@
 """MVSA-Single from end to end: files in the published layout, prepared, trained on from scratch.
 
-    python benchmarks/mvsa.py --arrays=mvsa_single.npz [--methods=late,mla] [--seeds=3] [--epochs=8]
+    python benchmarks/mvsa.py --arrays=mvsa_single.npz [--methods=concat,late,mla] [--seeds=3]
 
 The arrays are {split}/visual uint8 [N, H, W, 3], {split}/text [N] and {split}/label [N] (0 positive,
 1 neutral, 2 negative) of the splits train, val and test. They are written out as images and lists
 {train,dev,test}.jsonl in a temporary folder, which goes when all is done: no text is printed or kept.
-A small transformer reads the text, by a vocabulary made of the training texts, and a small
-convolutional network sees the picture at 64 pixels. Prints the accuracy on test data of every head
+A bag of words or a small transformer reads the text, by a vocabulary made of the training texts, and
+a small convolutional network sees the picture at 64 pixels. Prints the accuracy on test data of every head
 after the last epoch, mean and standard deviation over seeds, beside that of the majority class.
 """
 import argparse
@@ -32,10 +32,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--arrays", type=pathlib.Path, required=True)
-    parser.add_argument("--methods", default="late,mla")
+    parser.add_argument("--methods", default="concat,late,mla")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--text", default="transformer", help="encoder of text: transformer or bag")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--learning_rate", type=float, default=5e-3)
+    parser.add_argument("--text", default="bag", help="encoder of text: transformer or bag")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
@@ -43,6 +44,7 @@ def main() -> None:
         summary = prepare("mvsa", folder / "source", folder, progress=False)
         print(f"{summary['used']} examples used, {summary['left_out']} skipped")
         config = make_config(folder / "mvsa", args.text, args.epochs)
+        config.optimizer.learning_rate = args.learning_rate
         dataset = data.load(config.data)
         sizes = {split: len(part["label"]) for split, part in dataset.splits.items()}
         counts = np.bincount(dataset.splits["test"]["label"])
@@ -79,8 +81,7 @@ def make_config(path: pathlib.Path, text: str, epochs: int) -> Config:
         data=DataConfig(name="mvsa", path=str(path), preprocess={
             "text": TextConfig(length=64),
             "visual": FramesConfig(height=64, width=64, size=56, min_area=0.0, center=True)}),
-        optimizer=OptimizerConfig(name="adam", learning_rate=1e-3, weight_decay=0.0,
-                                  schedule="cosine"),
+        optimizer=OptimizerConfig(name="adam", weight_decay=0.0, schedule="cosine"),
         train=TrainConfig(epochs=epochs, batch_size=64, eval_epochs=epochs, checkpoint_epochs=epochs))
     config.encoders["text"] = EncoderConfig(text, width=64, depth=1, features=64)
     config.encoders["visual"] = EncoderConfig("cnn", width=16, depth=3, features=64)

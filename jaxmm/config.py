@@ -85,7 +85,7 @@ class DataConfig:
     path: str = ""                  # file of the user's own arrays, for the data set "arrays";
                                     # folder that launch.prepare made, for one of its data sets
     preprocess: dict[str, PreprocessConfig] = field(default_factory=dict)   # by modality
-    workers: int = 0                # processes that read streamed rows; 0: threads of this one
+    workers: int = 0                # processes that read streamed training data; 0: threads
     kind: str = ""                  # of "synthetic": labels in one modality "A", both "B", either "C"
     seed: int = 0                   # draws what a data set draws once: splits, pairs, noise
     val_fraction: float = 0.1       # share of train used for validation if there is no such split

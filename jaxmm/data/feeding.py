@@ -1,5 +1,7 @@
 """Batches of rows, read before they are needed by threads or processes (grain)."""
+import atexit
 import os
+import weakref
 from collections.abc import Callable, Sequence
 
 import jax
@@ -13,6 +15,8 @@ from jaxmm.errors import check_choice
 MOST_THREADS = 16
 STREAM_ABOVE_BYTES = 2**31      # a split larger than this is streamed by placement="auto"
 READ_AT_ONCE = 64           # rows, where whole splits are read
+
+_open = weakref.WeakSet()   # iterators that may still have threads and processes
 
 
 class Batches(Sequence):
@@ -80,7 +84,16 @@ def read_ahead(split: Batch, indices: Sequence[np.ndarray], workers: int = 0):
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(
             num_workers=min(workers, len(indices)), per_worker_buffer_size=2))
-    return iter(dataset)
+    iterator = iter(dataset)
+    _open.add(iterator)
+    return iterator
+
+
+@atexit.register
+def _close_all() -> None:
+    """Ends the threads and processes of iterators that were not used up, as in a stopped run."""
+    for iterator in list(_open):
+        iterator.close()
 
 
 def is_streamed(split: Batch, placement: str) -> bool:

@@ -186,8 +186,7 @@ def split_features(setup: Setup, state: TrainState, split: Batch) -> dict[str, n
 
 def _read(setup, state, read, split):
     chunks = row_chunks(batch_size(split), setup.config.train.batch_size)
-    feed = setup.programs.feed(split, setup.config.data.placement, chunks,
-                               setup.config.data.workers)
+    feed = setup.programs.feed(split, setup.config.data.placement, chunks)
     return read_rows(lambda feed, index: read(state, feed, index), feed, batch_size(split), chunks)
 
 
