@@ -2,12 +2,13 @@
 
     python benchmarks/mvsa.py --arrays=mvsa_single.npz [--methods=concat,late,mla] [--seeds=3]
 
-The arrays are {split}/visual uint8 [N, H, W, 3], {split}/text [N] and {split}/label [N] (0 positive,
-1 neutral, 2 negative) of the splits train, val and test. They are written out as images and lists
-{train,dev,test}.jsonl in a temporary folder, which goes when all is done: no text is printed or kept.
-A bag of words or a small transformer reads the text, by a vocabulary made of the training texts, and
-a small convolutional network sees the picture at 64 pixels. Prints the accuracy on test data of every head
-after the last epoch, mean and standard deviation over seeds, beside that of the majority class.
+The arrays are {split}/visual uint8 [N, H, W, 3], {split}/text [N] and {split}/label [N] (0
+positive, 1 neutral, 2 negative) of the splits train, val and test. They are written out as images
+and lists {train,dev,test}.jsonl in a temporary folder, which goes when all is done: no text is
+printed or kept. A bag of words or a small transformer reads the text, by a vocabulary made of the
+training texts, and a small convolutional network sees the picture at 64 pixels. Prints the
+accuracy on test data of every head after the last epoch, mean and standard deviation over seeds,
+beside that of the majority class.
 """
 import argparse
 import json
@@ -19,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from jaxmm import data
-from jaxmm.config import (Config, DataConfig, EncoderConfig, FramesConfig, OptimizerConfig, TextConfig,
-                          TrainConfig, method_config)
+from jaxmm.config import (Config, DataConfig, EncoderConfig, FramesConfig, OptimizerConfig,
+                          TextConfig, TrainConfig, method_config)
 from jaxmm.data.prepare.run import prepare
 from jaxmm.train.loop import train
 
@@ -67,8 +68,8 @@ def write_layout(path: pathlib.Path, folder: pathlib.Path) -> None:
     with np.load(path, allow_pickle=False) as arrays:
         for split, name in LISTS.items():
             with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as lines:
-                rows = zip(arrays[f"{split}/visual"], arrays[f"{split}/text"], arrays[f"{split}/label"])
-                for i, (image, text, label) in enumerate(rows):
+                rows = [arrays[f"{split}/{part}"] for part in ("visual", "text", "label")]
+                for i, (image, text, label) in enumerate(zip(*rows)):
                     file = f"data/{split}{i}.jpg"
                     Image.fromarray(image).save(folder / file, quality=95)
                     lines.write(json.dumps({"id": f"{split}{i}", "label": LABELS[label],
@@ -82,7 +83,8 @@ def make_config(path: pathlib.Path, text: str, epochs: int) -> Config:
             "text": TextConfig(length=64),
             "visual": FramesConfig(height=64, width=64, size=56, min_area=0.0, center=True)}),
         optimizer=OptimizerConfig(name="adam", weight_decay=0.0, schedule="cosine"),
-        train=TrainConfig(epochs=epochs, batch_size=64, eval_epochs=epochs, checkpoint_epochs=epochs))
+        train=TrainConfig(epochs=epochs, batch_size=64, eval_epochs=epochs,
+                          checkpoint_epochs=epochs))
     config.encoders["text"] = EncoderConfig(text, width=64, depth=1, features=64)
     config.encoders["visual"] = EncoderConfig("cnn", width=16, depth=3, features=64)
     return config

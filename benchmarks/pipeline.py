@@ -2,12 +2,13 @@
 
     python benchmarks/pipeline.py --plain=FILE.py [--root=DIR] [--rounds=5] [--memory]
 
-FILE.py is the loader to compare with: a module with `make(root, examples)`, which writes wav and JPEG
-files in the layouts of both data sets, and `cremad(root, i)` and `vggsound(root, i)`, which load example
-i as a spectrogram and frames that are cropped, flipped and normalised, in one process. The same files
-are prepared once by `jaxmm.data.prepare`; then batches of 64 are read, copied to the device, cropped,
-flipped, transformed and normalised there, and waited for. Rounds of both take turns. Every round reads
-with threads or processes that start with it, so that nothing is read before the clock runs.
+FILE.py is the loader to compare with: a module with `make(root, examples)`, which writes wav and
+JPEG files in the layouts of both data sets, and `cremad(root, i)` and `vggsound(root, i)`, which
+load example i as a spectrogram and frames that are cropped, flipped and normalised, in one
+process. The same files are prepared once by `jaxmm.data.prepare`; then batches of 64 are read,
+copied to the device, cropped, flipped, transformed and normalised there, and waited for. Rounds
+of both take turns. Every round reads with threads or processes that start with it, so that
+nothing is read before the clock runs.
 
 --memory reads 10,000 examples and prints the memory of this process and its children on the way.
 """
@@ -72,8 +73,8 @@ def main() -> None:
             busy["plain"].append(1000 * (time.process_time() - cpu) / examples)
         ratios = [a / b for a, b in zip(rates["prepared"], rates["plain"])]
         print(f"{name}: {statistics.median(rates['prepared']):.0f} examples/s prepared, "
-              f"{statistics.median(rates['plain']):.1f} plain; ratio {statistics.median(ratios):.1f} "
-              f"(rounds {', '.join(f'{r:.1f}' for r in sorted(ratios))}); "
+              f"{statistics.median(rates['plain']):.1f} plain; "
+              f"ratio {statistics.median(ratios):.1f} (rounds {', '.join(f'{r:.1f}' for r in sorted(ratios))}); "
               f"{statistics.median(busy['prepared']):.1f} ms of CPU time an example prepared, "
               f"{statistics.median(busy['plain']):.1f} plain", flush=True)
 

@@ -33,8 +33,8 @@ def get_config(argument: str = "samm") -> Config:
     config, smoke = make_config(argument)
     config = Config(
         data=DataConfig(name="vggsound", path="data/vggsound_mmcl", preprocess={
-            "audio": SpectrogramConfig(rate=16000, seconds=10.0, crop_seconds=5.0, n_fft=256, hop=128,
-                                       **RAW),
+            "audio": SpectrogramConfig(rate=16000, seconds=10.0, crop_seconds=5.0, n_fft=256,
+                                       hop=128, **RAW),
             "visual": FramesConfig(frames=4, height=256, width=340, size=224, **IMAGENET)}),
         stream=StreamConfig(kind="class", num_tasks=10),
         method=config.method,

@@ -5,8 +5,8 @@ from jaxmm.data.dataset import Dataset, check_dataset
 from jaxmm.data.feeding import is_streamed, read_all
 from jaxmm.errors import UserError
 
-PREPARED = ("avmnist", "cremad", "food101", "iemocap", "kinetics400", "kinetics_sounds", "modelnet40",
-            "mosei", "mosi", "mvsa", "ucf101", "vggsound")      # or any, as "prepared"
+PREPARED = ("avmnist", "cremad", "food101", "iemocap", "kinetics400", "kinetics_sounds",
+            "modelnet40", "mosei", "mosi", "mvsa", "ucf101", "vggsound")      # or any, as "prepared"
 DATASETS = {"arrays": arrays.load, "av_digits": av_digits.load,
             **dict.fromkeys(("prepared", *PREPARED), pipeline.load), "synthetic": synthetic.load}
 

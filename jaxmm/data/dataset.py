@@ -93,8 +93,8 @@ def split_train(where: str, train: Batch, config: DataConfig) -> dict[str, Batch
     rows = np.random.default_rng(config.seed).permutation(batch_size(train))
     cut = len(rows) - round(config.val_fraction * len(rows))
     if not 0 < cut < len(rows):
-        raise UserError(f"{where}: {len(rows)} rows of train leave {len(rows) - cut} for validation "
-                        f"at data.val_fraction={config.val_fraction}; expected at least one each")
+        raise UserError(f"{where}: {len(rows)} rows of train leave {len(rows) - cut} for "
+                        f"validation at data.val_fraction={config.val_fraction}; expected at least one each")
     parts = {"train": select(train, np.sort(rows[:cut])), "val": select(train, np.sort(rows[cut:]))}
     return {split: part | {"id": np.arange(batch_size(part), dtype=np.int32)}
             for split, part in parts.items()}

@@ -20,7 +20,7 @@ _open = weakref.WeakSet()   # iterators that may still have threads and processe
 
 
 class Batches(Sequence):
-    """`take(split, index)` for each index of a sequence, with the index; to be read in any order."""
+    """`take(split, index)` for each index of a sequence, with the index, in any order."""
 
     def __init__(self, split: Batch, indices: Sequence[np.ndarray]):
         self.split, self.indices = split, indices

@@ -54,7 +54,8 @@ def load(config: DataConfig) -> Dataset:
     num_tokens, tokenizers = {}, {}
     for m, section in config.preprocess.items():
         if isinstance(section, TextConfig):
-            train = [t for t, p in zip(texts(parts["train"], m), parts["train"][f"present/{m}"]) if p]
+            train = parts["train"]
+            train = [t for t, p in zip(texts(train, m), train[f"present/{m}"]) if p]
             tokenizers[m] = text.make_tokenizer(section, train)
             num_tokens[m] = tokenizers[m].get_vocab_size()
     splits = {}

@@ -68,7 +68,8 @@ def spectrogram(x: chex.Array, config: SpectrogramConfig) -> chex.Array:
         x = jnp.pad(x, config.n_fft // 2)
     columns = 1 + (len(x) - config.n_fft) // config.hop
     samples = config.hop * np.arange(columns)[:, None] + np.arange(config.n_fft)
-    magnitude = jnp.abs(jnp.fft.rfft(x[samples] * hann(config.window or config.n_fft, config.n_fft)))
+    window = hann(config.window or config.n_fft, config.n_fft)
+    magnitude = jnp.abs(jnp.fft.rfft(x[samples] * window))
     if config.mels:
         result = jnp.matmul(magnitude**2, mel_bands(config), precision=jax.lax.Precision.HIGHEST)
         result = jnp.log(jnp.maximum(result, MEL_FLOOR)) if config.log else result

@@ -101,8 +101,8 @@ class Chunks(Sequence):
         last = min((place + 1) * steps_per_call, self.steps[task])
         first = max(place * steps_per_call, start - begin)
         ends_epoch = bool(last == self.steps[task])
-        return Chunk(self.order(task, epoch)[first:last], task, epoch, int(begin + last), ends_epoch,
-                     ends_epoch and epoch == config.epochs - 1)
+        return Chunk(self.order(task, epoch)[first:last], task, epoch, int(begin + last),
+                     ends_epoch, ends_epoch and epoch == config.epochs - 1)
 
     def __reduce__(self):
         return Chunks, self.args

@@ -146,7 +146,7 @@ def check_augmentation(modality: str, options: AugmentConfig, rank: int) -> None
     for name, value in dataclasses.asdict(options).items():
         check_at_least(f"augment.{modality}.{name}", value, 0)
         if value and (rank == 0 or (rank == 1 and name != "noise")):
-            takes = "vectors, which take only noise" if rank else "texts, which take no augmentation"
+            takes = "vectors, which take only noise" if rank else "texts, which take none of it"
             raise UserError(f"augment.{modality}.{name}={value}: {modality} has {takes}")
 
 
