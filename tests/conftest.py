@@ -7,6 +7,8 @@ import pathlib
 # more than a small machine has cores, or an asynchronous loop of them deadlocks.
 os.environ["NPROC"] = "16"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Programs here are small and run a few times: a third of the time is what XLA's optimiser takes.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import jax
 

@@ -2,7 +2,7 @@ import jax
 import pytest
 from absl import flags
 
-for name in {"workdir"} & set(flags.FLAGS):     # as in the other launchers
+for name in {"workdir", "probe"} & set(flags.FLAGS):     # as in the other launchers
     delattr(flags.FLAGS, name)
 
 from jaxmm.batch import take

@@ -33,8 +33,8 @@ def unimodal(dataset, make_config, tmp_path_factory):
 def taught_state(config, dataset, root):
     """Setup and first state, with what the teachers in `root` know."""
     setup = setup_lib.build(config, dataset=dataset, devices=ONE)
-    new = loop.Opened(setup, root / "new", None, None, 0, [],
-                      setup.programs.fetch(setup_lib.init_state(setup)), 0)
+    new = loop.Opened(setup, root / "new", save=None, write=None, history=[], step=0,
+                      state=setup.programs.fetch(setup_lib.init_state(setup)))
     new, = loop.teach([new], [f"{root}/{{teacher}}"],
                       {"dataset": dataset, "devices": ONE, "progress": False})
     return setup, setup.programs.place(new.state)
