@@ -20,6 +20,7 @@ INK, GREY, GRID = "#1f2a44", "#5f6877", "#e5e7eb"
 MODALITY_COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#0072b2")
 EXTRA_COLOUR = "#d55e00"
 HALO = [withStroke(linewidth=3, foreground="white")]
+METHODS_IN_A_ROW = 8        # of bars; more go below
 
 
 def head_colours(heads: Iterable[str], modalities: Sequence[str]) -> dict[str, str]:
@@ -91,20 +92,25 @@ def comparison_bars(accuracy: Mapping[str, Mapping[str, tuple[float, float | Non
       title: over the plot.
     """
     colours = head_colours((h for by_head in accuracy.values() for h in by_head), modalities)
-    positions = sum(map(len, accuracy.values())) + 0.8 * len(accuracy)
+    names = list(accuracy)
+    rows = [names[i:i + METHODS_IN_A_ROW] for i in range(0, len(names), METHODS_IN_A_ROW)]
+    positions = max(sum(len(accuracy[name]) + 0.8 for name in row) for row in rows)
     width = max(5, 0.8 + 0.62 * positions, 1 + 0.095 * len(title))      # of bars or title, in inches
-    figure = Figure(figsize=(width, 4.2), layout="constrained")
-    axes = figure.subplots()
-    left, bars, centres = 0.0, {}, []
-    for by_head in accuracy.values():
-        centres.append(left + (len(by_head) - 1) / 2)
-        for head in (h for h in colours if h in by_head):
-            bars[head] = _bar(axes, left, *by_head[head], color=colours[head], width=0.9,
-                              weight="bold" if head == "fused" else "normal")
-            left += 1
-        left += 0.8
-    axes.set_xticks(centres, accuracy)
-    _style_bars(axes, chance, title)
+    figure = Figure(figsize=(width, 0.6 + 3.6 * len(rows)), layout="constrained")
+    bars = {}
+    for axes, row in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows):
+        left, centres = 0.0, []
+        for by_head in map(accuracy.get, row):
+            centres.append(left + (len(by_head) - 1) / 2)
+            for head in (h for h in colours if h in by_head):
+                bars[head] = _bar(axes, left, *by_head[head], color=colours[head], width=0.9,
+                                  weight="bold" if head == "fused" else "normal")
+                left += 1
+            left += 0.8
+        axes.set_xticks(centres, row)
+        _style_bars(axes, chance, title if row is rows[0] else "")
+        if len(rows) > 1:
+            axes.set_xlim(-0.9, positions - 0.9)        # bars as wide in every row
     figure.legend([bars[h] for h in colours], colours, loc="outside lower center",
                   ncols=len(colours), frameon=False, labelcolor=INK)
     return figure
