@@ -132,6 +132,9 @@ def test_a_run_that_another_process_trains_is_found_before_anything_is_made(conf
     ("synthetic", ("unimodal", "mlp_head"), "synthetic_B"), ("av_digits", None, "av_digits"),
     ("seq_av_digits", None, "av_digits_class")])
 def test_a_config_file_may_name_the_methods_worth_comparing(name, methods, data):
+    if "config" in flags.FLAGS:     # of any launcher, or of none that is left
+        delattr(flags.FLAGS, "config")
+    compare.app.define_config("Config file.")
     flags.FLAGS(["compare", f"--config=configs/{name}.py"])
     assert compare.app.default_methods() == methods
     assert compare.app.data_name(flags.FLAGS.config) == data
