@@ -25,19 +25,11 @@ Published accuracy on test data in percent:
     qmf        74.87 ± 1.15   32.99 ± 1.09   77.96 ± 1.06
     mla        75.72 ± 0.79   54.99 ± 1.12   79.94 ± 0.97
 """
-from configs.common import IMAGENET, make_config, shrink
-from jaxmm.config import (Config, DataConfig, EncoderConfig, FramesConfig, OptimizerConfig,
-                          TextConfig)
+from configs import food101
+from jaxmm.config import Config
 
 
 def get_config(argument: str = "mla") -> Config:
-    config, smoke = make_config(argument)
-    config.data = DataConfig(name="mvsa", path="data/mvsa", preprocess={
-        "text": TextConfig(length=256),
-        "visual": FramesConfig(height=256, width=256, fit="crop", size=224, min_area=0.0,
-                               center=True, **IMAGENET)})
-    config.encoders["text"] = EncoderConfig(name="transformer", width=256, depth=4, features=512)
-    config.encoders["visual"] = EncoderConfig(name="resnet18", stem="standard")
-    config.optimizer = OptimizerConfig(name="adam", learning_rate=1e-3, schedule="cosine")
-    config.train.epochs = 30
-    return shrink(config) if smoke else config
+    config = food101.get_config(argument)
+    config.data.name, config.data.path = "mvsa", "data/mvsa"
+    return config
