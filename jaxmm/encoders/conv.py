@@ -76,7 +76,7 @@ def _xla(x, kernel, stride: int):
 
 
 def _matmul(x, kernel, stride: int):
-    return _patches(x, kernel.shape[0], stride) @ kernel.reshape(-1, kernel.shape[-1])
+    return _product(_patches(x, kernel.shape[0], stride), kernel.reshape(-1, kernel.shape[-1]))
 
 
 def _patches(x, k: int, stride: int):
@@ -84,8 +84,35 @@ def _patches(x, k: int, stride: int):
     pad = k // 2
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    slices = [x[:, i:i + height:stride, j:j + width:stride] for i in range(k) for j in range(k)]
-    return jnp.concatenate(slices, axis=-1)
+    x = jnp.stack([x[:, :, j:j + width:stride] for j in range(k)], axis=3)
+    x = jnp.stack([x[:, i:i + height:stride] for i in range(k)], axis=3)
+    return x.reshape(*x.shape[:3], -1)
+
+
+@jax.custom_vjp
+def _product(patches, kernel):
+    """patches [B, H, W, N] times kernel [N, O].
+
+    Its gradients are written out because JAX's own transposes the one of the output in memory.
+    """
+    return patches @ kernel
+
+
+def _product_forward(patches, kernel):
+    return patches @ kernel, (patches, kernel)
+
+
+def _product_backward(residuals, g):
+    patches, kernel = residuals
+    return g @ kernel.T, _rows(patches).T @ _rows(g)
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+def _rows(x):
+    """[..., C] -> [N, C]."""
+    return x.reshape(-1, x.shape[-1])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -118,7 +145,7 @@ def _kernel_gradient(x, g, k: int):
     height, width = x.shape[1:3]
     x_padded = jnp.pad(x, ((0, 0), (0, 0), (pad, pad), (0, 0)))
     g_padded = jnp.pad(g, ((0, 0), (pad, pad), (0, 0), (0, 0)))
-    xs = jnp.concatenate([x_padded[:, :, j:j + width] for j in range(k)], axis=-1)
-    gs = jnp.concatenate([g_padded[:, i:i + height] for i in reversed(range(k))], axis=-1)
-    product = xs.reshape(-1, xs.shape[-1]).T @ gs.reshape(-1, gs.shape[-1])
+    xs = jnp.stack([x_padded[:, :, j:j + width] for j in range(k)], axis=3)
+    gs = jnp.stack([g_padded[:, i:i + height] for i in reversed(range(k))], axis=3)
+    product = xs.reshape(-1, k * x.shape[-1]).T @ gs.reshape(-1, k * g.shape[-1])
     return product.reshape(k, x.shape[-1], k, g.shape[-1]).transpose(2, 0, 1, 3)
