@@ -4,8 +4,9 @@
 #   PROJECT=my-project ZONE=us-central2-b BUCKET=my-bucket bash launch/tpu_vm.sh
 #
 # Every host of the slice runs the same command; launch.train finds the others by itself, feeds its
-# own chips with its slice of each batch, and only the first host writes to the run folder. After a
-# preemption the same command goes on from the last checkpoint, on a slice of any size that divides
+# own chips with its slice of each batch, and only the first host writes to the run folder. The
+# folder is copied to the bucket all the while, so that after a preemption, which takes the disks
+# along, the same command goes on from the last copy, on a slice of any size that divides
 # train.batch_size.
 set -euo pipefail
 
@@ -17,33 +18,47 @@ VERSION=${VERSION:-tpu-ubuntu2204-base}
 SOURCE=${SOURCE:-.}                     # a checkout of this repository
 CONFIG=${CONFIG:-configs/av_digits.py:mla}
 FLAGS=${FLAGS:-}                        # more flags, such as --config.train.batch_size=1024
-WORKDIR=${WORKDIR:-runs/mla}            # on the disk of the first host
+RUN=${RUN:-mla}                         # the run folder is runs/$RUN, on the first host
+EVERY=${EVERY:-300}                     # seconds between two copies to the bucket
 
 tpu() {
   gcloud compute tpus tpu-vm "$@" --project="$PROJECT" --zone="$ZONE"
 }
 
-everywhere() {
-  tpu ssh "$NAME" --worker=all --command="$1"
+on() {      # on WORKERS COMMAND
+  tpu ssh "$NAME" --worker="$1" --command="$2"
 }
 
-# 1. The slice. --spot is cheaper and may be taken away at any time.
-tpu describe "$NAME" >/dev/null 2>&1 ||
-  tpu create "$NAME" --accelerator-type="$TYPE" --version="$VERSION" --spot
+# 1. The slice; one that was taken away is made again. --spot is cheaper and may be taken any time.
+if state=$(tpu describe "$NAME" --format="value(state)" 2>/dev/null) && [ "$state" != READY ]; then
+  tpu delete "$NAME" --quiet
+  state=
+fi
+[ -n "${state:-}" ] || tpu create "$NAME" --accelerator-type="$TYPE" --version="$VERSION" --spot
 
-# 2. The program, on every host.
-tpu scp --recurse --worker=all "$SOURCE" "$NAME":jaxmm
-everywhere "python3 -m venv ~/venv && ~/venv/bin/pip install -q -e './jaxmm[tpu]'"
+# 2. The program as it is committed, on every host.
+archive=$(mktemp --suffix=.tar.gz)
+git -C "$SOURCE" archive --prefix=jaxmm/ --output="$archive" HEAD
+tpu scp --worker=all "$archive" "$NAME":jaxmm.tar.gz
+rm "$archive"
+on all "tar -xzf jaxmm.tar.gz && python3 -m venv ~/venv && ~/venv/bin/pip install -q -e './jaxmm[tpu]'"
 
-# 3. The run, which goes on from the last copy of its folder in the bucket. The other hosts hold no
-# part of that folder; a data set of one's own (--config.data.path) must lie on every host.
-tpu ssh "$NAME" --worker=0 --command="mkdir -p jaxmm/$WORKDIR &&
-  gcloud storage rsync --recursive gs://$BUCKET/$WORKDIR jaxmm/$WORKDIR || true"
+# 3. The run, which goes on from the copy in the bucket; if that cannot be read, nothing starts. The
+# other hosts hold no part of the folder; a data set of one's own (--config.data.path) must lie on
+# every host. A copy made while a checkpoint is written is found out when it is restored.
+copy="gcloud storage rsync --recursive --delete-unmatched-destination-objects"
+on 0 "cd jaxmm && mkdir -p runs/$RUN && echo jaxmm | gcloud storage cp - gs://$BUCKET/runs/name &&
+  gcloud storage rsync --recursive gs://$BUCKET/runs runs"
+while sleep "$EVERY" >/dev/null 2>&1; do
+  on 0 "cd jaxmm && $copy runs/$RUN gs://$BUCKET/runs/$RUN" || true     # the next one makes up for it
+done &
+copies=$!
 status=0
-everywhere "cd jaxmm && ~/venv/bin/python -m launch.train --config=$CONFIG --workdir=$WORKDIR $FLAGS" ||
+on all "cd jaxmm && ~/venv/bin/python -m launch.train --config=$CONFIG --workdir=runs/$RUN $FLAGS" ||
   status=$?
-tpu ssh "$NAME" --worker=0 \
-  --command="gcloud storage rsync --recursive jaxmm/$WORKDIR gs://$BUCKET/$WORKDIR"
+kill "$copies"
+wait "$copies" || true
+on 0 "cd jaxmm && $copy runs/$RUN gs://$BUCKET/runs/$RUN"
 
 # 4. The end, unless the run was stopped or failed, and is to go on here.
 if [ "$status" = 0 ]; then
