@@ -82,8 +82,8 @@ def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Datase
     """`train` for several configs: at once where one program can, else one after the other.
 
     One program trains runs that differ in `train.seed` and in the scalars of
-    `jaxmm.train.together`. Each has a folder of its own and the same results as alone, up to
-    rounding. Runs that are resumed at other steps than the rest are trained apart from them.
+    `jaxmm.train.together`. Each has a folder of its own and the same results as alone: on CPU to the
+    bit, elsewhere up to rounding. Runs that are resumed at other steps are trained apart.
     `teachers` has one value for each run, if any.
 
     Yields:

@@ -101,7 +101,7 @@ def build(config: Config, *, dataset: Dataset | None = None,
                                 config.train.batch_size, int(train["id"].max()) + 1)
         return make_method(changed.method, components, axis_name=axis_name)
 
-    programs = make_programs(make, devices)
+    programs = make_programs(make, devices, [together.scalar_options(config)])
     if stream and not programs.steps:
         raise UserError(f"{config.method.name} trains nothing itself and cannot learn a stream of "
                         "tasks; choose another method, or a config without a stream")
@@ -133,7 +133,7 @@ def build_many(configs: Sequence[Config], *, dataset: Dataset | None = None,
 
 def join(setups: Sequence[Setup], devices: Sequence[jax.Device] | None = None) -> Setup:
     """The setup of the first run, with programs that train all of them at once."""
-    options = together.scalar_options([setup.config for setup in setups])
+    options = [together.scalar_options(setup.config) for setup in setups]
     programs = make_programs(setups[0].make_method, devices, options)
     return setups[0]._replace(programs=programs)
 

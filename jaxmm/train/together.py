@@ -1,6 +1,5 @@
 """Which runs one program can train together: those that differ in seeds and in scalars."""
 from collections.abc import Sequence
-from typing import Any
 
 from jaxmm.config import Config
 from jaxmm.train.runs import differences, to_dict
@@ -17,10 +16,12 @@ def changed(configs: Sequence[Config]) -> set[str]:
     return {path for other in others for path, _, _ in differences(first, other)}
 
 
-def scalar_options(configs: Sequence[Config]) -> list[dict[str, Any]]:
-    """For each config, the values of the scalars in which they differ."""
-    paths = changed(configs).intersection(SCALARS)
-    return [{path: get(to_dict(config), path) for path in sorted(paths)} for config in configs]
+def scalar_options(config: Config) -> dict[str, float]:
+    """The values of the scalars that the config has."""
+    sections = to_dict(config)
+    paths = [path.split(".") for path in SCALARS]
+    return {f"{section}.{name}": sections[section][name] for section, name in paths
+            if name in sections[section]}
 
 
 def obstacle(configs: Sequence[Config]) -> str:
@@ -28,9 +29,3 @@ def obstacle(configs: Sequence[Config]) -> str:
     paths = sorted(changed(configs).difference(SCALARS, ["train.seed"]))
     return f"they differ in {', '.join(paths)}" if paths else ""
 
-
-def get(values: dict[str, Any], path: str) -> Any:
-    """The value at a path of nested dictionaries."""
-    for key in path.split("."):
-        values = values[key]
-    return values

@@ -1,15 +1,17 @@
 """Several runs in one program: the same results as one after the other."""
 import json
+from unittest import mock
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxmm.batch import take
 from jaxmm.config import EncoderConfig, OptimizerConfig, replace
 from jaxmm.methods import METHODS
-from jaxmm.train import checkpoints, loop, setup as setup_lib, together
+from jaxmm.train import checkpoints, devices as devices_lib, loop, setup as setup_lib, together
 from jaxmm.train.devices import stack, unstack
 
 DEVICES = jax.devices()
@@ -18,6 +20,10 @@ CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 def seeds(config, count):
     return [replace(config, {"train.seed": seed}) for seed in range(count)]
+
+
+def assert_close(found, expected):
+    chex.assert_trees_all_close(found, expected, **CLOSE)
 
 
 def leaves(run):
@@ -35,10 +41,12 @@ def train(configs, folder, dataset, devices=DEVICES[:1]):
                                 progress=False))
 
 
-def steps_together(configs, dataset, devices):
-    """States after one call of three steps, of all configs at once and one after the other."""
+def steps_together(configs, dataset, devices, assert_equals=(chex.assert_trees_all_equal,)):
+    """States after one call of three steps, of all configs at once and one after the other.
+
+    With several of `assert_equals`, the second is for runs that are vmapped, as on GPU and TPU.
+    """
     setups = list(setup_lib.build_many(configs, dataset=dataset, devices=devices))
-    joined = setup_lib.join(setups, devices)
     train_split = dataset.splits["train"]
     index = np.random.default_rng(0).integers(32, size=(3, len(configs), 8)).astype(np.int32)
 
@@ -51,19 +59,23 @@ def steps_together(configs, dataset, devices):
     fetched = [s.programs.fetch(setup_lib.init_state(s)) for s in setups]
     alone = [run(s, [jax.tree.map(lambda x: x.copy(), state)], index[:, i])
              for i, (s, state) in enumerate(zip(setups, fetched))]
-    state, metrics = run(joined, fetched, index)
-    chex.assert_trees_all_close(
-        metrics, jax.tree.map(lambda *x: np.stack(x, 1), *[m for _, m in alone]), **CLOSE)
-    ours = unstack(joined.programs.fetch(state), len(configs))
-    for s, (expected, _), found in zip(setups, alone, ours):
-        chex.assert_trees_all_close(checkpoints.flatten(found),
-                                    checkpoints.flatten(s.programs.fetch(expected)), **CLOSE)
+    for map_runs, assert_equal in zip((devices_lib.map_in_turn, jax.vmap), assert_equals):
+        with mock.patch.object(devices_lib, "map_in_turn", map_runs):
+            joined = setup_lib.join(setups, devices)
+        state, metrics = run(joined, [jax.tree.map(jnp.copy, s) for s in fetched], index)
+        assert_equal(metrics, jax.tree.map(lambda *x: np.stack(x, 1), *[m for _, m in alone]))
+        ours = unstack(joined.programs.fetch(state), len(configs))
+        for s, (expected, _), found in zip(setups, alone, ours):
+            assert_equal(checkpoints.flatten(found),
+                         checkpoints.flatten(s.programs.fetch(expected)))
     return joined, state, alone
 
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"ume"}))     # ume makes no step
 def test_seeds_equal_single_runs(name, make_dataset, make_config):
-    steps_together(seeds(make_config(name), 2), make_dataset(missing=True), DEVICES[:1])
+    """To the bit on CPU."""
+    steps_together(seeds(make_config(name), 2), make_dataset(missing=True), DEVICES[:1],
+                   [chex.assert_trees_all_equal, assert_close])
 
 
 @pytest.mark.parametrize("runs, devices", [(4, 2), (3, 2)])
@@ -71,7 +83,7 @@ def test_on_several_devices(runs, devices, make_dataset, make_config):
     """Spread over the devices, and, where they do not divide, every batch over all devices."""
     dataset = make_dataset(missing=True)
     joined, state, alone = steps_together(seeds(make_config("mla"), runs), dataset,
-                                          DEVICES[:devices])
+                                          DEVICES[:devices], [assert_close])
     logits = setup_lib.predict_split(joined, state, dataset.splits["val"])
     single = setup_lib.build(make_config("mla"), dataset=dataset, devices=DEVICES[:devices])
     for i, (expected, _) in enumerate(alone):
@@ -87,7 +99,8 @@ def test_on_several_devices(runs, devices, make_dataset, make_config):
 def test_scalars_equal_single_runs(method, values, make_dataset, make_config):
     configs = [replace(make_config(method), {path: v[i] for path, v in values.items()})
                for i in range(2)]
-    assert together.scalar_options(configs)[1] == {path: v[1] for path, v in values.items()}
+    assert values.items() <= {path: [together.scalar_options(c)[path] for c in configs]
+                              for path in values}.items()
     steps_together(configs, make_dataset(), DEVICES[:1])
 
 
@@ -95,8 +108,6 @@ def test_scalars_equal_single_runs(method, values, make_dataset, make_config):
 def test_every_scalar_of_every_method_enters_as_an_array(name, make_dataset, make_config):
     """No check or branch of the method needs the value."""
     config, dataset = make_config(name), make_dataset()
-    options = [path for path in together.SCALARS
-               if hasattr(getattr(config, path.split(".")[0]), path.split(".")[1])]
     setup = setup_lib.build(config, dataset=dataset, devices=DEVICES[:1])
     batch = take(dataset.splits["train"], np.arange(8))
 
@@ -105,7 +116,7 @@ def test_every_scalar_of_every_method_enters_as_an_array(name, make_dataset, mak
         state = method.init(jax.random.key(0), batch)
         return method.predict(method.step(state, batch)[0], batch)
 
-    jax.eval_shape(step, {path: np.float32(0.1) for path in options})
+    jax.eval_shape(step, {path: np.float32(0.1) for path in together.scalar_options(config)})
 
 
 def test_folders_are_those_of_single_runs(make_dataset, make_config, tmp_path):
@@ -119,11 +130,11 @@ def test_folders_are_those_of_single_runs(make_dataset, make_config, tmp_path):
         assert list(manager.all_steps()) == [4, 8]
     results = train(configs, tmp_path / "many", dataset)
     for i, (expected, found) in enumerate(zip(alone, results)):
-        chex.assert_trees_all_close(leaves(found), leaves(expected), **CLOSE)
-        chex.assert_trees_all_close(numbers(found.history), numbers(expected.history), **CLOSE)
+        chex.assert_trees_all_equal(leaves(found), leaves(expected))
+        chex.assert_trees_all_equal(numbers(found.history), numbers(expected.history))
         records = [[json.loads(line) for line in (tmp_path / folder / "metrics.jsonl")
                     .read_text().splitlines()] for folder in (f"alone{i}", f"many/{i}")]
-        chex.assert_trees_all_close(*map(numbers, records), **CLOSE)
+        chex.assert_trees_all_equal(*map(numbers, records))
     # Every run goes on from its own last checkpoint.
     for i, last in ((1, 8), (2, 4)):
         manager = checkpoints.open_manager(tmp_path / f"many/{i}")
@@ -132,8 +143,8 @@ def test_folders_are_those_of_single_runs(make_dataset, make_config, tmp_path):
                 manager.delete(step)
     again = train(configs, tmp_path / "many", dataset)
     for expected, found in zip(results, again):
-        chex.assert_trees_all_close(leaves(found), leaves(expected), **CLOSE)
-        chex.assert_trees_all_close(numbers(found.history), numbers(expected.history), **CLOSE)
+        chex.assert_trees_all_equal(leaves(found), leaves(expected))
+        chex.assert_trees_all_equal(numbers(found.history), numbers(expected.history))
 
 
 def test_a_loss_that_is_not_finite_stops_its_own_run_only(make_dataset, make_config, tmp_path):
@@ -147,7 +158,7 @@ def test_a_loss_that_is_not_finite_stops_its_own_run_only(make_dataset, make_con
     for i, run in ((0, first), (2, last)):
         expected = loop.train(configs[i], tmp_path / f"alone{i}", dataset=dataset,
                               devices=DEVICES[:1], progress=False)
-        chex.assert_trees_all_close(leaves(run), leaves(expected), **CLOSE)
+        chex.assert_trees_all_equal(leaves(run), leaves(expected))
         assert list(checkpoints.open_manager(tmp_path / str(i)).all_steps()) == [8, 12]
     assert not list(checkpoints.open_manager(tmp_path / "1").all_steps())
 
