@@ -1,7 +1,9 @@
 """Runs every test on eight virtual CPU devices."""
+import contextlib
 import importlib.util
 import os
 import pathlib
+import resource
 
 # Read when the backend starts: the collectives of several virtual devices need a thread each,
 # more than a small machine has cores, or an asynchronous loop of them deadlocks.
@@ -78,3 +80,18 @@ def layouts():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def full_disk():
+    """with full_disk(size): no file of this process may grow beyond `size` bytes."""
+    @contextlib.contextmanager
+    def limit(size=50_000):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    return limit

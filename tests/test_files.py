@@ -1,6 +1,4 @@
 import logging
-import resource
-from contextlib import contextmanager
 
 import pytest
 
@@ -8,18 +6,7 @@ from jaxmm import files
 from jaxmm.errors import WriteError
 
 
-@contextmanager
-def full_disk(size):
-    """No file of this process may grow beyond `size` bytes, as on a disk with no more room."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-
-
-def test_write_replaces_the_file_at_once_or_leaves_it(tmp_path):
+def test_write_replaces_the_file_at_once_or_leaves_it(tmp_path, full_disk):
     path = tmp_path / "report.md"
     files.write(path, "old ü")
     assert path.read_text() == "old ü"
@@ -31,7 +18,7 @@ def test_write_replaces_the_file_at_once_or_leaves_it(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_append_adds_all_or_nothing(tmp_path):
+def test_append_adds_all_or_nothing(tmp_path, full_disk):
     path = tmp_path / "metrics.jsonl"
     files.append(path, "a\n")
     files.append(path, b"b" * 60_000)

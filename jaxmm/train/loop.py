@@ -338,9 +338,10 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
 
 def describe_state(state: TrainState) -> str:
     """The number of parameters, and the size of the parts of one copy of a state, in a line."""
+    sections = {"params": state.params, "optimizer": state.opt_state,
+                "batch statistics": state.batch_stats} | dict(state.extra)
     mib = {name: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(part)) / 2**20
-           for name, part in (("params", state.params), ("optimizer", state.opt_state),
-                              ("batch statistics", state.batch_stats), ("method", state.extra))}
+           for name, part in sections.items()}
     count = sum(x.size for x in jax.tree.leaves(state.params))
     parts = ", ".join(f"{name} {size:.1f}" for name, size in mib.items() if size)
     return f"{count:,} parameters; state of {sum(mib.values()):.1f} MiB: {parts}"

@@ -1,16 +1,10 @@
 """Run folders: which config a folder belongs to, and which process is at work in it."""
 import dataclasses
-import fcntl
 import json
-import os
 import pathlib
-import socket
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
-
-from absl import logging
 
 from jaxmm import config as config_lib
 from jaxmm import files
@@ -21,7 +15,10 @@ from jaxmm.errors import UserError
 FILE = "config.json"
 STREAM_FILE = "stream.json"
 LOCK_FILE = "lock"
-RESULT_STAYS = ("train.keep_checkpoints", "train.on_save_error")    # may change within a run
+# Options that may change within a run, as its result stays the same.
+RESULT_STAYS = ("data.placement", "data.workers", "train.checkpoint_epochs",
+                "train.keep_checkpoints", "train.on_save_error", "train.steps_per_call",
+                "train.tensorboard")
 
 
 @contextmanager
@@ -33,10 +30,6 @@ def claim_folder(workdir: pathlib.Path, config: Config) -> Iterator[None]:
         work in it. Nothing is written then.
     """
     check_folder(workdir, config)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _cannot_write(workdir, error) from error
     with lock(workdir):
         if not check_folder(workdir, config):   # again: another process may have been faster
             files.write(workdir / FILE, json.dumps(to_dict(config), indent=2) + "\n")
@@ -64,59 +57,9 @@ def check_folder(workdir: pathlib.Path, config: Config) -> bool:
     return False
 
 
-@contextmanager
-def lock(workdir: pathlib.Path) -> Iterator[None]:
-    """Keeps other processes from training in a folder.
-
-    The lock is the operating system's, on the file `lock`, and ends with the process, however it
-    ends; the file stays, and says who holds it. It holds between the hosts of an NFS mount, where
-    the server gives up the lock of a host that is gone after its lease (NFS 4) or when the host is
-    back (NFS 3). File systems that keep locks on each host (FUSE mounts of object stores, Lustre
-    with `localflock`) do not show it to other hosts; on those without any, a warning says so.
-
-    Raises:
-      UserError: another process, or another run of this one, has it.
-    """
-    try:
-        file = (workdir / LOCK_FILE).open("a+b", buffering=0)
-    except OSError as error:
-        raise _cannot_write(workdir, error) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"{workdir} is in use by {_owner(file)}; wait for it, stop it, or name "
-                            "another --workdir") from error
-        except OSError as error:
-            logging.warning("%s cannot be locked (%s): let no other process train in it", workdir,
-                            error.strerror)
-        owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.time()}
-        with suppress(OSError):     # on a full disk the lock holds all the same
-            file.truncate(0)
-            file.write(json.dumps(owner).encode())
-        yield
-
-
-def _owner(file) -> str:
-    """Who holds a lock, and for how long."""
-    file.seek(0)
-    try:
-        owner = json.loads(file.read())
-        return (f"process {owner['pid']} on {owner['host']}, for "
-                f"{_duration(time.time() - owner['since'])}")
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        return "another process"    # which is about to say who it is
-
-
-def _duration(seconds: float) -> str:
-    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} seconds"
-
-
-def _cannot_write(workdir, error):
-    return UserError(f"{workdir} cannot be written ({error.strerror}); name another --workdir")
+def lock(workdir: pathlib.Path) -> AbstractContextManager[None]:
+    """Keeps other processes from training in a folder, see `files.lock`."""
+    return files.lock(workdir / LOCK_FILE, "name another --workdir")
 
 
 def save_stream(workdir: pathlib.Path, stream: Stream) -> None:

@@ -1,9 +1,7 @@
 import logging
 import os
 import pathlib
-import resource
 import shutil
-from contextlib import contextmanager
 
 import chex
 import jax
@@ -46,17 +44,6 @@ def payload(manager, step):
     """The largest file of a checkpoint: the arrays."""
     files = [p for p in (folder(manager, step) / "state").rglob("*") if p.is_file()]
     return max(files, key=lambda p: p.stat().st_size)
-
-
-@contextmanager
-def full_disk(size=50_000):
-    """No file of this process may grow beyond `size` bytes, as on a disk with no more room."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_restores_every_leaf_and_type(manager):
@@ -200,7 +187,7 @@ def big_state():
     return make_state()._replace(extra={"memory": jnp.asarray(noise, jnp.float32)})
 
 
-def test_a_full_disk_is_said_in_one_line_and_the_last_checkpoint_kept(manager, caplog):
+def test_a_full_disk_is_said_in_one_line_and_the_last_checkpoint_kept(manager, caplog, full_disk):
     with full_disk(), pytest.raises(WriteError) as error:
         save(manager, 3, big_state(), {}, keep=1)
     assert str(error.value) == (
@@ -211,7 +198,7 @@ def test_a_full_disk_is_said_in_one_line_and_the_last_checkpoint_kept(manager, c
     assert names(manager) == ["3"]
 
 
-def test_a_disk_that_fills_up_while_it_is_written(manager, monkeypatch):
+def test_a_disk_that_fills_up_while_it_is_written(manager, monkeypatch, full_disk):
     """Orbax itself fails halfway: what there is of the step is removed."""
     monkeypatch.setattr(checkpoints, "_check_room", lambda manager, size: None)
     with full_disk(), pytest.raises(WriteError, match="step 3 could not be written .*too large.*step 2"):
@@ -240,7 +227,7 @@ def test_saving_in_the_background_keeps_what_the_state_was(tmp_path):
 
 
 @pytest.mark.parametrize("policy", ["stop", "continue"])
-def test_an_error_in_the_background_follows_the_policy(policy, tmp_path, caplog):
+def test_an_error_in_the_background_follows_the_policy(policy, tmp_path, caplog, full_disk):
     manager = checkpoints.open_manager(tmp_path)
     reached = []
 
@@ -270,7 +257,7 @@ def test_an_error_in_the_background_follows_the_policy(policy, tmp_path, caplog)
 
 
 @pytest.mark.parametrize("policy", ["stop", "continue"])
-def test_the_last_save_must_succeed(policy, tmp_path):
+def test_the_last_save_must_succeed(policy, tmp_path, full_disk):
     manager = checkpoints.open_manager(tmp_path)
     with pytest.raises(WriteError, match="step 1 could not be written.*none before it"):
         with checkpoints.open_saver(manager, 2, policy) as save_later, full_disk():

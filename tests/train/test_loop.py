@@ -222,9 +222,9 @@ def test_a_line_says_what_the_state_takes(make_dataset, make_config, tmp_path, c
     setup = setup_lib.build(make_config("mla"), dataset=make_dataset(), devices=ONE)
     state = setup_lib.init_state(setup)
     # Parameters: encoders 3 x 6 + 6 and 5 x 6 + 6, head 6 x 3 + 3.
-    many = state._replace(extra=jnp.zeros(2**18), opt_state=jnp.zeros(2**19))
+    many = state._replace(extra={"memory": jnp.zeros(2**18)}, opt_state=jnp.zeros(2**19))
     assert loop.describe_state(many) == ("81 parameters; state of 3.0 MiB: params 0.0, "
-                                         "optimizer 2.0, method 1.0")
+                                         "optimizer 2.0, memory 1.0")
     loop.train(make_config("mla", epochs=1), tmp_path / "run", dataset=make_dataset(), devices=ONE)
     err = capsys.readouterr().err
     assert "81 parameters; state of 0.0 MiB" in err and "first call: " in err

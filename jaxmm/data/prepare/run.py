@@ -1,8 +1,6 @@
 """A whole data set: listed, divided into shards, written by several processes, summed up."""
 import collections
 import concurrent.futures
-import contextlib
-import fcntl
 import hashlib
 import inspect
 import itertools
@@ -83,7 +81,7 @@ def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
     shards = divide(examples, name, shard_size)
     work = Work(str(folder), layout.modalities, layout.class_names, options, allow_missing, stored)
     fingerprint = _fingerprint(work, shards)
-    with _locked(folder):
+    with files.lock(folder.with_suffix(".lock"), "choose another --output"):
         if done.exists():
             return _made_before(done, fingerprint)
         _start(folder, fingerprint)
@@ -333,26 +331,6 @@ def _made_before(folder: pathlib.Path, fingerprint: str) -> dict[str, Any]:
         pass
     raise UserError(f"{folder} is there already, made from other files or with other options; "
                     "remove it or choose another --output")
-
-
-@contextlib.contextmanager
-def _locked(folder: pathlib.Path):
-    """Holds the folder's lock, which the system takes back when the process ends."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        file = open(folder.with_suffix(".lock"), "w", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"cannot write to {folder.parent}: {error.strerror}; choose another "
-                        "--output") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"{folder.parent}: another process is preparing this data set; wait "
-                            "for it") from None
-        except OSError:
-            pass        # a file system without locks
-        yield
 
 
 def _start(folder: pathlib.Path, fingerprint: str) -> None:

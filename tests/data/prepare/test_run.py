@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 
+from jaxmm import files
 from jaxmm.data.prepare import run, shards
 from jaxmm.data.prepare.decode import Options
 from jaxmm.data.prepare.run import prepare
@@ -227,8 +228,8 @@ def test_another_plan_does_not_go_on_with_the_shards_of_this_one(cremad, tmp_pat
 
 
 def test_only_one_call_writes_a_data_set(cremad, tmp_path):
-    with run._locked(tmp_path / "cremad/1.0.0.incomplete"):
-        with pytest.raises(UserError, match="another process is preparing this data set"):
+    with files.lock(tmp_path / "cremad/1.0.0.lock", ""):
+        with pytest.raises(UserError, match=f"cremad is in use by process {os.getpid()}"):
             prepare("cremad", cremad, tmp_path, progress=False)
 
 
