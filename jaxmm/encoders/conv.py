@@ -4,23 +4,20 @@ Every convolution here is PyTorch's: NHWC, square odd kernel k, symmetric paddin
 bias. (The "SAME" padding of flax differs for stride 2 on even sizes.)
 
 Three lowerings give the same numbers. "xla" is lax.conv; "matmul" is all patches side by side
-times the kernel; "mixed", for stride 1, is lax.conv whose kernel gradient is a matrix product.
-"auto" is "xla" on GPU and TPU. On CPU, where XLA is slow at kernel gradients and collapses on few
-positions, it is "mixed", but "matmul" for stride 2, k = 1, few positions or few input channels.
-Patches are gathered for a few examples at a time, so that they are multiplied while in the cache.
-Milliseconds for output, input and kernel gradient with jax 0.10.2 on two cores of an AMD EPYC
-(about 150 GFLOP/s), batch 64:
+times the kernel; "mixed" is lax.conv whose kernel gradient is a matrix product. "auto" is "xla" on
+GPU and TPU. On CPU, where XLA is slow at kernel gradients and collapses on few positions, it is
+"matmul" for few positions, few input channels or k = 1, and "mixed" otherwise. Measured with
+jax 0.10.2, batch 64: milliseconds of CPU time over 2 cores for output, input and kernel gradient:
 
-    input, kernel, stride         xla                matmul          mixed
-    32 x 32 x 64, 3x3, 1          76 / 73 / 1279     67 / 82 / 73    67 / 70 / 56
-    16 x 16 x 128, 3x3, 1         60 / 42 / 198      45 / 49 / 59    39 / 42 / 45
-    8 x 8 x 256, 3x3, 1           45 / 40 / 76       40 / 38 / 50    44 / 41 / 43
-    4 x 4 x 512, 3x3, 1           65 / 43 / 55       39 / 34 / 42    49 / 45 / 37
-    2 x 2 x 512, 3x3, 1           822 / 812 / -      11 / 11 / 13    787 / 809 / 14
-    32 x 32 x 64, 3x3, 2          48 / 49 / 118      31 / 43 / 41
-    4 x 4 x 256, 3x3, 2           14 / 205 / 8       6 / 7 / 5
-    32 x 32 x 64, 1x1, 2          7 / 7 / 46         4 / 4 / 7
-    32 x 32 x 1, 3x3, 1           5 / - / 11         3 / - / 3       5 / - / 9
+    input, kernel, stride         xla               matmul            mixed
+    32 x 32 x 64, 3x3, 1          37 / 31 / 330     124 / 95 / 162    37 / 31 / 89
+    16 x 16 x 128, 3x3, 1         34 / 33 / 114     76 / 64 / 100     34 / 33 / 55
+    8 x 8 x 256, 3x3, 1           36 / 34 / 62      52 / 42 / 70      36 / 34 / 34
+    4 x 4 x 512, 3x3, 1           37 / 40 / 42      35 / 30 / 37      37 / 38 / 36
+    2 x 2 x 512, 3x3, 1           779 / 790 / -     8 / 8 / 9         779 / 790 / 10
+    4 x 4 x 256, 3x3, 2           9 / 174 / 7       4 / 4 / 4         8 / 165 / 5
+    32 x 32 x 64, 1x1, 2          2 / 4 / 44        4 / 3 / 12        2 / 4 / 12
+    32 x 32 x 1, 3x3, 1           -                 2 / 2 / 10        1 / 5 / 70
 """
 import functools
 
@@ -31,9 +28,8 @@ from jax import lax
 import jax.numpy as jnp
 
 LOWERINGS = ("auto", "xla", "matmul")   # to ask for; "mixed" is a choice of "auto"
-MIN_POSITIONS = 32                  # and
+MIN_POSITIONS = 32                  # of the output, and
 MIN_CHANNELS = 16                   # of the input, for which "auto" takes lax.conv on CPU
-PART = 8 * 2**20                    # bytes to gather at a time for products
 
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -61,17 +57,16 @@ def conv2d(x: chex.Array, kernel: chex.Array, stride: int = 1, lowering: str = "
     chex.assert_rank([x, kernel], 4)
     if lowering == "auto":
         lowering = _choose(x, kernel, stride)
-    if lowering == "mixed":
-        return _mixed(x, kernel)
-    return {"xla": _xla, "matmul": _matmul}[lowering](x, kernel, stride)
+    return {"xla": _xla, "matmul": _matmul, "mixed": _mixed}[lowering](x, kernel, stride)
 
 
 def _choose(x, kernel, stride: int) -> str:
     """The fastest lowering by the table of this module."""
     if jax.default_backend() != "cpu":
         return "xla"
-    small = x.shape[1] * x.shape[2] < MIN_POSITIONS or x.shape[-1] < MIN_CHANNELS
-    return "matmul" if stride > 1 or kernel.shape[0] == 1 or small else "mixed"
+    positions = -(-x.shape[1] // stride) * -(-x.shape[2] // stride)
+    small = positions < MIN_POSITIONS or x.shape[-1] < MIN_CHANNELS or kernel.shape[0] == 1
+    return "matmul" if small else "mixed"
 
 
 def _xla(x, kernel, stride: int):
@@ -80,34 +75,8 @@ def _xla(x, kernel, stride: int):
                                     dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _matmul(x, kernel, stride: int):
-    def part(x):
-        return _patches(x, kernel.shape[0], stride) @ _rows(kernel)
-
-    return _join(lax.map(part, _split(x, _patch_bytes(x, kernel, stride))))
-
-
-def _matmul_forward(x, kernel, stride: int):
-    return _matmul(x, kernel, stride), (x, kernel)
-
-
-def _matmul_backward(stride: int, residuals, g):
-    x, kernel = residuals
-    k, size = kernel.shape[0], _patch_bytes(x, kernel, stride)
-
-    def x_gradient(xg):
-        x, g = xg
-        return jax.vjp(lambda x: _patches(x, k, stride), x)[1](g @ _rows(kernel).T)[0]
-
-    def kernel_gradient(x, g):
-        return _transposed_product(_patches(x, k, stride), g).reshape(kernel.shape)
-
-    return (_join(lax.map(x_gradient, (_split(x, size), _split(g, size)))),
-            _sum_over_parts(kernel_gradient, x, g, size))
-
-
-_matmul.defvjp(_matmul_forward, _matmul_backward)
+    return _product(_patches(x, kernel.shape[0], stride), kernel.reshape(-1, kernel.shape[-1]))
 
 
 def _patches(x, k: int, stride: int):
@@ -120,33 +89,25 @@ def _patches(x, k: int, stride: int):
     return x.reshape(*x.shape[:3], -1)
 
 
-def _patch_bytes(x, kernel, stride: int) -> int:
-    """Size of the patches of one example."""
-    height, width = x.shape[1:3]
-    return -(-height // stride) * -(-width // stride) * kernel[..., 0].size * x.dtype.itemsize
+@jax.custom_vjp
+def _product(patches, kernel):
+    """patches [B, H, W, N] times kernel [N, O].
 
-
-def _split(x, size: int):
-    """[B, ...] -> [P, B / P, ...]: parts of which each takes PART bytes, if an example takes `size`.
-
-    What is gathered for one part stays in the processor's cache until it is multiplied.
+    Its gradients are written out because JAX's own transposes the one of the output in memory.
     """
-    batch = len(x)
-    count = next(n for n in range(1, batch + 1) if batch % n == 0 and
-                 (n == batch or batch // n * size <= PART))
-    return x.reshape(count, batch // count, *x.shape[1:])
+    return patches @ kernel
 
 
-def _join(x):
-    """The inverse of `_split`."""
-    return x.reshape(-1, *x.shape[2:])
+def _product_forward(patches, kernel):
+    return patches @ kernel, (patches, kernel)
 
 
-def _sum_over_parts(fn, x, g, size: int):
-    """The sum of fn(x, g), which is float32, over the parts of both; in the type of x."""
-    parts = _split(x, size), _split(g, size)
-    zeros = jnp.zeros_like(jax.eval_shape(fn, parts[0][0], parts[1][0]))
-    return lax.scan(lambda total, part: (total + fn(*part), None), zeros, parts)[0].astype(x.dtype)
+def _product_backward(residuals, g):
+    patches, kernel = residuals
+    return g @ kernel.T, _rows(patches).T @ _rows(g)
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 def _rows(x):
@@ -154,29 +115,21 @@ def _rows(x):
     return x.reshape(-1, x.shape[-1])
 
 
-def _transposed_product(x, y):
-    """x [..., C]^T y [..., O] -> float32 [C, O].
-
-    Written like this because the gradient that JAX makes of a product transposes y in memory.
-    """
-    return jnp.matmul(_rows(x).T, _rows(y), preferred_element_type=jnp.float32)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _mixed(x, kernel, stride: int):
+    return _xla(x, kernel, stride)
 
 
-@jax.custom_vjp
-def _mixed(x, kernel):
-    return _xla(x, kernel, 1)
+def _mixed_forward(x, kernel, stride: int):
+    return _xla(x, kernel, stride), (x, kernel)
 
 
-def _mixed_forward(x, kernel):
-    return _xla(x, kernel, 1), (x, kernel)
-
-
-def _mixed_backward(residuals, g):
+def _mixed_backward(stride: int, residuals, g):
     x, kernel = residuals
-    k = kernel.shape[0]
-    size = k * (x[0].nbytes + g[0].nbytes)      # of what _kernel_gradient gathers for an example
-    (x_gradient,) = jax.vjp(lambda x: _xla(x, kernel, 1), x)[1](g)
-    return x_gradient, _sum_over_parts(lambda x, g: _kernel_gradient(x, g, k), x, g, size)
+    (x_gradient,) = jax.vjp(lambda x: _xla(x, kernel, stride), x)[1](g)
+    if stride == 1:
+        return x_gradient, _kernel_gradient(x, g, kernel.shape[0])
+    return x_gradient, jax.vjp(lambda kernel: _matmul(x, kernel, stride), kernel)[1](g)[0]
 
 
 _mixed.defvjp(_mixed_forward, _mixed_backward)
@@ -194,5 +147,5 @@ def _kernel_gradient(x, g, k: int):
     g_padded = jnp.pad(g, ((0, 0), (pad, pad), (0, 0), (0, 0)))
     xs = jnp.stack([x_padded[:, :, j:j + width] for j in range(k)], axis=3)
     gs = jnp.stack([g_padded[:, i:i + height] for i in reversed(range(k))], axis=3)
-    product = _transposed_product(xs.reshape(*x.shape[:3], -1), gs.reshape(*g.shape[:3], -1))
+    product = xs.reshape(-1, k * x.shape[-1]).T @ gs.reshape(-1, k * g.shape[-1])
     return product.reshape(k, x.shape[-1], k, g.shape[-1]).transpose(2, 0, 1, 3)

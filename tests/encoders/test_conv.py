@@ -5,10 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmm.encoders import conv
 from jaxmm.encoders.conv import conv2d
 
-LOWERINGS = ("xla", "matmul", "mixed")      # that "auto" chooses from, "mixed" for stride 1
+LOWERINGS = ("xla", "matmul", "mixed")      # the three that "auto" chooses from
 
 
 def reference(x, kernel, stride):
@@ -21,12 +20,8 @@ def reference(x, kernel, stride):
     return np.einsum("ijbklc,klco->bijo", np.array(windows), kernel)
 
 
-@pytest.mark.parametrize("k, stride, part", [*itertools.product((1, 3, 7), (1, 2), (conv.PART,)),
-                                             (3, 1, 1), (3, 2, 1)])
-def test_lowerings_agree_with_the_definition_and_each_other_in_gradients(k, stride, part,
-                                                                         monkeypatch):
-    """Also where what is gathered takes more than one part."""
-    monkeypatch.setattr(conv, "PART", part)
+@pytest.mark.parametrize("k, stride", list(itertools.product((1, 3, 7), (1, 2))))
+def test_lowerings_agree_with_the_definition_and_each_other_in_gradients(k, stride):
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(k, k, 3, 4)).astype(np.float32) / k
     for shape in (2, 7, 5, 3), (2, 6, 8, 3), (1, 1, 2, 3):
@@ -34,7 +29,7 @@ def test_lowerings_agree_with_the_definition_and_each_other_in_gradients(k, stri
         expected = reference(x, kernel, stride)
         weight = rng.normal(size=expected.shape).astype(np.float32)
         gradients = []
-        for lowering in LOWERINGS[:2] if stride > 1 else LOWERINGS:
+        for lowering in LOWERINGS:
             def weighted(x, kernel, lowering=lowering):
                 y = conv2d(x, kernel, stride, lowering)
                 return (y * weight).sum(), y
@@ -47,15 +42,6 @@ def test_lowerings_agree_with_the_definition_and_each_other_in_gradients(k, stri
         for other in gradients[1:]:
             for a, b in zip(gradients[0], other):
                 np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
-
-
-def test_parts_divide_the_batch_and_keep_to_the_size(monkeypatch):
-    monkeypatch.setattr(conv, "PART", 100)
-    for batch, size, count in ((8, 10, 1), (8, 30, 4), (8, 300, 8), (7, 20, 7)):
-        x = np.arange(batch * 3).reshape(batch, 3)
-        parts = conv._split(x, size)
-        assert parts.shape == (count, batch // count, 3)
-        np.testing.assert_array_equal(conv._join(parts), x)
 
 
 @pytest.mark.parametrize("lowering", LOWERINGS)
