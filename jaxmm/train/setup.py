@@ -36,7 +36,7 @@ class Setup(NamedTuple):
     tasks: list[np.ndarray]         # rows of the training split, by task that is learned
     programs: Programs
     steps_per_call: int
-    make_method: Callable[[str | None, Options], Method]    # (axis_name, changed options)
+    make_method: Callable[[str | None, Options], Method]    # (axis_name, scalar options)
     obstacle: str                   # why it cannot share a program with other runs; "" if it can
 
     @property
