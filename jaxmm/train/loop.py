@@ -19,11 +19,11 @@ from jaxmm.data import feeding
 from jaxmm.data.dataset import Dataset, fingerprint
 from jaxmm.errors import UserError
 from jaxmm.methods import TrainState
-from jaxmm.train import checkpoints, hosts, plan, together
+from jaxmm.train import checkpoints, hosts, plan
 from jaxmm.train.devices import stack, unstack
 from jaxmm.train.runs import check_folder, claim_folder, save_stream
-from jaxmm.train.setup import (Run, Setup, build_many, init_state, join, predict_split,
-                               score_split)
+from jaxmm.train.setup import (Run, Setup, build_many, find_obstacle, init_state, join,
+                               predict_split, score_split)
 from jaxmm.train.teaching import folder_of, restore_teachers, taught
 from jaxmm.train.writers import Write, open_writer
 
@@ -81,9 +81,10 @@ def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Datase
                teachers: Sequence[str] = ()) -> Iterator[Run | FloatingPointError]:
     """`train` for several configs: at once where one program can, else one after the other.
 
-    One program trains runs that differ in `train.seed` and in the scalars of
-    `jaxmm.train.together`. Each has a folder of its own and the same results as alone: on CPU to the
-    bit, elsewhere up to rounding. Runs that are resumed at other steps are trained apart.
+    One program trains runs that differ in seeds and in the scalars of `jaxmm.train.together`, if
+    the tasks of their streams take equally many steps. Each has a folder of its own and the same
+    results as alone: on CPU to the bit, elsewhere up to rounding. Runs that are resumed at other
+    steps are trained apart.
     `teachers` has one value for each run, if any.
 
     Yields:
@@ -106,7 +107,7 @@ def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Datase
 
     hosts.from_main(check_folders)
     progress = progress and hosts.is_main()
-    obstacle = together.obstacle(configs) or setups[0].obstacle
+    obstacle = find_obstacle(setups)
     if obstacle and len(configs) > 1 and progress:
         print(f"{len(configs)} runs one after the other: {obstacle}", file=sys.stderr)
     options = {"dataset": dataset, "devices": devices, "progress": progress}

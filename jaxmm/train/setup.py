@@ -131,6 +131,14 @@ def build_many(configs: Sequence[Config], *, dataset: Dataset | None = None,
         yield built[key]._replace(config=config)
 
 
+def find_obstacle(setups: Sequence[Setup]) -> str:
+    """Why one program cannot train these runs; "" if it can."""
+    obstacle = together.obstacle([setup.config for setup in setups]) or setups[0].obstacle
+    steps = {tuple(plan.steps_per_epoch(task, setup.config.train.batch_size)
+                   for task in setup.tasks) for setup in setups}
+    return obstacle or ("their tasks take different numbers of steps" if len(steps) > 1 else "")
+
+
 def join(setups: Sequence[Setup], devices: Sequence[jax.Device] | None = None) -> Setup:
     """The setup of the first run, with programs that train all of them at once."""
     options = [together.scalar_options(setup.config) for setup in setups]

@@ -8,6 +8,7 @@ from jaxmm.train.runs import differences, to_dict
 # depends on them.
 SCALARS = ("optimizer.learning_rate", "optimizer.weight_decay", "method.alpha", "method.beta",
            "method.gamma", "method.lambda_", "method.weight")
+SEEDS = ("train.seed", "stream.seed")
 
 
 def changed(configs: Sequence[Config]) -> set[str]:
@@ -26,6 +27,6 @@ def scalar_options(config: Config) -> dict[str, float]:
 
 def obstacle(configs: Sequence[Config]) -> str:
     """In what the configs differ that keeps their runs apart; "" if nothing does."""
-    paths = sorted(changed(configs).difference(SCALARS, ["train.seed"]))
+    paths = sorted(changed(configs).difference(SCALARS, SEEDS))
     return f"they differ in {', '.join(paths)}" if paths else ""
 

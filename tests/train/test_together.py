@@ -147,6 +147,22 @@ def test_folders_are_those_of_single_runs(make_dataset, make_config, tmp_path):
         chex.assert_trees_all_equal(numbers(found.history), numbers(expected.history))
 
 
+def test_streams_of_other_classes(make_dataset, make_config, tmp_path):
+    """Their tasks take equally many steps: as alone, matrices of accuracies included."""
+    dataset, config = make_dataset(classes=4), make_config("samm", epochs=1)
+    config = replace(config, {"stream.kind": "class", "stream.num_tasks": 2, "method.capacity": 8})
+    configs = [replace(config, {"train.seed": seed, "stream.seed": seed}) for seed in range(2)]
+    assert not setup_lib.find_obstacle(list(setup_lib.build_many(configs, dataset=dataset)))
+    found = train(configs, tmp_path, dataset)
+    streams = [run.setup.stream for run in found]
+    assert not np.array_equal(streams[0].tasks[0].classes, streams[1].tasks[0].classes)
+    for i, run in enumerate(found):
+        expected = loop.train(configs[i], tmp_path / f"alone{i}", dataset=dataset,
+                              devices=DEVICES[:1], progress=False)
+        chex.assert_trees_all_equal(leaves(run), leaves(expected))
+        chex.assert_trees_all_equal(numbers(run.history), numbers(expected.history))
+
+
 def test_a_loss_that_is_not_finite_stops_its_own_run_only(make_dataset, make_config, tmp_path):
     dataset = make_dataset()
     config = make_config("late", epochs=3, steps_per_call=4)
@@ -169,6 +185,10 @@ def test_what_keeps_runs_apart(make_dataset, make_config, tmp_path, capsys):
     other = replace(config, {"train.batch_size": 4, "train.seed": 1})
     assert together.obstacle([config, other]) == "they differ in train.batch_size"
     assert not setup_lib.build(config, dataset=make_dataset()).obstacle
+    stream = {"stream.kind": "class", "stream.num_tasks": 2, "train.batch_size": 2}
+    uneven = [replace(config, stream | {"stream.seed": seed}) for seed in range(3)]
+    assert setup_lib.find_obstacle(list(setup_lib.build_many(
+        uneven, dataset=make_dataset(), devices=DEVICES[:1]))) == "their tasks take different numbers of steps"
     config.data.placement = "host"
     assert "streamed" in setup_lib.build(config, dataset=make_dataset()).obstacle
     images = make_dataset({"image": (4, 4, 1)})
