@@ -15,30 +15,20 @@ import re
 import tempfile
 
 import jax
-import numpy as np
 
 from jaxmm.report.tables import markdown
-from jaxmm.train import setup as setup_lib
-from launch.bench import WORKLOADS, synthetic
+from launch.bench import WORKLOADS, prepare, synthetic
 
 
-def costs(workload: str, steps: int) -> tuple[dict[str, float], dict[str, float]]:
+def costs(workload: str, num_calls: int) -> tuple[dict[str, float], dict[str, float]]:
     """Milliseconds in a step, and calls, of every kind of operation."""
-    config, dataset = synthetic(workload)
-    setup = setup_lib.build(config, dataset=dataset)
-    state = setup_lib.init_state(setup)
-    feed = setup.programs.feed(dataset.splits["train"], config.data.placement)
-    index = np.arange(config.train.batch_size, dtype=np.int32)[None]
-
-    def run(state, count):
-        for _ in range(count):
-            state, _ = setup.programs.steps(state, feed, index)
-        return jax.block_until_ready(state)
-
-    state = run(state, 2)       # compiled, and past the first step, which may be another
+    state, call, steps, _ = prepare(*synthetic(workload))
+    state = call(call(state))       # compiled, and past the first call, which may be slow
+    steps *= num_calls
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            run(state, steps)
+            for _ in range(num_calls):
+                state = call(state)
         trace, = pathlib.Path(folder).rglob("*.trace.json.gz")
         events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
     milliseconds, calls = collections.Counter(), collections.Counter()
@@ -54,10 +44,10 @@ def costs(workload: str, steps: int) -> tuple[dict[str, float], dict[str, float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--workload", choices=WORKLOADS, required=True)
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--calls", type=int, default=3, help="of the training program")
     parser.add_argument("--rows", type=int, default=10, help="of the table")
     args = parser.parse_args()
-    milliseconds, calls = costs(args.workload, args.steps)
+    milliseconds, calls = costs(args.workload, args.calls)
     total = sum(milliseconds.values())
     print(markdown([{"operation": f"`{kind}`", "ms / step": f"{time:.1f}",
                      "share": f"{time / total:.1%}", "calls": f"{calls[kind]:.0f}"}

@@ -118,9 +118,8 @@ def scaling_workload(case: Case) -> tuple[Config, Dataset]:
     return config, Dataset("features", {s: split for s in ("train", "val", "test")}, tuple("abcd"))
 
 
-def measure(config: Config, dataset: Dataset | None, seconds: float, num_runs: int = 1,
-            devices=None) -> dict[str, float]:
-    """Median milliseconds of a training step of all runs, and what else is known of it."""
+def prepare(config: Config, dataset: Dataset | None, num_runs: int = 1, devices=None):
+    """A state, call(state) -> state that trains it on random rows, its steps and its devices."""
     configs = [replace(config, {"train.seed": seed}) for seed in range(num_runs)]
     setups = list(setup_lib.build_many(configs, dataset=dataset, devices=devices))
     setup = setup_lib.join(setups, devices) if num_runs > 1 else setups[0]
@@ -133,27 +132,34 @@ def measure(config: Config, dataset: Dataset | None, seconds: float, num_runs: i
     rng = np.random.default_rng(0)
 
     def call(state):
-        begin = time.perf_counter()
         index = np.stack([rng.permutation(batch_size(train))[:steps * batch].reshape(steps, batch)
                           for _ in range(num_runs)], axis=1)
         index = index[:, 0] if num_runs == 1 else index
         state, metrics = setup.programs.steps(state, feed, index.astype(np.int32))
-        jax.block_until_ready((state, metrics))
-        return state, time.perf_counter() - begin
+        return jax.block_until_ready((state, metrics))[0]
 
-    state, first = call(state)
-    state, _ = call(state)
+    return state, call, steps, setup.programs.num_devices
+
+
+def measure(config: Config, dataset: Dataset | None, seconds: float, num_runs: int = 1,
+            devices=None) -> dict[str, float]:
+    """Median milliseconds of a training step of all runs, and what else is known of it."""
+    state, call, steps, num_devices = prepare(config, dataset, num_runs, devices)
     times = []
-    while len(times) < 5 or (sum(times) < seconds and len(times) < 200):
-        state, duration = call(state)
-        times.append(duration)
+    # Of the calls, the first compiles, and the second may be slow.
+    while len(times) < 7 or (sum(times[2:]) < seconds and len(times) < 202):
+        begin = time.perf_counter()
+        state = call(state)
+        times.append(time.perf_counter() - begin)
+    first, times = times[0], times[2:]
     milliseconds = 1e3 * statistics.median(times) / steps
+    batch = config.train.batch_size
     return {"milliseconds_per_step": round(milliseconds, 3),
             "examples_per_second": round(1e3 * num_runs * batch / milliseconds, 1),
             "compile_seconds": round(first - steps * milliseconds / 1e3, 2),
             "peak_memory_mib": round(peak_memory() / 2**20),
             "steps_per_call": steps, "calls": len(times),
-            "device": jax.devices()[0].device_kind, "num_devices": setup.programs.num_devices}
+            "device": jax.devices()[0].device_kind, "num_devices": num_devices}
 
 
 def peak_memory() -> int:
