@@ -45,20 +45,30 @@ on all "tar -xzf jaxmm.tar.gz && python3 -m venv ~/venv && ~/venv/bin/pip instal
 
 # 3. The run, which goes on from the copy in the bucket; if that cannot be read, nothing starts. The
 # other hosts hold no part of the folder; a data set of one's own (--config.data.path) must lie on
-# every host. A copy made while a checkpoint is written is found out when it is restored.
-copy="gcloud storage rsync --recursive --delete-unmatched-destination-objects"
+# every host. What is copied is the folder as it was at one moment (hard links, which take no room);
+# what is no longer in it leaves the bucket when all that is new has arrived.
+rsync="gcloud storage rsync --recursive"
+copy="rm -rf copy && cp -al runs/$RUN copy && ls copy/checkpoints/* >/dev/null &&
+  $rsync copy gs://$BUCKET/runs/$RUN &&
+  $rsync --delete-unmatched-destination-objects copy gs://$BUCKET/runs/$RUN"
 on 0 "cd jaxmm && mkdir -p runs/$RUN && echo jaxmm | gcloud storage cp - gs://$BUCKET/runs/name &&
-  gcloud storage rsync --recursive gs://$BUCKET/runs runs"
+  $rsync gs://$BUCKET/runs runs"
 while sleep "$EVERY" >/dev/null 2>&1; do
-  on 0 "cd jaxmm && $copy runs/$RUN gs://$BUCKET/runs/$RUN" || true     # the next one makes up for it
+  on 0 "cd jaxmm && $copy" || true      # the next one makes up for it
 done &
 copies=$!
+on all "cd jaxmm && ~/venv/bin/python -m launch.train --config=$CONFIG --workdir=runs/$RUN $FLAGS" &
+training=$!
+# Whatever ends this script ends the copies, which would otherwise meet those of the next one.
+trap 'kill "$copies" "$training" 2>/dev/null || true' EXIT
+trap 'exit 143' TERM INT HUP
 status=0
-on all "cd jaxmm && ~/venv/bin/python -m launch.train --config=$CONFIG --workdir=runs/$RUN $FLAGS" ||
-  status=$?
+wait "$training" || status=$?
 kill "$copies"
 wait "$copies" || true
-on 0 "cd jaxmm && $copy runs/$RUN gs://$BUCKET/runs/$RUN"
+if ! on 0 "cd jaxmm && $copy" && [ "$status" = 0 ]; then
+  status=1                              # the slice stays, with the run that the bucket lacks
+fi
 
 # 4. The end, unless the run was stopped or failed, and is to go on here.
 if [ "$status" = 0 ]; then

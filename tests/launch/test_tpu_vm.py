@@ -1,8 +1,12 @@
 """The commands of tpu_vm.sh, with a stand-in for gcloud that runs those of the hosts here."""
+import contextlib
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -10,6 +14,7 @@ import pytest
 GCLOUD = """#!/bin/bash
 set -e
 cd "$CLOUD"
+echo "$*" >> log
 positional=()
 for argument in "$@"; do
   case $argument in
@@ -43,28 +48,41 @@ chmod +x "$3/bin/python" "$3/bin/pip"
 
 
 @pytest.fixture
-def cloud(tmp_path):
-    """run(**variables): the script's exit code and what it printed; `tmp_path` is the cloud."""
+def start(tmp_path):
+    """start(**variables): the script as a process; `tmp_path` is the cloud."""
     for name, content in (("gcloud", GCLOUD), ("python3", PYTHON.format(python=sys.executable))):
         (tmp_path / "bin").mkdir(exist_ok=True)
         (tmp_path / "bin" / name).write_text(content)
         (tmp_path / "bin" / name).chmod(0o755)
 
-    def run(**variables):
+    def start(**variables):
         environment = os.environ | {
             "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "CLOUD": str(tmp_path),
             "PROJECT": "p", "ZONE": "z", "BUCKET": "bucket", "JAX_PLATFORMS": "cpu",
             "CONFIG": "configs/synthetic.py:late",
             "FLAGS": "--config.train.epochs=2 --config.data.kind=A"} | variables
-        done = subprocess.run(["bash", "launch/tpu_vm.sh"], env=environment, text=True,
-                              capture_output=True)
-        return done.returncode, done.stdout + done.stderr
+        return subprocess.Popen(["bash", "launch/tpu_vm.sh"], env=environment, text=True,
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    return start
+
+
+@pytest.fixture
+def cloud(start):
+    """run(**variables): the script's exit code and what it printed."""
+    def run(**variables):
+        with start(**variables) as process:
+            output = process.communicate()[0]
+        return process.returncode, output
 
     return run
 
 
-@pytest.mark.skipif(not shutil.which("git") or not os.path.exists(".git"),
-                    reason="the program is copied from a git checkout")
+needs_git = pytest.mark.skipif(not shutil.which("git") or not os.path.exists(".git"),
+                               reason="the program is copied from a git checkout")
+
+
+@needs_git
 def test_a_run_goes_on_from_its_copy_in_the_bucket(cloud, tmp_path):
     (tmp_path / "slice").mkdir()
     (tmp_path / "slice/state").write_text("PREEMPTED\n")
@@ -81,6 +99,27 @@ def test_a_run_goes_on_from_its_copy_in_the_bucket(cloud, tmp_path):
     code, output = cloud(FLAGS="--config.train.epochs=3 --config.data.kind=A")
     assert code == 2 and "belongs to a run with another config" in output
     assert (tmp_path / "slice").exists() and metrics.read_text() == first
+
+
+@needs_git
+def test_a_script_that_is_stopped_copies_nothing_more(start, tmp_path):
+    bucket, log = tmp_path / "bucket/runs/mla", tmp_path / "log"
+    with start(EVERY="0.3", FLAGS="--config.data.kind=A --config.train.epochs=100000 "
+               "--config.train.checkpoint_epochs=50") as process:
+        for _ in range(200):
+            time.sleep(0.3)
+            if any((bucket / "checkpoints").glob("[0-9]*")):
+                break
+        process.terminate()
+        assert process.wait(20) == 143
+        time.sleep(2)               # for the copy that was being made
+        calls = log.read_text()
+        time.sleep(2)
+        assert log.read_text() == calls
+    assert any((bucket / "checkpoints").glob("[0-9]*"))
+    owner = json.loads((tmp_path / "slice/jaxmm/runs/mla/lock").read_text())
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(owner["pid"], signal.SIGKILL)       # the slice goes on without the script
 
 
 def test_what_must_be_named_is_asked_for(cloud):
