@@ -25,6 +25,8 @@ import shlex
 import statistics
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
 
 import jax
@@ -44,7 +46,7 @@ from launch import app
 
 WORKLOAD_NAMES = flags.DEFINE_list("workloads", [], "Names of fixed workloads, or all; by default "
                                    "the data and method of --config are timed.")
-SECONDS = flags.DEFINE_float("seconds", 8.0, "Time to measure each workload for, after compiling.")
+SECONDS = flags.DEFINE_float("seconds", 8.0, "Time to measure each workload for, after compiling.", lower_bound=0)
 OUTPUT = flags.DEFINE_string("output", "", "File to write all results to, as one JSON object; "
                              "for --scaling the folder.")
 SCALING = flags.DEFINE_bool("scaling", False, "How the time of a step grows.")
@@ -182,6 +184,16 @@ def run_case(case: Case, seconds: float) -> dict[str, float]:
     return measure(*scaling_workload(case), seconds, case.seeds, devices)
 
 
+def in_new_process(fn, *args):
+    """What fn(*args) returns, called where nothing else was."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(fn, *args).result()
+        except BrokenProcessPool as error:
+            raise UserError("the process that measures was killed, perhaps for want of memory; "
+                            "choose fewer --workloads") from error
+
+
 def scaling(folder: pathlib.Path, seconds: float) -> str:
     """Measures all of SCALES, each point in a process of its own; returns the table."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -190,8 +202,7 @@ def scaling(folder: pathlib.Path, seconds: float) -> str:
     results = {}
     for axis, values in SCALES.items():
         for value in values:
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                found = pool.apply(run_case, (Case(**{axis: value}), seconds))
+            found = in_new_process(run_case, Case(**{axis: value}), seconds)
             if found["num_devices"] == Case(**{axis: value}).devices:
                 results.setdefault(axis, {})[value] = found
                 print(json.dumps({axis: value} | found), flush=True)
@@ -210,6 +221,11 @@ def scaling(folder: pathlib.Path, seconds: float) -> str:
 
 
 def main() -> None:
+    output = pathlib.Path(OUTPUT.value).absolute()
+    if OUTPUT.value and (not output.parent.is_dir() or (
+            output.exists() and output.is_dir() != SCALING.value)):
+        raise UserError(f"--output={OUTPUT.value}; expected a "
+                        f"{'folder' if SCALING.value else 'file'} in a folder that is there")
     if SCALING.value:
         print(scaling(pathlib.Path(OUTPUT.value or "benchmarks/scaling"), SECONDS.value))
         return
@@ -221,16 +237,12 @@ def main() -> None:
     config = flags.FLAGS.config
     jobs = {name: None for name in names} or {
         f"{config.data.name}_{config.method.name}": runs.to_dict(config)}
-    if OUTPUT.value and not pathlib.Path(OUTPUT.value).absolute().parent.is_dir():
-        raise UserError(f"--output={OUTPUT.value}: no such folder; make it first")
     results = {}
     for name, job in jobs.items():
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            results[name] = pool.apply(run_workload, (name, job, SECONDS.value))
+        results[name] = in_new_process(run_workload, name, job, SECONDS.value)
         print(json.dumps({"workload": name} | results[name]), flush=True)
     if OUTPUT.value:
-        with open(OUTPUT.value, "w", encoding="utf-8") as file:
-            json.dump(results, file, indent=2)
+        files.write(output, json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,11 @@
 import json
+import os
 
 import jax
+import pytest
 from absl import flags
+
+from jaxmm.errors import UserError
 
 # Inputs and classes of the fixed workloads, as the PyTorch reference of the same names has them.
 SHAPES = {
@@ -38,6 +42,16 @@ def test_workloads_have_the_published_shapes():
         config, dataset = bench.synthetic(name)
         assert config.train.batch_size == batch and dataset.num_classes == classes
         assert [x.shape[1:] for x in dataset.splits["train"]["inputs"].values()] == shapes
+
+
+def test_a_measuring_process_that_is_killed_is_not_waited_for(tmp_path, launch):
+    for name in {"config"} & set(flags.FLAGS):      # as in the other launchers
+        delattr(flags.FLAGS, name)
+    from launch import bench
+    with pytest.raises(UserError, match="was killed"):
+        bench.in_new_process(os._exit, 1)
+    (code, _, err), = launch("launch.bench", [["--workloads=mla_features", f"--output={tmp_path}"]])
+    assert code == 2 and "expected a file" in err and err.count("\n") == 1
 
 
 def test_a_point_of_scaling_counts_all_its_runs():
