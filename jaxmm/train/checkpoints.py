@@ -30,6 +30,8 @@ from jaxmm.errors import UserError, WriteError
 FOLDER = "checkpoints"
 UNFINISHED = "*.orbax-checkpoint-tmp*"      # folders of a save that was cut short
 SPARE_BYTES = 1 << 20                       # what a checkpoint takes besides its arrays
+# Errors of reading that say nothing of the file: of rights, of open files, of the disk.
+OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 REMEDY = ("start again in another folder with a lower optimizer.learning_rate or with "
           "optimizer.clip_norm")
 Save = Callable[..., None]                  # (step, state, meta, *, last)
@@ -183,7 +185,8 @@ def restore(manager: ocp.CheckpointManager, target, step: int | None = None):
     A damaged checkpoint is named in a warning and the one before it is used.
 
     Raises:
-      UserError: no checkpoint of that step, or every one is damaged.
+      UserError: no checkpoint of that step, or every one is damaged, or one is out of reach, for
+        want of rights or because the disk fails.
     """
     steps = sorted(manager.all_steps(), reverse=True)
     if step is not None and step not in steps:
@@ -197,6 +200,10 @@ def restore(manager: ocp.CheckpointManager, target, step: int | None = None):
             leaves, meta = read(manager, candidate)
         # Orbax raises many types for damaged files, the bare Exception among them.
         except Exception as error:  # pylint: disable=broad-exception-caught
+            if isinstance(error, OSError) and error.errno in OUT_OF_REACH:
+                raise UserError(f"{manager.directory}: the checkpoint of step {candidate} cannot be "
+                                f"read now ({_reason(error)}), which does not mean that it is "
+                                "damaged; mend that, and the same command goes on") from error
             logging.warning("checkpoint of step %d in %s is damaged and left out: %s",
                             candidate, manager.directory, _reason(error))
             continue
@@ -206,7 +213,7 @@ def restore(manager: ocp.CheckpointManager, target, step: int | None = None):
             raise UserError(f"{manager.directory}: step {candidate} is of another model or other "
                             f"data: {error}; restore the data, or name another folder") from error
     raise UserError(f"{manager.directory}: no good checkpoint among the steps {sorted(wanted)}; "
-                    "see the warnings above, and remove the folder to start over")
+                    "see the warnings above, and move the folder away to start over")
 
 
 def set_aside(manager: ocp.CheckpointManager, after: int) -> None:

@@ -1,3 +1,4 @@
+import errno
 import logging
 import os
 import pathlib
@@ -268,6 +269,16 @@ def test_without_a_good_checkpoint_nothing_starts_over(manager):
     for step in (1, 2):
         payload(manager, step).write_bytes(b"")
     with pytest.raises(UserError, match="no good checkpoint"):
+        checkpoints.restore(manager, make_state())
+
+
+def test_one_that_is_out_of_reach_is_not_called_damaged(manager, monkeypatch):
+    """For want of rights, say; the tests may run as a user who has them all."""
+    def read(manager, step):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(checkpoints, "read", read)
+    with pytest.raises(UserError, match="step 2 cannot be read now .Permission denied"):
         checkpoints.restore(manager, make_state())
 
 
