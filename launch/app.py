@@ -18,12 +18,12 @@ from jaxmm import config as config_lib
 from jaxmm.config import Config
 from jaxmm.data.spectrogram import cache_folder
 from jaxmm.errors import UserError, WriteError
-from jaxmm.train.loop import Preempted
+from jaxmm.train.signals import Preempted, stop_at_once
 
 EXIT_USER_ERROR = 2     # something to correct; nothing was written
 EXIT_NOT_FINITE = 3     # the loss is NaN or infinite
 EXIT_NOT_WRITTEN = 74   # a file of the run could not be written; free some space, and run it again
-EXIT_PREEMPTED = 75     # stopped by a signal with the state saved: run the same command again
+EXIT_PREEMPTED = 75     # stopped by a signal, with what is done saved: run the same command again
 
 
 def run(main) -> None:
@@ -141,12 +141,15 @@ def _guarded(main, argv):
     del argv
     use_compilation_cache()
     try:
-        main()
+        with stop_at_once():
+            main()
     except (WriteError, OSError) as error:
-        if isinstance(error, OSError) and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, WriteError) or error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _fail(f"{_one_line(error)}; free some space, and the same command goes on",
+                  EXIT_NOT_WRITTEN)
+        if not error.filename:
             raise
-        _fail(f"{_one_line(error)}; free some space, and the same command goes on",
-              EXIT_NOT_WRITTEN)
+        _fail(f"{error.filename}: {error.strerror}")
     except UserError as error:
         _fail(_one_line(error))
     except FloatingPointError as error:

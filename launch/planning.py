@@ -9,6 +9,7 @@ from jaxmm.data.dataset import Dataset
 from jaxmm.data.streams import Stream
 from jaxmm.errors import UserError
 from jaxmm.report import variants
+from jaxmm.train.loop import check_start
 from jaxmm.train.runs import claim_folder
 from jaxmm.train.setup import build
 
@@ -42,6 +43,7 @@ def plan_runs(config_for: Callable[[str], Config], methods: Sequence[str], seeds
             folder = f"seed_{config.train.seed}"
             runs.append(Planned(variant, config, setup.stream, workdir / variant.folder / folder,
                                 f"{workdir}/{{teacher}}/{folder}"))
+            check_start(setup, runs[-1].workdir)
     # What is there already comes first: it may belong to another config, and nothing is made then.
     for run in sorted(runs, key=lambda run: not run.workdir.exists()):
         with claim_folder(run.workdir, run.config):

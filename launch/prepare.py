@@ -20,7 +20,7 @@ from jaxmm.data.prepare import BUILDERS, run
 from jaxmm.data.prepare.decode import Options
 from jaxmm.data.prepare.shards import Stopped
 from jaxmm.errors import UserError, check_at_least
-from jaxmm.train.loop import stop_signals
+from jaxmm.train.signals import Preempted, stop_signals
 from launch import app
 
 DATASET = flags.DEFINE_string("dataset", "", f"One of {', '.join(BUILDERS)}.")
@@ -66,7 +66,7 @@ def main() -> None:
                 workers=WORKERS.value or os.cpu_count() or 1, progress=PROGRESS.value,
                 stopped=stopped)
     except Stopped:
-        raise app.Preempted("stopped; the same command goes on with what is left") from None
+        raise Preempted("stopped; the same command goes on with what is left") from None
     folder = pathlib.Path(OUTPUT.value) / summary["name"] / summary["version"]
     print(run.describe(summary, folder))
 

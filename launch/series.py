@@ -10,7 +10,7 @@ from jaxmm.report import comparison, run_report, sweep, variants
 from jaxmm.train import hosts, together
 from jaxmm.train.loop import train_many
 from jaxmm.train.restore import restore
-from jaxmm.train.runs import to_dict
+from jaxmm.train.runs import FILE, to_dict
 from jaxmm.train.setup import Run
 
 
@@ -40,12 +40,20 @@ def parse_sweep(text: str, config: Config) -> tuple[str, list[float]]:
     return path, numbers
 
 
+def check_parent(workdir: pathlib.Path) -> None:
+    """Raises UserError if the folder for several runs is that of a single one."""
+    if (workdir / FILE).exists():
+        raise UserError(f"{workdir} holds a single run, and would get the report of several; name "
+                        "another --workdir")
+
+
 def train_seeds(config: Config, workdir: pathlib.Path, command: str) -> str:
     """Trains a run for each seed in a folder of its own; returns the table over all of them.
 
     Raises:
       FloatingPointError: the losses of some were not finite; it names them, the rest is done.
     """
+    hosts.from_main(lambda: check_parent(workdir))
     configs = over_seeds(config)
     folders = [workdir / f"seed_{c.train.seed}" for c in configs]
     method = variants.Variant(config.method.name, "", getattr(config.method, "capacity", None),
@@ -73,7 +81,8 @@ def train_sweep(config: Config, workdir: pathlib.Path, path: str, values: list[f
     settings = [(value, replace(each, {path: value}))
                 for value in values for each in over_seeds(config)]
     name = path.rpartition(".")[2]
-    folders = [workdir / f"{name}_{value:g}" / (f"seed_{c.train.seed}" if config.train.seeds > 1
+    hosts.from_main(lambda: check_parent(workdir))
+    folders = [workdir / f"{name}_{value}" / (f"seed_{c.train.seed}" if config.train.seeds > 1
                                                 else "") for value, c in settings]
     # Teachers are the same for all values of the method's own options.
     teachers = [f"{workdir}/teachers/seed_{c.train.seed}/{{teacher}}" for _, c in settings

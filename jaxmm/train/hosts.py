@@ -38,7 +38,7 @@ def initialize(coordinator: str = "", num_processes: int | None = None,
         if _has_tpu():
             jax.distributed.initialize()
         return
-    if not all(given) or not 0 <= process_id < num_processes or ":" not in coordinator:
+    if not all(given) or not 0 <= process_id < num_processes or not valid_address(coordinator):
         raise UserError(
             f"--coordinator={coordinator} --num_processes={num_processes} --process_id={process_id}; "
             "expected all three: HOST:PORT of process 0, their number, and a number from 0 for each")
@@ -47,6 +47,12 @@ def initialize(coordinator: str = "", num_processes: int | None = None,
     except RuntimeError as error:
         raise UserError(f"process {process_id} of {num_processes} finds no coordinator at "
                         f"{coordinator}; start process 0 on that host: {error}") from error
+
+
+def valid_address(address: str) -> bool:
+    """Whether it is HOST:PORT; a port that is none would end the process without a word."""
+    host, _, port = address.rpartition(":")
+    return bool(host) and port.isdecimal() and 0 < int(port) < 2**16
 
 
 def _has_tpu() -> bool:
@@ -70,21 +76,26 @@ def any_host(flag: bool) -> bool:
 def from_main(fn: Callable[[], Any]) -> Any:
     """What fn(), called in the main process alone, returns there, in every process.
 
-    It must be of the kind that JSON holds. So are the errors of `ERRORS`, which all processes raise.
+    It must be of the kind that JSON holds. An error is raised in all of them, in the others as one
+    of `ERRORS`, or else as a RuntimeError.
     """
     if jax.process_count() == 1:
         return fn()
-    content = b""
+    content, failure = b"", None
     if is_main():
         try:
             content = json.dumps({"value": fn()}).encode()
-        except tuple(ERRORS.values()) as error:
-            kind = next(name for name, cls in ERRORS.items() if isinstance(error, cls))
+        # Whatever it is: the others wait for an answer.
+        except Exception as error:  # pylint: disable=broad-exception-caught
+            failure = error
+            kind = next((name for name, cls in ERRORS.items() if isinstance(error, cls)), "")
             content = json.dumps({"error": kind, "message": str(error)}).encode()
     size = int(share(np.int32(len(content))))
     found = json.loads(share(np.frombuffer(content.ljust(size), np.uint8)).tobytes())
+    if failure:
+        raise failure
     if "error" in found:
-        raise ERRORS[found["error"]](found["message"])
+        raise ERRORS.get(found["error"], RuntimeError)(found["message"])
     return found["value"]
 
 

@@ -2,7 +2,6 @@
 import contextlib
 import functools
 import pathlib
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,17 +20,14 @@ from jaxmm.errors import UserError
 from jaxmm.methods import TrainState
 from jaxmm.train import checkpoints, hosts, plan
 from jaxmm.train.devices import stack, unstack
-from jaxmm.train.runs import check_folder, claim_folder, save_stream
+from jaxmm.train.runs import FILE as CONFIG_FILE, check_folder, claim_folder, save_stream
 from jaxmm.train.setup import (Run, Setup, build_many, find_obstacle, init_state, join,
                                predict_split, score_split)
-from jaxmm.train.teaching import folder_of, restore_teachers, taught
+from jaxmm.train.signals import Preempted, stop_signals
+from jaxmm.train.teaching import check_teachers, folder_of, restore_teachers, taught
 from jaxmm.train.writers import Write, open_writer
 
 METRICS_EVERY = 32      # steps between two looks at the metrics; longer queues can deadlock on CPU
-
-
-class Preempted(Exception):
-    """The run was asked to stop; its state is saved, and the same command goes on from there."""
 
 
 class Opened(NamedTuple):
@@ -94,18 +90,14 @@ def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Datase
     Raises:
       UserError, WriteError, Preempted: see `train`.
     """
-    for config in configs:
-        if config.train.seeds > 1:
-            raise UserError(f"train.seeds={config.train.seeds} is for launch.train; give "
-                            "launch.compare --seeds, and functions a config for each seed")
     workdirs = [pathlib.Path(workdir) for workdir in workdirs]
     setups = list(build_many(configs, dataset=dataset, devices=devices))
 
-    def check_folders():
-        for workdir, config in zip(workdirs, configs):
-            check_folder(workdir, config)
+    def check():
+        for setup, workdir in zip(setups, workdirs):
+            check_start(setup, workdir)
 
-    hosts.from_main(check_folders)
+    hosts.from_main(check)
     progress = progress and hosts.is_main()
     obstacle = find_obstacle(setups)
     if obstacle and len(configs) > 1 and progress:
@@ -116,6 +108,13 @@ def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Datase
     runs = list(zip(setups, workdirs, locations))
     for group in [[run] for run in runs] if obstacle else [runs]:
         yield from _train_group(group, options)
+
+
+def check_start(setup: Setup, workdir: pathlib.Path) -> None:
+    """Raises UserError if a run cannot begin, or go on, in this folder; touches nothing."""
+    check_folder(workdir, setup.config)
+    if not (workdir / CONFIG_FILE).exists():
+        check_teachers(setup)
 
 
 def _train_group(group, options) -> list[Run | FloatingPointError]:
@@ -147,31 +146,59 @@ def teach(runs: Sequence[Opened], locations: Sequence[str], options) -> list[Ope
     """
     places = {run.workdir: location for run, location in zip(runs, locations)
               if run.setup.programs.teachers and not run.step and not run.history}
-    models = {workdir: {} for workdir in places}
     new = [run for run in runs if run.workdir in places]
     if new and new[0].setup.config.method.teachers:
-        for run in new:
-            models[run.workdir] = restore_teachers(run.setup, dataset=options["dataset"],
-                                                   devices=options["devices"])
-    elif new:
-        for name, method in new[0].setup.programs.teachers.items():
-            folders = {run.workdir: folder_of(name, places[run.workdir]) for run in new}
-            # Runs may share a teacher.
-            jobs = {folders[run.workdir]: run for run in new}
-            if options["progress"]:
-                tqdm.write(f"{new[0].setup.config.method.name} starts from {name}: "
-                           f"{', '.join(map(str, jobs))}")
-            trained = train_many([replace(run.setup.config, {"method": method})
-                                  for run in jobs.values()], list(jobs), **options,
-                                 teachers=[places[run.workdir] for run in jobs.values()])
-            results = dict(zip(jobs, trained))
-            for run in new:
-                result = results[folders[run.workdir]]
-                if isinstance(result, FloatingPointError):
-                    raise result
-                models[run.workdir][name] = result.setup.programs.fetch(result.state)
-    return [run._replace(state=taught(run.setup, run.state, models[run.workdir]))
-            if run.workdir in places else run for run in runs]
+        states = {run.workdir: learn(run, options) for run in new}
+    else:
+        models = train_teachers(new, places, options)
+        states = {run.workdir: taught(run.setup, run.state, models[run.workdir]) for run in new}
+    return [run._replace(state=states.get(run.workdir, run.state)) for run in runs]
+
+
+def learn(run: Opened, options) -> TrainState:
+    """The first state of a run with what the teachers know that its config names.
+
+    Their folders are read by the main process alone, as all others.
+    """
+    state = run.state
+
+    def restore():
+        nonlocal state
+        state = taught(run.setup, state, restore_teachers(
+            run.setup, dataset=options["dataset"], devices=options["devices"]))
+
+    hosts.from_main(restore)
+    return share_state(state)
+
+
+def train_teachers(runs: Sequence[Opened], places: Mapping[pathlib.Path, str],
+                   options) -> dict[pathlib.Path, dict[str, TrainState]]:
+    """The last states of the teachers of each run, by its folder; `places` is where they lie."""
+    models = {run.workdir: {} for run in runs}
+    for name, method in runs[0].setup.programs.teachers.items() if runs else ():
+        folders = {run.workdir: folder_of(name, places[run.workdir]) for run in runs}
+        # Runs may share a teacher.
+        jobs = {folders[run.workdir]: run for run in runs}
+        if options["progress"]:
+            tqdm.write(f"{runs[0].setup.config.method.name} starts from {name}: "
+                       f"{', '.join(map(str, jobs))}")
+        trained = train_many([replace(run.setup.config, {"method": method})
+                              for run in jobs.values()], list(jobs), **options,
+                             teachers=[places[run.workdir] for run in jobs.values()])
+        results = dict(zip(jobs, trained))
+        for workdir, folder in folders.items():
+            result = results[folder]
+            if isinstance(result, FloatingPointError):
+                raise result
+            models[workdir][name] = result.setup.programs.fetch(result.state)
+    return models
+
+
+def share_state(state: TrainState) -> TrainState:
+    """The state of the main process, in every one; those of the others give shapes and types."""
+    if jax.process_count() == 1:
+        return state
+    return checkpoints.unflatten(state, hosts.share(checkpoints.flatten(state)))
 
 
 @contextmanager
@@ -193,11 +220,7 @@ def open_run(setup: Setup, workdir: pathlib.Path) -> Iterator[Opened]:
         initial = setup.programs.fetch(init_state(setup))
         run = Opened(setup, workdir, nothing, nothing, initial, [], 0)
         found = hosts.from_main(open_folder)
-        run = run._replace(**found)
-        if jax.process_count() > 1:
-            leaves = hosts.share(checkpoints.flatten(run.state))
-            run = run._replace(state=checkpoints.unflatten(initial, leaves))
-        yield run
+        yield run._replace(**found, state=share_state(run.state))
 
 
 def nothing(*args, **kwargs) -> None:
@@ -389,37 +412,3 @@ def mean_of_numbers(values: np.ndarray) -> float:
     """Mean of the values that are not NaN, as batches without a modality are; NaN if all are."""
     values = values[~np.isnan(values)]
     return float(values.mean(dtype=np.float64)) if values.size else np.nan
-
-
-@contextmanager
-def stop_signals():
-    """stopped(): whether SIGTERM or SIGINT came. A second signal ends the process at once.
-
-    One that came too late to stop anything is raised again when all is done.
-    """
-    received = []
-
-    def handler(number, frame):
-        del frame
-        if received:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        received.append(number)
-
-    try:
-        old = {s: signal.signal(s, handler) for s in (signal.SIGTERM, signal.SIGINT)}
-    except ValueError:      # not in the main thread, where signals cannot be handled
-        old = {}
-    try:
-        yield lambda: bool(received)
-        late = received[:1]
-    except BaseException:
-        late = []
-        raise
-    finally:
-        for number, previous in old.items():
-            signal.signal(number, previous)
-    for number in late:
-        signal.raise_signal(number)
-
-

@@ -15,7 +15,8 @@ from jaxmm.errors import UserError
 FILE = "config.json"
 STREAM_FILE = "stream.json"
 LOCK_FILE = "lock"
-# Options that may change within a run, as its result stays the same.
+# Options that may change within a run: its result stays the same, or, with other steps_per_call,
+# the same up to rounding.
 RESULT_STAYS = ("data.placement", "data.workers", "train.checkpoint_epochs",
                 "train.keep_checkpoints", "train.on_save_error", "train.steps_per_call",
                 "train.tensorboard")

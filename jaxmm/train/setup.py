@@ -64,7 +64,7 @@ def build(config: Config, *, dataset: Dataset | None = None,
     Raises:
       UserError: whatever in the config cannot be run, in one line.
     """
-    check_counts(config)
+    check_single(config)
     dataset = data.load(config.data) if dataset is None else data.check_dataset(dataset)
     stream = None
     if config.stream.kind:
@@ -124,7 +124,7 @@ def build_many(configs: Sequence[Config], *, dataset: Dataset | None = None,
     """`build` for every config; those that differ in their seed alone share what is compiled."""
     built = {}
     for config in configs:
-        check_counts(config)
+        check_single(config)
         key = json.dumps(to_dict(replace(config, {"train.seed": 0})), sort_keys=True)
         if key not in built:
             built[key] = build(config, dataset=dataset, devices=devices)
@@ -167,6 +167,14 @@ def check_counts(config: Config) -> None:
                                  ("train", "checkpoint_epochs", 1), ("train", "keep_checkpoints", 1)):
         check_at_least(f"{section}.{name}", getattr(getattr(config, section), name), least)
     check_choice("train.on_save_error", config.train.on_save_error, ("stop", "continue"))
+
+
+def check_single(config: Config) -> None:
+    """Raises UserError for what `check_counts` finds, and for the config of several runs."""
+    check_counts(config)
+    if config.train.seeds > 1:
+        raise UserError(f"train.seeds={config.train.seeds} is for launch.train; give "
+                        "launch.compare --seeds, and functions a config for each seed")
 
 
 def example_ranks(split: Batch, transform: Transform) -> dict[str, int]:

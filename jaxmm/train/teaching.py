@@ -10,7 +10,7 @@ from jaxmm.errors import UserError
 from jaxmm.methods import TrainState
 from jaxmm.train import checkpoints
 from jaxmm.train.restore import restore
-from jaxmm.train.runs import differences, to_dict
+from jaxmm.train.runs import differences, read_config, to_dict
 from jaxmm.train.setup import Setup
 
 
@@ -26,6 +26,7 @@ def restore_teachers(setup: Setup, *, dataset: Dataset | None = None,
     Raises:
       UserError: a folder holds no finished run, or one with other encoders.
     """
+    check_teachers(setup)
     models = {}
     for name in setup.programs.teachers:
         folder = folder_of(name, setup.config.method.teachers)
@@ -33,9 +34,16 @@ def restore_teachers(setup: Setup, *, dataset: Dataset | None = None,
         if run.setup.total_steps > (run.history[-1]["step"] if run.history else 0):
             raise UserError(f"{folder}: this run is not finished, so it cannot teach; finish it by "
                             "launch.train with its options")
-        check_encoders(folder, run.setup.config, setup.config, setup.dataset.modalities)
         models[name] = run.setup.programs.fetch(run.state)
     return models
+
+
+def check_teachers(setup: Setup) -> None:
+    """Raises UserError unless the teachers that the config names are runs with its encoders."""
+    location = getattr(setup.config.method, "teachers", "")
+    for name in setup.programs.teachers if location else ():
+        folder = folder_of(name, location)
+        check_encoders(folder, read_config(folder), setup.config, setup.dataset.modalities)
 
 
 def check_encoders(folder: pathlib.Path, teacher: Config, config: Config,

@@ -55,6 +55,15 @@ def test_a_sweep_goes_on_where_a_value_diverges(make_config, tmp_path):
     assert (tmp_path / "sweep.png").exists()
 
 
+def test_the_folder_of_a_single_run_is_refused(make_config, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="holds a single run"):
+        series.train_seeds(make_config("late", seeds=2), tmp_path, "command")
+    with pytest.raises(UserError, match="holds a single run"):
+        series.train_sweep(make_config("late"), tmp_path, "optimizer.learning_rate", [0.1], "command")
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_a_function_for_single_runs_refuses_several_seeds(make_config, make_dataset, tmp_path):
     with pytest.raises(UserError, match="train.seeds=2 is for launch.train"):
         loop.train(make_config("late", seeds=2), tmp_path / "run", dataset=make_dataset())

@@ -52,6 +52,12 @@ def test_bad_input_is_one_line_and_exit_code_2_with_nothing_written(tmp_path, la
         "train.batch_size=128": [*arrays, data, "--config.train.batch_size=128"],
         "nowhere.py": ["--config=nowhere.py:mla", f"--workdir={workdir}"],
         "is no run folder": [arrays[0], f"--workdir={occupied}", data],
+        "typo/unimodal_image is no run folder": [
+            f"--config={ARRAYS}:umt", f"--workdir={workdir}", data,
+            "--config.method.teachers=typo/{teacher}"],
+        "File name too long": [arrays[0], f"--workdir={'long' * 100}", data],
+        "expected all three: HOST:PORT": [*arrays, data, "--coordinator=localhost:port",
+                                          "--num_processes=1", "--process_id=0"],
     }
     results = launch("launch.train", list(cases.values()))
     for expected, (code, out, err) in zip(cases, results):

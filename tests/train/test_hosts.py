@@ -14,7 +14,8 @@ from jaxmm.errors import UserError
 from jaxmm.train import checkpoints, hosts, loop
 from jaxmm.train.restore import restore
 
-# argv: port, number of this process, folder. Process 1 is told to stop during its second run.
+# argv: port, number of this process, folder, of which process 1 knows nothing. Process 1 is told to
+# stop during its last run.
 PROCESS = """
 import importlib.util, os, pathlib, signal, sys
 spec = importlib.util.spec_from_file_location("conftest", "tests/conftest.py")
@@ -26,17 +27,27 @@ from jaxmm.train import hosts, loop, setup
 jax.config.update("jax_num_cpu_devices", 2)
 port, number, folder = sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3])
 hosts.initialize(f"localhost:{port}", 2, number)
+nowhere = pathlib.Path("/nowhere")
 log = open(folder / f"log{number}", "w", buffering=1)     # collectives write to stdout
 assert jax.device_count() == 4 and jax.local_device_count() == 2
 
-def train(name, **options):
-    return loop.train(conftest._make_config("mla", epochs=3, steps_per_call=1, **options),
-                      folder / name, dataset=conftest._make_dataset(missing=True), progress=False)
+def train(name, method="mla", teachers="", **options):
+    config = conftest._make_config(method, **{"epochs": 3, "steps_per_call": 1} | options)
+    if teachers:
+        config.method.teachers = str((folder if number == 0 else nowhere) / teachers)
+    return loop.train(config, (folder if number == 0 else nowhere) / name, progress=False,
+                      dataset=conftest._make_dataset(missing=True))
 
 run = train("whole")
 print("accuracy", run.history[-1]["scores"]["fused"]["accuracy"], file=log)
 try:
     train("whole", seed=1)
+except UserError as error:
+    print("refused", error, file=log)
+train("taught", "umt", epochs=1)
+train("named", "umt", "taught/teachers/{teacher}", epochs=1)
+try:
+    train("typo", "umt", "tought/{teacher}", epochs=1)
 except UserError as error:
     print("refused", error, file=log)
 join = setup.make_programs
@@ -98,12 +109,22 @@ def test_parameters_are_those_of_one_process(outputs, expected, make_dataset):
     assert "belongs to a run with another config: train.seed was 0, is 1" in lines[1][1]
 
 
+def test_teachers_that_are_named_are_read_by_one_process_for_all(outputs, make_dataset):
+    folder, lines = outputs
+    trained, named = [restore(folder / name, dataset=make_dataset(missing=True))
+                      for name in ("taught", "named")]
+    chex.assert_trees_all_equal(leaves(named), leaves(trained))
+    assert lines[0][2] == lines[1][2]
+    assert "tought/unimodal_image is no run folder" in lines[1][2]
+    assert not (folder / "typo").exists()
+
+
 def test_a_signal_to_one_stops_all_and_any_number_of_devices_goes_on(
         outputs, expected, make_dataset, make_config, tmp_path, monkeypatch):
     """From two processes with four devices in all to one device, then to two."""
     folder, lines = outputs
-    assert lines[0][2] == lines[1][2]
-    assert lines[0][2].startswith("preempted stopped by a signal after step 8 of 12")
+    assert lines[0][3] == lines[1][3]
+    assert lines[0][3].startswith("preempted stopped by a signal after step 8 of 12")
     workdir = shutil.copytree(folder / "cut", tmp_path / "cut")
 
     def go_on(devices):
@@ -126,7 +147,8 @@ def test_a_signal_to_one_stops_all_and_any_number_of_devices_goes_on(
 
 
 @pytest.mark.parametrize("arguments", [
-    ("localhost:1234", None, None), ("", 2, 0), ("localhost:1234", 2, 2), ("localhost", 2, 0)])
+    ("localhost:1234", None, None), ("", 2, 0), ("localhost:1234", 2, 2), ("localhost", 2, 0),
+    ("localhost:abc", 1, 0), ("localhost:99999", 1, 0), (":1234", 1, 0)])
 def test_arguments_that_do_not_fit(arguments):
     with pytest.raises(UserError, match="expected all three: HOST:PORT"):
         hosts.initialize(*arguments)
