@@ -306,7 +306,7 @@ class TrainConfig:
     batch_size: int = 64            # over all devices
     accumulate: int = 1             # steps whose mean gradient makes one update of the parameters
     steps_per_call: int = 0         # steps scanned in one call; 0: 1 for convolutions on CPU and
-                                    # for rows streamed from the host, otherwise up to 256
+                                    # for rows streamed from the host, otherwise up to 32
     eval_epochs: int = 1            # evaluate on validation data every so many epochs; a stream is
                                     # evaluated at the end of every task
     checkpoint_epochs: int = 1      # save every so many epochs, and at the end

@@ -25,7 +25,7 @@ from jaxmm.train.optimizers import accumulate, make_optimizer
 from jaxmm.train.runs import to_dict
 from jaxmm.train.writers import check_tensorboard
 
-SCANNED_STEPS = 256     # longest chunk where steps are scanned
+SCANNED_STEPS = 32      # longest chunk where steps are scanned; a signal waits for its end
 
 
 class Setup(NamedTuple):

@@ -29,7 +29,7 @@ def test_figures_of_a_workload_fit_together(tmp_path, launch):
     assert line.pop("workload") == "concat_features"
     assert json.loads(output.read_text()) == {"concat_features": line}
     assert abs(line["examples_per_second"] * line["milliseconds_per_step"] / 64e3 - 1) < 0.01
-    assert line["steps_per_call"] == 64 and line["peak_memory_mib"] > 50
+    assert line["steps_per_call"] == 32 and line["peak_memory_mib"] > 50
     assert refused == 2 and "'mla_smal' is unknown" in message and message.count("\n") == 1
 
 
