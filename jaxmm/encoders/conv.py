@@ -7,17 +7,18 @@ Three lowerings give the same numbers. "xla" is lax.conv; "matmul" is all patche
 times the kernel; "mixed" is lax.conv whose kernel gradient is a matrix product. "auto" is "xla" on
 GPU and TPU. On CPU, where XLA is slow at kernel gradients and collapses on few positions, it is
 "matmul" for few positions, few input channels or k = 1, and "mixed" otherwise. Measured with
-jax 0.10.2, batch 64: milliseconds of CPU time over 2 cores for output, input and kernel gradient:
+jax 0.10.2 on 2 cores, milliseconds of the output and its gradients in input and kernel, batch 64:
 
     input, kernel, stride         xla               matmul            mixed
-    32 x 32 x 64, 3x3, 1          37 / 31 / 330     124 / 95 / 162    37 / 31 / 89
-    16 x 16 x 128, 3x3, 1         34 / 33 / 114     76 / 64 / 100     34 / 33 / 55
-    8 x 8 x 256, 3x3, 1           36 / 34 / 62      52 / 42 / 70      36 / 34 / 34
-    4 x 4 x 512, 3x3, 1           37 / 40 / 42      35 / 30 / 37      37 / 38 / 36
-    2 x 2 x 512, 3x3, 1           779 / 790 / -     8 / 8 / 9         779 / 790 / 10
-    4 x 4 x 256, 3x3, 2           9 / 174 / 7       4 / 4 / 4         8 / 165 / 5
-    32 x 32 x 64, 1x1, 2          2 / 4 / 44        4 / 3 / 12        2 / 4 / 12
-    32 x 32 x 1, 3x3, 1           -                 2 / 2 / 10        1 / 5 / 70
+    32 x 32 x 64, 3x3, 1          89 / 86 / 1380    163 / 206 / 166   88 / 87 / 131
+    16 x 16 x 128, 3x3, 1         45 / 44 / 164     93 / 147 / 103    53 / 59 / 75
+    8 x 8 x 256, 3x3, 1           48 / 46 / 76      67 / 80 / 67      51 / 55 / 43
+    4 x 4 x 512, 3x3, 1           51 / 53 / 66      42 / 60 / 59      55 / 59 / 39
+    2 x 2 x 512, 3x3, 1           809 / 825 / -     11 / 12 / 11      814 / 824 / 11
+    32 x 32 x 64, 3x3, 2          40 / 59 / 105     64 / 83 / 74      38 / 64 / 76
+    4 x 4 x 256, 3x3, 2           14 / 227 / 10     7 / 10 / 6        15 / 231 / 7
+    32 x 32 x 64, 1x1, 2          7 / 7 / 48        7 / 6 / 6         7 / 7 / 6
+    32 x 32 x 1, 3x3, 1           6 / - / 17        5 / - / 5         5 / - / 46
 """
 import functools
 
