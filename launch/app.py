@@ -20,7 +20,7 @@ from jaxmm.data.spectrogram import cache_folder
 from jaxmm.errors import UserError, WriteError
 from jaxmm.train.signals import Preempted, stop_at_once
 
-EXIT_USER_ERROR = 2     # something to correct; nothing was written
+EXIT_USER_ERROR = 2     # something to correct
 EXIT_NOT_FINITE = 3     # the loss is NaN or infinite
 EXIT_NOT_WRITTEN = 74   # a file of the run could not be written; free some space, and run it again
 EXIT_PREEMPTED = 75     # stopped by a signal, with what is done saved: run the same command again

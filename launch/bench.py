@@ -33,7 +33,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from jaxmm import files
+from jaxmm import files, processes
 from jaxmm.batch import batch_size, make_batch
 from jaxmm.config import (Config, EncoderConfig, OptimizerConfig, SAMMConfig, TrainConfig,
                           method_config, replace)
@@ -186,12 +186,17 @@ def run_case(case: Case, seconds: float) -> dict[str, float]:
 
 def in_new_process(fn, *args):
     """What fn(*args) returns, called where nothing else was."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=processes.end_with_parent) as pool:
         try:
             return pool.submit(fn, *args).result()
         except BrokenProcessPool as error:
             raise UserError("the process that measures was killed, perhaps for want of memory; "
-                            "choose fewer --workloads") from error
+                            "free some, or choose another of --workloads") from error
+        except BaseException:       # a signal: the measurement is not waited for
+            for process in multiprocessing.active_children():
+                process.terminate()
+            raise
 
 
 def scaling(folder: pathlib.Path, seconds: float) -> str:
@@ -221,9 +226,9 @@ def scaling(folder: pathlib.Path, seconds: float) -> str:
 
 
 def main() -> None:
-    output = pathlib.Path(OUTPUT.value).absolute()
+    output = pathlib.Path(OUTPUT.value).resolve()
     if OUTPUT.value and (not output.parent.is_dir() or (
-            output.exists() and output.is_dir() != SCALING.value)):
+            output.exists() and not (output.is_dir() if SCALING.value else output.is_file()))):
         raise UserError(f"--output={OUTPUT.value}; expected a "
                         f"{'folder' if SCALING.value else 'file'} in a folder that is there")
     if SCALING.value:

@@ -82,7 +82,7 @@ def train_sweep(config: Config, workdir: pathlib.Path, path: str, values: list[f
                 for value in values for each in over_seeds(config)]
     name = path.rpartition(".")[2]
     hosts.from_main(lambda: check_parent(workdir))
-    folders = [workdir / f"{name}_{value}" / (f"seed_{c.train.seed}" if config.train.seeds > 1
+    folders = [workdir / f"{name}_{value:.12g}" / (f"seed_{c.train.seed}" if config.train.seeds > 1
                                                 else "") for value, c in settings]
     # Teachers are the same for all values of the method's own options.
     teachers = [f"{workdir}/teachers/seed_{c.train.seed}/{{teacher}}" for _, c in settings

@@ -48,13 +48,14 @@ on all "tar -xzf jaxmm.tar.gz && python3 -m venv ~/venv && ~/venv/bin/pip instal
 # every host. What is copied is the folder as it was at one moment (hard links, which take no room);
 # what is no longer in it leaves the bucket when all that is new has arrived.
 rsync="gcloud storage rsync --recursive"
-copy="rm -rf copy && cp -al runs/$RUN copy && ls copy/checkpoints/* >/dev/null &&
+copy="cd jaxmm && flock copy.lock bash -c 'rm -rf copy && cp -al runs/$RUN copy &&
+  find copy -path \"*/checkpoints/*\" -print -quit | grep -q . &&
   $rsync copy gs://$BUCKET/runs/$RUN &&
-  $rsync --delete-unmatched-destination-objects copy gs://$BUCKET/runs/$RUN"
+  $rsync --delete-unmatched-destination-objects copy gs://$BUCKET/runs/$RUN'"
 on 0 "cd jaxmm && mkdir -p runs/$RUN && echo jaxmm | gcloud storage cp - gs://$BUCKET/runs/name &&
   $rsync gs://$BUCKET/runs runs"
 while sleep "$EVERY" >/dev/null 2>&1; do
-  on 0 "cd jaxmm && $copy" || true      # the next one makes up for it
+  on 0 "$copy" || true      # the next one makes up for it
 done &
 copies=$!
 on all "cd jaxmm && ~/venv/bin/python -m launch.train --config=$CONFIG --workdir=runs/$RUN $FLAGS" &
@@ -66,7 +67,7 @@ status=0
 wait "$training" || status=$?
 kill "$copies"
 wait "$copies" || true
-if ! on 0 "cd jaxmm && $copy" && [ "$status" = 0 ]; then
+if ! on 0 "$copy" && [ "$status" = 0 ]; then
   status=1                              # the slice stays, with the run that the bucket lacks
 fi
 

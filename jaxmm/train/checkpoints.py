@@ -200,10 +200,7 @@ def restore(manager: ocp.CheckpointManager, target, step: int | None = None):
             leaves, meta = read(manager, candidate)
         # Orbax raises many types for damaged files, the bare Exception among them.
         except Exception as error:  # pylint: disable=broad-exception-caught
-            if isinstance(error, OSError) and error.errno in OUT_OF_REACH:
-                raise UserError(f"{manager.directory}: the checkpoint of step {candidate} cannot be "
-                                f"read now ({_reason(error)}), which does not mean that it is "
-                                "damaged; mend that, and the same command goes on") from error
+            _check_reach(_folder(manager, candidate))
             logging.warning("checkpoint of step %d in %s is damaged and left out: %s",
                             candidate, manager.directory, _reason(error))
             continue
@@ -214,6 +211,23 @@ def restore(manager: ocp.CheckpointManager, target, step: int | None = None):
                             f"data: {error}; restore the data, or name another folder") from error
     raise UserError(f"{manager.directory}: no good checkpoint among the steps {sorted(wanted)}; "
                     "see the warnings above, and move the folder away to start over")
+
+
+def _check_reach(folder: pathlib.Path) -> None:
+    """Raises UserError if a file of the checkpoint cannot be read, which is no damage."""
+    def fail(error):
+        if error.errno in OUT_OF_REACH:
+            raise UserError(f"{error.filename} cannot be read now ({error.strerror}), which does not "
+                            "mean that the checkpoint is damaged; mend that, and the same command "
+                            "goes on") from error
+
+    for place, _, names in os.walk(folder, onerror=fail):
+        for name in names:
+            try:
+                with open(os.path.join(place, name), "rb") as file:
+                    file.read(1)
+            except OSError as error:
+                fail(error)
 
 
 def set_aside(manager: ocp.CheckpointManager, after: int) -> None:

@@ -15,8 +15,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxmm.errors import UserError, WriteError
+from jaxmm.train.signals import Preempted
 
-ERRORS = {cls.__name__: cls for cls in (WriteError, UserError, FloatingPointError)}
+ERRORS = {cls.__name__: cls for cls in (WriteError, UserError, FloatingPointError, Preempted)}
 
 
 def initialize(coordinator: str = "", num_processes: int | None = None,
@@ -86,7 +87,7 @@ def from_main(fn: Callable[[], Any]) -> Any:
         try:
             content = json.dumps({"value": fn()}).encode()
         # Whatever it is: the others wait for an answer.
-        except Exception as error:  # pylint: disable=broad-exception-caught
+        except (Exception, KeyboardInterrupt) as error:     # pylint: disable=broad-exception-caught
             failure = error
             kind = next((name for name, cls in ERRORS.items() if isinstance(error, cls)), "")
             content = json.dumps({"error": kind, "message": str(error)}).encode()

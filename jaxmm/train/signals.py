@@ -3,10 +3,12 @@ import os
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SAME = 0.5      # seconds within which signals are one, passed on by several parents, say
 
 
 class Preempted(KeyboardInterrupt):
@@ -31,13 +33,11 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def stop_at_once() -> Iterator[None]:
-    """Turns a signal into Preempted where nothing waits to be saved, and a second one into an end."""
+    """Raises Preempted at a signal, where nothing waits to be saved. A second one ends the process."""
     def stop(number, frame):
-        del frame
-        signal.signal(number, signal.SIG_DFL)
-        raise Preempted("stopped by a signal; the same command goes on from what is saved")
+        raise Preempted("stopped by a signal; run the same command again")
 
-    with _handled(stop):
+    with _handled(stop), _second_ends():
         yield
 
 
@@ -62,11 +62,14 @@ def _second_ends() -> Iterator[None]:
     written_to.setblocking(False)       # demanded by set_wakeup_fd
 
     def watch():
-        count = 0
+        first = None
         with ours:
             while number := ours.recv(1):
-                count += number[0] in SIGNALS
-                if count == 2:
+                now = time.monotonic()
+                if number[0] not in SIGNALS:
+                    continue
+                first = first or now
+                if now - first > SAME:
                     os._exit(128 + number[0])   # pylint: disable=protected-access
 
     threading.Thread(target=watch, daemon=True).start()

@@ -103,9 +103,10 @@ def test_a_run_goes_on_from_its_copy_in_the_bucket(cloud, tmp_path):
 
 @needs_git
 def test_a_script_that_is_stopped_copies_nothing_more(start, tmp_path):
-    bucket, log = tmp_path / "bucket/runs/mla", tmp_path / "log"
+    """Runs of several seeds have their checkpoints further down."""
+    bucket, log = tmp_path / "bucket/runs/mla/seed_1", tmp_path / "log"
     with start(EVERY="0.3", FLAGS="--config.data.kind=A --config.train.epochs=100000 "
-               "--config.train.checkpoint_epochs=50") as process:
+               "--config.train.checkpoint_epochs=50 --config.train.seeds=2") as process:
         for _ in range(200):
             time.sleep(0.3)
             if any((bucket / "checkpoints").glob("[0-9]*")):
@@ -117,7 +118,7 @@ def test_a_script_that_is_stopped_copies_nothing_more(start, tmp_path):
         time.sleep(2)
         assert log.read_text() == calls
     assert any((bucket / "checkpoints").glob("[0-9]*"))
-    owner = json.loads((tmp_path / "slice/jaxmm/runs/mla/lock").read_text())
+    owner = json.loads((tmp_path / "slice/jaxmm/runs/mla/seed_0/lock").read_text())
     with contextlib.suppress(ProcessLookupError):
         os.kill(owner["pid"], signal.SIGKILL)       # the slice goes on without the script
 

@@ -273,12 +273,16 @@ def test_without_a_good_checkpoint_nothing_starts_over(manager):
 
 
 def test_one_that_is_out_of_reach_is_not_called_damaged(manager, monkeypatch):
-    """For want of rights, say; the tests may run as a user who has them all."""
+    """For want of rights, say, of which the tests may have all: what reads may say what it likes."""
     def read(manager, step):
-        raise PermissionError(errno.EACCES, "Permission denied")
+        raise ValueError("PERMISSION_DENIED: Error reading local file")
+
+    def refuse(path, mode):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
 
     monkeypatch.setattr(checkpoints, "read", read)
-    with pytest.raises(UserError, match="step 2 cannot be read now .Permission denied"):
+    monkeypatch.setattr(checkpoints, "open", refuse, raising=False)
+    with pytest.raises(UserError, match="2/.* cannot be read now .Permission denied"):
         checkpoints.restore(manager, make_state())
 
 

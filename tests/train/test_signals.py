@@ -25,7 +25,7 @@ def test_a_second_signal_ends_a_process_in_a_long_call():
         assert process.stdout.readline() == "ready\n"
         process.send_signal(signal.SIGTERM)
         with pytest.raises(subprocess.TimeoutExpired):
-            process.wait(0.5)
+            process.wait(2 * signals.SAME)
         process.send_signal(signal.SIGINT)
         try:
             assert process.wait(20) == 128 + signal.SIGINT

@@ -10,7 +10,6 @@ import os
 import pathlib
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import jax
 import tqdm
 
-from jaxmm import files
+from jaxmm import files, processes
 from jaxmm.config import PreprocessConfig
 from jaxmm.data.dataset import SPLITS
 from jaxmm.data.prepare import BUILDERS, spectrograms
@@ -219,12 +218,7 @@ def _start_worker() -> None:
     """Leaves signals from the keyboard to the parent, and ends when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     jax.config.update("jax_platforms", "cpu")       # spectrograms need no accelerator
-
-    def wait():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()
+    processes.end_with_parent()
 
 
 def _check_broken(work: Work, reports: dict[str, dict | None], total: int, limit: float) -> None:
