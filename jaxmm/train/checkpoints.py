@@ -218,8 +218,8 @@ def _check_reach(folder: pathlib.Path) -> None:
     def fail(error):
         if error.errno in OUT_OF_REACH:
             raise UserError(f"{error.filename} cannot be read now ({error.strerror}), which does not "
-                            "mean that the checkpoint is damaged; mend that, and the same command "
-                            "goes on") from error
+                            "mean that the checkpoint is damaged; mend that, or move it away, and "
+                            "the same command goes on") from error
 
     for place, _, names in os.walk(folder, onerror=fail):
         for name in names:

@@ -1,4 +1,3 @@
-import csv
 import dataclasses
 
 import numpy as np
