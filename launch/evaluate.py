@@ -34,6 +34,7 @@ from jaxmm.evaluate.predictions import score
 from jaxmm.evaluate.tasks import score_tasks
 from jaxmm.report import analysis, continual
 from jaxmm.report.tables import scores_table
+from jaxmm.train import validity
 from jaxmm.train.setup import predict_split
 from jaxmm.train.restore import restore
 from launch import app
@@ -97,6 +98,8 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
     notes = [f"{run.setup.config.method.name} on {dataset.name}, "
              f"step {run.setup.programs.fetch(run.state).step}: "
              f"{batch_size(batch)} examples of {split}"]
+    if run.changed:
+        notes.append(f"Note: {validity.describe(dataset.name, run.changed)}")
     notes += [f"Noise of {sigma:g} standard deviations on {m}" for m, sigma in sigmas.items()]
     notes += [f"Without {m}, which has no row in the table" for m in dropped]
     if batch_size(batch) < batch_size(original):

@@ -1,6 +1,6 @@
 """A data set: every split one batch, checked before anything is trained on it."""
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -100,8 +100,33 @@ def split_train(where: str, train: Batch, config: DataConfig) -> dict[str, Batch
             for split, part in parts.items()}
 
 
-def fingerprint(dataset: Dataset) -> int:
-    """A checksum of the training split, to tell whether a run goes on with the data it began with."""
+def fingerprint(dataset: Dataset, tasks: Sequence = ()) -> dict[str, str]:
+    """A checksum of each split, to tell whether a run goes on with the data it began with.
+
+    It covers inputs, labels, ids and masks with their names, types and shapes, and the names of the
+    classes; of rows that are read on demand, what decides what they hold.
+
+    Args:
+      dataset: as it is learned.
+      tasks: of a stream: their rows belong to the splits.
+    """
+    shared = repr((dataset.class_names, sorted(dataset.num_tokens.items()))).encode()
+    prints = {}
+    for split, batch in dataset.splits.items():
+        checksum = zlib.crc32(shared)
+        parts = batch, [task.indices[split] for task in tasks]
+        for path, x in jax.tree_util.tree_leaves_with_path(parts):
+            kind = "array"
+            if isinstance(x, Rows):
+                kind, x = f"rows {x.checksum}", x.index
+            header = f"{jax.tree_util.keystr(path)} {kind} {x.dtype} {x.shape}"
+            checksum = zlib.crc32(np.ascontiguousarray(x), zlib.crc32(header.encode(), checksum))
+        prints[split] = f"{checksum:08x}"
+    return prints
+
+
+def old_fingerprint(dataset: Dataset) -> int:
+    """The checksum of the training split that older versions left in run folders."""
     checksum = 0
     for x in jax.tree.leaves(dataset.splits["train"]):
         x = np.array([x.checksum]) if isinstance(x, Rows) else np.ascontiguousarray(x)

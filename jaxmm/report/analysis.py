@@ -1,7 +1,7 @@
 """Analyses of a trained run: what each encoder knows, and when which modality matters.
 
 `write` puts them into `analysis.md` of the run folder, with plots, one section for each analysis;
-sections that are there already stay unless they are made again.
+sections that are there already stay unless they are made again, or the data have changed since.
 """
 import pathlib
 import re
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
 from jaxmm import files
 from jaxmm.batch import Batch, batch_size
@@ -20,6 +21,7 @@ from jaxmm.evaluate.gap import modality_gap, principal_plane
 from jaxmm.evaluate.probe import probe_encoders
 from jaxmm.report import analysis_plots, plots
 from jaxmm.report.tables import csv_text, main_head, markdown, percent, sort_heads
+from jaxmm.train import validity
 from jaxmm.train.restore import restore_each
 from jaxmm.train.setup import Run, predict_split, split_features
 
@@ -59,9 +61,17 @@ def write(run: Run, workdir, names: Sequence[str], split: str,
     subject = Trained(run, pathlib.Path(workdir))
     check_references(subject, references)
     made = {TITLES[name]: ANALYSES[name](subject, split, references) for name in names}
-    made = {title: f"{text.strip()}\n\nOf step {current_step(run)}."
+    data = f"on the data {'-'.join(run.setup.checksums.values())}."
+    note = f"Note: {validity.describe(run.setup.dataset.name, run.changed)}. " if run.changed else ""
+    made = {title: f"{text.strip()}\n\n{note}Of step {current_step(run)}, {data}"
             for title, text in made.items()}
-    sections = read_sections(subject.workdir / FILE) | made
+    sections = read_sections(subject.workdir / FILE)
+    gone = [title for title, text in sections.items() if title not in made
+            and not text.endswith(data)]
+    if gone:
+        logging.warning("%s: removed %s, of other data than there are now; make it again",
+                        subject.workdir / FILE, ", ".join(gone))
+    sections = {title: text for title, text in sections.items() if title not in gone} | made
     text = "".join(f"\n## {title}\n\n{section}\n" for title, section in sections.items())
     title = f"# Analyses of {subject.method} on {run.setup.dataset.name}\n"
     files.write(subject.workdir / FILE, title + text)
@@ -85,12 +95,15 @@ def read_sections(path: pathlib.Path) -> dict[str, str]:
 
 
 def check_references(subject: Trained, references: Sequence[Trained]) -> None:
-    """Raises UserError for a reference that did not learn from the subject's training data."""
-    expected = fingerprint(subject.run.setup.dataset) if references else 0
+    """Raises UserError for a reference that was not trained on the data of the subject."""
     for other in references:
-        if fingerprint(other.run.setup.dataset) != expected:
+        expected = fingerprint(subject.run.setup.dataset)
+        found = fingerprint(other.run.setup.dataset)
+        differ = [split for split in expected if found[split] != expected[split]]
+        if differ or "train" in other.run.changed:
             raise UserError(f"--reference={other.workdir}: trained on other data than "
-                            f"{subject.workdir}; name runs with the same config.data")
+                            f"{subject.workdir} ({', '.join(differ or ['train'])}); name runs with "
+                            "the same config.data")
 
 
 def probe_section(subject: Trained, split: str, references: Sequence[Trained]) -> str:

@@ -13,7 +13,7 @@ from jaxmm.config import AugmentConfig, Config, EncoderConfig, method_config
 from jaxmm.errors import UserError
 from jaxmm.report import plots, stream_report
 from jaxmm.report.tables import Scores, main_head, percent, scores_table
-from jaxmm.train import plan, writers
+from jaxmm.train import plan, validity, writers
 from jaxmm.train.setup import Run
 from jaxmm.train.runs import differences, to_dict
 
@@ -54,8 +54,10 @@ def write(run: Run, workdir) -> str:
     if run.setup.stream:
         headline, first = stream_report.write(run, workdir, title)
         over_tasks = " of the last task, over the examples of all tasks"
+    changed = validity.describe(dataset.name, run.changed)
     sections = [
         f"# {title}",
+        *([f"Note: {changed}."] if changed else []),
         *first,
         f"## Test\n\n{table}\n![Test accuracy by head](accuracy.png)",
         f"## Validation\n\n{scores_table(val, dataset.modalities)}\n"

@@ -5,6 +5,7 @@ is known of the run as JSON, with a checksum for every array and one for itself.
 pickle. It counts once it is complete and has been read back, and only then are older ones removed:
 a process killed at any moment leaves a good one, if there was any.
 """
+import contextlib
 import copy
 import errno
 import json
@@ -200,6 +201,9 @@ def restore(manager: ocp.CheckpointManager, target, step: int | None = None):
             leaves, meta = read(manager, candidate)
         # Orbax raises many types for damaged files, the bare Exception among them.
         except Exception as error:  # pylint: disable=broad-exception-caught
+            manager.reload()
+            if max(manager.all_steps(), default=0) > steps[0]:      # training goes on meanwhile, and
+                return restore(manager, target, step)               # removes what is no longer kept
             _check_reach(_folder(manager, candidate))
             logging.warning("checkpoint of step %d in %s is damaged and left out: %s",
                             candidate, manager.directory, _reason(error))
@@ -211,6 +215,21 @@ def restore(manager: ocp.CheckpointManager, target, step: int | None = None):
                             f"data: {error}; restore the data, or name another folder") from error
     raise UserError(f"{manager.directory}: no good checkpoint among the steps {sorted(wanted)}; "
                     "see the warnings above, and move the folder away to start over")
+
+
+def last_meta(workdir: pathlib.Path) -> dict[str, Any] | None:
+    """`meta` of the newest checkpoint of a run folder that has a legible one, if there is one."""
+    if not (workdir / FOLDER).is_dir():
+        return None
+    with contextlib.closing(open_manager(workdir)) as manager:
+        for step in sorted(manager.all_steps(), reverse=True):
+            try:
+                return manager.restore(
+                    step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+            # Of many types, where it is damaged: that is looked into when it is restored.
+            except Exception:  # pylint: disable=broad-exception-caught
+                continue
+    return None
 
 
 def _check_reach(folder: pathlib.Path) -> None:

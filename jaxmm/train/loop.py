@@ -15,16 +15,17 @@ from tqdm import tqdm
 
 from jaxmm.config import Config, replace
 from jaxmm.data import feeding
-from jaxmm.data.dataset import Dataset, fingerprint
+from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError
 from jaxmm.methods import TrainState
-from jaxmm.train import checkpoints, hosts, plan
+from jaxmm.train import checkpoints, hosts, plan, validity, writers
 from jaxmm.train.devices import stack, unstack
 from jaxmm.train.runs import FILE as CONFIG_FILE, check_folder, claim_folder, save_stream
 from jaxmm.train.setup import (Run, Setup, build_many, find_obstacle, init_state, join,
                                predict_split, score_split)
 from jaxmm.train.signals import Preempted, stop_signals
-from jaxmm.train.teaching import check_teachers, folder_of, restore_teachers, taught
+from jaxmm.train.teaching import (check_same_teachers, check_teachers, folder_of,
+                                  restore_teachers, taught, teacher_checksums)
 from jaxmm.train.writers import Write, open_writer
 
 METRICS_EVERY = 32      # steps between two looks at the metrics; longer queues can deadlock on CPU
@@ -39,6 +40,7 @@ class Opened(NamedTuple):
     state: TrainState               # one copy
     history: list[dict[str, Any]]
     step: int
+    changed: tuple[str, ...] = ()   # splits that have changed since it was scored on them
 
 
 def train(config: Config, workdir, *, dataset: Dataset | None = None,
@@ -115,6 +117,14 @@ def check_start(setup: Setup, workdir: pathlib.Path) -> None:
     check_folder(workdir, setup.config)
     if not (workdir / CONFIG_FILE).exists():
         check_teachers(setup)
+    elif meta := checkpoints.last_meta(workdir):
+        check_meta(setup, workdir, meta)
+
+
+def check_meta(setup: Setup, workdir: pathlib.Path, meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """Raises UserError if the data or the teachers of a run have changed; see `validity.check`."""
+    check_same_teachers(workdir, setup, meta.get("teachers", {}))
+    return validity.check(workdir, setup, meta)
 
 
 def _train_group(group, options) -> list[Run | FloatingPointError]:
@@ -214,13 +224,18 @@ def open_run(setup: Setup, workdir: pathlib.Path) -> Iterator[Opened]:
         def open_folder():
             nonlocal run
             run = stack.enter_context(_open_folder(run))
-            return {"step": run.step, "history": run.history}
+            return {"step": run.step, "history": run.history, "changed": run.changed}
 
         hosts.from_main(claim)
         initial = setup.programs.fetch(init_state(setup))
         run = Opened(setup, workdir, nothing, nothing, initial, [], 0)
         found = hosts.from_main(open_folder)
-        yield run._replace(**found, state=share_state(run.state))
+        run = run._replace(**found, state=share_state(run.state))
+        if run.changed:
+            run = run._replace(history=validity.rescore(
+                setup, setup.programs.place(run.state), run.history, run.step, run.changed))
+        hosts.from_main(lambda: writers.set_evaluations(workdir, run.history))
+        yield run
 
 
 def nothing(*args, **kwargs) -> None:
@@ -236,20 +251,20 @@ def _open_folder(run: Opened) -> Iterator[Opened]:
                         name)
     if setup.stream:
         save_stream(workdir, setup.stream)
-    data_print, step = fingerprint(setup.dataset), -1
-    restored = checkpoints.restore(manager, run.state)
+    step, restored = -1, checkpoints.restore(manager, run.state)
     if restored:
         step, state, meta = restored
-        if meta["data"] != data_print:
-            raise UserError(f"{workdir}: {setup.dataset.name} is not the data this run was "
-                            "trained on; restore that data, or name another --workdir")
-        run = run._replace(state=state, history=meta["history"], step=step)
+        run = run._replace(state=state, history=meta["history"], step=step,
+                           changed=check_meta(setup, workdir, meta))
+        validity.warn(workdir, setup, meta, run.changed)
         checkpoints.set_aside(manager, step)
+    known = {"data": setup.checksums,
+             "teachers": meta.get("teachers", {}) if restored else teacher_checksums(setup)}
     with (open_writer(workdir, step, config.tensorboard, config.on_save_error) as write,
           checkpoints.open_saver(manager, config.keep_checkpoints,
                                  config.on_save_error) as save):
         def save_run(step, state, history, *, last):
-            save(step, state, {"history": history, "data": data_print}, last=last)
+            save(step, state, {"history": history} | known, last=last)
 
         yield run._replace(save=save_run, write=write)
     manager.close()
@@ -294,10 +309,11 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
             except FloatingPointError as error:
                 fail(i, error)
 
-    def look(chunk, seconds):
-        """Writes the means of the pending metrics; returns those over all runs."""
+    def look(chunk, begin):
+        """Writes the means of the metrics pending since `begin`; returns those over all runs."""
         values = {name: np.concatenate([np.asarray(m[name]).reshape(-1, len(runs))
                                         for m in pending]) for name in pending[0]}
+        seconds = time.perf_counter() - begin       # the steps are done once their metrics are here
         rate = len(values["loss"]) * config.batch_size / seconds
         for i, run in sound():
             try:
@@ -325,6 +341,7 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
             called = time.perf_counter()
             state, metrics = programs.steps(state, feed, chunk.index)
             if progress and step == runs[0].step:
+                jax.block_until_ready(metrics)
                 tqdm.write(f"first call: {time.perf_counter() - called:.1f} s, compilation "
                            "included", file=sys.stderr)
             step = chunk.end
@@ -333,7 +350,7 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
             # Several hosts stop at the same step: they look for signals when they look at metrics.
             stop = stopped() if jax.process_count() == 1 else due and hosts.any_host(stopped())
             if due or stop:
-                means = look(chunk, time.perf_counter() - begin)
+                means = look(chunk, begin)
                 many = f"{len(runs)} runs, " if len(runs) > 1 else ""
                 bar.set_description(f"{many}epoch {chunk.epoch + 1}/{config.epochs}", refresh=False)
                 bar.set_postfix(means, refresh=False)
@@ -356,7 +373,8 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
                 begin = time.perf_counter()     # evaluating and saving are not training
     copies = [state] if len(runs) == 1 else unstack(programs.fetch(state), len(runs))
     return [errors[i] if i in errors else
-            Run(run.setup, copy if len(runs) == 1 else run.setup.programs.place(copy), run.history)
+            Run(run.setup, copy if len(runs) == 1 else run.setup.programs.place(copy), run.history,
+                run.changed if run.step == total else ())
             for i, (run, copy) in enumerate(zip(runs, copies))]
 
 

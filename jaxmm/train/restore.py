@@ -7,7 +7,7 @@ import jax
 
 from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError
-from jaxmm.train import checkpoints
+from jaxmm.train import checkpoints, validity
 from jaxmm.train.setup import Run, build, init_state
 from jaxmm.train.runs import read_config
 
@@ -17,7 +17,8 @@ def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
     """The run of a folder as it was after `step`, by default its last checkpoint.
 
     The folder is read only. For `dataset` and `devices` see `jaxmm.train.setup.build`; by default
-    it runs on a number of devices that divides the batch.
+    it runs on a number of devices that divides the batch. Splits that have changed since are named
+    in a warning and in `Run.changed`, and the history has no scores of what they were.
 
     Raises:
       UserError: no run folder, no checkpoint (of that step), or none that is undamaged.
@@ -35,8 +36,11 @@ def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
     manager.close()
     if restored is None:
         raise _no_checkpoint(workdir)
-    _, state, meta = restored
-    return Run(setup, setup.programs.place(state), meta["history"])
+    step, state, meta = restored
+    run = Run(setup, setup.programs.place(state), meta["history"],
+              validity.changed_splits(setup, meta))
+    validity.warn(workdir, setup, meta, run.changed)
+    return _rescore(run, step)
 
 
 def restore_each(run: Run, workdir) -> Iterator[tuple[int, Run]]:
@@ -49,9 +53,20 @@ def restore_each(run: Run, workdir) -> Iterator[tuple[int, Run]]:
     target = setup.programs.fetch(run.state)
     manager = checkpoints.open_manager(pathlib.Path(workdir))
     for step in sorted(manager.all_steps()):
-        _, state, meta = checkpoints.restore(manager, target, step)
-        yield step, Run(setup, setup.programs.place(state), meta["history"])
+        try:
+            _, state, meta = checkpoints.restore(manager, target, step)
+        except UserError:
+            if step in manager.all_steps():
+                raise
+            continue        # removed meanwhile, as training goes on
+        yield step, _rescore(Run(setup, setup.programs.place(state), meta["history"],
+                                 run.changed), step)
     manager.close()
+
+
+def _rescore(run: Run, step: int) -> Run:
+    return run._replace(history=validity.rescore(
+        run.setup, run.state, run.history, step, run.changed))
 
 
 def _no_checkpoint(workdir: pathlib.Path) -> UserError:

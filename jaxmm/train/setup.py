@@ -10,7 +10,7 @@ import numpy as np
 from jaxmm import data
 from jaxmm.batch import Batch, Logits, batch_size, take
 from jaxmm.config import AugmentConfig, Config, EncoderConfig, replace
-from jaxmm.data.dataset import Dataset
+from jaxmm.data.dataset import Dataset, fingerprint
 from jaxmm.data.feeding import is_streamed
 from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import Transform, make_transform, normalisation
@@ -38,6 +38,7 @@ class Setup(NamedTuple):
     steps_per_call: int
     make_method: Callable[[str | None, Options], Method]    # (axis_name, scalar options)
     obstacle: str                   # why it cannot share a program with other runs; "" if it can
+    checksums: dict[str, str]       # by split: `fingerprint` of the data set with its tasks
 
     @property
     def total_steps(self) -> int:
@@ -50,6 +51,7 @@ class Run(NamedTuple):
     setup: Setup
     state: TrainState               # on the devices
     history: list[dict[str, Any]]   # evaluations: step, epoch, task, split, scores by head
+    changed: tuple[str, ...] = ()   # splits that have changed since; scored anew, see `validity`
 
 
 def build(config: Config, *, dataset: Dataset | None = None,
@@ -114,7 +116,8 @@ def build(config: Config, *, dataset: Dataset | None = None,
     obstacle = ("their rows are streamed from the host" if streamed else
                 "convolutions over several runs at once are slow on CPU" if slow_together else "")
     steps_per_call = config.train.steps_per_call or (1 if obstacle else SCANNED_STEPS)
-    setup = Setup(config, dataset, stream, tasks, programs, steps_per_call, make, obstacle)
+    checksums = fingerprint(dataset, stream.tasks if stream else ())
+    setup = Setup(config, dataset, stream, tasks, programs, steps_per_call, make, obstacle, checksums)
     jax.eval_shape(lambda: init_state(setup))       # finds shapes that do not fit
     return setup
 

@@ -1,8 +1,11 @@
 """Trained models that a run starts from, its teachers."""
+import json
 import pathlib
+import zlib
 from collections.abc import Mapping, Sequence
 
 import jax
+from absl import logging
 
 from jaxmm.config import Config, EncoderConfig
 from jaxmm.data.dataset import Dataset
@@ -31,11 +34,34 @@ def restore_teachers(setup: Setup, *, dataset: Dataset | None = None,
     for name in setup.programs.teachers:
         folder = folder_of(name, setup.config.method.teachers)
         run = restore(folder, dataset=dataset, devices=devices)
-        if run.setup.total_steps > (run.history[-1]["step"] if run.history else 0):
+        models[name] = run.setup.programs.fetch(run.state)
+        if run.setup.total_steps > models[name].step:
             raise UserError(f"{folder}: this run is not finished, so it cannot teach; finish it by "
                             "launch.train with its options")
-        models[name] = run.setup.programs.fetch(run.state)
+        if run.setup.checksums["train"] != setup.checksums["train"]:
+            logging.warning("%s: this teacher learned from other data than the run that it teaches",
+                            folder)
     return models
+
+
+def teacher_checksums(setup: Setup) -> dict[str, str]:
+    """By name, checksums of the last states of the teachers that the config names and are there."""
+    location, checksums = getattr(setup.config.method, "teachers", ""), {}
+    for name in setup.programs.teachers if location else ():
+        meta = checkpoints.last_meta(folder_of(name, location))
+        if meta:
+            arrays = json.dumps(meta["checksums"], sort_keys=True)
+            checksums[name] = f"{zlib.crc32(arrays.encode()):08x}"
+    return checksums
+
+
+def check_same_teachers(where: pathlib.Path, setup: Setup, known: Mapping[str, str]) -> None:
+    """Raises UserError if a teacher is no longer the model that it was, whose checksum is known."""
+    for name, checksum in teacher_checksums(setup).items():
+        if known.get(name, checksum) != checksum:
+            folder = folder_of(name, setup.config.method.teachers)
+            raise UserError(f"{where}: its teacher {folder} is another model now; restore that one, "
+                            "or name another --workdir")
 
 
 def check_teachers(setup: Setup) -> None:

@@ -4,7 +4,7 @@ import pathlib
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,6 +37,17 @@ def open_writer(workdir: pathlib.Path, step: int, tensorboard: bool,
             add_event(record)
 
     yield write
+
+
+def set_evaluations(workdir: pathlib.Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """Makes the evaluations in `metrics.jsonl` those of `history`, where data were scored anew."""
+    path = workdir / FILE
+    records = [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    wanted = [r for r in records if r["kind"] != "eval"] + [{"kind": "eval"} | r for r in history]
+    wanted.sort(key=lambda r: r["step"])        # of one step, training comes first
+    texts = [[json.dumps(r, sort_keys=True) for r in each] for each in (records, wanted)]
+    if texts[0] != texts[1]:
+        files.write(path, "".join(json.dumps(r) + "\n" for r in wanted))
 
 
 def _step(line: bytes) -> float:

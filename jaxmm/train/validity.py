@@ -1,0 +1,93 @@
+"""Whether the data are still those that a run was trained and scored on, and its scores if not.
+
+A checkpoint keeps a checksum of every split. Other training data make another run. Other validation
+or test data leave the model as it is: what was scored on them is scored anew.
+"""
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from absl import logging
+
+from jaxmm.data.dataset import old_fingerprint
+from jaxmm.errors import UserError
+from jaxmm.methods import TrainState
+from jaxmm.train.setup import Setup, predict_split, score_split
+
+History = Sequence[Mapping[str, Any]]
+
+
+def changed_splits(setup: Setup, meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """Splits that are not those of the checkpoint with this `meta`.
+
+    Older versions kept one checksum, of the training split: then the others count as unchanged.
+    """
+    known = meta["data"]
+    if not isinstance(known, Mapping):
+        return () if known == old_fingerprint(setup.dataset) else ("train",)
+    return tuple(split for split, checksum in setup.checksums.items()
+                 if known.get(split) != checksum)
+
+
+def check(where: pathlib.Path, setup: Setup, meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """The changed splits among those that a run, which is to go on, was scored on.
+
+    Raises:
+      UserError: the training data have changed, or data on which models of earlier tasks were
+        scored, which are gone.
+    """
+    changed, name = changed_splits(setup, meta), setup.dataset.name
+    if "train" in changed:
+        raise UserError(f"{where}: {name} is not the data this run was trained on, or prepared data "
+                        "are read with another data.placement; restore that, or name another "
+                        "--workdir")
+    scored = tuple(s for s in changed if any(r["split"] == s for r in meta["history"]))
+    if setup.stream and scored:
+        raise UserError(f"{where}: the {scored[0]} split of {name} is not the one that the tasks of "
+                        "this run were scored on, and not every model of then is left; restore that "
+                        "data, or name another --workdir")
+    return scored
+
+
+def warn(where: pathlib.Path, setup: Setup, meta: Mapping[str, Any],
+         changed: Sequence[str]) -> None:
+    """Says that splits have changed, or that an older version left no way to tell."""
+    if not isinstance(meta["data"], Mapping):
+        logging.warning("%s is of an older version, which kept no checksums of validation and test "
+                        "data; its scores are taken to be of the data there are now", where)
+    if changed:
+        logging.warning("%s: %s", where, describe(setup.dataset.name, changed))
+
+
+def describe(name: str, changed: Sequence[str]) -> str:
+    """What is to be known of scores where splits of the data set `name` have changed; or ""."""
+    if not changed:
+        return ""
+    splits = f"the splits {', '.join(changed)}" if len(changed) > 1 else f"the split {changed[0]}"
+    text = (f"{splits} of {name} changed after this run was trained; scores are of the data there "
+            "are now")
+    return text + ", normalised by another training split" * ("train" in changed)
+
+
+def rescore(setup: Setup, state: TrainState, history: History, step: int,
+            changed: Sequence[str]) -> list[dict[str, Any]]:
+    """The history of a run whose state after `step` this is, without scores of other data.
+
+    Records of changed splits are made anew where they are of this state, and left out otherwise.
+
+    Args:
+      setup: of the run.
+      state: on the devices.
+      history: with the scores of the data before.
+      step: of the state.
+      changed: splits.
+    """
+    result = []
+    for record in history:
+        split = record["split"]
+        if split not in changed:
+            result.append(dict(record))
+        elif record["step"] == step:
+            logits = predict_split(setup, state, setup.dataset.splits[split])
+            result.append(record | score_split(setup, logits, split))
+    return result
