@@ -11,6 +11,7 @@ config to train next.
 """
 import shlex
 import sys
+from collections.abc import Mapping
 
 from absl import flags
 
@@ -19,6 +20,7 @@ from jaxmm.config import replace
 from jaxmm.errors import UserError
 from jaxmm.report import advice
 from jaxmm.report.run_report import final_scores
+from jaxmm.train.checkpoints import REMEDY
 from jaxmm.train.loop import train
 from launch import app
 from launch.planning import plan_runs
@@ -42,22 +44,49 @@ def main() -> None:
         raise UserError(f"{dataset.name} has only the modality {dataset.modalities[0]}; advise "
                         "needs two or more")
     runs = plan_runs(app.config_for, ["ume", *HEADS.values()], SEEDS.value, dataset, workdir)
-    accuracy = {}
+    accuracy, diverged = {}, []
     for run in runs:
-        history = train(run.config, run.workdir, dataset=dataset, teachers=run.teachers).history
+        try:
+            history = train(run.config, run.workdir, dataset=dataset, teachers=run.teachers).history
+        except FloatingPointError as error:
+            print(f"diverged: {error}", flush=True)
+            diverged.append(f"{run.variant.method} with seed {run.config.train.seed}")
+            continue
         value = final_scores(history, "val")["fused"]["accuracy"]
         print(f"{run.workdir}: {100 * value:.1f}% on validation data", flush=True)
-        accuracy.setdefault(run.variant.method, []).append(value)
-    average = accuracy["ume"]
-    heads = {name: accuracy[method] for name, method in HEADS.items()}
+        accuracy.setdefault(run.variant.method, {})[run.config.train.seed] = value
+    average, heads = same_seeds(accuracy)
     found = advice.advise(average, heads)
     shown = advice.text(found, average, heads)
+    if diverged:
+        shown += (f"\nDiverged: {', '.join(diverged)}. Compared are the {len(average)} seeds in which "
+                  f"the average and {' and '.join(heads)} did not.\n")
     options = {"method.teachers": runs[0].teachers}
     if found.method == "umt":
         options["method.fusion"] = FUSIONS[found.head]
     command = shlex.join(["python", "-m", "launch.advise", *sys.argv[1:]])
     path = advice.write(workdir, shown, replace(app.config_for(found.method), options), command)
     print(f"\n{shown}\nTo follow it: python -m launch.train --config={path}")
+
+
+def same_seeds(accuracy: Mapping[str, Mapping[int, float]]
+               ) -> tuple[list[float], dict[str, list[float]]]:
+    """Accuracies of the average, and of the heads that did not always diverge, in the same seeds.
+
+    Args:
+      accuracy: by method and seed, of the runs that did not diverge.
+
+    Raises:
+      FloatingPointError: there is no such seed.
+    """
+    heads = {name: accuracy[method] for name, method in HEADS.items() if method in accuracy}
+    average = accuracy.get("ume", {})
+    seeds = sorted(set(average).intersection(*heads.values()))
+    if not seeds or not heads:
+        raise FloatingPointError("in no seed is there an average and a head to compare it with, as "
+                                 f"runs diverged; {REMEDY}")
+    return ([average[seed] for seed in seeds],
+            {name: [values[seed] for seed in seeds] for name, values in heads.items()})
 
 
 if __name__ == "__main__":

@@ -43,6 +43,7 @@ from jaxmm.train.loop import train_many
 from jaxmm.train.setup import Run, check_counts
 from launch import app
 from launch.planning import Planned, plan_runs
+from launch.series import check_any_finished
 
 METHODS = flags.DEFINE_list("methods", None, "Methods to compare: METHOD, METHOD:MODALITY, "
                             "METHOD+OPTION=VALUE; by default METHODS of the config file, or "
@@ -65,6 +66,7 @@ def main() -> None:
     runs = plan_runs(app.config_for, methods, SEEDS.value, dataset, workdir,
                      parse_capacities(CAPACITIES.value))
     results = list(make_runs(runs, dataset, probe=PROBE.value))
+    check_any_finished([not result.diverged for result in results], workdir)
     values = published.find([run.variant for run in runs], dataset)
     if config.stream.kind:
         dataset, _ = make_stream(config.stream, dataset)
@@ -85,11 +87,17 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
               progress: bool = True) -> Iterator[comparison.Result]:
     """Trains, resumes or reuses every run, and says the test accuracies of each when it is done.
 
+    One that diverges is said to, and the others go on.
     With `probe` the scores of a modality get the accuracy of a linear probe of its encoder.
     """
     start = time.perf_counter()
     for i, (run, trained) in enumerate(_train_all(runs, dataset, progress)):
-        result = comparison.read_result(run.variant, run.config.train.seed, trained.history)
+        if isinstance(trained, FloatingPointError):
+            print(f"[{i + 1}/{len(runs)}] diverged: {trained}", flush=True)
+            yield comparison.read_result(run.variant, run.config.train.seed, None)
+            continue
+        result = comparison.read_result(run.variant, run.config.train.seed, trained.history,
+                                        trained.changed)
         if probe:
             result = comparison.with_probes(result, probe_run(trained))
         metric = continual.headline(run.config.stream.kind) if run.stream else "accuracy"
@@ -101,17 +109,14 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
         start = time.perf_counter()
 
 
-def _train_all(runs, dataset, progress) -> Iterator[tuple[Planned, Run]]:
+def _train_all(runs, dataset, progress) -> Iterator[tuple[Planned, Run | FloatingPointError]]:
     """The runs as they are done; the seeds of a model at once where one program can."""
     for _, seeds in itertools.groupby(runs, key=lambda run: run.variant.folder):
         seeds = list(seeds)
         trained = train_many([run.config for run in seeds], [run.workdir for run in seeds],
                              dataset=dataset, progress=progress,
                              teachers=[run.teachers for run in seeds])
-        for run, result in zip(seeds, trained):
-            if isinstance(result, FloatingPointError):
-                raise result
-            yield run, result
+        yield from zip(seeds, trained)
 
 
 if __name__ == "__main__":

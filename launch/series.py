@@ -1,5 +1,7 @@
 """Several runs of one config: over seeds, and over the values of an option."""
 import pathlib
+import sys
+from collections.abc import Sequence
 
 import jax
 
@@ -8,6 +10,7 @@ from jaxmm.config import Config, replace
 from jaxmm.errors import UserError
 from jaxmm.report import comparison, run_report, sweep, variants
 from jaxmm.train import hosts, together
+from jaxmm.train.checkpoints import REMEDY
 from jaxmm.train.loop import train_many
 from jaxmm.train.restore import restore
 from jaxmm.train.runs import FILE, to_dict
@@ -51,33 +54,41 @@ def train_seeds(config: Config, workdir: pathlib.Path, command: str) -> str:
     """Trains a run for each seed in a folder of its own; returns the table over all of them.
 
     Raises:
-      FloatingPointError: the losses of some were not finite; it names them, the rest is done.
+      FloatingPointError: all diverged. Of some, the table says so, and a line on stderr.
     """
     hosts.from_main(lambda: check_parent(workdir))
     configs = over_seeds(config)
     folders = [workdir / f"seed_{c.train.seed}" for c in configs]
     method = variants.Variant(config.method.name, "", getattr(config.method, "capacity", None),
                               config)
-    results, errors = [], []
+    results = []
     runs = train_many(configs, folders, dataset=data.load(config.data))
     for each, folder, run in zip(configs, folders, runs):
         if isinstance(run, FloatingPointError):
-            errors.append(str(run))
+            print(f"diverged: {run}", file=sys.stderr)
+            results.append(comparison.read_result(method, each.train.seed, None))
             continue
         report(run, folder)
-        results.append(comparison.read_result(method, each.train.seed, run.history))
+        results.append(comparison.read_result(method, each.train.seed, run.history, run.changed))
         learned = run.setup.dataset
-    table = ""
-    if results and hosts.is_main():
-        table = comparison.write(results, learned, workdir, command, config.stream.kind)
-    if errors:
-        raise FloatingPointError("; ".join(errors))
-    return table
+    check_any_finished([not result.diverged for result in results], workdir)
+    return comparison.write(results, learned, workdir, command,
+                            config.stream.kind) if hosts.is_main() else ""
+
+
+def check_any_finished(finished: Sequence[bool], workdir: pathlib.Path) -> None:
+    """Raises FloatingPointError if all of several runs diverged."""
+    if not any(finished):
+        raise FloatingPointError(f"{workdir}: all {len(finished)} runs diverged; {REMEDY}")
 
 
 def train_sweep(config: Config, workdir: pathlib.Path, path: str, values: list[float],
                 command: str) -> str:
-    """Trains a run for each value, and each seed, in a folder of its own; returns their table."""
+    """Trains a run for each value, and each seed, in a folder of its own; returns their table.
+
+    Raises:
+      FloatingPointError: all diverged.
+    """
     settings = [(value, replace(each, {path: value}))
                 for value in values for each in over_seeds(config)]
     name = path.rpartition(".")[2]
@@ -92,12 +103,14 @@ def train_sweep(config: Config, workdir: pathlib.Path, path: str, values: list[f
     for (value, each), folder, run in zip(settings, folders, runs):
         lost = isinstance(run, FloatingPointError)
         points.append(sweep.Point(value, each.train.seed, None if lost else run.history))
-        if not lost:
+        if lost:
+            print(f"diverged: {run}", file=sys.stderr)
+        else:
             report(run, folder)
             dataset = run.setup.dataset     # on a stream, with the labels of its tasks
-    if not hosts.is_main():
-        return ""
-    return sweep.write(points, path, dataset, workdir, command)
+    table = sweep.write(points, path, dataset, workdir, command) if hosts.is_main() else ""
+    check_any_finished([point.history is not None for point in points], workdir)
+    return table
 
 
 def report(run: Run, workdir: pathlib.Path) -> str:

@@ -96,8 +96,8 @@ def read_sections(path: pathlib.Path) -> dict[str, str]:
 
 def check_references(subject: Trained, references: Sequence[Trained]) -> None:
     """Raises UserError for a reference that was not trained on the data of the subject."""
+    expected = fingerprint(subject.run.setup.dataset) if references else {}
     for other in references:
-        expected = fingerprint(subject.run.setup.dataset)
         found = fingerprint(other.run.setup.dataset)
         differ = [split for split in expected if found[split] != expected[split]]
         if differ or "train" in other.run.changed:

@@ -16,8 +16,10 @@ from jaxmm.report.published import Value, Values
 from jaxmm.report.run_report import final_scores
 from jaxmm.report.tables import Scores, csv_text, main_head, markdown, percent, sort_heads
 from jaxmm.report.variants import Variant
+from jaxmm.train.validity import describe
 
 OVER_TIME = ("stability", "plasticity", "trade_off", "forgetting")
+DIVERGED = "diverged"
 Row = tuple[str, int | None]        # method, size of its memory
 
 
@@ -25,9 +27,11 @@ class Result(NamedTuple):
     """Test scores of one run. Runs of one method and seed with other heads make one row."""
     method: str
     seed: int
-    scores: Scores
+    scores: Scores                          # {} if it diverged
     buffer: int | None = None               # examples its memory holds, if it has one
     seen: Mapping[str, np.ndarray] | None = None    # by head: `continual.seen_accuracy`
+    diverged: bool = False                  # its loss, or that of a model it starts from
+    changed: Sequence[str] = ()             # splits that have changed since; it is scored anew
 
     @property
     def row(self) -> Row:
@@ -35,7 +39,10 @@ class Result(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """One metric of one head of a method, over its seeds."""
+    """One metric of one head of a method, over its seeds.
+
+    The metric DIVERGED, of head "", is the share of a method's runs that did; seeds their number.
+    """
     method: str
     buffer: int | None
     head: str
@@ -45,12 +52,15 @@ class Summary(NamedTuple):
     seeds: int
 
 
-def read_result(variant: Variant, seed: int, history: Sequence[Mapping[str, Any]]) -> Result:
-    """The scores of a finished run; on a stream also those over its tasks.
+def read_result(variant: Variant, seed: int, history: Sequence[Mapping[str, Any]] | None,
+                changed: Sequence[str] = ()) -> Result:
+    """The scores of a finished run, on a stream also those over its tasks; None if it diverged.
 
     A model of one modality has nothing to fuse: its fused head is left out where it has just the
     scores of the modality. Models of `unimodal` share a row.
     """
+    if history is None:
+        return Result(variant.method, seed, {}, variant.buffer, diverged=True)
     scores, seen, kind = final_scores(history, "test"), None, variant.config.stream.kind
     if kind:
         over_tasks = continual.summary(history, kind)
@@ -59,7 +69,7 @@ def read_result(variant: Variant, seed: int, history: Sequence[Mapping[str, Any]
     m = variant.modality
     if m and (variant.config.method.name == "unimodal" or scores["fused"] == scores[m]):
         scores, seen = {m: scores[m]}, seen and {m: seen[m]}
-    return Result(variant.method, seed, scores, variant.buffer, seen)
+    return Result(variant.method, seed, scores, variant.buffer, seen, changed=changed)
 
 
 def with_probes(result: Result, accuracies: Mapping[str, float]) -> Result:
@@ -75,13 +85,17 @@ def summarize(results: Iterable[Result]) -> list[Summary]:
     Rows come in blocks: methods without a memory, then the others by its size; within a block, and
     for heads and metrics, in the order in which they occur.
     """
-    values = {}
+    values, diverged = {}, {}
     for result in sorted(results, key=lambda r: r.buffer or 0):
+        diverged.setdefault(result.row, []).append(result.diverged)
+        if result.diverged:
+            values.setdefault((*result.row, "", DIVERGED), diverged[result.row])
         for head, scores in result.scores.items():
             for metric, value in scores.items():
                 if not np.isnan(value):
                     values.setdefault((*result.row, head, metric), []).append(value)
-    return [Summary(*key, float(np.mean(x)), float(np.std(x, ddof=1)) if len(x) > 1 else None,
+    return [Summary(*key, float(np.mean(x)),
+                    float(np.std(x, ddof=1)) if len(x) > 1 and key[-1] != DIVERGED else None,
                     len(x)) for key, x in values.items()]
 
 
@@ -95,24 +109,33 @@ def by_row(summaries: Iterable[Summary],
     return table
 
 
+def diverged_runs(summaries: Iterable[Summary]) -> dict[Row, str]:
+    """Of the rows with runs that diverged, how many did."""
+    return {(s.method, s.buffer): DIVERGED if s.mean == 1 else
+            f"{round(s.mean * s.seeds)} of {s.seeds} {DIVERGED}"
+            for s in summaries if s.metric == DIVERGED}
+
+
 def accuracy_table(summaries: Sequence[Summary], modalities: Sequence[str],
                    metric: str = "accuracy",
                    published: Values | None = None) -> str:
     """Markdown: methods as rows, heads as columns, accuracy in percent, mean ± deviation.
 
-    A head for which there are published values has a column "paper" beside it. Below the table
+    A last column says of which methods runs diverged, if any did: means are of the others. A head for which there are published values has a column "paper" beside it. Below the table
     stands where they come from, and why those marked with * cannot be compared.
     """
-    table = by_row(summaries, metric)
+    table, diverged = by_row(summaries, metric), diverged_runs(summaries)
     heads = sort_heads({h: None for by_head in table.values() for h in by_head}, modalities)
     known = {(row, head): value for row, by_head in (published or {}).items()
              for head, value in by_head.items() if head in table.get(row, ())}
     columns = [c for h in heads for c in (h, f"{h}, paper") if c == h or h in {k[1] for k in known}]
-    rows = [_row(row) | {head: _cell(*value) for head, value in by_head.items()}
+    order = _rows(summaries, metric)
+    rows = [_row(row) | {head: _cell(*value) for head, value in table.get(row, {}).items()}
             | {f"{head}, paper": _cell(value.mean, value.std) + "*" * bool(value.differences)
-               for (r, head), value in known.items() if r == row}
-            for row, by_head in table.items()]
-    return markdown(rows, [*_row_columns(table), *columns]) + _sources(known.values())
+               for (r, head), value in known.items() if r == row} | {"": diverged.get(row)}
+            for row in order]
+    return (markdown(rows, [*_row_columns(order), *columns, *[""] * bool(diverged)])
+            + _sources(known.values()))
 
 
 def _sources(values: Iterable[Value]) -> str:
@@ -141,7 +164,7 @@ def curve_panels(results: Sequence[Result]) -> dict[str, dict[str, np.ndarray]]:
     Methods without a memory are in every panel. Rows are seeds, with NaN after the tasks they have.
     """
     curves = {}
-    for result in results:
+    for result in (r for r in results if not r.diverged):
         curves.setdefault(result.row, {}).setdefault(main_head(result.seen), []).append(result)
     curves = {row: _pad([r.seen[head] for r in by_head[head]]) for row, by_head in curves.items()
               for head in [main_head(by_head)]}
@@ -155,6 +178,12 @@ def _pad(curves: Sequence[np.ndarray]) -> np.ndarray:
     """[S, T] with NaN where a curve is shorter than the longest."""
     longest = max(map(len, curves))
     return np.stack([np.pad(c, (0, longest - len(c)), constant_values=np.nan) for c in curves])
+
+
+def _rows(summaries: Iterable[Summary], metric: str) -> list[Row]:
+    """Those with values of a metric, or with runs that diverged."""
+    return list(dict.fromkeys((s.method, s.buffer) for s in summaries
+                              if s.metric in (metric, DIVERGED)))
 
 
 def _row(row: Row) -> dict[str, Any]:
@@ -184,7 +213,7 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str,
     row for each seed too. Values in the CSV files are shares, not percent.
 
     Args:
-      results: of all runs.
+      results: of all runs, of which at least one did not diverge.
       dataset: as it is learned, on a stream with the labels of its tasks.
       workdir: the folder.
       command: that makes the comparison again.
@@ -196,16 +225,21 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str,
     metric = continual.headline(kind) if kind else "accuracy"
     published = published or {}
     table = accuracy_table(summaries, dataset.modalities, metric, published.get("accuracy"))
-    seeds, chance = max(s.seeds for s in summaries), 1 / dataset.num_classes
+    seeds = max(s.seeds for s in summaries if s.metric != DIVERGED)
+    chance, diverged, accuracies = (1 / dataset.num_classes, diverged_runs(summaries),
+                                    by_row(summaries, metric))
     what = continual.HEADLINES[metric] if kind else "test accuracy"
     caption = what + (f", mean and deviation of {seeds} seeds" if seeds > 1 else "")
     files.write(workdir / "comparison.csv",
                 csv_text([s._asdict() for s in summaries], Summary._fields))
     files.write(workdir / "seeds.csv", csv_text(
         [_row(r.row) | {"head": head, "metric": metric, "seed": r.seed, "value": value}
-         for r in results for head, scores in r.scores.items() for metric, value in scores.items()],
+         for r in results for head, scores in ({"": {DIVERGED: 1.0}} if r.diverged else
+                                               r.scores).items()
+         for metric, value in scores.items()],
         ["method", "buffer", "head", "metric", "seed", "value"]))
-    bars = {_label(*row): by_head for row, by_head in by_row(summaries, metric).items()}
+    bars = {"\n".join([_label(*row), *[diverged[row]] * (row in diverged)]): accuracies.get(row, {})
+            for row in _rows(summaries, metric)}
     files.write(workdir / "accuracy.png", plots.png(plots.comparison_bars(
         bars, dataset.modalities, chance, f"{dataset.name}: {caption}")))
     probes = accuracy_table(summaries, dataset.modalities, "probe", published.get("probe"))
@@ -217,11 +251,14 @@ encoder. Far below the encoder of `unimodal` means that the other modalities mad
 
 {probes}""" if any(s.metric == "probe" for s in summaries) else ""
     over_time = _over_time_section(results, summaries, dataset, workdir) if kind else ""
+    notes = ("Means are of the runs that did not diverge.\n\n" * bool(diverged)
+             + "".join(f"{r.method}, seed {r.seed}: {describe(dataset.name, r.changed)}.\n\n"
+                       for r in results if r.changed))
     files.write(workdir / "report.md", f"""# Methods on {dataset.name}
 
 {caption.capitalize()}, in percent, after the last epoch of each run.
 
-{table}
+{notes}{table}
 ![Test accuracy by method and head](accuracy.png)
 {over_time}{probed}
 Made by

@@ -86,7 +86,7 @@ def comparison_bars(accuracy: Mapping[str, Mapping[str, tuple[float, float | Non
     """The accuracy of each head of several methods, a group of bars each.
 
     Args:
-      accuracy: (mean, standard deviation or None) by method and head.
+      accuracy: (mean, standard deviation or None) by method and head; a method may have none.
       modalities: of the data, in its order.
       chance: accuracy of guessing, a dashed line if given.
       title: over the plot.
@@ -94,19 +94,19 @@ def comparison_bars(accuracy: Mapping[str, Mapping[str, tuple[float, float | Non
     colours = head_colours((h for by_head in accuracy.values() for h in by_head), modalities)
     names = list(accuracy)
     rows = [names[i:i + METHODS_IN_A_ROW] for i in range(0, len(names), METHODS_IN_A_ROW)]
-    positions = max(sum(len(accuracy[name]) + 0.8 for name in row) for row in rows)
+    positions = max(sum(max(len(accuracy[name]), 1) + 0.8 for name in row) for row in rows)
     width = max(5, 0.8 + 0.62 * positions, 1 + 0.095 * len(title))      # of bars or title, in inches
     figure = Figure(figsize=(width, 0.6 + 3.6 * len(rows)), layout="constrained")
     bars = {}
     for axes, row in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows):
         left, centres = 0.0, []
         for by_head in map(accuracy.get, row):
-            centres.append(left + (len(by_head) - 1) / 2)
-            for head in (h for h in colours if h in by_head):
-                bars[head] = _bar(axes, left, *by_head[head], color=colours[head], width=0.9,
+            places = max(len(by_head), 1)
+            centres.append(left + (places - 1) / 2)
+            for x, head in enumerate(h for h in colours if h in by_head):
+                bars[head] = _bar(axes, left + x, *by_head[head], color=colours[head], width=0.9,
                                   weight="bold" if head == "fused" else "normal")
-                left += 1
-            left += 0.8
+            left += places + 0.8
         axes.set_xticks(centres, row)
         _style_bars(axes, chance, title if row is rows[0] else "")
         if len(rows) > 1:

@@ -131,20 +131,22 @@ def _train_group(group, options) -> list[Run | FloatingPointError]:
     """Trains runs that one program can train, those that stand at the same step together."""
     with contextlib.ExitStack() as stack:
         runs = [stack.enter_context(open_run(setup, workdir)) for setup, workdir, _ in group]
-        runs = teach(runs, [location for _, _, location in group], options)
+        runs, results = teach(runs, [location for _, _, location in group], options)
         devices, progress = options["devices"], options["progress"]
-        results = {}
         for step in sorted({run.step for run in runs}):
             same = [run for run in runs if run.step == step]
             finished = step == same[0].setup.total_steps
             for part in [[run] for run in same] if finished else [same]:
                 done = _run(part, devices, progress)
                 results |= {run.workdir: result for run, result in zip(part, done)}
-        return [results[run.workdir] for run in runs]
+        return [results[workdir] for _, workdir, _ in group]
 
 
-def teach(runs: Sequence[Opened], locations: Sequence[str], options) -> list[Opened]:
+def teach(runs: Sequence[Opened], locations: Sequence[str], options
+          ) -> tuple[list[Opened], dict[pathlib.Path, FloatingPointError]]:
     """The runs, those before their first step with what their teachers know.
+
+    Those with a teacher that diverged are left out; their errors come second, by folder.
 
     Teachers are restored if the config names their folders, otherwise trained first, those of all
     runs together; the ones that are there already are used as they are.
@@ -156,13 +158,15 @@ def teach(runs: Sequence[Opened], locations: Sequence[str], options) -> list[Ope
     """
     places = {run.workdir: location for run, location in zip(runs, locations)
               if run.setup.programs.teachers and not run.step and not run.history}
-    new = [run for run in runs if run.workdir in places]
+    new, errors = [run for run in runs if run.workdir in places], {}
     if new and new[0].setup.config.method.teachers:
         states = {run.workdir: learn(run, options) for run in new}
     else:
-        models = train_teachers(new, places, options)
-        states = {run.workdir: taught(run.setup, run.state, models[run.workdir]) for run in new}
-    return [run._replace(state=states.get(run.workdir, run.state)) for run in runs]
+        models, errors = train_teachers(new, places, options)
+        states = {run.workdir: taught(run.setup, run.state, models[run.workdir])
+                  for run in new if run.workdir not in errors}
+    return [run._replace(state=states.get(run.workdir, run.state)) for run in runs
+            if run.workdir not in errors], errors
 
 
 def learn(run: Opened, options) -> TrainState:
@@ -181,10 +185,13 @@ def learn(run: Opened, options) -> TrainState:
     return share_state(state)
 
 
-def train_teachers(runs: Sequence[Opened], places: Mapping[pathlib.Path, str],
-                   options) -> dict[pathlib.Path, dict[str, TrainState]]:
-    """The last states of the teachers of each run, by its folder; `places` is where they lie."""
-    models = {run.workdir: {} for run in runs}
+def train_teachers(runs: Sequence[Opened], places: Mapping[pathlib.Path, str], options) -> tuple[
+        dict[pathlib.Path, dict[str, TrainState]], dict[pathlib.Path, FloatingPointError]]:
+    """By the folder of each run, the last states of its teachers, and what stopped one of them.
+
+    `places` is where the teachers lie.
+    """
+    models, errors = {run.workdir: {} for run in runs}, {}
     for name, method in runs[0].setup.programs.teachers.items() if runs else ():
         folders = {run.workdir: folder_of(name, places[run.workdir]) for run in runs}
         # Runs may share a teacher.
@@ -199,9 +206,10 @@ def train_teachers(runs: Sequence[Opened], places: Mapping[pathlib.Path, str],
         for workdir, folder in folders.items():
             result = results[folder]
             if isinstance(result, FloatingPointError):
-                raise result
-            models[workdir][name] = result.setup.programs.fetch(result.state)
-    return models
+                errors[workdir] = FloatingPointError(f"{workdir} starts from {name}: {result}")
+            else:
+                models[workdir][name] = result.setup.programs.fetch(result.state)
+    return models, errors
 
 
 def share_state(state: TrainState) -> TrainState:
@@ -289,7 +297,7 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
         return [(i, run) for i, run in enumerate(runs) if i not in errors]
 
     def fail(i, error):
-        errors[i] = FloatingPointError(f"{runs[i].workdir}: {error}") if len(runs) > 1 else error
+        errors[i] = FloatingPointError(f"{runs[i].workdir}: {error}")
 
     def evaluate(split, task, epoch):
         logits = predict_split(setup, state, setup.dataset.splits[split])

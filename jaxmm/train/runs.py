@@ -16,7 +16,8 @@ FILE = "config.json"
 STREAM_FILE = "stream.json"
 LOCK_FILE = "lock"
 # Options that may change within a run: its result stays the same, or, with other steps_per_call,
-# the same up to rounding.
+# the same up to rounding. Prepared data that are streamed, or not any more, have other checksums: of
+# them normalisation looks at a sample.
 RESULT_STAYS = ("data.placement", "data.workers", "train.checkpoint_epochs",
                 "train.keep_checkpoints", "train.on_save_error", "train.steps_per_call",
                 "train.tensorboard")

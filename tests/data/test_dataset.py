@@ -1,7 +1,13 @@
+from types import SimpleNamespace
+
 import numpy as np
+import pytest
 
 from jaxmm.batch import make_batch
-from jaxmm.data.dataset import statistics
+from jaxmm.data.dataset import fingerprint, statistics
+from jaxmm.data.rows import Rows
+
+ALL = ["train", "val", "test"]
 
 
 def test_statistics_by_rank():
@@ -24,3 +30,60 @@ def test_missing_rows_do_not_count():
     batch = make_batch({"sound": x}, np.zeros(3), present={"sound": [True, True, False]})
     mean, std = statistics(batch)["sound"]
     np.testing.assert_allclose([mean[0], std[0]], [2, 1])
+
+
+def change(path, value):
+    """A change of one array of the test split, at `path`."""
+    def apply(dataset):
+        *sections, name = path.split("/")
+        part = test = dataset.splits["test"] | {
+            "inputs": dict(dataset.splits["test"]["inputs"]),
+            "present": dict(dataset.splits["test"]["present"])}
+        for section in sections:
+            part = part[section]
+        part[name] = value(part[name])
+        return dataset._replace(splits=dataset.splits | {"test": test}), ()
+    return apply
+
+
+def other_first(x):
+    x = x.copy()
+    x.flat[0] = 1 - x.flat[0]
+    return x
+
+
+def rename(dataset):
+    names = {"sound": "music", "image": "image"}
+    splits = {split: batch | {part: {names[m]: x for m, x in batch[part].items()}
+                              for part in ("inputs", "present")}
+              for split, batch in dataset.splits.items()}
+    return dataset._replace(splits=splits), ()
+
+
+def rows(checksum, positions):
+    return Rows(range(40), None, (3,), np.float32, checksum, np.arange(16) + positions)
+
+
+@pytest.mark.parametrize("apply, expected", [
+    (lambda dataset: (dataset, ()), []),
+    (change("inputs/sound", other_first), ["test"]),
+    (change("label", other_first), ["test"]),
+    (change("id", other_first), ["test"]),
+    (change("present/image", lambda x: ~x), ["test"]),
+    (change("inputs/sound", lambda x: x.reshape(16, 3, 1)), ["test"]),
+    (change("inputs/sound", lambda x: x.view(np.int32)), ["test"]),
+    (rename, ALL),
+    (lambda dataset: (dataset._replace(class_names=("a", "b", "c")), ()), ALL),
+    (lambda dataset: (dataset._replace(num_tokens={"sound": 9}), ()), ALL),
+    (lambda dataset: (dataset, [SimpleNamespace(indices={
+        "train": np.arange(2), "val": np.arange(0), "test": np.arange(0)})]), ALL)])
+def test_fingerprints_tell_what_has_changed(apply, expected, make_dataset):
+    before = fingerprint(make_dataset())
+    after = fingerprint(*apply(make_dataset()))
+    assert list(before) == ALL and [s for s in ALL if before[s] != after[s]] == expected
+
+
+def test_fingerprints_of_rows_follow_what_they_hold_and_which_they_are(make_dataset):
+    prints = [fingerprint(change("inputs/sound", lambda _, made=made: made)(make_dataset())[0])["test"]
+              for made in (rows(1, 0), rows(1, 0), rows(2, 0), rows(1, 4))]
+    assert prints[0] == prints[1] and len(set(prints)) == 3

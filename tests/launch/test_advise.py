@@ -1,6 +1,8 @@
 import pathlib
 
 import numpy as np
+import pytest
+from absl import flags
 
 ARRAYS = str(pathlib.Path("configs/arrays.py").absolute())
 
@@ -50,3 +52,17 @@ def test_what_cannot_be_advised_is_one_line(tmp_path, launch):
     for (code, _, err), expected in zip(launch("launch.advise", cases), (
             "only the modality a", "without a stream")):
         assert code == 2 and expected in err and err.count("\n") == 1
+
+
+def test_seeds_in_which_a_run_diverged_are_left_out_of_the_advice():
+    for name in {"workdir", "config", "seeds"} & set(flags.FLAGS):      # as in the other launchers
+        delattr(flags.FLAGS, name)
+    from launch import advise
+    linear, mlp = advise.HEADS.values()
+    accuracy = {"ume": {0: 0.5, 1: 0.6, 2: 0.7}, linear: {0: 0.1, 2: 0.3}, mlp: {2: 0.9, 0: 0.8, 1: 0.7}}
+    assert advise.same_seeds(accuracy) == ([0.5, 0.7], {"linear head": [0.1, 0.3],
+                                                        "mlp head": [0.8, 0.9]})
+    assert advise.same_seeds({"ume": {0: 0.5}, mlp: {0: 0.9}}) == ([0.5], {"mlp head": [0.9]})
+    for lost in ({}, {"ume": {0: 0.5}}, {linear: {0: 0.5}}, {"ume": {0: 0.5}, mlp: {1: 0.5}}):
+        with pytest.raises(FloatingPointError, match="in no seed"):
+            advise.same_seeds(lost)

@@ -5,7 +5,7 @@ from absl import flags
 for name in {"workdir", "config", "probe"} & set(flags.FLAGS):   # as in the other launchers
     delattr(flags.FLAGS, name)
 
-from jaxmm.config import EncoderConfig
+from jaxmm.config import EncoderConfig, replace
 from jaxmm.errors import UserError
 from jaxmm.report import comparison
 from jaxmm.train import loop, runs
@@ -79,6 +79,45 @@ def test_runs_are_made_once_and_give_the_table(config_for, make_dataset, tmp_pat
         ["unimodal", *cells(first[0].scores | first[1].scores)]]
     assert [c.strip() for c in table.splitlines()[3].split("|")[1:-1]] == [
         "late", *cells(results[2].scores)]
+
+
+def test_a_comparison_has_one_test_set(config_for, make_dataset, tmp_path):
+    """A run that was scored before test labels were corrected, and one that comes after."""
+    old = make_dataset()
+    test = old.splits["test"]
+    new = old._replace(splits=old.splits | {"test": test | {"label": (test["label"] + 1) % 3}})
+    runs = compare.plan_runs(config_for, ["concat"], 1, old, tmp_path)
+    first, = compare.make_runs(runs, old, progress=False)
+    runs = compare.plan_runs(config_for, ["concat", "late"], 1, new, tmp_path)
+    again, _ = compare.make_runs(runs, new, progress=False)
+    expected, = compare.make_runs(compare.plan_runs(config_for, ["concat"], 1, new, tmp_path / "new"),
+                                  new, progress=False)
+    assert again.scores == expected.scores != first.scores
+    assert (again.changed, expected.changed) == (("test",), ())
+    # Other training data are found before anything is made.
+    train = old.splits["train"]
+    other = old._replace(splits=old.splits | {"train": train | {"label": (train["label"] + 1) % 3}})
+    with pytest.raises(UserError, match="concat/seed_0: tiny is not the data this run was trained on"):
+        compare.plan_runs(config_for, ["sum", "concat"], 1, other, tmp_path)
+    assert not (tmp_path / "sum").exists()
+
+
+def test_methods_that_diverge_are_marked_and_the_others_go_on(config_for, make_dataset, tmp_path,
+                                                             capsys):
+    """The unimodal teachers of ume diverge, and late itself."""
+    def with_rates(method):
+        rate = 0.1 if method == "concat" else 1e30
+        return replace(config_for(method), {"optimizer.learning_rate": rate, "train.epochs": 3})
+
+    dataset = make_dataset()
+    runs = compare.plan_runs(with_rates, ["late", "ume", "concat"], 1, dataset, tmp_path)
+    late, ume, concat = compare.make_runs(runs, dataset, progress=False)
+    assert late.diverged and ume.diverged and concat.scores["fused"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"[1/3] diverged: {tmp_path}/late/seed_0: the loss of step ")
+    assert lines[1].startswith(f"[2/3] diverged: {tmp_path}/ume/seed_0 starts from unimodal_image: "
+                               f"{tmp_path}/unimodal_image/seed_0: the loss of step ")
+    assert lines[2].startswith(f"[3/3] {tmp_path}/concat/seed_0: ")
 
 
 def test_everything_wrong_is_found_before_anything_is_made(config_for, make_dataset, tmp_path):

@@ -67,6 +67,22 @@ def test_noise_changes_its_modality_alone(workdir):
     assert sound[0] == sound[1] and image[0] != image[1]
 
 
+def test_data_that_have_changed_are_said(workdir, make_dataset, monkeypatch, caplog):
+    dataset = make_dataset(missing=True)
+    new = dataset._replace(splits=dataset.splits | {
+        s: dataset.splits[s] | {"label": (dataset.splits[s]["label"] + 1) % 3}
+        for s in ("train", "test")})
+    monkeypatch.setattr(evaluate, "restore", lambda workdir, step: restore(
+        workdir, step, dataset=new, devices=ONE))
+    expected = ("the splits train, test of tiny changed after this run was trained; scores are of the "
+                "data there are now, normalised by another training split")
+    text = evaluate.evaluate(workdir, None, "test", [], [])
+    assert text.splitlines()[1] == f"Note: {expected}"
+    assert f"{workdir}: {expected}" in caplog.text
+    assert scores_table(restore(workdir, dataset=new, devices=ONE).history[-1]["scores"],
+                        MODALITIES) in text
+
+
 def test_drop_may_be_repeated_or_a_list():
     five = list("abcde")
     assert evaluate.parse_drop(["a,b", "d", "b"], five) == ["a", "b", "d"]

@@ -4,6 +4,7 @@ import jax
 import pytest
 
 from jaxmm import data
+from jaxmm.config import replace
 from jaxmm.errors import UserError
 from jaxmm.train import loop
 from launch import series
@@ -53,6 +54,24 @@ def test_a_sweep_goes_on_where_a_value_diverges(make_config, tmp_path):
     written = json.loads((tmp_path / "learning_rate_0.1/config.json").read_text())
     assert written["optimizer"]["learning_rate"] == 0.1
     assert (tmp_path / "sweep.png").exists()
+
+
+def test_seeds_go_on_where_one_diverges_and_fail_where_all_do(make_config, tmp_path, monkeypatch, capsys):
+    config = make_config("late", epochs=3, seed=3, seeds=2)
+    over_seeds = series.over_seeds
+    rates = {3: 0.1, 4: 1e30}
+    monkeypatch.setattr(series, "over_seeds", lambda config: [
+        replace(c, {"optimizer.learning_rate": rates[c.train.seed]}) for c in over_seeds(config)])
+    table = series.train_seeds(config, tmp_path / "one", "command")
+    assert "1 of 2 diverged" in table and (tmp_path / "one/report.md").exists()
+    assert f"diverged: {tmp_path / 'one/seed_4'}: the loss of step " in capsys.readouterr().err
+    rates[3] = 1e30
+    with pytest.raises(FloatingPointError, match="all 2 runs diverged; start again in another folder"):
+        series.train_seeds(config, tmp_path / "all", "command")
+    monkeypatch.undo()
+    monkeypatch.setattr(series, "train_many", lambda *args, **kwargs: 2 * [FloatingPointError("lost")])
+    with pytest.raises(FloatingPointError, match="all 2 runs diverged"):
+        series.train_sweep(config, tmp_path / "sweep", "optimizer.learning_rate", [1e30], "command")
 
 
 def test_the_folder_of_a_single_run_is_refused(make_config, tmp_path):

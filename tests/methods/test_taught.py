@@ -35,7 +35,7 @@ def taught_state(config, dataset, root):
     setup = setup_lib.build(config, dataset=dataset, devices=ONE)
     new = loop.Opened(setup, root / "new", save=None, write=None, history=[], step=0,
                       state=setup.programs.fetch(setup_lib.init_state(setup)))
-    new, = loop.teach([new], [f"{root}/{{teacher}}"],
+    (new,), _ = loop.teach([new], [f"{root}/{{teacher}}"],
                       {"dataset": dataset, "devices": ONE, "progress": False})
     return setup, setup.programs.place(new.state)
 

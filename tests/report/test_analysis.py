@@ -158,3 +158,21 @@ def test_what_cannot_be_analysed_is_said_in_a_line(trained, make_dataset, make_c
     with pytest.raises(UserError, match="--reference=.*run: trained on other data"):
         write(sound.run, sound.workdir, ["probe"], "test", [other])
     assert unimodal([other, sound]) == {"sound": sound}
+
+
+def test_sections_and_references_of_other_data_are_left_out(trained, caplog):
+    late, sound = trained["late"], trained["sound"]
+    write(late.run, late.workdir, ["robustness", "gap"], "test")
+    setup = late.run.setup._replace(checksums=late.run.setup.checksums | {"test": "0"})
+    changed = late.run._replace(setup=setup, changed=("test",))
+    write(changed, late.workdir, ["gap"], "test")
+    text = (late.workdir / analysis.FILE).read_text()
+    assert list(analysis.read_sections(late.workdir / analysis.FILE)) == ["Modality gap"]
+    assert "Note: the split test of tiny changed" in text
+    assert "analysis.md: removed Robustness, of other data than there are now" in caplog.text
+    dataset = sound.run.setup.dataset
+    test = dataset.splits["test"]
+    dataset = dataset._replace(splits=dataset.splits | {"test": test | {"label": 1 - test["label"]}})
+    other = sound._replace(run=sound.run._replace(setup=sound.run.setup._replace(dataset=dataset)))
+    with pytest.raises(UserError, match=r"other data than .*late \(test\)"):
+        write(late.run, late.workdir, ["probe"], "test", [other])

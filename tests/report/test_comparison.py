@@ -181,3 +181,44 @@ def test_numbers_that_are_nan_do_not_count():
     results = [Result("a", 0, {"fused": {"accuracy": 0.5}}),
                Result("a", 1, {"fused": {"accuracy": np.nan}})]
     assert comparison.summarize(results) == [Summary("a", None, "fused", "accuracy", 0.5, None, 1)]
+
+
+LOST = [Result("all", 0, {}, diverged=True), Result("all", 1, {}, diverged=True),
+        Result("some", 0, scores(fused=0.5)), Result("some", 1, {}, diverged=True),
+        Result("none", 0, scores(fused=0.25)), Result("none", 1, scores(fused=0.25))]
+
+
+def test_runs_that_diverged_are_marked_and_have_no_part_in_means(tmp_path, make_dataset, monkeypatch):
+    drawn = []
+    bars = comparison.plots.comparison_bars
+    monkeypatch.setattr(comparison.plots, "comparison_bars",
+                        lambda *args: drawn.append(args[0]) or bars(*args))
+    table = comparison.write(LOST, make_dataset(), tmp_path, "command")
+    assert table == ("| method |      fused |                 |\n"
+                     "| ------ | ---------: | --------------: |\n"
+                     "| all    |            |        diverged |\n"
+                     "| some   |       50.0 | 1 of 2 diverged |\n"
+                     "| none   | 25.0 ± 0.0 |                 |\n")
+    assert drawn == [{"all\ndiverged": {}, "some\n1 of 2 diverged": {"fused": (0.5, None)},
+                      "none": {"fused": (0.25, 0.0)}}]
+    csv_lines = (tmp_path / "comparison.csv").read_text().splitlines()
+    assert "all,,,diverged,1.0,,2" in csv_lines and "some,,,diverged,0.5,,2" in csv_lines
+    assert not any(line.startswith("none,,,") for line in csv_lines)
+    seeds = (tmp_path / "seeds.csv").read_text().splitlines()
+    assert [x for x in seeds if "diverged" in x] == ["all,,,diverged,0,1.0", "all,,,diverged,1,1.0",
+                                                     "some,,,diverged,1,1.0"]
+    assert "Means are of the runs that did not diverge." in (tmp_path / "report.md").read_text()
+
+
+def test_a_run_without_a_history_diverged_also_on_a_stream(stream_results):
+    lost = comparison.read_result(variant("er", buffer=20), 2, None)
+    assert lost == Result("er", 2, {}, 20, diverged=True)
+    assert comparison.curve_panels([*stream_results, lost]).keys() == comparison.curve_panels(
+        stream_results).keys()
+
+
+def test_what_was_scored_anew_is_said(tmp_path, make_dataset):
+    results = [Result("a", 0, scores(fused=0.5)), Result("a", 1, scores(fused=0.5), changed=["test"])]
+    comparison.write(results, make_dataset(), tmp_path, "command")
+    text = (tmp_path / "report.md").read_text()
+    assert text.count(" changed after ") == text.count("a, seed 1: the split test of tiny changed") == 1

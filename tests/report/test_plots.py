@@ -89,3 +89,11 @@ def test_png_shows_the_bars():
     pixels = np.round(255 * image[..., :3]).astype(int) @ [256 ** 2, 256, 1]
     for colour in plots.head_colours(SCORES, MODALITIES).values():
         assert np.sum(pixels == int(colour[1:], 16)) > 1000
+
+
+def test_a_method_without_bars_keeps_its_place():
+    accuracy = {"one": {"fused": (0.3, None)}, "lost": {}, "two": {"fused": (0.8, None)}}
+    axes, = plots.comparison_bars(accuracy, MODALITIES, 0.25, "title").axes
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["one", "lost", "two"]
+    assert np.diff(axes.get_xticks()) == pytest.approx([1.8, 1.8])
+    assert heights(axes) == pytest.approx([30, 80])

@@ -62,6 +62,25 @@ def test_a_named_step_is_restored_or_refused(manager):
         checkpoints.restore(manager, make_state(), step=7)
 
 
+def test_what_training_removes_meanwhile_is_not_called_damaged(manager, caplog):
+    """One process has seen the steps 1 and 2; another saves step 3 and keeps only that."""
+    save(checkpoints.open_manager(folder(manager).parent), 3, make_state(3), {"history": [3]}, keep=1)
+    assert set(manager.all_steps()) == {1, 2} and names(manager) == ["3"]
+    step, state, _ = checkpoints.restore(manager, make_state())
+    assert step == 3 and not caplog.text
+    chex.assert_trees_all_equal(state, make_state(3))
+    with pytest.raises(UserError, match=r"no checkpoint of step 1; found \[3\]"):
+        checkpoints.restore(manager, make_state(), step=1)
+
+
+def test_meta_is_that_of_the_newest_legible_checkpoint(manager, tmp_path):
+    assert checkpoints.last_meta(tmp_path)["history"] == [2]
+    shutil.rmtree(folder(manager, 2) / "meta")
+    assert checkpoints.last_meta(tmp_path)["history"] == [1]
+    assert checkpoints.last_meta(tmp_path / "elsewhere") is None
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_only_the_newest_are_kept(manager):
     for step in (3, 4):
         save(manager, step, make_state(step), {})

@@ -1,6 +1,8 @@
 import json
 import os
+import re
 import signal
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -8,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmm.config import AugmentConfig, EncoderConfig, MLAConfig
+from jaxmm.config import AugmentConfig, EncoderConfig, MLAConfig, replace
 from jaxmm.errors import UserError, WriteError
 from jaxmm.train import checkpoints, loop, setup as setup_lib
 from jaxmm.train.runs import claim_folder
@@ -145,6 +147,44 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(make_dataset, 
         run(config, tmp_path / "run", dataset)
     manager = checkpoints.open_manager(tmp_path / "run")
     assert list(manager.all_steps()) == [4]
+
+
+def test_the_clock_is_read_when_the_steps_are_done(make_dataset, make_config, tmp_path, monkeypatch):
+    """Metrics that take a second for each step to come, on a clock that nothing else moves."""
+    now = [0.0]
+
+    class Coming(np.ndarray):
+        def __array__(self, *args, **kwargs):
+            now[0] += len(self)
+            return np.array(self.tolist())
+
+    def delay(setup):
+        def steps(*args):
+            state, metrics = setup.programs.steps(*args)
+            return state, {"loss": np.asarray(metrics["loss"]).view(Coming)}
+
+        return setup._replace(programs=setup.programs._replace(steps=steps))
+
+    build = setup_lib.build
+    monkeypatch.setattr(setup_lib, "build", lambda *args, **kwargs: delay(build(*args, **kwargs)))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    run(make_config("concat", epochs=2, steps_per_call=3), tmp_path / "run", make_dataset())
+    lines = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [(r["step"], r["examples_per_second"]) for r in lines if r["kind"] == "train"] == [
+        (4, 8.0), (8, 8.0)]      # a batch is 8
+
+
+def test_a_teacher_that_diverges_stops_only_the_runs_that_need_it(make_dataset, make_config, tmp_path):
+    config = make_config("ume", epochs=3)
+    configs = [replace(config, {"optimizer.learning_rate": rate}) for rate in (1e30, 0.1)]
+    folders = [tmp_path / "broken", tmp_path / "sound"]
+    broken, sound = loop.train_many(configs, folders, dataset=make_dataset(), devices=ONE,
+                                    progress=False)
+    assert isinstance(broken, FloatingPointError)
+    assert re.match(rf"{folders[0]} starts from unimodal_image: {folders[0]}/teachers/unimodal_image: "
+                    "the loss of step ", str(broken))
+    assert [r["split"] for r in sound.history] == ["val", "test"]
+    assert not list((folders[0] / "checkpoints").glob("*"))
 
 
 def test_means_leave_out_steps_without_a_number():

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from jaxmm import files
-from jaxmm.config import AugmentConfig, MLAConfig
+from jaxmm.config import AugmentConfig, MLAConfig, PreprocessConfig
 from jaxmm.errors import UserError
 from jaxmm.train import runs
 
@@ -58,6 +58,19 @@ def test_options_that_leave_the_result_as_it_is_may_change(make_config, tmp_path
         assert runs.read_config(tmp_path) == config
     config.train.epochs = 99
     with pytest.raises(UserError, match="another config: train.epochs was 2, is 99. Name"):
+        with runs.claim_folder(tmp_path, config):
+            pass
+
+
+@pytest.mark.parametrize("option, value", [
+    ("seed", 1), ("val_fraction", 0.2), ("missing_rate", 0.5), ("missing_modality", "sound"),
+    ("kind", "B"), ("path", "other.npz"), ("preprocess", {"sound": PreprocessConfig(mean=(1.0,))})])
+def test_options_that_decide_what_the_data_are_may_not_change(option, value, make_config, tmp_path):
+    config = make_config()
+    with runs.claim_folder(tmp_path, config):
+        pass
+    setattr(config.data, option, value)
+    with pytest.raises(UserError, match=rf"another config: data\.{option}.* (was|is)"):
         with runs.claim_folder(tmp_path, config):
             pass
 

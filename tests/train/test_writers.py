@@ -82,3 +82,16 @@ def read_events(content):
         scalars |= {v.tag: (event.step, v.simple_value) for v in event.summary.value}
         content = content[16 + length:]
     return scalars
+
+
+def test_evaluations_are_those_of_the_history(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = [record(1), {"kind": "eval", "step": 1, "x": float("nan")}, record(2)]
+    path.write_text("".join(json.dumps(r) + "\n" for r in lines))
+    before = path.stat()
+    writers.set_evaluations(tmp_path, [{"step": 1, "x": float("nan")}])
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    writers.set_evaluations(tmp_path, [{"step": 1, "x": 2.0}, {"step": 2, "x": 3.0}])
+    assert [json.loads(x) for x in path.read_text().splitlines()] == [
+        record(1), {"kind": "eval", "step": 1, "x": 2.0}, record(2), {"kind": "eval", "step": 2, "x": 3.0}]
+    writers.set_evaluations(tmp_path / "empty", [])
