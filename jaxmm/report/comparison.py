@@ -121,8 +121,9 @@ def accuracy_table(summaries: Sequence[Summary], modalities: Sequence[str],
                    published: Values | None = None) -> str:
     """Markdown: methods as rows, heads as columns, accuracy in percent, mean ± deviation.
 
-    A last column says of which methods runs diverged, if any did: means are of the others. A head for which there are published values has a column "paper" beside it. Below the table
-    stands where they come from, and why those marked with * cannot be compared.
+    A last column says of which methods runs diverged, if any did: means are of the others. A head
+    for which there are published values has a column "paper" beside it. Below the table stands
+    where they come from, and why those marked with * cannot be compared.
     """
     table, diverged = by_row(summaries, metric), diverged_runs(summaries)
     heads = sort_heads({h: None for by_head in table.values() for h in by_head}, modalities)

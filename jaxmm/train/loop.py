@@ -206,7 +206,8 @@ def train_teachers(runs: Sequence[Opened], places: Mapping[pathlib.Path, str], o
         for workdir, folder in folders.items():
             result = results[folder]
             if isinstance(result, FloatingPointError):
-                errors[workdir] = FloatingPointError(f"{workdir} starts from {name}: {result}")
+                errors.setdefault(workdir, FloatingPointError(
+                    f"{workdir} starts from {name}: {result}"))
             else:
                 models[workdir][name] = result.setup.programs.fetch(result.state)
     return models, errors
@@ -238,7 +239,8 @@ def open_run(setup: Setup, workdir: pathlib.Path) -> Iterator[Opened]:
         initial = setup.programs.fetch(init_state(setup))
         run = Opened(setup, workdir, nothing, nothing, initial, [], 0)
         found = hosts.from_main(open_folder)
-        run = run._replace(**found, state=share_state(run.state))
+        run = run._replace(**found | {"changed": tuple(found["changed"])},
+                           state=share_state(run.state))
         if run.changed:
             run = run._replace(history=validity.rescore(
                 setup, setup.programs.place(run.state), run.history, run.step, run.changed))
