@@ -87,7 +87,7 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
               progress: bool = True) -> Iterator[comparison.Result]:
     """Trains, resumes or reuses every run, and says the test accuracies of each when it is done.
 
-    One that diverges is said to, and the others go on.
+    One that diverges is marked, and the others go on.
     With `probe` the scores of a modality get the accuracy of a linear probe of its encoder.
     """
     start = time.perf_counter()
@@ -95,6 +95,7 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
         if isinstance(trained, FloatingPointError):
             print(f"[{i + 1}/{len(runs)}] diverged: {trained}", flush=True)
             yield comparison.read_result(run.variant, run.config.train.seed, None)
+            start = time.perf_counter()
             continue
         result = comparison.read_result(run.variant, run.config.train.seed, trained.history,
                                         trained.changed)

@@ -239,7 +239,7 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str,
                                                r.scores).items()
          for metric, value in scores.items()],
         ["method", "buffer", "head", "metric", "seed", "value"]))
-    bars = {"\n".join([_label(*row), *[diverged[row]] * (row in diverged)]): accuracies.get(row, {})
+    bars = {"\n".join(filter(None, [_label(*row), diverged.get(row)])): accuracies.get(row, {})
             for row in _rows(summaries, metric)}
     files.write(workdir / "accuracy.png", plots.png(plots.comparison_bars(
         bars, dataset.modalities, chance, f"{dataset.name}: {caption}")))

@@ -71,7 +71,7 @@ def test_seeds_go_on_where_one_diverges_and_fail_where_all_do(make_config, tmp_p
     monkeypatch.undo()
     monkeypatch.setattr(series, "train_many", lambda *args, **kwargs: 2 * [FloatingPointError("lost")])
     with pytest.raises(FloatingPointError, match="all 2 runs diverged"):
-        series.train_sweep(config, tmp_path / "sweep", "optimizer.learning_rate", [1e30], "command")
+        series.train_sweep(config, tmp_path, "optimizer.learning_rate", [1e30], "command")
 
 
 def test_the_folder_of_a_single_run_is_refused(make_config, tmp_path):

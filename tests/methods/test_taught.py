@@ -36,7 +36,7 @@ def taught_state(config, dataset, root):
     new = loop.Opened(setup, root / "new", save=None, write=None, history=[], step=0,
                       state=setup.programs.fetch(setup_lib.init_state(setup)))
     (new,), _ = loop.teach([new], [f"{root}/{{teacher}}"],
-                      {"dataset": dataset, "devices": ONE, "progress": False})
+                           {"dataset": dataset, "devices": ONE, "progress": False})
     return setup, setup.programs.place(new.state)
 
 
