@@ -8,7 +8,7 @@ sound at the same moment. The published figures are not to be expected of that; 
 and batch are where to start from.
 
     python -m launch.prepare --dataset=kinetics400 --source=DIR --output=data \
-        --audio_rate=16000 --short_side=256 --fps=3.75
+        --audio_rate=16000 --short_side=256 --fps=3.75 --allow_skipped=0.2
     python -m launch.train --config=configs/kinetics400.py:umt
     python -m launch.compare --config=configs/kinetics400.py --methods=concat,umt,ume --seeds=3
 

@@ -6,7 +6,7 @@ each, plain SGD, 50 epochs a task. The learning rate was not published: 0.05 is 
 from, not the paper's.
 
     python -m launch.prepare --dataset=vggsound --variant=mmcl --source=DIR --output=data \
-        --audio_rate=16000 --short_side=256
+        --audio_rate=16000 --short_side=256 --allow_skipped=0.2
     python -m launch.train --config=configs/seq_vggsound.py:samm
     python -m launch.compare --config=configs/seq_vggsound.py --seeds=3 \
         --methods=joint,joint:audio,joint:visual,er,er:audio,er:visual,samm \

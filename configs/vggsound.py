@@ -8,7 +8,7 @@ epochs and batch are not given in the tables: those below are where to start fro
 paper's.
 
     python -m launch.prepare --dataset=vggsound --source=DIR --output=data \
-        --audio_rate=16000 --short_side=256 --fps=3.2
+        --audio_rate=16000 --short_side=256 --fps=3.2 --allow_skipped=0.2
     python -m launch.train --config=configs/vggsound.py:umt
     python -m launch.compare --config=configs/vggsound.py --methods=concat,umt,ume --seeds=3
 

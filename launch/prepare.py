@@ -37,6 +37,9 @@ ALLOW_MISSING = flags.DEFINE_bool("allow_missing", False,
                                   "Keep examples that lack some of the modalities.")
 ALLOW_BROKEN = flags.DEFINE_bool("allow_broken", False,
                                  f"Go on with more than {run.BROKEN_SHARE:.0%} of broken files.")
+ALLOW_SKIPPED = flags.DEFINE_float(
+    "allow_skipped", run.SKIPPED_SHARE, "Share of the examples that may be left out because files are "
+    "not there, listed twice, without a known label, and so on.")
 WORKERS = flags.DEFINE_integer("workers", 0, "Processes that decode; 0: one for each core.")
 DESCRIBE = flags.DEFINE_bool("describe_layout", False,
                              "Show which files the data set needs, and do nothing else.")
@@ -51,7 +54,7 @@ def main() -> None:
         if not flag.value:
             raise UserError(f"--{flag.name} is empty; expected --dataset=NAME --source=DIR "
                             "--output=DIR")
-    for flag in (AUDIO_RATE, FPS, SHORT_SIDE, WORKERS):
+    for flag in (AUDIO_RATE, FPS, SHORT_SIDE, ALLOW_SKIPPED, WORKERS):
         check_at_least(f"--{flag.name}", flag.value, 0)
     options = Options(AUDIO_RATE.value, FPS.value, SHORT_SIDE.value, VARIANT.value)
     sections = None
@@ -63,6 +66,7 @@ def main() -> None:
             summary = run.prepare(
                 DATASET.value, SOURCE.value, OUTPUT.value, options, sections=sections,
                 allow_missing=ALLOW_MISSING.value, allow_broken=ALLOW_BROKEN.value,
+                allow_skipped=ALLOW_SKIPPED.value,
                 workers=WORKERS.value or os.cpu_count() or 1, progress=PROGRESS.value,
                 stopped=stopped)
     except Stopped:

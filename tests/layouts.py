@@ -27,10 +27,11 @@ def write_wav(path, seconds=0.25, rate=RATE, channels=1, pitch=440.0):
 
 
 def write_image(path, colour=(200, 30, 30), size=(24, 16)):
-    """One colour, as JPEG or PNG by the suffix; size is (width, height)."""
+    """One colour but for a black corner, as JPEG or PNG by the suffix; size is (width, height)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    mode = "RGB" if isinstance(colour, tuple) else "L"
-    Image.new(mode, size, colour).save(path)
+    image = Image.new("RGB" if isinstance(colour, tuple) else "L", size, colour)
+    image.putpixel((0, 0), 0)
+    image.save(path)
 
 
 def write_frames(folder, count=3, pattern="{:05d}.jpg", size=(24, 16)):
@@ -130,7 +131,7 @@ def kinetics400(root, classes=("abseiling", "air drumming"), clips=2, lists=Fals
     for split, label, i in _each(classes, clips):
         folder = root / ("train" if split == "train" else "val")
         name = f"yt{i:04d}_{10:06d}_{20:06d}" if lists else f"clip{i:04d}"
-        content[name] = split, label
+        content[name if lists else f"{folder.name}/{label}/{name}"] = split, label
         word = "train" if split == "train" else "validate"
         rows[split].append(f"{label},yt{i:04d},10,20,{word}")
         write_video((folder if lists else folder / label) / f"{name}.mp4", fps=10)
@@ -146,7 +147,7 @@ def ucf101(root, classes=("YoYo", "Archery"), clips=2, raw=False, flow=("flow_u"
     root, content = pathlib.Path(root), {}
     for split, label, i in _each(classes, clips):
         name = f"v_{label}_g{i:02d}_c01"
-        content[name] = split, label
+        content[f"{label}/{name}"] = split, label
         if raw:
             write_video(root / label / f"{name}.avi", fps=5, sound=False)
             continue
@@ -157,10 +158,10 @@ def ucf101(root, classes=("YoYo", "Archery"), clips=2, raw=False, flow=("flow_u"
     write_lines(root / "classInd.txt", [f"{i} {c}" for i, c in enumerate(classes, 1)])
     for number in (1, 2, 3):
         write_lines(root / f"trainlist0{number}.txt", [
-            f"{label}/{key}.avi {classes.index(label) + 1}"
+            f"{key}.avi {classes.index(label) + 1}"
             for key, (split, label) in content.items() if split == "train"])
         write_lines(root / f"testlist0{number}.txt",
-                    _rows(content, "test", "{label}/{key}.avi"))
+                    _rows(content, "test", "{key}.avi"))
     return content
 
 
@@ -169,7 +170,7 @@ def modelnet40(root, classes=("bed", "airplane"), clips=2, suffix="png"):
     root, content = pathlib.Path(root), {}
     for split, label, i in _each(classes, clips):
         name = f"{label}_{i:04d}"
-        content[name] = split, label
+        content[f"{label}/{split}/{name}"] = split, label
         for view in range(1, 13):
             write_image(root / label / split / f"{name}_{view:03d}.{suffix}", 10 * view)
     return content
@@ -179,7 +180,7 @@ def food101(root, classes=("apple_pie", "baklava"), clips=2, jsonl=False):
     root, content, rows = pathlib.Path(root), {}, {"train": [], "test": []}
     for split, label, i in _each(classes, clips):
         name = f"{label}_{i}"
-        content[name] = split, label
+        content[name if jsonl else f"{split}/{label}/{name}"] = split, label
         image = root / "images" / split / label / f"{name}.jpg"
         write_image(image, (10 * i, 90, 90))
         rows[split].append(json.dumps({

@@ -7,13 +7,17 @@ from collections.abc import Sequence
 
 import numpy as np
 import soxr
-from PIL import Image
+from PIL import ExifTags, Image
 
 from jaxmm.config import FlowConfig, FramesConfig, SpectrogramConfig
 from jaxmm.data.prepared import Sound
 from jaxmm.errors import UserError, check_at_least, check_choice
 
 SAMPLING = ("uniform", "segments", "consecutive")
+ORIENTATION = {                     # of EXIF: how to transpose an image so that it is upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90}
 
 
 def sound_shape(config: SpectrogramConfig) -> tuple[int]:
@@ -79,15 +83,46 @@ def choose(count: int, config: FramesConfig) -> np.ndarray:
 
 
 def image(data: bytes, config: FramesConfig, mode: str) -> np.ndarray:
-    """A JPEG or PNG file as uint8 [H, W, 3] ("RGB") or [H, W] ("L")."""
+    """A JPEG or PNG file as uint8 [H, W, 3] ("RGB") or [H, W] ("L"), upright by its EXIF data."""
     size = config.width, config.height
     with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as found:
-        found.draft(mode, size)         # JPEG: at a half, fourth, eighth of the size, if enough
+        # JPEG: at a half, fourth, eighth of the size, if enough.
+        found.draft(mode, size[::-1] if orientation(found) >= 5 else size)
+        found = eight_bits(upright(found))
         found = found if found.mode == mode else found.convert(mode)
         if found.size != size:
             box = None if config.fit == "stretch" else middle(*found.size, *size)
             found = found.resize(size, Image.Resampling.BILINEAR, box=box)
         return np.asarray(found)
+
+
+def orientation(found: Image.Image) -> int:
+    """The orientation in the EXIF data of an image, 1 to 8; 1 where there is none."""
+    try:
+        value = found.getexif().get(ExifTags.Base.Orientation, 1)
+    # Such data may be anything.
+    except Exception:  # pylint: disable=broad-exception-caught
+        return 1
+    return value if value in ORIENTATION else 1
+
+
+def upright(found: Image.Image) -> Image.Image:
+    """The image as its EXIF data says that it is to be seen."""
+    turn = ORIENTATION.get(orientation(found))
+    return found if turn is None else found.transpose(turn)
+
+
+def eight_bits(found: Image.Image) -> Image.Image:
+    """A grey image of 16 bits as one of 8, full scale to full scale; any other as it is.
+
+    Raises:
+      ValueError: its values have no full scale.
+    """
+    if found.mode in ("I", "F"):
+        raise ValueError("pixels of 32 bits, which have no full scale; save it with 8 or 16")
+    if not found.mode.startswith("I;16"):
+        return found
+    return Image.fromarray(((np.asarray(found).astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
 def middle(width: int, height: int, to_width: int, to_height: int) -> tuple[float, ...]:

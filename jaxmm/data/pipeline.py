@@ -202,8 +202,8 @@ def check_sections(prepared: Prepared, sections: Mapping[str, PreprocessConfig])
         section, needed = sections.get(m, PreprocessConfig()), SECTIONS.get(info["kind"])
         if "spectrogram" in info and isinstance(section, SpectrogramConfig):
             needed = SpectrogramConfig
-            found = [f"{name} was {value}, is {getattr(section, name)}" for name, value
-                     in info["spectrogram"].items() if value != getattr(section, name)]
+            found = [f"{name} was {value}, is {getattr(section, name, 'no option')}" for name, value
+                     in info["spectrogram"].items() if value != getattr(section, name, None)]
             if found:
                 raise UserError(f"data.preprocess.{m}: {prepared.folder} holds spectrograms made "
                                 f"otherwise: {'; '.join(found)}; prepare it again, or take these")

@@ -13,15 +13,21 @@ Every record is one example::
      "inputs":  {modality: value},    # by the kind of the modality, see `KINDS`
      "present": {modality: bool}}     # False where the example lacks the modality: value is empty
 """
+import concurrent.futures
+import contextlib
 import functools
+import hashlib
 import json
+import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmm import files
 from jaxmm.data.dataset import SPLITS
+from jaxmm.data.spectrogram import cache_folder
 from jaxmm.errors import UserError
 
 KINDS = {
@@ -33,6 +39,7 @@ KINDS = {
     "features": "float32 array of any shape",
 }
 SUMMARY = "summary.json"
+DESCRIPTION = ("dataset_info.json", "features.json")    # what TFDS knows a data set by
 
 
 class Sound(NamedTuple):
@@ -80,22 +87,31 @@ class Prepared(NamedTuple):
 def open_prepared(folder: str | pathlib.Path) -> Prepared:
     """The data set in `folder`, which is NAME/VERSION, or NAME with one version in it.
 
+    Its files are compared with the checksums in the summary, once (see `verify`).
+
     Raises:
-      UserError: there is none, it is not finished, or a file is missing or cut short.
+      UserError: there is none, it is not finished, or a file is missing or not the one it was.
     """
     folder = _version_folder(pathlib.Path(folder))
     try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        summary = check_summary(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
         for name, shard in summary["shards"].items():
             size = (folder / name).stat().st_size
             if size != shard["size"]:
                 raise UserError(f"{folder / name} has {size} bytes, {SUMMARY} says "
                                 f"{shard['size']}; prepare the data set again")
+        for name, found in summary.get("files", {}).items():
+            if checksum(folder / name) != found:
+                raise ValueError(f"{name} is not the file that was written")
+        verify(folder, summary["shards"])
         modalities, class_names = summary["modalities"], tuple(summary["class_names"])
         import tensorflow_datasets as tfds      # here, as it is slow and few need it
         builder = tfds.builder_from_directory(folder)
         splits = {split: Records(f"{folder}: {split}", builder.as_data_source(split), modalities)
                   for split in SPLITS if split in builder.info.splits}
+        read = {name for split in builder.info.splits.values() for name in split.filenames}
+        if read != set(summary["shards"]):
+            raise ValueError(f"{SUMMARY} names other shards than {DESCRIPTION[0]}")
     except UserError:
         raise
     # Whatever is wrong with the files that describe it.
@@ -103,6 +119,86 @@ def open_prepared(folder: str | pathlib.Path) -> Prepared:
         raise UserError(f"{folder}: the prepared data set is damaged ({_one_line(error)}); "
                         "prepare it again") from error
     return Prepared(summary["name"], folder, class_names, modalities, splits, summary)
+
+
+def check_summary(summary: Any) -> dict[str, Any]:
+    """The content of a summary file, if its types are those that the rest relies on.
+
+    Raises:
+      ValueError: they are not.
+    """
+    def check(where: str, value: Any, kind: type, good: Callable[[Any], bool] = lambda x: True):
+        if type(value) is not kind or not good(value):
+            raise ValueError(f"{where} in {SUMMARY} is {json.dumps(value)[:60]}")
+        return value
+
+    check("all", summary, dict, lambda x: {"name", "class_names", "modalities", "shards"} <= set(x))
+    check("name", summary["name"], str)
+    check("class_names", summary["class_names"], list,
+          lambda x: all(type(c) is str for c in x) and len(set(x)) == len(x))
+    for m, info in check("modalities", summary["modalities"], dict, len).items():
+        check(f"modalities/{m}", info, dict, lambda x: x.get("kind") in [*KINDS])
+        if "spectrogram" in info:
+            check(f"modalities/{m}/spectrogram", info["spectrogram"], dict)
+            check(f"modalities/{m}/shape", info.get("shape"), list,
+                  lambda x: all(type(n) is int and n > 0 for n in x))
+    for name, found in check("files", summary.get("files", {}), dict).items():
+        check(name, found, str, lambda _, name=name: name in DESCRIPTION)
+    for name, shard in check("shards", summary["shards"], dict).items():
+        check(name, shard, dict, lambda x, name=name: pathlib.PurePath(name).name == name
+              and type(x.get("size")) is int and type(x.get("sha256")) is str)
+    return summary
+
+
+def verify(folder: pathlib.Path, shards: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises UserError unless every shard has its checksum, SHA-256 of the whole file.
+
+    A file is read for it once: the cache folder keeps what was found, for as long as size and time
+    of the file stay the same. (Records have checksums of their own, which every reading checks.)
+    """
+    known = _verified(folder)
+    todo = [name for name, shard in shards.items()
+            if known.get(name) != _mark(folder / name, shard["sha256"])]
+    with concurrent.futures.ThreadPoolExecutor() as pool:       # hashing leaves Python's lock
+        for name, found in zip(todo, pool.map(checksum, [folder / name for name in todo])):
+            if found != shards[name]["sha256"]:
+                raise UserError(f"{folder / name} is not the file that was written, by its checksum; "
+                                "prepare the data set again")
+    if todo:
+        remember(folder, shards)
+
+
+def remember(folder: pathlib.Path, shards: Mapping[str, Mapping[str, Any]]) -> None:
+    """Keeps in the cache folder that the shards, as they are, have their checksums."""
+    marks = {name: _mark(folder / name, shard["sha256"]) for name, shard in shards.items()}
+    path = _marks_path(folder)
+    with contextlib.suppress(OSError, UserError):       # no cache then
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write(path, json.dumps(marks))
+
+
+def checksum(path: pathlib.Path) -> str:
+    """SHA-256 of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _mark(path: pathlib.Path, sha256: str) -> list:
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino, sha256]
+
+
+def _marks_path(folder: pathlib.Path) -> pathlib.Path:
+    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
+    return cache_folder() / f"verified_{name}.json"
+
+
+def _verified(folder: pathlib.Path) -> dict[str, list]:
+    try:
+        known = json.loads(_marks_path(folder).read_text(encoding="utf-8"))
+        return known if isinstance(known, dict) else {}
+    except (OSError, ValueError):
+        return {}
 
 
 def tfds_features(modalities: Mapping[str, Mapping[str, Any]]):
@@ -159,6 +255,7 @@ def _version_folder(folder: pathlib.Path) -> pathlib.Path:
                 and not f.name.endswith(".incomplete")]
     if len(versions) != 1 and versions[:1] != [folder]:
         found = ", ".join(f.name for f in versions) or "none"
-        raise UserError(f"{folder}: expected a prepared data set, found {found}; make one with "
-                        "python -m launch.prepare --dataset=NAME --source=DIR --output=DIR")
+        remedy = ("name one of them" if versions else "make one with python -m launch.prepare "
+                  "--dataset=NAME --source=DIR --output=DIR")
+        raise UserError(f"{folder}: expected a prepared data set, found {found}; {remedy}")
     return versions[0]

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from jaxmm.data import prepared
 from jaxmm.data.prepare.run import prepare
 from jaxmm.data.prepared import Sound, open_prepared, pack
 from jaxmm.errors import UserError
@@ -15,7 +16,14 @@ def make_folder(layouts, tmp_path_factory):
     root = tmp_path_factory.mktemp("iemocap")
     layouts.iemocap(root / "source", clips=1)
     prepare("iemocap", root / "source", root, progress=False, shard_size=3)
-    return root / "iemocap/1.0.0"
+    return root / "iemocap/1.1.0"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXMM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def test_records_are_a_sequence_that_can_be_sent_to_processes(folder):
@@ -34,9 +42,9 @@ def test_records_are_a_sequence_that_can_be_sent_to_processes(folder):
 
 def test_the_folder_of_all_versions_will_do_if_there_is_one(folder, tmp_path):
     assert open_prepared(folder.parent).folder == folder
-    shutil.copytree(folder, tmp_path / "a/1.0.0")
+    shutil.copytree(folder, tmp_path / "a/1.1.0")
     shutil.copytree(folder, tmp_path / "a/2.0.0")
-    with pytest.raises(UserError, match="expected a prepared data set, found 1.0.0, 2.0.0"):
+    with pytest.raises(UserError, match="expected a prepared data set, found 1.1.0, 2.0.0"):
         open_prepared(tmp_path / "a")
 
 
@@ -57,7 +65,7 @@ def test_what_is_missing_is_stored_as_nothing():
     ("iemocap-train.array_record-00001-of-00002", None),
     ("iemocap-train.array_record-00001-of-00002", lambda data: data[:-1])])
 def test_damage_is_said_in_one_line(file, change, folder, tmp_path):
-    copy = shutil.copytree(folder, tmp_path / "1.0.0")
+    copy = shutil.copytree(folder, tmp_path / "1.1.0")
     data = (copy / file).read_bytes()
     if change:
         (copy / file).write_bytes(change(data))
@@ -68,12 +76,57 @@ def test_damage_is_said_in_one_line(file, change, folder, tmp_path):
     assert "\n" not in str(error.value) and str(copy) in str(error.value)
 
 
-def test_a_flipped_bit_in_a_record_is_found_when_it_is_read(folder, tmp_path):
-    copy = shutil.copytree(folder, tmp_path / "1.0.0")
+def test_a_flipped_bit_is_found_before_or_when_it_is_read(folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "1.1.0")
     (name, _), *_ = json.loads((copy / "summary.json").read_text())["shards"].items()
-    data = bytearray((copy / name).read_bytes())
-    at = data.index(b"Well, Ses01F")
-    data[at] ^= 1
-    (copy / name).write_bytes(bytes(data))
-    with pytest.raises(UserError, match="train: record 0 is damaged .*; prepare the data set"):
-        open_prepared(copy).splits["train"][0]
+    records = open_prepared(copy).splits["train"]
+    whole = (copy / name).read_bytes()
+    for at in (whole.index(b"Well, Ses01F"), len(whole) // 2, len(whole) - 1):     # padding, too
+        data = bytearray(whole)
+        data[at] ^= 1
+        (copy / name).write_bytes(bytes(data))
+        with pytest.raises(UserError, match=f"{name} is not the file that was written, by its checksum"):
+            open_prepared(copy)
+        if data[at] ^ 1 == ord("W"):        # of a data set that was opened before
+            with pytest.raises(UserError, match="train: record 0 is damaged .*; prepare the data set"):
+                records[0]      # pylint: disable=pointless-statement
+
+
+def test_checksums_are_compared_once_for_a_file_as_it_is(folder, tmp_path, monkeypatch):
+    copy = shutil.copytree(folder, tmp_path / "1.1.0")
+    read, checksum = [], prepared.checksum
+    monkeypatch.setattr(prepared, "checksum", lambda path: (read.append(path.name), checksum(path))[1])
+    shards = json.loads((copy / "summary.json").read_text())["shards"]
+    for expected in (sorted(shards), []):
+        open_prepared(copy)
+        assert sorted(set(read) - {*prepared.DESCRIPTION}) == expected
+        read.clear()
+    open_prepared(folder)                   # written by this machine
+    assert set(read) == {*prepared.DESCRIPTION}
+    read.clear()
+    first, second = sorted(shards)[-2:]     # of one size: train shards that have changed places
+    a, b = ((copy / name).read_bytes() for name in (first, second))
+    (copy / first).write_bytes(b)
+    (copy / second).write_bytes(a)
+    assert len(a) == len(b)
+    with pytest.raises(UserError, match="is not the file that was written, by its checksum"):
+        open_prepared(copy)
+
+
+@pytest.mark.parametrize("key, value", [
+    ("name", 3), ("name", None), ("class_names", "abc"), ("class_names", ["a", "a"]), ("class_names", [1]),
+    ("class_names", None), ("modalities", []), ("modalities", {}), ("modalities", {"audio": "audio"}),
+    ("modalities", {"audio": {"kind": "smell"}}), ("modalities", {"audio": {"kind": ["audio"]}}),
+    ("modalities", {"audio": {"kind": "features", "spectrogram": 1, "shape": [1]}}),
+    ("modalities", {"audio": {"kind": "features", "spectrogram": {}, "shape": [-1]}}),
+    ("modalities", {"audio": {"kind": "features", "spectrogram": {}}}),
+    ("shards", []), ("shards", {}), ("shards", {"../a": {"size": 1, "sha256": ""}}), ("shards", {"a": 3}),
+    ("shards", {"a": {"size": "1", "sha256": ""}}), ("shards", {"a": {"size": 1, "sha256": None}}),
+    ("files", ["features.json"]), ("files", {"/etc/passwd": "0"}), ("files", {"features.json": "0"})])
+def test_summaries_of_any_types_end_in_one_line(key, value, folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "1.1.0")
+    summary = json.loads((copy / "summary.json").read_text())
+    (copy / "summary.json").write_text(json.dumps(summary | {key: value}))
+    with pytest.raises(UserError, match="the prepared data set is damaged .*; prepare it again") as error:
+        open_prepared(copy)
+    assert "\n" not in str(error.value)

@@ -44,7 +44,7 @@ def test_a_folder_becomes_a_data_set_or_one_line_says_why_not(source, tmp_path, 
              arguments(spectrograms_of=tmp_path / "none.py")]
     results = launch("launch.prepare", cases)
     assert [code for code, _, _ in results] == [0, 0, 2, 2, 0, 2, 2, 2, 0, 2]
-    folder = tmp_path / "out/cremad/1.0.0"
+    folder = tmp_path / "out/cremad/1.1.0"
     said = results[0][1]
     assert said.startswith(f"{folder}: 23 examples used, 1 skipped, ")
     assert "train: 17 of 18, 2 to 3 in a class" in said
@@ -52,13 +52,13 @@ def test_a_folder_becomes_a_data_set_or_one_line_says_why_not(source, tmp_path, 
     assert results[1][1] == said        # nothing to do, the same summary
     for (_, out, error), part in zip((results[i] for i in (2, 3, 5, 6, 7)), [
             "is there already, made from other files or with other options",
-            "2 of 24 examples are broken, more than 5%; the first, 1001_DFA_ANG_XX: broken visual",
+            "2 of 24 examples are broken, more than 5%: 1 broken visual, 1 broken audio; the first, 1001_DFA_ANG_XX: broken visual",
             "--dataset='cremat'; expected one of avmnist, cremad,", "--dataset is empty",
             "--fps=-1.0; expected a number of at least 0"]):
         assert out == "" and part in error and error.count("\n") == 1
     assert results[8][1].startswith("UCF101: 101 actions") and "trainlist0K.txt" in results[8][1]
     assert "none.py cannot be loaded: [Errno 2] No such file" in results[9][2]
-    summary = json.loads((tmp_path / "other/cremad/1.0.0/summary.json").read_text())
+    summary = json.loads((tmp_path / "other/cremad/1.1.0/summary.json").read_text())
     assert summary["modalities"]["audio"]["shape"] == [33, 126] and summary["used"] == 22
 
 
@@ -67,7 +67,7 @@ def test_an_interrupt_ends_in_one_line(layouts, tmp_path):
     command = [sys.executable, "-m", "launch.prepare", "--dataset=cremad", "--noprogress",
                f"--source={tmp_path / 'source'}", f"--output={tmp_path}", "--workers=1"]
     stopped = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    plan = tmp_path / "cremad/1.0.0.incomplete/plan.json"
+    plan = tmp_path / "cremad/1.1.0.incomplete/plan.json"
     while not plan.exists() and stopped.poll() is None:
         time.sleep(0.005)
     os.kill(stopped.pid, signal.SIGINT)

@@ -42,11 +42,11 @@ def layout(source: pathlib.Path, options: Options) -> Layout:
             clip = int(rng.choice(clips[split, digit]))
             entries.append(Example(f"{split}_{row:05d}", split, CLASS_NAMES[digit], {
                 "audio": Source(recording, (clip, str(source))),
-                "visual": Source(image, (split, row, str(source)))}))
+                "visual": Source(image, (row, split, str(source)))}))
     return Layout({"audio": Modality("audio"), "visual": Modality("frames")}, CLASS_NAMES, entries)
 
 
-def image(split: str, row: int, folder: str, options: Options) -> tuple[list[bytes], list[str]]:
+def image(row: int, split: str, folder: str, options: Options) -> tuple[list[bytes], list[str]]:
     """One written digit."""
     pixels = np.asarray(_load("mnist", split, folder)[row]["image"])
     return [decode.jpeg(Image.fromarray(pixels.reshape(pixels.shape[:2])), options)], []

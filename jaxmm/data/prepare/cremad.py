@@ -1,6 +1,7 @@
 """CREMA-D: 91 actors say twelve sentences in six emotions (Cao et al. 2014).
 
     AudioWAV/ID.wav  VideoFlash/ID.flv  Image-{fps:02d}-FPS/ID/*.jpg  train.csv  test.csv
+    (or .txt; val.csv too)
 
 ID is ACTOR_SENTENCE_EMOTION_LEVEL. Sound comes from the wav files or else the videos, frames from
 a folder of images or else the videos. The published split (ID,EMOTION in the two lists) has the
@@ -8,13 +9,14 @@ same actors in train and test. The variant "speakers" needs no list: 73 actors a
 9 test.
 """
 import pathlib
+from collections.abc import Mapping
 
 import numpy as np
 
 from jaxmm.data.prepare import decode
 from jaxmm.data.prepare.decode import Options, Source
 from jaxmm.data.prepare.layout import (Example, Layout, Modality, first_existing, list_folder, need,
-                                       read_rows)
+                                       read_rows, split_lists)
 
 CLASS_NAMES = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
 FPS = 1.0
@@ -22,7 +24,8 @@ HELD_OUT = 0.1          # share of the actors in val, and in test, of the varian
 
 
 def layout(source: pathlib.Path, options: Options) -> Layout:
-    rows = speaker_split(source) if options.variant else published_split(source)
+    lists = {} if options.variant else split_lists(source, [".csv", ".txt"])
+    rows = speaker_split(source) if options.variant else listed_split(lists)
     sound = first_existing(source, ["AudioWAV"])
     fps = options.fps or FPS
     frames = first_existing(source, [f"Image-{fps:02.0f}-FPS"])
@@ -36,13 +39,13 @@ def layout(source: pathlib.Path, options: Options) -> Layout:
 
     entries = [Example(name, split, label, sources(name)) for name, split, label in rows]
     modalities = {"audio": Modality("audio"), "visual": Modality("frames", info={"fps": fps})}
-    return Layout(modalities, CLASS_NAMES, entries)
+    return Layout(modalities, CLASS_NAMES, entries, tuple(lists.values()))
 
 
-def published_split(source: pathlib.Path) -> list[tuple[str, str, str]]:
-    """(ID, split, emotion) of the lists."""
-    return [(row[0], split, row[1]) for split in ("train", "test")
-            for row in read_rows(need(source, [f"{split}.csv"]), ["ID", "LABEL"])]
+def listed_split(lists: Mapping[str, pathlib.Path]) -> list[tuple[str, str, str]]:
+    """(ID, split, emotion) of the list of every split."""
+    return [(row[0], split, row[1]) for split, path in lists.items()
+            for row in read_rows(path, ["ID", "LABEL"])]
 
 
 def speaker_split(source: pathlib.Path) -> list[tuple[str, str, str]]:
@@ -55,4 +58,4 @@ def speaker_split(source: pathlib.Path) -> list[tuple[str, str, str]]:
     split = {actors[a]: "test" if i < held_out else "val" if i < 2 * held_out else "train"
              for i, a in enumerate(order)}
     return [(name, split[name.partition("_")[0]], (name.split("_") + 3 * [""])[2])
-            for name in names]
+            for name in sorted(set(names))]

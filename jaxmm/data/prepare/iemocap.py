@@ -3,9 +3,9 @@
     train.csv, test.csv (clip,transcript,label; val or dev too)  audio/ID.wav  visual/ID/*.jpg
     or one .npz file with {train,test}/{audio,visual,text,label}
 
-The lists may also be .txt with ` [split|sign] ` between the values. ID is the name of the clip
-without its ending. Excitement counts as happiness; other emotions are skipped. Labels of the
-archive are names, or numbers in the order of CLASS_NAMES.
+The lists may also be .txt with ` [split|sign] ` between the values. ID is the clip without its
+ending, or the last part of it where there is no such file. Excitement counts as happiness; other
+emotions are skipped. Labels of the archive are names, or numbers in the order of CLASS_NAMES.
 """
 import pathlib
 
@@ -17,6 +17,8 @@ from jaxmm.data.prepare.layout import (Example, Layout, Modality, Skip, first_ex
                                        read_rows, read_text, split_lists)
 
 CLASS_NAMES = ("ang", "hap", "neu", "sad")
+OTHERS = ("fru", "fea", "sur", "dis", "oth", "xxx")     # xxx: the annotators did not agree
+ENDINGS = (".wav", ".mp4", ".avi", ".mkv", ".webm", ".mov")
 SEPARATOR = " [split|sign] "
 
 
@@ -25,23 +27,35 @@ def layout(source: pathlib.Path, options: Options) -> Layout:
     if not first_existing(source, ["audio", "visual"]) and list_folder(
             source, suffixes=(".npz", ".pkl", ".pickle")):
         modalities, rows = archive.read(source)
-        entries = [Example(row.key, row.split, _emotion(row.label), row.sources) for row in rows]
+        entries = [_example(row.key, row.split, row.label, row.sources) for row in rows]
         return Layout(modalities, CLASS_NAMES, entries)
-    entries = []
-    for split, path in split_lists(source, [".csv", ".txt"]).items():
+    entries, lists = [], split_lists(source, [".csv", ".txt"])
+    for split, path in lists.items():
         for row in _rows(path):
             if len(row) != 3:
                 entries.append(Skip(row[0], split, "line is not: clip, transcript, label"))
                 continue
             clip, transcript, label = row
-            name = pathlib.Path(clip).stem
-            entries.append(Example(name, split, _emotion(label), {
-                "audio": Source(decode.sound, (str(source / "audio" / f"{name}.wav"),)),
+            path = pathlib.PurePosixPath(clip)
+            name = str(path.with_suffix("") if path.suffix.lower() in ENDINGS else path).lstrip("/")
+            short = pathlib.PurePosixPath(name).name
+            sound = first_existing(source / "audio", [f"{name}.wav", f"{short}.wav"])
+            frames = first_existing(source / "visual", [name, short])
+            entries.append(_example(name, split, label, {
+                "audio": Source(decode.sound, (str(sound or source / "audio" / f"{name}.wav"),)),
                 "text": Source(decode.given, (transcript,)),
-                "visual": Source(decode.folder, (str(source / "visual" / name),))}))
+                "visual": Source(decode.folder, (str(frames or source / "visual" / name),))}))
     modalities = {"audio": Modality("audio"), "text": Modality("text"),
                   "visual": Modality("frames")}
-    return Layout(modalities, CLASS_NAMES, entries)
+    return Layout(modalities, CLASS_NAMES, entries, tuple(lists.values()))
+
+
+def _example(key: str, split: str, label, sources: dict[str, Source]) -> Example | Skip:
+    """An example, unless its emotion is one of the others that the recordings have."""
+    name = _emotion(label)
+    if name.strip().lower()[:3] in OTHERS:
+        return Skip(key, split, "another emotion", name, meant=True)
+    return Example(key, split, name, sources)
 
 
 def _emotion(label) -> str:

@@ -19,19 +19,19 @@ VIDEOS = (".mp4", ".mkv", ".webm", ".avi")
 
 
 def layout(source: pathlib.Path, options: Options) -> Layout:
-    lists = [path for path in list_folder(source, suffixes=(".csv",))]
+    lists = tuple(list_folder(source, suffixes=(".csv",)))
     entries = [entry for path in lists for entry in _listed(source, path)] or _in_folders(source)
     if not any(entry.split == "test" for entry in entries):
         entries = [e._replace(split="test") if e.split == "val" else e for e in entries]
     modalities = {"audio": Modality("audio"),
                   "visual": Modality("frames", info={"fps": options.fps or FPS})}
-    return Layout(modalities, sorted_labels(entries), entries)
+    return Layout(modalities, sorted_labels(entries), entries, lists)
 
 
 def _in_folders(source: pathlib.Path) -> list[Example]:
     """What the folders SPLIT/CLASS hold."""
     need(source, ["train"])
-    return [_example(file, split, folder.name)
+    return [_example(file, split, folder.name, f"{split}/{folder.name}/{file.stem}")
             for split_folder in list_folder(source, folders=True)
             if (split := split_name(split_folder.name))
             for folder in list_folder(split_folder, folders=True)
@@ -53,11 +53,11 @@ def _listed(source: pathlib.Path, path: pathlib.Path) -> list[Example | Skip]:
         folders = [f"{f}/{c}" for f in (path.stem, word, split) for c in (f"{label}/", "")] + [""]
         files = [f"{folder}{name}.mp4" for folder in folders for name in names]
         file = first_existing(source, files) or source / files[0]
-        entries.append(_example(file, split, label))
+        entries.append(_example(file, split, label, names[0]))
     return entries
 
 
-def _example(file: pathlib.Path, split: str, label: str) -> Example:
-    return Example(file.stem, split, label, {
+def _example(file: pathlib.Path, split: str, label: str, key: str) -> Example:
+    return Example(key, split, label, {
         "audio": Source(decode.sound, (str(file),)),
         "visual": Source(decode.video, (str(file), FPS))})

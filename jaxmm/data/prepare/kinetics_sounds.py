@@ -35,8 +35,8 @@ def layout(source: pathlib.Path, options: Options) -> Layout:
                 "visual": (Source(decode.folder, (str(frames / name),)) if frames else
                            Source(decode.video, (str(video / f"{name}.mp4"), FPS)))}
 
-    entries = []
-    for split, path in split_lists(source, [".txt", ".csv"]).items():
+    entries, lists = [], split_lists(source, [".txt", ".csv"])
+    for split, path in lists.items():
         for row in _rows(path):
             try:
                 full = clip_name(row[0], row[1]) if len(row) == 3 else row[0]
@@ -47,7 +47,7 @@ def layout(source: pathlib.Path, options: Options) -> Layout:
             entries.append(Example(name, split, row[-1], sources(name)))
     modalities = {"audio": Modality("features" if banks else "audio"),
                   "visual": Modality("frames", info={"fps": options.fps or FPS})}
-    return Layout(modalities, sorted_labels(entries), entries)
+    return Layout(modalities, sorted_labels(entries), entries, tuple(lists.values()))
 
 
 def _rows(path: pathlib.Path) -> list[list[str]]:
@@ -56,6 +56,6 @@ def _rows(path: pathlib.Path) -> list[list[str]]:
         return [row[:3] for row in read_rows(path, ["id", "start", "label"])]
     rows = []
     for line in filter(None, map(str.strip, read_text(path).splitlines())):
-        name, _, label = line.partition(" ")
+        name, label = (line.split(maxsplit=1) + [""])[:2]
         rows.append([name.removesuffix(".mp4"), label.strip()])
     return rows

@@ -30,6 +30,6 @@ def layout(source: pathlib.Path, options: Options) -> Layout:
             for name, views in shapes.items():
                 sources = {m: Source(decode.images, ((str(views[view]),),))
                            for m, view in VIEWS.items() if view in views}
-                entries.append(Example(name, split, folder.name, sources))
+                entries.append(Example(f"{folder.name}/{split}/{name}", split, folder.name, sources))
     modalities = {m: Modality("frames") for m in VIEWS}
     return Layout(modalities, tuple(folder.name for folder in classes), entries)

@@ -13,7 +13,6 @@ published split (test first) and then of the list, the first 50 are its test cli
 at most its training clips.
 """
 import collections
-import os
 import pathlib
 
 from jaxmm.data.prepare import decode
@@ -42,8 +41,8 @@ def layout(source: pathlib.Path, options: Options) -> Layout:
                            Source(decode.video, (video, FPS)))}
 
     entries = []
-    for ytid, start, label, word, *_ in read_rows(need(source, ["vggsound.csv"]),
-                                                  ["ytid", "start", "label", "split"]):
+    path = need(source, ["vggsound.csv"])
+    for ytid, start, label, word, *_ in read_rows(path, ["ytid", "start", "label", "split"]):
         split = split_name(word)
         try:
             name = clip_name(ytid, start)
@@ -60,7 +59,7 @@ def layout(source: pathlib.Path, options: Options) -> Layout:
         entries = select_mmcl(entries, class_names)
     modalities = {"audio": Modality("audio"),
                   "visual": Modality("frames", LEAST_FRAMES, {"fps": fps})}
-    return Layout(modalities, class_names, entries)
+    return Layout(modalities, class_names, entries, (path,))
 
 
 def select_mmcl(entries: list[Example | Skip], class_names: tuple[str, ...],
@@ -69,13 +68,16 @@ def select_mmcl(entries: list[Example | Skip], class_names: tuple[str, ...],
     clips = [e for e in entries if isinstance(e, Example) and e.label in class_names]
     taken, chosen = collections.Counter(), []
     for clip in sorted(clips, key=lambda e: e.split):       # keeps the order within a split
-        if not all(os.path.exists(source.args[0]) for source in clip.sources.values()):
-            chosen.append(Skip(clip.key, clip.split, "files missing"))
+        gone = [path for source in clip.sources.values() for path in source.paths
+                if not decode.existing(path)]
+        if gone:
+            chosen.append(Skip(clip.key, clip.split, "files missing", gone[0]))
             continue
         rank = taken[clip.label]
         taken[clip.label] += 1
         if rank < MMCL_TEST + MMCL_TRAIN:
             chosen.append(clip._replace(split="test" if rank < MMCL_TEST else "train"))
         else:
-            chosen.append(Skip(clip.key, clip.split, "more than the benchmark has of its class"))
+            chosen.append(Skip(clip.key, clip.split, "more than the benchmark has of its class",
+                               meant=True))
     return chosen

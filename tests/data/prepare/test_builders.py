@@ -46,8 +46,9 @@ CASES = {
 }
 
 
-def prepared(name, source, output, **options):
-    summary = prepare(name, source, output, Options(**options), progress=False)
+def prepared(name, source, output, allow_skipped=0.05, **options):
+    summary = prepare(name, source, output, Options(**options), allow_skipped=allow_skipped,
+                      progress=False)
     return open_prepared(output / summary["name"])
 
 
@@ -101,6 +102,7 @@ def test_records_are_what_the_files_say(case, layouts, tmp_path, monkeypatch):
 
 def test_frames_of_video_are_taken_at_equal_times(layouts, tmp_path):
     layouts.write_video(tmp_path / "source/train/dive/a.mp4", seconds=4.0, fps=10)
+    layouts.write_video(tmp_path / "source/train/jump/a.mp4", seconds=1.0, fps=10)
     layouts.write_video(tmp_path / "source/test/dive/b.mp4", seconds=4.0, fps=10)
     for fps, expected in ((2, np.arange(8) * 5), (4, [0, 3, 5, 8, 10, 13, 15, 18, 20, 23, 25, 28,
                                                       30, 33, 35, 38])):
@@ -112,12 +114,12 @@ def test_frames_of_video_are_taken_at_equal_times(layouts, tmp_path):
 
 
 def test_views_flow_maps_and_features_are_those_of_the_example(layouts, tmp_path):
-    layouts.modelnet40(tmp_path / "shapes", classes=("bed",), clips=1)
+    layouts.modelnet40(tmp_path / "shapes", classes=("bed", "chair"), clips=1)
     record = prepared("modelnet40", tmp_path / "shapes", tmp_path).splits["train"][0]
     views = [pixels(record["inputs"][m][0]).mean() for m in ("front", "rear")]
     np.testing.assert_allclose(views, [10, 70], atol=2)
 
-    layouts.ucf101(tmp_path / "ucf", classes=("Archery",), clips=1)
+    layouts.ucf101(tmp_path / "ucf", classes=("Archery", "YoYo"), clips=1)
     record = prepared("ucf101", tmp_path / "ucf", tmp_path).splits["train"][0]
     flow = [pixels(image).mean() for image in record["inputs"]["flow"]]
     np.testing.assert_allclose(flow, [*range(101, 111), *range(201, 211)], atol=2)
@@ -137,36 +139,41 @@ def test_views_flow_maps_and_features_are_those_of_the_example(layouts, tmp_path
 
     layouts.food101(tmp_path / "food")
     record = prepared("food101", tmp_path / "food", tmp_path).splits["test"][0]
-    assert (record["key"], record["inputs"]["text"]) == ("apple_pie_4",
-                                                         'the "best" apple_pie, 4')
+    assert (record["key"], record["inputs"]["text"]) == (
+        "test/apple_pie/apple_pie_4", 'the "best" apple_pie, 4')
 
 
 def test_published_lists_of_ucf101_can_be_chosen(layouts, tmp_path):
     content = layouts.ucf101(tmp_path / "source", clips=1)
-    (first, _), *_ = content.items()
-    layouts.write_lines(tmp_path / "source/trainlist02.txt", [f"YoYo/{first}.avi 1"])
+    first, second, *_ = content
+    layouts.write_lines(tmp_path / "source/trainlist01.txt", [f"{first}.avi 2", f"{second}.avi 2"])
+    layouts.write_lines(tmp_path / "source/trainlist02.txt", [f"{second}.avi 2", f"{first}.avi 1"])
+    with pytest.raises(UserError, match="1 label is not the class of the path; the first, YoYo/"):
+        prepared("ucf101", tmp_path / "source", tmp_path)
     data = prepared("ucf101", tmp_path / "source", tmp_path, variant="split2")
-    assert data.name == "ucf101_split2" and len(data.splits["train"]) == 1
+    assert data.name == "ucf101_split2" and len(data.splits["train"]) == 2
+    assert data.summary["ignored_lists"] == []
 
 
 def test_benchmark_of_a_hundred_classes_takes_fifty_clips_for_test(layouts, tmp_path, monkeypatch):
     from jaxmm.data.prepare import vggsound
     monkeypatch.setattr(vggsound, "MMCL_TEST", 3)
     monkeypatch.setattr(vggsound, "MMCL_TRAIN", 2)
-    layouts.vggsound(tmp_path / "source", classes=("dog barking", "zebra braying"), clips=4)
-    # Clip 8 of the list is the first one of test; without sound it does not count.
-    (tmp_path / "source/audio/yt-0008_000038.wav").unlink()
-    data = prepared("vggsound", tmp_path / "source", tmp_path, variant="mmcl")
+    layouts.vggsound(tmp_path / "source", clips=4,
+                     classes=("dog barking", "cat purring", "zebra braying"))
+    # Clip 12 of the list is the first dog of test; without sound it does not count.
+    (tmp_path / "source/audio/yt-0012_000042.wav").unlink()
+    data = prepared("vggsound", tmp_path / "source", tmp_path, variant="mmcl", allow_skipped=0.1)
     assert len(data.class_names) == 100 and "zebra braying" not in data.class_names
     coarse = collections.Counter(row[1] for row in vggsound.read_rows(
         vggsound.MMCL_CLASSES, ["class", "coarse"]))
     assert coarse == dict.fromkeys(("animals", "music", "people", "sports", "vehicle"), 20)
-    keys = {split: [r["key"] for r in records] for split, records in data.splits.items()}
-    assert keys == {"test": ["yt-0010_000040", "yt-0012_000042", "yt-0014_000044"],
-                    "train": ["yt-0000_000030", "yt-0002_000032"]}
+    keys = {split: [int(r["key"][3:7]) for r in records] for split, records in data.splits.items()}
+    # Of the cats, the last one of the published test split is more than three.
+    assert keys == {"test": [13, 15, 16, 18, 19, 21], "train": [0, 1, 3, 22]}
     assert {reason: entry["count"] for reason, entry in data.summary["skipped"].items()} == {
-        "files missing": 1, "more than the benchmark has of its class": 2}
-    assert data.class_names[data.splits["test"][0]["label"]] == "dog barking"
+        "files missing": 1, "more than the benchmark has of its class": 5}
+    assert data.class_names[data.splits["test"][1]["label"]] == "dog barking"
 
 
 def test_label_of_a_tweet():
