@@ -59,7 +59,8 @@ def write(run: Run, workdir, names: Sequence[str], split: str,
     subject = Trained(run, pathlib.Path(workdir))
     check_references(subject, references)
     made = {TITLES[name]: ANALYSES[name](subject, split, references) for name in names}
-    made = {title: f"{text.strip()}\n\nOf step {current_step(run)}."
+    note = plots.note(run.setup.dataset.modalities)
+    made = {title: f"{text.strip()}\n\nOf step {current_step(run)}.{note}"
             for title, text in made.items()}
     sections = read_sections(subject.workdir / FILE) | made
     text = "".join(f"\n## {title}\n\n{section}\n" for title, section in sections.items())

@@ -219,7 +219,7 @@ encoder. Far below the encoder of `unimodal` means that the other modalities mad
     over_time = _over_time_section(results, summaries, dataset, workdir) if kind else ""
     files.write(workdir / "report.md", f"""# Methods on {dataset.name}
 
-{caption.capitalize()}, in percent, after the last epoch of each run.
+{caption.capitalize()}, in percent, after the last epoch of each run.{plots.note(dataset.modalities)}
 
 {table}
 ![Test accuracy by method and head](accuracy.png)
