@@ -35,9 +35,9 @@ def average(logits: Mapping[str, chex.Array], present: Mapping[str, chex.Array])
       logits: [N, C] by modality.
       present: bool [N] by modality, at least one in every example.
     """
-    p = np.stack([np.exp(log_softmax(np.asarray(z, np.float64))) for z in logits.values()])
-    weights = np.stack([present[m] for m in logits])[..., None]
-    return (p * weights).sum(0) / weights.sum(0)
+    total = sum(np.exp(log_softmax(np.asarray(z, np.float64))) * present[m][:, None]
+                for m, z in logits.items())
+    return total / sum(present[m].astype(int) for m in logits)[:, None]
 
 
 def beats_sum(fused: np.ndarray, unimodal: Mapping[str, np.ndarray]) -> np.ndarray:

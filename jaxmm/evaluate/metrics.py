@@ -3,10 +3,13 @@
 They run on the host, on NumPy or JAX arrays, and return Python numbers.
 """
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
 import numpy as np
+
+AT_ONCE = 2**22     # logits in float64: those of a split of many classes take gigabytes
 
 
 def accuracy(logits: chex.Array, labels: chex.Array) -> float:
@@ -29,16 +32,20 @@ def macro_f1(logits: chex.Array, labels: chex.Array) -> float:
 
 def negative_log_likelihood(logits: chex.Array, labels: chex.Array) -> float:
     """Mean of -log softmax(logits)[label], in nats."""
-    logits, labels = _check(logits, labels)
-    return float(-np.mean(log_softmax(logits)[np.arange(len(labels)), labels]))
+    def of_rows(logits, labels):
+        return log_softmax(logits)[np.arange(len(labels)), labels]
+
+    return float(-np.mean(_by_row(of_rows, logits, labels)))
 
 
 def brier_score(logits: chex.Array, labels: chex.Array) -> float:
     """Mean over examples of the squared distance of the probabilities to the one-hot label, 0-2."""
-    logits, labels = _check(logits, labels)
-    errors = np.exp(log_softmax(logits))
-    errors[np.arange(len(labels)), labels] -= 1.0
-    return float(np.mean(np.sum(errors ** 2, axis=-1)))
+    def of_rows(logits, labels):
+        errors = np.exp(log_softmax(logits))
+        errors[np.arange(len(labels)), labels] -= 1.0
+        return np.sum(errors ** 2, axis=-1)
+
+    return float(np.mean(_by_row(of_rows, logits, labels)))
 
 
 class Reliability(NamedTuple):
@@ -52,7 +59,7 @@ def reliability(logits: chex.Array, labels: chex.Array, num_bins: int = 15) -> R
     """Confidence against accuracy in `num_bins` bins (low, high] of equal width on (0, 1]."""
     logits, labels = _check(logits, labels)
     correct = np.argmax(logits, axis=-1) == labels
-    confidence = np.exp(np.max(log_softmax(logits), axis=-1))
+    confidence = _by_row(lambda z, _: np.exp(np.max(log_softmax(z), axis=-1)), logits, labels)
     edges = np.linspace(0.0, 1.0, num_bins + 1)
     bins = np.clip(np.searchsorted(edges, confidence, side="left") - 1, 0, num_bins - 1)
     total = functools.partial(np.bincount, bins, minlength=num_bins)
@@ -70,11 +77,20 @@ def expected_calibration_error(
 
 
 def _check(logits, labels) -> tuple[np.ndarray, np.ndarray]:
-    """Asserts the forms of the arguments; logits in float64 and labels on the host."""
+    """Asserts the forms of the arguments; both on the host."""
     chex.assert_rank([logits, labels], [2, 1])
     chex.assert_equal_shape_prefix([logits, labels], 1)
     chex.assert_type(labels, int)
-    return np.asarray(logits, np.float64), np.asarray(labels)
+    return np.asarray(logits), np.asarray(labels)
+
+
+def _by_row(fn: Callable[[np.ndarray, np.ndarray], np.ndarray], logits: chex.Array,
+            labels: chex.Array) -> np.ndarray:
+    """fn(logits [n, C] in float64, labels [n]) -> [n] over all rows, some of them at a time."""
+    logits, labels = _check(logits, labels)
+    size = max(1, AT_ONCE // logits.shape[1])
+    return np.concatenate([fn(logits[i:i + size].astype(np.float64), labels[i:i + size])
+                           for i in range(0, len(labels), size)])
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

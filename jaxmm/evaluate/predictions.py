@@ -30,10 +30,14 @@ def read_rows(read, feed, rows: int, chunks: Sequence[np.ndarray]) -> dict[str, 
       rows: their number.
       chunks: of `row_chunks`.
     """
-    outputs = []
+    outputs, start = {}, 0
     for index in chunks:
-        outputs.append(read(feed, index))
-    return {k: np.concatenate([o[k] for o in outputs])[:rows] for k in outputs[0]}
+        for k, x in read(feed, index).items():
+            # Written where it belongs: of many classes, a list of parts and its join take twice as much.
+            outputs.setdefault(k, np.empty((rows, *x.shape[1:]), x.dtype))[start:start + len(x)] = (
+                x[:rows - start])
+        start += len(index)
+    return outputs
 
 
 def score(logits: Mapping[str, np.ndarray], split: Batch) -> dict[str, dict[str, float]]:
@@ -42,6 +46,6 @@ def score(logits: Mapping[str, np.ndarray], split: Batch) -> dict[str, dict[str,
     for head, z in logits.items():
         rows = split["present"].get(head, np.ones(batch_size(split), bool))
         if rows.any():
-            scores[head] = {name: float(fn(z[rows], split["label"][rows]))
-                            for name, fn in SCORES.items()}
+            z, labels = (z, split["label"]) if rows.all() else (z[rows], split["label"][rows])
+            scores[head] = {name: float(fn(z, labels)) for name, fn in SCORES.items()}
     return scores

@@ -170,8 +170,8 @@ def with_readouts(fuse: Callable[[Any, Features], chex.Array]) -> Callable[[Any,
     """`apply` of a head from its fused logits: a readout sets all other features to zero."""
 
     def apply(params, features):
-        alone = {m: {k: h if k == m else jnp.zeros_like(h) for k, h in features.items()}
-                 for m in features}
+        nothing = {m: jnp.zeros_like(h) for m, h in features.items()}
+        alone = {m: nothing | {m: h} for m, h in features.items()}
         return ({m: fuse(params, only) for m, only in alone.items()}
                 | {"fused": fuse(params, features)})
 

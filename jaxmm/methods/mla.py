@@ -78,7 +78,11 @@ def make_mla(config: MLAConfig, components: Components, *,
             grads["head"] = grads["head"] | {"kernel": kernel}
         updated = apply_gradients(components, state, grads)._replace(
             batch_stats=state.batch_stats | {modality: batch_stats}, extra=extra)
-        state = jax.tree.map(lambda new, old: jnp.where(anyone(present), new, old), updated, state)
+        due = anyone(present)
+        # The groups of all other modalities are the same objects: a choice for each of them, at every
+        # modality, would let the program grow with the square of their number.
+        state = jax.tree.map(lambda new, old: old if new is old else jnp.where(due, new, old),
+                             updated, state)
         return state, (pmean(loss, axis_name), batch_accuracy(logits, label, present, axis_name))
 
     def anyone(present):

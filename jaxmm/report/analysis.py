@@ -63,7 +63,8 @@ def write(run: Run, workdir, names: Sequence[str], split: str,
     made = {TITLES[name]: ANALYSES[name](subject, split, references) for name in names}
     data = f"on the data {'-'.join(run.setup.checksums.values())}."
     note = f"Note: {validity.describe(run.setup.dataset.name, run.changed)}. " if run.changed else ""
-    made = {title: f"{text.strip()}\n\n{note}Of step {current_step(run)}, {data}"
+    drawn = plots.note(run.setup.dataset.modalities)
+    made = {title: f"{text.strip()}{drawn}\n\n{note}Of step {current_step(run)}, {data}"
             for title, text in made.items()}
     sections = read_sections(subject.workdir / FILE)
     gone = [title for title, text in sections.items() if title not in made

@@ -5,8 +5,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from jaxmm.report.plots import (EXTRA_COLOUR, GREY, GRID, HALO, INK, MODALITY_COLOURS, chance_line,
-                                head_colours, style)
+from jaxmm.report.plots import (EXTRA_COLOUR, GREY, GRID, HALO, INK, MODALITY_COLOURS, MOST_MODALITIES,
+                                chance_line, head_colours, style)
 
 MOST_POINTS = 500       # of a modality in a scatter plot
 MOST_NAMES = 6          # classes that are named in a plot: more names would cover each other
@@ -27,6 +27,8 @@ def probe_curves(curves: Mapping[str, Mapping[str, Mapping[int, float]]],
     figure = Figure(figsize=(6.6, 3.9), layout="constrained")
     axes = figure.subplots()
     colours = head_colours(modalities, modalities)
+    curves = {name: {m: points for m, points in by_modality.items() if m in colours}
+              for name, by_modality in curves.items()}
     first, *others = curves
     for m, points in curves[first].items():
         axes.plot(list(points), 100 * np.array(list(points.values())), color=colours[m], label=m,
@@ -58,6 +60,7 @@ def feature_planes(planes: Sequence[Mapping[str, np.ndarray]], modalities: Seque
     figure = Figure(figsize=(5.4 * len(planes), 4.4), layout="constrained")
     colours = head_colours(modalities, modalities)
     for i, (axes, plane) in enumerate(zip(figure.subplots(1, len(planes), squeeze=False)[0], planes)):
+        plane = {m: x for m, x in plane.items() if m in colours}
         for m, x in plane.items():
             some = x[np.linspace(0, len(x) - 1, min(len(x), MOST_POINTS)).astype(int)]
             axes.scatter(*some.T, s=9, color=colours[m], alpha=0.45, linewidths=0, zorder=2)
@@ -120,13 +123,15 @@ def robustness_curves(panels: Mapping[str, tuple[Sequence[float], Mapping[str, n
       chance: accuracy of guessing.
       title: over the plot.
     """
+    *most, last = panels
+    panels = {name: panels[name] for name in (*most[:MOST_MODALITIES], last)}
     figure = Figure(figsize=(1.6 + 3.1 * len(panels), 3.6), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=11.5, weight="bold")
     colours = head_colours({h for _, curves in panels.values() for h in curves}, modalities)
     every = figure.subplots(1, len(panels), squeeze=False, sharey=True)[0]
     for axes, (name, (levels, curves)) in zip(every, panels.items()):
-        for head, accuracy in curves.items():
-            axes.plot(levels, 100 * accuracy, color=colours[head], marker="o", markersize=4,
+        for head in (head for head in curves if head in colours):
+            axes.plot(levels, 100 * curves[head], color=colours[head], marker="o", markersize=4,
                       linewidth=3.2 if head == "fused" else 2, clip_on=False, zorder=3)
         style(axes, name, 10)
         axes.set_ylim(0, 100)

@@ -257,7 +257,7 @@ encoder. Far below the encoder of `unimodal` means that the other modalities mad
                        for r in results if r.changed))
     files.write(workdir / "report.md", f"""# Methods on {dataset.name}
 
-{caption.capitalize()}, in percent, after the last epoch of each run.
+{caption.capitalize()}, in percent, after the last epoch of each run.{plots.note(dataset.modalities)}
 
 {notes}{table}
 ![Test accuracy by method and head](accuracy.png)

@@ -21,13 +21,27 @@ MODALITY_COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#0072b2")
 EXTRA_COLOUR = "#d55e00"
 HALO = [withStroke(linewidth=3, foreground="white")]
 METHODS_IN_A_ROW = 8        # of bars; more go below
+MOST_MODALITIES = 16        # in a plot; more cannot be told apart
+LONGEST_SIDE = 2**15        # of a picture, in pixels; matplotlib makes none of 2**16
 
 
 def head_colours(heads: Iterable[str], modalities: Sequence[str]) -> dict[str, str]:
-    """Colours by head, in the order of all plots; a modality keeps its colour in every plot."""
+    """Colours by head, in the order of all plots; a modality keeps its colour in every plot.
+
+    Of more than MOST_MODALITIES modalities only the first are there; see `note`.
+    """
+    left_out = set(modalities[MOST_MODALITIES:])
     colours = {m: MODALITY_COLOURS[i % len(MODALITY_COLOURS)] for i, m in enumerate(modalities)}
     colours["fused"] = INK
-    return {head: colours.get(head, EXTRA_COLOUR) for head in sort_heads(set(heads), modalities)}
+    return {head: colours.get(head, EXTRA_COLOUR)
+            for head in sort_heads(set(heads) - left_out, modalities)}
+
+
+def note(modalities: Sequence[str]) -> str:
+    """A sentence, after a space, for a report whose plots leave out modalities; "" if they show all."""
+    if len(modalities) <= MOST_MODALITIES:
+        return ""
+    return f" Plots show the first {MOST_MODALITIES} of {len(modalities)} modalities, tables all of them."
 
 
 def learning_curves(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]],
@@ -92,6 +106,8 @@ def comparison_bars(accuracy: Mapping[str, Mapping[str, tuple[float, float | Non
       title: over the plot.
     """
     colours = head_colours((h for by_head in accuracy.values() for h in by_head), modalities)
+    accuracy = {name: {head: x for head, x in by_head.items() if head in colours}
+                for name, by_head in accuracy.items()}
     names = list(accuracy)
     rows = [names[i:i + METHODS_IN_A_ROW] for i in range(0, len(names), METHODS_IN_A_ROW)]
     positions = max(sum(max(len(accuracy[name]), 1) + 0.8 for name in row) for row in rows)
@@ -119,7 +135,7 @@ def comparison_bars(accuracy: Mapping[str, Mapping[str, tuple[float, float | Non
 def png(figure: Figure) -> bytes:
     """The figure as a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=160)
+    figure.savefig(buffer, format="png", dpi=min(160, LONGEST_SIDE / max(figure.get_size_inches())))
     return buffer.getvalue()
 
 

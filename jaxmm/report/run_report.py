@@ -63,7 +63,7 @@ def write(run: Run, workdir) -> str:
         f"## Validation\n\n{scores_table(val, dataset.modalities)}\n"
         "![Training loss and validation accuracy](learning_curves.png)",
         f"Both tables are of the last epoch{over_tasks}. A head is scored on the examples that "
-        "have its modality.",
+        f"have its modality.{plots.note(dataset.modalities)}",
         "## What was run\n\n" + _lines("- ", _facts(run, records, steps)),
         "Options that differ from the defaults of `jaxmm/config.py`:\n\n"
         + _lines("    --config.", (f"{option}={shlex.quote(str(value))}"

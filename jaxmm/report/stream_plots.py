@@ -12,7 +12,6 @@ from jaxmm.evaluate.metrics import Reliability
 from jaxmm.report.calibration import Calibration
 from jaxmm.report.plots import (GREY, GRID, HALO, INK, chance_line, comparison_bars, head_colours,
                                 style)
-from jaxmm.report.tables import sort_heads
 
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f5f8fc", "#7fb2dd", "#123a6b"])
 METHOD_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
@@ -28,7 +27,7 @@ def task_matrices(matrices: Mapping[str, np.ndarray], modalities: Sequence[str],
       modalities: of the data, in its order.
       title: over the plot.
     """
-    heads = sort_heads(matrices, modalities)
+    heads = list(head_colours(matrices, modalities))
     learned, tasks = matrices[heads[0]].shape
     cell = 0.42 if tasks <= 10 else 0.32
     size = max(cell * tasks, 1.6) + 0.6, cell * learned + 1.0

@@ -121,7 +121,7 @@ def write(points: Sequence[Point], option: str, dataset: Dataset, workdir, comma
 
 {picked} Test data is shown, and has no part in the choice.
 
-Accuracy in percent after the last epoch{over}.
+Accuracy in percent after the last epoch{over}.{plots.note(dataset.modalities)}
 
 {found}
 ![Validation accuracy by value](sweep.png)

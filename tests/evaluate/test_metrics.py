@@ -56,6 +56,15 @@ def test_reliability_by_hand():
         metrics.expected_calibration_error(logits, labels, 4), (0.5 + 2 * 0.15 + 2 * 0.05) / 5)
 
 
+def test_rows_taken_a_few_at_a_time_are_all_rows(monkeypatch):
+    """Of 7 classes, 200 rows in parts of 5 or of one, the last part cut short or not."""
+    scores = [metrics.negative_log_likelihood, metrics.brier_score, metrics.expected_calibration_error]
+    whole = [score(LOGITS, LABELS) for score in scores]
+    for at_once in (35, 44, 3):
+        monkeypatch.setattr(metrics, "AT_ONCE", at_once)
+        assert [score(LOGITS, LABELS) for score in scores] == whole
+
+
 def test_extreme_logits():
     logits, labels = np.array([[1e4, -1e4], [1e4, -1e4]]), np.array([0, 1])
     np.testing.assert_allclose(metrics.negative_log_likelihood(logits, labels), 1e4)

@@ -18,14 +18,17 @@ def run(method, dataset, make_config, workdir, **stream):
 
 
 def test_replay_remembers_what_fine_tuning_forgets(make_dataset, make_config, tmp_path):
-    dataset = make_dataset(rows=(150, 30, 90))
+    dataset = make_dataset(rows=(150, 30, 90), noise=0.05)
     R = {name: tasks.matrices(run(method, dataset, make_config, tmp_path / name, **stream).history)
          for name, method, stream in (("sgd", SGDConfig(), {}), ("er", ERConfig(capacity=60), {}),
                                       ("joint", SGDConfig(), {"joint": True}))}
     assert R["sgd"]["fused"].shape == (3, 3) and R["joint"]["fused"].shape == (1, 3)
     np.testing.assert_array_equal(np.triu(R["sgd"]["fused"], 1), 0)
-    assert R["sgd"]["fused"][-1, 0] < 0.1 and np.diag(R["sgd"]["fused"]).min() > 0.8
-    assert R["er"]["fused"][-1].mean() > 0.8 and R["joint"]["fused"][-1].mean() > 0.8
+    last = {name: by_head["fused"][-1] for name, by_head in R.items()}
+    # Of classes far apart, known as a whole or not at all.
+    learned = np.diag(R["sgd"]["fused"])
+    assert (learned - last["sgd"])[:-1].min() > 0.5
+    assert (last["er"] - last["sgd"])[:-1].min() > 0.5 and (last["joint"] - last["sgd"])[:-1].min() > 0.5
 
 
 @pytest.mark.parametrize("stop", [5, 10, 12])

@@ -170,3 +170,19 @@ def test_encoders_of_different_widths_are_refused():
 def test_options_that_do_not_exist_are_refused(option):
     with pytest.raises(UserError, match=f"method.{next(iter(option))}"):
         make_method(MLAConfig(**option), components())
+
+
+def test_the_program_grows_with_the_modalities_and_not_with_their_square():
+    """Operations of a step with 2, 4 and 6 modalities lie on a line."""
+    def operations(count):
+        names = [f"m{i}" for i in range(count)]
+        encoders = {m: make_encoder(EncoderConfig(name="mlp", depth=1, width=4), 1) for m in names}
+        parts = components()._replace(encoders=encoders, transform=make_transform(
+            {m: (np.float32(0), np.float32(1)) for m in names}))
+        method = make_method(MLAConfig(), parts)
+        batch = make_batch({m: np.zeros((6, 2), np.float32) for m in names}, np.arange(6) % 3)
+        state = jax.eval_shape(method.init, jax.random.key(0), batch)
+        return len(jax.make_jaxpr(method.step)(state, batch).eqns)
+
+    two, four, six = map(operations, (2, 4, 6))
+    assert six - four == four - two > 0

@@ -2,6 +2,7 @@
 import os
 import pathlib
 
+import jax
 import nbformat
 import pytest
 from nbclient import NotebookClient
@@ -17,7 +18,8 @@ def run(name, monkeypatch) -> tuple[list[str], int]:
         assert content.count(full) == 1
         content = content.replace(full, tiny)
     monkeypatch.setenv("PYTHONPATH", os.getcwd())
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/jaxmm/xla"))
+    if jax.config.jax_compilation_cache_dir:
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
     notebook = nbformat.reads(content, as_version=4)
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": "."}}).execute()
     outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]

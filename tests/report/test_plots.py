@@ -4,6 +4,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 from jaxmm.report import plots
 
@@ -97,3 +98,24 @@ def test_a_method_without_bars_keeps_its_place():
     assert [t.get_text() for t in axes.get_xticklabels()] == ["one", "lost", "two"]
     assert np.diff(axes.get_xticks()) == pytest.approx([1.8, 1.8])
     assert heights(axes) == pytest.approx([30, 80])
+
+
+def test_of_many_modalities_the_first_are_drawn_and_said():
+    many = [f"m{i:03d}" for i in range(200)]
+    scores = {head: {"accuracy": 0.5} for head in ("fused", "dynamic", *many)}
+    shown = [*many[:plots.MOST_MODALITIES], "fused", "dynamic"]
+    assert list(plots.head_colours(scores, many)) == shown
+    axes, = plots.accuracy_bars(scores, many, 0.2, "title").axes
+    assert [t.get_text() for t in axes.get_xticklabels()] == shown
+    groups = {"one": {head: (0.5, None) for head in scores}, "two": {"fused": (0.25, None)}}
+    axes, = plots.comparison_bars(groups, many, 0.2, "title").axes
+    assert len(heights(axes)) == len(shown) + 1
+    assert axes.get_xticks() == pytest.approx([(len(shown) - 1) / 2, len(shown) + 0.8])
+    assert plots.note(many) == " Plots show the first 16 of 200 modalities, tables all of them."
+    assert plots.note(many[:16]) == ""
+
+
+def test_a_long_picture_has_fewer_pixels_to_the_inch():
+    figure = Figure(figsize=(400, 1))
+    image = matplotlib.image.imread(io.BytesIO(plots.png(figure)))
+    assert image.shape[1] == plots.LONGEST_SIDE and image.shape[0] in (81, 82)

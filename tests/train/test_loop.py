@@ -106,10 +106,11 @@ def test_history_and_metrics_file(make_dataset, make_config, tmp_path):
     ("concat", ["fused"]), ("late", ["sound", "image", "fused"]),
     ("mla", ["sound", "image", "fused"]), ("samm", ["fused", "dynamic"])])
 def test_learns(name, heads, make_dataset, make_config, tmp_path):
-    dataset = make_dataset(rows=(300, 30, 150))
+    """Of classes that lie far apart it knows far more than who guesses, whose loss is log 3."""
+    dataset = make_dataset(rows=(300, 30, 150), noise=0.05)
     result = run(make_config(name, epochs=15, batch_size=30), tmp_path, dataset)
     scores = result.history[-1]["scores"]
-    assert all(scores[head]["accuracy"] > 0.7 for head in heads), scores
+    assert all(scores[head]["nll"] < np.log(3) / 2 for head in heads), scores
 
 
 def test_another_config_is_refused_with_the_differences(make_dataset, make_config, tmp_path):
