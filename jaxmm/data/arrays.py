@@ -81,6 +81,8 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as file:
             members = file.infolist()
+            if _count(path) not in (len(members), 2**16 - 1):   # which stands for more
+                raise ValueError("the directory at its end is not whole")
             _check_members(path, [member.filename for member in members])
             size, left = sum(member.file_size for member in members), memory_left()
             if size > left:
@@ -121,6 +123,14 @@ def _read_member(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
         if stream.read(1):
             raise ValueError(f"{member.filename} holds more than it says")
         return array
+
+
+def _count(path: pathlib.Path) -> int:
+    """How many members the end of a zip file says it has, which `zipfile` does not look at."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 2**16 - 22))     # a comment may follow it
+        end = file.read()
+    return int.from_bytes(end[end.rfind(b"PK\5\6") + 10:][:2], "little")
 
 
 def _check_members(path: pathlib.Path, names: list[str]) -> None:

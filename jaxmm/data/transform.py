@@ -95,15 +95,19 @@ def normalisation(train: Batch, sections: Mapping[str, PreprocessConfig]) -> Nor
     return found | {m: (np.float64(s.mean), np.float64(s.std)) for m, s in named.items()}
 
 
-def exceeds_float32(x: chex.Array | Rows, mean: np.ndarray, std: np.ndarray) -> bool:
-    """Whether the differences between these numbers, as float32, would lose digits or overflow.
+def on_host(train: Batch, norms: Norms, sections: Mapping[str, PreprocessConfig]) -> Norms:
+    """Those of the norms that `normalise` is for: in float32, numbers would lose digits or overflow.
 
     So do types that float32 does not hold, numbers that are far from zero and close together, and
-    those that are about as small or large as float32 can be.
+    those that are about as small or large as float32 can be. What is preprocessed, on the device,
+    is none of it.
     """
-    size = np.maximum(np.abs(mean), std)
-    return bool(not np.can_cast(x.dtype, np.float32) or (np.abs(mean) > 2**16 * std).any()
-                or std.min() < 1e-30 or size.max() > 1e30)
+    def exceeds(x, mean, std):
+        return bool(not np.can_cast(x.dtype, np.float32) or (np.abs(mean) > 2**16 * std).any()
+                    or std.min() < 1e-30 or max(np.abs(mean).max(), std.max()) > 1e30)
+
+    return {m: norm for m, norm in norms.items()
+            if not (m in sections and sections[m].kind) and exceeds(train["inputs"][m], *norm)}
 
 
 def normalise(split: Batch, norms: Norms) -> Batch:

@@ -10,12 +10,12 @@ import numpy as np
 
 from jaxmm import data
 from jaxmm.batch import Batch, Logits, batch_size, take
-from jaxmm.config import AugmentConfig, Config, EncoderConfig, PreprocessConfig, replace
+from jaxmm.config import AugmentConfig, Config, EncoderConfig, replace
 from jaxmm.data.dataset import Dataset, check_split, fingerprint
 from jaxmm.data.feeding import is_streamed
 from jaxmm.data.streams import Stream, make_stream
-from jaxmm.data.transform import (Transform, exceeds_float32, make_transform, normalisation,
-                                  normalise)
+from jaxmm.data.transform import (Transform, make_transform, normalisation, normalise,
+                                  on_host)
 from jaxmm.encoders import CONVOLUTIONAL, make_encoder
 from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.evaluate.predictions import read_rows, row_chunks, score
@@ -88,10 +88,10 @@ def build(config: Config, *, dataset: Dataset | None = None,
     if config.train.tensorboard:
         check_tensorboard()
     norms = normalisation(train, config.data.preprocess)
-    on_host = {m for m in norms if not config.data.preprocess.get(m, PreprocessConfig()).kind
-               and exceeds_float32(train["inputs"][m], *norms[m])}
-    to_float32 = functools.partial(normalise, norms={m: norms.pop(m) for m in on_host})
-    transform = make_transform(norms, dict(config.augment), config.data.preprocess)
+    wide = on_host(train, norms, config.data.preprocess)
+    to_float32 = functools.partial(normalise, norms=wide)
+    transform = make_transform({m: norm for m, norm in norms.items() if m not in wide},
+                               dict(config.augment), config.data.preprocess)
     ranks = example_ranks(train, transform)
     for m, options in config.augment.items():
         check_augmentation(m, options, 0 if m in dataset.num_tokens else ranks[m])
