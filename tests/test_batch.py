@@ -49,7 +49,8 @@ def test_labels_of_any_type_that_is_whole(label):
 
 @pytest.mark.parametrize("label, message", [
     ([0, 2**32, 1], "value 4294967296 in row 1"), (np.uint64([0, 1, 2**64 - 1]), "in row 2"),
-    ([0, 0.5, 1], "value 0.5 in row 1"), ([0, 1, np.nan], "value nan in row 2"), ([[0], [1], [2]], "\\[:, 0\\]"),
+    ([0, 0.5, 1], "value 0.5 in row 1"), ([0, 1, np.nan], "value nan in row 2"),
+    ([[0], [1], [2]], "\\[:, 0\\]"),
     (np.eye(3), "argmax"), (["a", "b", "c"], "label is <U1"), ([2**70, 0, 0], "label is object"),
     ([0, 1], "a has 3 rows, batch/label has 2"), (5, "of shape \\(\\)"), ([], "no rows"),
 ])
@@ -60,7 +61,8 @@ def test_labels_that_would_become_others(label, message):
 
 @pytest.mark.parametrize("x, message", [
     (np.zeros((3, 1), complex), "complex128.*real and imaginary"), (np.zeros((3, 1), "M8[s]"), "seconds"),
-    (np.zeros((3, 1), "m8[ns]"), "seconds"), (np.full((3, 1), "a"), "<U1.*embeddings"), (np.full((3, 1), b"a"), "S1"),
+    (np.zeros((3, 1), "m8[ns]"), "seconds"), (np.full((3, 1), "a"), "<U1.*embeddings"),
+    (np.full((3, 1), b"a"), "S1"),
     (np.zeros((3, 1), [("x", "f4")]), "expected real numbers"), (np.full((3, 1), None), "object"),
     ([[1, 2], [3], [4]], "several shapes"), (np.ma.masked_array(np.zeros((3, 1))), "masked array"),
     (np.float32(1), "a has no rows"), (np.zeros((4, 1)), "a has 4 rows"),

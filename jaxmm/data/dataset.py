@@ -87,7 +87,7 @@ def check_split(where: str, batch: Batch, train: Batch) -> None:
     """Raises UserError unless the batch has the modalities of `train`, in its form and scale."""
     try:
         inputs, present, label = batch["inputs"], batch["present"], batch["label"]
-        masks = {x.dtype for x in present.values()}
+        masks, _ = {x.dtype for x in present.values()}, {x.dtype for x in inputs.values()}
         labels = {x.dtype.kind for x in (label, batch["id"]) if x.ndim == 1}
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{where} is no batch ({type(error).__name__}: {error}); make it by "

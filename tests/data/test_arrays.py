@@ -10,10 +10,13 @@ from jaxmm.data.dataset import say
 from jaxmm.errors import UserError
 
 
+ROWS = {"train": 20, "val": 6, "test": 7}
+
+
 def arrays(**changes):
     rng = np.random.default_rng(0)
     content = {}
-    for split, n in (("train", 20), ("val", 6), ("test", 7)):
+    for split, n in ROWS.items():
         content[f"{split}/image"] = rng.integers(0, 255, (n, 4, 4)).astype(np.uint8)
         content[f"{split}/sound"] = rng.normal(size=(n, 3)).astype(np.float32)
         content[f"{split}/label"] = (np.arange(n) % 3).astype(np.int64)
@@ -132,7 +135,7 @@ def test_options_of_the_data_set(tmp_path):
 def test_labels_that_are_names(dtype, tmp_path):
     """Classes in their order, numbers as numbers, in every split by the names of train."""
     names = np.array(["10", "b", "9", "a"], dtype)
-    content = arrays(**{f"{s}__label": names[np.arange(n) % 4] for s, n in (("train", 20), ("val", 6), ("test", 7))})
+    content = arrays(**{f"{s}__label": names[np.arange(n) % 4] for s, n in ROWS.items()})
     dataset = load(tmp_path, content)
     assert dataset.class_names == ("9", "10", "a", "b")
     assert dataset.splits["test"]["label"].tolist() == [1, 3, 0, 2, 1, 3, 0]
@@ -151,7 +154,7 @@ def test_labels_of_other_types(label, tmp_path):
 def test_masks_of_numbers_and_inputs_of_any_byte_order(tmp_path):
     content = arrays()
     content["train/present/sound"] = np.arange(20) % 2
-    content |= {f"{s}/image": content[f"{s}/image"].astype(">i4")[:, ::-1] for s in ("train", "val", "test")}
+    content |= {f"{s}/image": content[f"{s}/image"].astype(">i4")[:, ::-1] for s in ROWS}
     batch = load(tmp_path, content).splits["train"]
     np.testing.assert_array_equal(batch["present"]["sound"], np.arange(20) % 2 == 1)
     np.testing.assert_array_equal(batch["inputs"]["image"], content["train/image"])
@@ -161,17 +164,22 @@ def test_masks_of_numbers_and_inputs_of_any_byte_order(tmp_path):
 NAMES = np.array(["a", "b"])
 
 
+def with_row_7(value):
+    """Labels 0 and 1 of which one is another value."""
+    return np.where(np.arange(20) == 7, value, np.arange(20) % 2)
+
+
 @pytest.mark.parametrize("changes, message", [
-    (dict(train__label=np.where(np.arange(20) == 7, 10**9, 0)), "2 different numbers, up to 1000000000: 0, 1000"),
-    (dict(train__label=np.where(np.arange(20) == 7, 255, np.arange(20) % 3)), "4 different numbers, up to 255"),
-    (dict(train__label=np.where(np.arange(20) == 7, 2**32, 0)), "train/label has the value 4294967296 in row 7"),
-    (dict(train__label=np.where(np.arange(20) == 7, np.nan, 0)), "train/label has the value nan in row 7"),
-    (dict(train__label=np.where(np.arange(20) == 7, -1, 0)), "value -1 in row 7.*remove rows without a class"),
+    (dict(train__label=with_row_7(10**9)), "3 different numbers, up to 1000000000: 0, 1, 1000000000"),
+    (dict(train__label=with_row_7(255)), "3 different numbers, up to 255"),
+    (dict(train__label=with_row_7(2**32)), "train/label has the value 4294967296 in row 7"),
+    (dict(train__label=with_row_7(np.nan)), "train/label has the value nan in row 7"),
+    (dict(train__label=with_row_7(-1)), "value -1 in row 7.*remove rows without a class"),
     (dict(train__label=np.eye(20)), "argmax\\(1\\) is the class of one-hot"),
     (dict(train__label=NAMES[np.arange(20) % 2]), "val/label is int64, train/label <U1"),
     (dict(test__label=NAMES[np.arange(7) % 2]), "test/label is <U1, train/label int64"),
-    ({f"{s}__label": np.array(["a", "b", *"c" * (s == "test")])[np.arange(n) % (3 if s == "test" else 2)]
-      for s, n in (("train", 20), ("val", 6), ("test", 7))},
+    ({f"{s}__label": np.array(["a", "b", "c"])[np.arange(n) % (3 if s == "test" else 2)]
+      for s, n in ROWS.items()},
      "test/label is 'c' in row 2, which is not among the labels of train \\(a, b\\); 2 such rows"),
     (dict(train__label=np.array(["a", " "])[np.arange(20) % 2], val__label=NAMES[[0] * 6],
           test__label=NAMES[[0] * 7]), "train/label is empty in row 1"),
@@ -302,9 +310,10 @@ def test_the_message_says_where_it_looked(tmp_path, monkeypatch):
     np.savez(tmp_path / "Mine.NPZ.npz", **arrays())
     (tmp_path / "Mine.NPZ.npz").rename(tmp_path / "Mine.NPZ")
     assert data.load(DataConfig(name="arrays", path="~/Mine.NPZ")).num_classes == 3
-    assert message("mine.npz").startswith(f"mine.npz: no such file in {tmp_path}, but Mine.NPZ; expected an .npz")
+    assert message("mine.npz").startswith(f"mine.npz: no such file in {tmp_path}, but Mine.NPZ; expected")
     assert message("mine").startswith(f"mine: no such file in {tmp_path}, but Mine.NPZ; expected")
     assert message("~/other.npz").startswith(f"{tmp_path}/other.npz: no such file; expected")
     assert message(tmp_path).startswith(f"{tmp_path}: is a folder; expected")
-    (tmp_path / "lfs.npz").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n")
-    assert "lfs.npz: is a git-lfs pointer in place of the file, which `git lfs pull` fetches" in message("lfs.npz")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
+    (tmp_path / "lfs.npz").write_text(pointer)
+    assert "lfs.npz: is a git-lfs pointer in place of the file, which `git lfs pull`" in message("lfs.npz")

@@ -141,7 +141,7 @@ def test_splits_of_another_type_or_scale_are_refused(train, test, message):
 
 
 @pytest.mark.parametrize("dataset, said", [
-    (make(np.ones((4, 2)), np.full((4, 2), 60.0)), "test/m reaches 60, d: train/m 1|test/m reaches 60"),
+    (make(np.ones((4, 2)), np.full((4, 2), 60.0)), "test/m reaches 60, train/m 1; if only one"),
     (make(np.ones((4, 3, 8, 8))), "read as [rows, height, width, channels]: images of 8 channels"),
     (make(np.ones((4, 5, 3, 8, 8))), "images of 8 channels"),
     (make(np.ones((4, 3, 5, 8, 8))), "images of 8 channels"),
@@ -157,7 +157,7 @@ def test_what_is_doubtful_is_said_once(dataset, said, caplog):
         assert check_dataset(dataset) is dataset
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == bool(said)
-    assert not said or any(part in lines[0] for part in said.split("|"))
+    assert not said or said in lines[0]
 
 
 def test_a_modality_that_no_row_of_train_has_is_said(caplog):
@@ -170,9 +170,11 @@ def test_a_modality_that_no_row_of_train_has_is_said(caplog):
 @pytest.mark.parametrize("changes, message", [
     (dict(names=("a", "a")), "class_names holds 'a' twice"), (dict(names=("a", "")), "holds '' as a name"),
     (dict(names=("a",)), "values from 0 to 1; expected class numbers from 0 to 0"),
-    (dict(test=np.ones((4, 3))), "test/m has rows of shape"), (dict(train=np.ones((4, 0))), "train/m is float64"),
+    (dict(test=np.ones((4, 3))), "test/m has rows of shape"),
+    (dict(train=np.ones((4, 0))), "train/m is float64"),
     (dict(train=np.ones(4)), "at least two axes"),
-    (dict(test=np.array([[1, 1], [1, np.inf], [1, 1], [1, 1]])), "test/m has values that are not finite.*row 1"),
+    (dict(test=np.array([[1, 1], [1, np.inf], [1, 1], [1, 1]])),
+     "test/m has values that are not finite.*row 1"),
 ])
 def test_data_sets_from_python_are_checked(changes, message):
     with pytest.raises(UserError, match=message) as caught:
@@ -183,6 +185,7 @@ def test_data_sets_from_python_are_checked(changes, message):
 @pytest.mark.parametrize("change, message", [
     (lambda b: b["inputs"].update(m=np.ones((3, 2))), "train/m has 3 rows.*train/label has 4"),
     (lambda b: b["inputs"].update(m=np.ones((4, 2), complex)), "train/m is complex128"),
+    (lambda b: b["inputs"].update(m=[[1, 2]] * 4), "train is no batch.*make_batch"),
     (lambda b: b.update(label=np.arange(4.0)), "labels of float64"),
     (lambda b: b.update(label={"m": np.arange(4)}), "train is no batch.*make_batch"),
     (lambda b: b["present"].update(m=np.ones(4)), "masks of float64"),
