@@ -18,28 +18,120 @@ import chex
 import jax
 import numpy as np
 
+from jaxmm.errors import UserError
+
 Batch = dict[str, Any]
 Logits = dict[str, chex.Array]      # by head: each modality, "fused", and a method's own extras
 Metrics = dict[str, chex.Array]
 
 
-def make_batch(inputs: Mapping[str, chex.Array], label, *, ids=None, present=None) -> Batch:
+def make_batch(inputs: Mapping[str, chex.Array], label, *, ids=None, present=None,
+               where: str = "batch") -> Batch:
     """A batch from the arrays of its modalities, complete unless `present` says otherwise.
 
     Args:
-      inputs: arrays [B, ...] by modality.
-      label: [B] class numbers.
+      inputs: arrays [B, ...] by modality, of real numbers.
+      label: [B] class numbers, of any type that holds whole numbers.
       ids: [B] stable indices of the examples; their positions by default.
-      present: bool [B] by modality; modalities it does not name are present everywhere.
+      present: bool [B] by modality, or 0 and 1; modalities it does not name are present everywhere.
+      where: what the batch is called in messages.
+
+    Raises:
+      UserError: numbers of rows that differ, inputs that are no real numbers, labels or ids that
+        are not whole or exceed 32 bits, or masks that hold anything else or name no modality.
     """
+    label, present = whole_numbers(f"{where}/label", label), present or {}
+    unknown = sorted(set(present) - set(inputs))
+    if unknown:
+        raise UserError(f"{where}/present/{unknown[0]} names no modality; "
+                        f"expected one of {sorted(inputs)}")
     size = len(label)
-    present = present or {}
-    return {
-        "inputs": dict(inputs),
-        "label": np.asarray(label, np.int32),
-        "id": np.arange(size, dtype=np.int32) if ids is None else np.asarray(ids, np.int32),
-        "present": {m: np.asarray(present.get(m, np.ones(size, bool)), bool) for m in inputs},
+    batch = {
+        "inputs": {m: real_numbers(f"{where}/{m}", x) for m, x in inputs.items()},
+        "label": label,
+        "id": (np.arange(size, dtype=np.int32) if ids is None
+               else whole_numbers(f"{where}/id", ids)),
+        "present": {m: _mask(f"{where}/present/{m}", present.get(m, np.ones(size, bool)))
+                    for m in inputs},
     }
+    check_rows(where, batch)
+    return batch
+
+
+def real_numbers(where: str, x):
+    """Inputs in the machine's byte order; lists become arrays, what is read on demand stays.
+
+    Raises:
+      UserError: they are no arrays of integers, floats or bools.
+    """
+    if not hasattr(x, "dtype"):
+        try:
+            x = np.asarray(x)
+        except ValueError as error:
+            raise UserError(f"{where} holds rows of several shapes; expected one array "
+                            "[rows, ...]: cut or fill them up") from error
+    if isinstance(x, np.ma.MaskedArray):
+        raise UserError(f"{where} is a masked array, whose mask would be lost; fill it up, and name "
+                        "rows that are missing by present")
+    if x.dtype.kind not in "buif":
+        remedy = {"c": "give real and imaginary parts as features of their own",
+                  "M": "give numbers, such as seconds since the first row",
+                  "m": "give numbers, such as seconds",
+                  "U": "give token ids or embeddings of text", "S": "give token ids or embeddings of text",
+                  }.get(x.dtype.kind, "give one array of integers or floats")
+        raise UserError(f"{where} is {x.dtype} of shape {x.shape}; expected real numbers: {remedy}")
+    if isinstance(x, np.ndarray) and not x.dtype.isnative:
+        x = x.astype(x.dtype.newbyteorder("="))
+    return x
+
+
+def whole_numbers(where: str, x) -> np.ndarray:
+    """Labels or ids as int32 [B]: integers, bools, or floats that are whole.
+
+    Raises:
+      UserError: a number is not whole or does not fit, which names the first such row.
+    """
+    x = np.asarray(x)
+    if x.ndim != 1 or x.dtype.kind not in "buif":
+        remedy = "[:, 0] takes off an axis of size 1, argmax(1) is the class of one-hot rows"
+        raise UserError(f"{where} is {x.dtype} of shape {x.shape}; expected integer class numbers "
+                        f"of shape [rows]{f': {remedy}' if x.ndim == 2 else ''}")
+    with np.errstate(invalid="ignore"):
+        number = x.astype(np.float64)       # which holds all that 32 bits do
+        wrong = (number % 1 != 0) | ~(np.abs(number) < 2**31)
+    if wrong.any():
+        row = np.argmax(wrong)
+        raise UserError(f"{where} has the value {x[row]} in row {row}; expected whole numbers below "
+                        "2^31, such as class numbers from 0")
+    return number.astype(np.int32)
+
+
+def _mask(where: str, x) -> np.ndarray:
+    x = np.asarray(x)
+    if x.ndim != 1 or x.dtype.kind not in "buif" or not np.isin(x, (0, 1)).all():
+        raise UserError(f"{where} is {x.dtype} of shape {x.shape}{_other_values(x)}; expected True "
+                        "or False of shape [rows]: True where the row has the modality")
+    return x.astype(bool)
+
+
+def _other_values(x: np.ndarray) -> str:
+    if x.ndim != 1 or x.dtype.kind not in "buif":
+        return ""
+    row = np.argmin(np.isin(x, (0, 1)))
+    return f" with the value {x[row]} in row {row}"
+
+
+def check_rows(where: str, batch: Batch) -> None:
+    """Raises UserError unless the batch has rows, as many in every array as there are labels."""
+    rows = batch_size(batch)
+    if rows == 0:
+        raise UserError(f"{where} has no rows; expected at least one example")
+    named = {**batch["inputs"], "id": batch["id"],
+             **{f"present/{m}": x for m, x in batch["present"].items()}}
+    for name, x in named.items():
+        if not x.shape or len(x) != rows:
+            raise UserError(f"{where}/{name} has {len(x) if x.shape else 'no'} rows, {where}/label "
+                            f"has {rows}; every modality needs one row for each label")
 
 
 def batch_size(batch: Batch) -> int:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from jaxmm import batch as batch_lib
+from jaxmm.errors import UserError
 
 
 def small():
@@ -36,3 +37,58 @@ def test_check_batch():
         batch_lib.check_batch(small(), ["a"])
     with pytest.raises(ValueError, match="labels"):
         batch_lib.check_batch(small(), ["a", "b"], num_classes=2)
+
+
+@pytest.mark.parametrize("label", [
+    [0, 2, 1], (0, 2, 1), np.uint64([0, 2, 1]), np.float32([0, 2, 1]), np.array([0, 2, 1], ">i8"),
+    np.array([0, 0, 2, 2, 1])[::2]])
+def test_labels_of_any_type_that_is_whole(label):
+    batch = batch_lib.make_batch({"a": np.zeros((3, 1))}, label)
+    assert batch["label"].dtype == np.int32 and batch["label"].tolist() == [0, 2, 1]
+
+
+@pytest.mark.parametrize("label, message", [
+    ([0, 2**32, 1], "value 4294967296 in row 1"), (np.uint64([0, 1, 2**64 - 1]), "in row 2"),
+    ([0, 0.5, 1], "value 0.5 in row 1"), ([0, 1, np.nan], "value nan in row 2"),
+    ([[0], [1], [2]], "\\[:, 0\\]"),
+    (np.eye(3), "argmax"), (["a", "b", "c"], "label is <U1"), ([2**70, 0, 0], "label is object"),
+    ([0, 1], "a has 3 rows, batch/label has 2"), (5, "of shape \\(\\)"), ([], "no rows"),
+])
+def test_labels_that_would_become_others(label, message):
+    with pytest.raises(UserError, match=message):
+        batch_lib.make_batch({"a": np.zeros((3, 1))}, label)
+
+
+@pytest.mark.parametrize("x, message", [
+    (np.zeros((3, 1), complex), "complex128.*real and imaginary"), (np.zeros((3, 1), "M8[s]"), "seconds"),
+    (np.zeros((3, 1), "m8[ns]"), "seconds"), (np.full((3, 1), "a"), "<U1.*embeddings"),
+    (np.full((3, 1), b"a"), "S1"),
+    (np.zeros((3, 1), [("x", "f4")]), "expected real numbers"), (np.full((3, 1), None), "object"),
+    ([[1, 2], [3], [4]], "several shapes"), (np.ma.masked_array(np.zeros((3, 1))), "masked array"),
+    (np.float32(1), "a has no rows"), (np.zeros((4, 1)), "a has 4 rows"),
+])
+def test_inputs_that_are_no_rows_of_numbers(x, message):
+    with pytest.raises(UserError, match=message) as caught:
+        batch_lib.make_batch({"a": x}, [0, 1, 2])
+    assert "\n" not in str(caught.value)
+
+
+def test_lists_and_other_byte_orders_become_arrays_of_this_machine():
+    batch = batch_lib.make_batch({"a": [[1, 2], [3, 4]], "b": np.array([[1.5], [2]], ">f4")}, [0, 1])
+    assert batch["inputs"]["a"].tolist() == [[1, 2], [3, 4]]
+    assert batch["inputs"]["b"].dtype.isnative and batch["inputs"]["b"].tolist() == [[1.5], [2]]
+    kept = np.zeros((2, 1), np.uint8)
+    assert batch_lib.make_batch({"a": kept}, [0, 1])["inputs"]["a"] is kept
+
+
+def test_masks():
+    for mask in ([1, 0, 1], np.float64([1, 0, 1]), [True, False, True]):
+        batch = batch_lib.make_batch({"a": np.zeros((3, 1))}, [0, 1, 2], present={"a": mask})
+        assert batch["present"]["a"].dtype == bool and batch["present"]["a"].tolist() == [True, False, True]
+    for mask, message in (([1, 0, 2], "value 2 in row 2"), ([1, 0.5, 1], "value 0.5 in row 1"),
+                          (["yes", "no", "no"], "<U3"), ([[1], [1], [0]], "shape \\(3, 1\\)"),
+                          ([1, 0], "present/a has 2 rows"), ([1, np.nan, 0], "value nan in row 1")):
+        with pytest.raises(UserError, match=message):
+            batch_lib.make_batch({"a": np.zeros((3, 1))}, [0, 1, 2], present={"a": mask})
+    with pytest.raises(UserError, match="present/b names no modality"):
+        batch_lib.make_batch({"a": np.zeros((3, 1))}, [0, 1, 2], present={"b": [1, 1, 1]})

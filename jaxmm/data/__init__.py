@@ -3,7 +3,7 @@ from jaxmm.config import DataConfig
 from jaxmm.data import arrays, av_digits, missing, pipeline, synthetic
 from jaxmm.data.dataset import Dataset, check_dataset
 from jaxmm.data.feeding import is_streamed, read_all
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, check_at_least
 
 PREPARED = ("avmnist", "cremad", "food101", "iemocap", "kinetics400", "kinetics_sounds",
             "modelnet40", "mosei", "mosi", "mvsa", "ucf101", "vggsound")      # or any, as "prepared"
@@ -19,6 +19,7 @@ def load(config: DataConfig) -> Dataset:
     if config.name not in DATASETS:
         raise UserError(f"data.name={config.name!r} is no data set; "
                         f"expected one of {', '.join(DATASETS)}")
+    check_at_least("data.seed", config.seed, 0)
     dataset = check_dataset(DATASETS[config.name](config))
     splits = {name: split if is_streamed(split, config.placement) else read_all(split)
               for name, split in dataset.splits.items()}

@@ -1,32 +1,41 @@
 """The user's own arrays: one `.npz` file, any number of modalities.
 
-The file holds `{split}/{modality}` [N, ...] and `{split}/label` [N] for the splits `train`, `test`
-and, optionally, `val`. Optional too: `{split}/present/{modality}` bool [N], False where an example
-lacks the modality, and `class_names`, text by class number.
+The file holds `{split}/{modality}` [N, ...], real numbers of any type, and `{split}/label` [N] for
+the splits `train`, `test` and, optionally, `val`. Labels are class numbers from 0, or text: the names
+of the classes, which are numbered in their order, numbers as numbers. Optional too:
+`{split}/present/{modality}` bool [N], False where an example lacks the modality, and `class_names`,
+text by class number.
 """
 import collections
+import contextlib
+import math
+import os
 import pathlib
 import zipfile
-import zlib
+from collections.abc import Mapping
 
 import numpy as np
+import psutil
 
 from jaxmm.batch import make_batch
 from jaxmm.config import DataConfig
-from jaxmm.data.dataset import SPLITS, Dataset, check_rows, split_train
+from jaxmm.data.dataset import SPLITS, Dataset, by_number, listed, say, split_train
 from jaxmm.errors import UserError
+
+FORM = "an .npz file with SPLIT/MODALITY and SPLIT/label, as numpy.savez writes it"
 
 
 def load(config: DataConfig) -> Dataset:
     """Reads `config.path`; without a `val` split, a slice of train drawn by `config.seed` is it.
 
     Raises:
-      UserError: the file is missing, damaged, holds pickled objects, or is not of this form.
+      UserError: the file is missing, damaged, larger than the memory that is left, holds pickled
+        objects, or is not of this form.
     """
-    path = pathlib.Path(config.path)
     if not config.path:
         raise UserError("data.path is empty; name your file: --config.data.path=FILE.npz")
-    arrays = _read(path)
+    path = pathlib.Path(os.path.expanduser(config.path))
+    arrays = read(path)
     class_names = arrays.pop("class_names", None)
     splits = collections.defaultdict(lambda: {"inputs": {}, "present": {}})
     for name, array in arrays.items():
@@ -35,14 +44,9 @@ def load(config: DataConfig) -> Dataset:
             raise UserError(f"{path}: unexpected array {name!r}; expected SPLIT/MODALITY or "
                             f"SPLIT/label with SPLIT one of {', '.join(SPLITS)}")
         if rest == "label":
-            splits[split]["label"] = _check_label(path, name, array)
+            splits[split]["label"] = array
         elif rest.startswith("present/"):
-            if array.ndim != 1:
-                raise UserError(f"{path}: {name} has shape {array.shape}; expected [rows]")
-            splits[split]["present"][rest.removeprefix("present/")] = array.astype(bool)
-        elif array.dtype.kind not in "buif" or array.ndim < 2:
-            raise UserError(f"{path}: {name} is {array.dtype} of shape {array.shape}; expected "
-                            "numbers with at least two axes [rows, ...]")
+            splits[split]["present"][rest.removeprefix("present/")] = array
         else:
             splits[split]["inputs"][rest] = array
     for split in ("train", "test"):
@@ -52,42 +56,185 @@ def load(config: DataConfig) -> Dataset:
         if "label" not in parts or not parts["inputs"]:
             missing = "label" if parts["inputs"] else "MODALITY"
             raise UserError(f"{path}: {split}/{missing} is missing; every split needs both")
-        unknown = set(parts["present"]) - set(parts["inputs"])
-        if unknown:
-            raise UserError(f"{path}: {split}/present/{min(unknown)} names no modality; "
-                            f"expected one of {sorted(parts['inputs'])}")
-        splits[split] = make_batch(parts["inputs"], parts["label"], present=parts["present"])
-        check_rows(f"{path}: {split}", splits[split])
+    if class_names is not None:
+        class_names = _class_names(path, class_names)
+    labels, class_names = _number(
+        path, {split: parts["label"] for split, parts in splits.items()}, class_names)
+    splits = {split: make_batch(parts["inputs"], labels[split], present=parts["present"],
+                                where=f"{path}: {split}") for split, parts in splits.items()}
+    if class_names is None:
+        class_names = _numbered(path, splits["train"]["label"])
     if "val" not in splits:
         splits |= split_train(str(path), splits["train"], config)
-    if class_names is None:
-        # The classes that are trained on; a larger label elsewhere is then out of range.
-        highest = splits["train"]["label"].max(initial=-1)
-        class_names = np.arange(highest + 1)
-    if class_names.ndim != 1:
-        raise UserError(f"{path}: class_names has shape {class_names.shape}; expected [classes]")
-    return Dataset(path.stem, {s: splits[s] for s in SPLITS}, tuple(map(str, class_names)))
+    return Dataset(path.stem, {s: splits[s] for s in SPLITS}, class_names)
 
 
-def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+def read(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """All arrays of an `.npz` file by name, after a look at what memory they take.
+
+    Raises:
+      UserError: there is no such file, it is no whole `.npz` file of plain arrays, or they are larger
+        than the memory that is left.
+    """
     if not path.is_file():
-        raise UserError(f"{path}: no such file; expected an .npz with SPLIT/MODALITY and "
-                        "SPLIT/label")
+        raise UserError(f"{path}: {_not_there(path)}; expected {FORM}")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return {name: file[name] for name in file.files}
-    except (OSError, EOFError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        if "allow_pickle" in str(error) or isinstance(error, TypeError):
-            raise UserError(f"{path}: holds pickled Python objects, or is no .npz file; "
-                            "expected plain numeric arrays saved by numpy.savez") from error
-        raise UserError(f"{path}: cannot be read as .npz ({error}); the file may be damaged or "
-                        "cut short: write it again with numpy.savez") from error
+        with zipfile.ZipFile(path) as file:
+            members = file.infolist()
+            if _count(path) not in (len(members), 2**16 - 1):   # which stands for more
+                raise ValueError("the directory at its end is not whole")
+            _check_members(path, [member.filename for member in members])
+            size, left = sum(member.file_size for member in members), memory_left()
+            if size > left:
+                raise UserError(f"{path}: its arrays take {size / 2**30:.1f} GiB of memory, "
+                                f"{left / 2**30:.1f} GiB are left; give fewer rows or a smaller type "
+                                "(uint8, float16), or run it on a larger machine")
+            return {member.filename.removesuffix(".npy"): _read_member(file, member)
+                    for member in members}
+    except UserError:
+        raise
+    except PermissionError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    # Damage shows in many ways: where numbers do not fit, in checksums, in unknown versions.
+    except Exception as error:  # pylint: disable=broad-exception-caught
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"{path}: {_other_file(path)} ({reason}); expected {FORM}") from error
 
 
-def _check_label(path: pathlib.Path, name: str, label: np.ndarray) -> np.ndarray:
-    if label.ndim != 1 or label.dtype.kind not in "ui":
-        raise UserError(f"{path}: {name} is {label.dtype} of shape {label.shape}; expected "
-                        "integer class numbers of shape [rows]")
-    if label.size and label.min() < 0:
-        raise UserError(f"{path}: {name} has the value {label.min()}; expected class numbers from 0")
-    return label
+def _read_member(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """One array, if the file holds exactly what its header says: only then is its checksum read."""
+    with file.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        headers = {(1, 0): np.lib.format.read_array_header_1_0,
+                   (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in headers:
+            raise ValueError(f"{member.filename} is of version {version}")
+        shape, _, dtype = headers[version](stream)
+        if dtype.hasobject:
+            raise UserError(f"{file.filename}: {member.filename} holds pickled Python objects, which "
+                            "may run code; expected plain arrays: numbers, or text of one length "
+                            "(numpy.array(names, str))")
+        size, held = math.prod(shape) * dtype.itemsize, member.file_size - stream.tell()
+        if size != held or not dtype.itemsize:
+            raise ValueError(f"{member.filename} says {dtype} of shape {shape}, {size} bytes, "
+                             f"and holds {held}")
+    with file.open(member) as stream:
+        array = np.lib.format.read_array(stream, allow_pickle=False)
+        if stream.read(1):
+            raise ValueError(f"{member.filename} holds more than it says")
+        return array
+
+
+def _count(path: pathlib.Path) -> int:
+    """How many members the end of a zip file says it has, which `zipfile` does not look at."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 2**16 - 22))     # a comment may follow it
+        end = file.read()
+    return int.from_bytes(end[end.rfind(b"PK\5\6") + 10:][:2], "little")
+
+
+def _check_members(path: pathlib.Path, names: list[str]) -> None:
+    twice = [name for name, n in collections.Counter(names).items() if n > 1]
+    if twice:
+        raise UserError(f"{path}: holds {twice[0]} twice; which one is meant? Write the file again")
+    other = [name for name in names if not name.endswith(".npy")]
+    if other:
+        raise UserError(f"{path}: holds {other[0]!r}, which is no array; expected {FORM}")
+
+
+def memory_left() -> int:
+    """Bytes of memory that this machine has left, at most what its container (cgroup) may have."""
+    left = psutil.virtual_memory().available
+    with contextlib.suppress(OSError, ValueError):      # no container, or "max"
+        left = min(left, int(pathlib.Path("/sys/fs/cgroup/memory.max").read_text()))
+    return left
+
+
+def _not_there(path: pathlib.Path) -> str:
+    """What is in the place of a file that is not there."""
+    if path.is_dir():
+        return "is a folder"
+    alike = []
+    with contextlib.suppress(OSError):
+        alike = [f.name for f in sorted(path.parent.iterdir())
+                 if f.name.casefold() in (path.name.casefold(), f"{path.name}.npz".casefold())]
+    where = "" if path.is_absolute() else f" in {pathlib.Path.cwd()}"
+    return f"no such file{where}" + (f", but {alike[0]}" if alike else "")
+
+
+def _other_file(path: pathlib.Path) -> str:
+    """What is wrong with a file that cannot be read, by its first bytes."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start.startswith(b"version https://git-lfs"):
+        return "is a git-lfs pointer in place of the file, which `git lfs pull` fetches"
+    if start.startswith(b"PK"):
+        return "is damaged or cut short"
+    return "is no .npz file, or damaged or cut short" if start else "is empty, damaged or cut short"
+
+
+def _class_names(path: pathlib.Path, names: np.ndarray) -> tuple[str, ...]:
+    if names.ndim != 1 or names.dtype.kind not in "USiu":
+        raise UserError(f"{path}: class_names is {names.dtype} of shape {names.shape}; expected text "
+                        "of shape [classes]")
+    return _texts(path, "class_names", names)
+
+
+def _texts(path: pathlib.Path, name: str, array: np.ndarray) -> tuple[str, ...]:
+    """Text or numbers as strings, of which none is empty."""
+    if array.dtype.kind == "S":
+        try:
+            array = np.char.decode(array, "utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}: {name} is no text in UTF-8 ({error}); save it as str") from error
+    texts = tuple(map(str, array))
+    blank = next((row for row, text in enumerate(texts) if not text.strip()), None)
+    if blank is not None:
+        raise UserError(f"{path}: {name} is empty in row {blank}; expected the name of a class")
+    return texts
+
+
+def _number(path: pathlib.Path, labels: Mapping[str, np.ndarray], class_names: tuple[str, ...] | None):
+    """Labels as numbers, those that are names by their place among all names of train, and these.
+
+    Numbers stay as they are.
+    """
+    for split, label in labels.items():
+        where = f"{path}: {split}/label"
+        if label.ndim != 1 or label.dtype.kind not in "buifUS":
+            continue            # which `make_batch` says
+        if (label.dtype.kind in "US") != (labels["train"].dtype.kind in "US"):
+            raise UserError(f"{where} is {label.dtype}, train/label {labels['train'].dtype}; give "
+                            "every split numbers, or names")
+        if label.dtype.kind in "if" and label.size and label.min() < 0:
+            raise UserError(f"{where} has the value {label.min()} in row {label.argmin()}; expected "
+                            "class numbers from 0: remove rows without a class")
+        if label.dtype.kind == "f" and (label % 1 == 0).all():
+            say(f"{where} is {label.dtype}; its whole numbers are taken as class numbers")
+    if labels["train"].dtype.kind not in "US" or any(x.ndim != 1 for x in labels.values()):
+        return labels, class_names
+    texts = {split: _texts(path, f"{split}/label", label) for split, label in labels.items()}
+    names = class_names or tuple(sorted(set(texts["train"]), key=by_number))
+    number = {name: i for i, name in enumerate(names)}
+    for split, text in texts.items():
+        unknown = [(row, name) for row, name in enumerate(text) if name not in number]
+        if unknown:
+            row, name = unknown[0]
+            raise UserError(f"{path}: {split}/label is {name!r} in row {row}, which is not among the "
+                            f"{'class_names' if class_names else 'labels of train'} "
+                            f"({listed(names)}); {len(unknown)} such rows")
+    return {split: np.array([number[name] for name in text], np.int32)
+            for split, text in texts.items()}, names
+
+
+def _numbered(path: pathlib.Path, label: np.ndarray) -> tuple[str, ...]:
+    """The names of classes that have none: the numbers up to the highest that is trained on.
+
+    A larger label elsewhere is then out of range.
+    """
+    found, count = np.unique(label), int(label.max()) + 1
+    if 2 * len(found) <= count:
+        raise UserError(f"{path}: train/label has {len(found)} different numbers, up to {count - 1}: "
+                        f"{listed(found)}; expected classes numbered from 0: remove rows that have no "
+                        "class, number the classes anew, or name all of them by class_names")
+    return tuple(map(str, range(count)))

@@ -1,12 +1,16 @@
 """A data set: every split one batch, checked before anything is trained on it."""
+import collections
+import functools
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 
-from jaxmm.batch import Batch, batch_size
+from jaxmm.batch import Batch, batch_size, check_rows
 from jaxmm.config import DataConfig
 from jaxmm.data.rows import Rows, select
 from jaxmm.errors import UserError
@@ -35,69 +39,204 @@ class Dataset(NamedTuple):
 
 
 def check_dataset(dataset: Dataset) -> Dataset:
-    """The data set itself, if it can be trained on.
+    """The data set itself, if it can be trained on; what is doubtful in it is said.
 
     Raises:
-      UserError: an empty split, modalities or row shapes that differ between splits, numbers of
-        rows that differ within one, labels that are no class, values that are not finite, or an
-        example without any modality.
+      UserError: no training split, an empty one, modalities, row shapes or kinds of numbers that
+        differ between splits, numbers of rows that differ within one, labels that are no class,
+        values that are not finite, or an example without any modality.
     """
-    train = dataset.splits["train"]["inputs"]
-    for m in RESERVED:
-        if m in train:
+    if "train" not in dataset.splits:
+        raise UserError(f"{dataset.name} has no train split; found {sorted(dataset.splits)}")
+    names, train = dataset.class_names, dataset.splits["train"]
+    check_split(f"{dataset.name}: train", train, train)
+    for m in map(str, train["inputs"]):
+        if m in RESERVED or not m or "/" in m:
             raise UserError(f"{dataset.name}: a modality may not be called {m!r}; rename it")
+    twice = next((name for name, n in collections.Counter(names).items() if n > 1), None)
+    if twice is not None or "" in names:
+        raise UserError(f"{dataset.name}: class_names holds {twice or ''!r} "
+                        f"{'as a name' if twice is None else 'twice'}; give every class a name of "
+                        "its own")
     for split, batch in dataset.splits.items():
         where = f"{dataset.name}: {split}"
-        label, inputs, present = batch["label"], batch["inputs"], batch["present"]
-        check_rows(where, batch)
-        if set(inputs) != set(train):
-            raise UserError(f"{where} has the modalities {sorted(inputs)}, train has "
-                            f"{sorted(train)}; give every split the same ones")
+        if batch is not train:
+            check_split(where, batch, train)
+        label = batch["label"]
         if label.min() < 0 or label.max() >= dataset.num_classes:
             raise UserError(f"{where}/label has values from {label.min()} to {label.max()}; "
                             f"expected class numbers from 0 to {dataset.num_classes - 1}")
-        for m, x in inputs.items():
-            if x.shape[1:] != train[m].shape[1:]:
-                raise UserError(f"{where}/{m} has rows of shape {x.shape[1:]}, train/{m} "
-                                f"{train[m].shape[1:]}; every split needs the same shape")
-            if x.dtype.kind in "bui" or isinstance(x, Rows):    # which are finite when prepared
-                continue
+        for m, x in batch["inputs"].items():
+            kinds = [_KINDS[y.dtype.kind] for y in (x, train["inputs"][m])]
+            if kinds[0] != kinds[1]:
+                raise UserError(f"{where}/{m} holds {kinds[0]} ({x.dtype}), train/{m} {kinds[1]} "
+                                f"({train['inputs'][m].dtype}); give every split the same type, and "
+                                "the same scale")
+    for m, x in train["inputs"].items():
+        _say_axes(f"{dataset.name}: train/{m}", x.shape)
+        if not train["present"][m].any():
+            say(f"{dataset.name}: no row of train has {m}; nothing can be learnt from it")
+    _say_classes(dataset)
+    return dataset
+
+
+_KINDS = {"b": "bools", "u": "integers", "i": "integers", "f": "floats"}
+
+
+def check_split(where: str, batch: Batch, train: Batch) -> None:
+    """Raises UserError unless the batch has the modalities of `train`, in its form and scale."""
+    try:
+        inputs, present, label = batch["inputs"], batch["present"], batch["label"]
+        masks, _ = {x.dtype for x in present.values()}, {x.dtype for x in inputs.values()}
+        labels = {x.dtype.kind for x in (label, batch["id"]) if x.ndim == 1}
+    except (AttributeError, KeyError, TypeError) as error:
+        raise UserError(f"{where} is no batch ({type(error).__name__}: {error}); make it by "
+                        "jaxmm.batch.make_batch") from error
+    if set(inputs) != set(train["inputs"]) or set(present) != set(inputs):
+        other = present if set(inputs) == set(train["inputs"]) else inputs
+        raise UserError(f"{where} has the modalities {sorted(other)}, train has "
+                        f"{sorted(train['inputs'])}; give every split the same ones")
+    if not labels <= {"i", "u"} or label.ndim != 1 or masks != {np.dtype(bool)}:
+        raise UserError(f"{where} has labels of {label.dtype} and masks of "
+                        f"{', '.join(sorted(map(str, masks)))}; expected integers [rows] and bool: "
+                        "make the batch by jaxmm.batch.make_batch")
+    check_rows(where, batch)
+    for m, x in inputs.items():
+        like = train["inputs"][m]
+        if x.dtype.kind not in _KINDS or len(x.shape) < 2 or not math.prod(x.shape):
+            raise UserError(f"{where}/{m} is {x.dtype} of shape {x.shape}; expected numbers with at "
+                            "least two axes [rows, ...]")
+        if x.shape[1:] != like.shape[1:]:
+            raise UserError(f"{where}/{m} has rows of shape {x.shape[1:]}, train/{m} "
+                            f"{like.shape[1:]}; every split needs the same shape")
+        if isinstance(x, Rows) or isinstance(like, Rows):   # finite and of one scale when prepared
+            continue
+        if x.dtype.kind == "f":
             finite = np.isfinite(x).reshape(len(x), -1).all(axis=1) | ~present[m]
             if not finite.all():
                 raise UserError(f"{where}/{m} has values that are not finite (NaN or infinite) in "
                                 f"{np.sum(~finite)} rows, the first row {np.argmin(finite)}; "
                                 "repair or remove these rows")
-        nothing = ~np.any(list(present.values()), axis=0)
-        if nothing.any():
-            raise UserError(f"{where} has {nothing.sum()} rows without any modality, the first row "
-                            f"{np.argmax(nothing)}; every example needs at least one")
-    return dataset
+        if x is not like:
+            _check_scale(f"{where}/{m}", _reach(x, present[m]),
+                         f"train/{m}", _reach(like, train["present"][m]))
+    nothing = ~np.any(list(present.values()), axis=0)
+    if nothing.any():
+        raise UserError(f"{where} has {nothing.sum()} rows without any modality, the first row "
+                        f"{np.argmax(nothing)}; every example needs at least one")
 
 
-def check_rows(where: str, batch: Batch) -> None:
-    """Raises UserError unless the batch has rows, as many in every array as there are labels."""
-    rows = batch_size(batch)
-    if rows == 0:
-        raise UserError(f"{where} has no rows; expected at least one example")
-    present = {f"present/{m}": x for m, x in batch["present"].items()}
-    for name, x in (batch["inputs"] | present).items():
-        if len(x) != rows:
-            raise UserError(f"{where}/{name} has {len(x)} rows, {where}/label has {rows}; "
-                            "every modality needs one row for each label")
+def _reach(x: np.ndarray, present: np.ndarray) -> tuple[float, bool]:
+    """The largest magnitude in at most SAMPLED_ROWS rows, and whether all of them are whole."""
+    rows = np.flatnonzero(present)
+    x = np.asarray(x[rows[::-(-len(rows) // SAMPLED_ROWS) or 1]])
+    whole = x.dtype.kind != "f" or bool((x == np.round(x)).all())
+    return (max(abs(float(x.min())), abs(float(x.max()))) if x.size else 0.0), whole
+
+
+def _check_scale(name: str, found: tuple[float, bool], train: str, expected: tuple[float, bool],
+                 ) -> None:
+    """Raises UserError where one has bytes and the other fractions; says other differences."""
+    for (fractions, whole), (most, other_whole) in ((found, expected), (expected, found)):
+        if fractions <= 1 and not whole and other_whole and 50 < most <= 255:
+            raise UserError(f"{name} reaches {found[0]:g}, {train} {expected[0]:g}: one holds "
+                            "fractions, the other bytes; give every split the same scale")
+    least, most = sorted((found[0], expected[0]))
+    if most > 50 * least > 0:
+        say(f"{name} reaches {found[0]:g}, {train} {expected[0]:g}; if only one of them is scaled, "
+            "results mean nothing")
+
+
+def _say_axes(name: str, shape: tuple[int, ...]) -> None:
+    """Says how images are read whose channels seem to come first."""
+    form = {4: "[rows, height, width, channels]", 5: "[rows, frames, height, width, channels]"}
+    if len(shape) in form and min(shape[1:-2]) <= 4 < min(shape[-2:]):
+        say(f"{name} has the shape {list(shape)}, read as {form[len(shape)]}: images of {shape[-1]} "
+            "channels; if they come first, move that axis to the end (numpy.moveaxis)")
+
+
+def _say_classes(dataset: Dataset) -> None:
+    """Says which classes the training split has no example of, and names that are nearly alike."""
+    counts = {split: np.bincount(batch["label"], minlength=dataset.num_classes)
+              for split, batch in dataset.splits.items()}
+    lacking = np.flatnonzero(counts["train"] == 0)
+    if len(lacking):
+        tested = [f"{n} rows of {split}" for split, count in counts.items()
+                  if (n := count[lacking].sum())]
+        never = f"; {' and '.join(tested)} are of such classes and cannot be learnt" if tested else ""
+        say(f"{dataset.name}: {len(lacking)} of {dataset.num_classes} classes have no training "
+            f"example: {listed([dataset.class_names[c] for c in lacking])}{never}")
+    elif dataset.num_classes == 1:
+        say(f"{dataset.name} has one class, {dataset.class_names[0]!r}: nothing to tell apart")
+    alike = {}
+    for name in dataset.class_names:
+        alike.setdefault(" ".join(name.split()).casefold(), []).append(name)
+    for group in alike.values():
+        if len(group) > 1:
+            say(f"{dataset.name}: {listed(list(map(repr, group)))} are classes of their own; if they "
+                "mean the same, spell them alike")
+
+
+@functools.cache
+def say(message: str) -> None:
+    """Warns of what is doubtful, once in a process however often it is found."""
+    logging.warning("%s", message)
+
+
+def listed(items: Sequence) -> str:
+    """The first few of the items, and how many more there are."""
+    shown = ", ".join(str(item) for item in items[:5])
+    return shown if len(items) <= 5 else f"{shown} and {len(items) - 5} more"
+
+
+def by_number(name: str) -> tuple[bool, float, str]:
+    """Sorts names: numbers as numbers ("2" before "10"), then text."""
+    try:
+        number = float(name)
+    except ValueError:
+        number = math.nan
+    return (False, number, name) if math.isfinite(number) else (True, 0.0, name)
 
 
 def split_train(where: str, train: Batch, config: DataConfig) -> dict[str, Batch]:
-    """Train without, and validation data of, the share `val_fraction` of rows drawn by the seed."""
+    """Train without, and validation data of, the share `val_fraction` of rows drawn by the seed.
+
+    Every class has its share in both, and a class of two rows or more at least one row in each.
+    """
     if not 0 < config.val_fraction < 1:
         raise UserError(f"data.val_fraction is {config.val_fraction}; expected a share in (0, 1)")
-    rows = np.random.default_rng(config.seed).permutation(batch_size(train))
-    cut = len(rows) - round(config.val_fraction * len(rows))
-    if not 0 < cut < len(rows):
-        raise UserError(f"{where}: {len(rows)} rows of train leave {len(rows) - cut} for "
-                        f"validation at data.val_fraction={config.val_fraction}; expected at least one each")
-    parts = {"train": select(train, np.sort(rows[:cut])), "val": select(train, np.sort(rows[cut:]))}
+    label = train["label"]
+    rows, total = len(label), round(config.val_fraction * len(label))
+    if not 0 < total < rows:
+        raise UserError(f"{where}: {rows} rows of train leave {total} for validation at "
+                        f"data.val_fraction={config.val_fraction}; expected at least one each")
+    _, label, counts = np.unique(label, return_inverse=True, return_counts=True)
+    drawn = shares(counts, config.val_fraction, total)
+    order = np.random.default_rng(config.seed).permutation(rows)
+    order = order[np.argsort(label[order], kind="stable")]      # by class, at random within each
+    place = np.arange(rows) - np.repeat(np.cumsum(counts) - counts, counts)
+    held = np.zeros(rows, bool)
+    held[order] = place < np.repeat(drawn, counts)
+    if held.all() or not held.any():
+        raise UserError(f"{where}: no class of train has two rows, to share with validation; add a "
+                        "val split to the data")
+    parts = {"train": select(train, np.flatnonzero(~held)), "val": select(train, np.flatnonzero(held))}
     return {split: part | {"id": np.arange(batch_size(part), dtype=np.int32)}
             for split, part in parts.items()}
+
+
+def shares(counts: np.ndarray, fraction: float, total: int) -> np.ndarray:
+    """How many rows of each class are held out: a fraction of each, about `total` in all.
+
+    A class of two rows or more gives one and keeps one at least; of those left, the classes give
+    most that lack most of their share.
+    """
+    least, most = (counts > 1).astype(int), np.maximum(counts - 1, 0)
+    drawn = np.clip(np.floor(fraction * counts).astype(int), least, most)
+    missing = np.where(drawn < most, fraction * counts - drawn, -1)
+    more = np.argsort(-missing, kind="stable")[:max(total - drawn.sum(), 0)]
+    drawn[more[missing[more] > 0]] += 1
+    return drawn
 
 
 def fingerprint(dataset: Dataset, tasks: Sequence = ()) -> dict[str, str]:
@@ -139,8 +278,10 @@ def statistics(train: Batch, process: Callable[[str, np.ndarray], Any] = lambda 
     """Mean and standard deviation of each modality over the rows that have it.
 
     One number per feature of a vector, per channel of [H, W, C] and [T, H, W, C], and one for all
-    of [H, W]; float32, standard deviations below 1e-6 replaced by 1. Of rows that are read on
-    demand, at most SAMPLED_ROWS are looked at, at equal steps.
+    of [H, W]; float64, and long double for 64-bit integers, which float64 does not hold. The
+    deviation of what is constant, or differs by no more than the rounding of its numbers, which is
+    said, is replaced by 1. Of rows that are read on demand, at most SAMPLED_ROWS are looked at, at equal
+    steps.
 
     Args:
       train: a whole split.
@@ -148,18 +289,48 @@ def statistics(train: Batch, process: Callable[[str, np.ndarray], Any] = lambda 
     """
     result = {}
     for m, x in train["inputs"].items():
-        rows, at_once = np.flatnonzero(train["present"][m]), 256
-        if isinstance(x, Rows):
-            rows, at_once = rows[::-(-len(rows) // SAMPLED_ROWS) or 1], 16
-        # By chunks: a float64 copy of all rows may not fit.
-        sums, count = [], 0
-        for i in range(0, len(rows), at_once):
-            part = np.asarray(process(m, x[rows[i:i + at_once]]), np.float64)
-            axes = {2: (0,), 3: (0, 1, 2)}.get(part.ndim, tuple(range(part.ndim - 1)))
-            sums.append((part.sum(axes), np.square(part).sum(axes)))
-            count += np.prod([part.shape[a] for a in axes])
-        mean, square = (sum(s[i] for s in sums) / max(count, 1) for i in (0, 1))
-        mean, square = np.asarray(mean), np.asarray(square)
-        std = np.sqrt(np.maximum(square - mean**2, 0))
-        result[m] = mean.astype(np.float32), np.where(std < 1e-6, 1, std).astype(np.float32)
+        mean, std, dtype = _moments(x, train["present"][m], functools.partial(process, m))
+        if not np.isfinite(std).all():
+            raise UserError(f"train/{m} holds numbers that are too large or too close together to be "
+                            "squared in float64 (beyond 1e150, or 1e-150 apart); scale them")
+        constant = is_constant(mean, std, dtype)
+        if constant.any():
+            say(f"train/{m}: {constant.sum()} of {constant.size} "
+                f"{'channels' if train['inputs'][m].ndim > 2 else 'features'} are constant "
+                f"({listed(np.flatnonzero(constant))}), and tell nothing")
+        result[m] = mean, np.where(constant, 1, std)
     return result
+
+
+def is_constant(mean: np.ndarray, std: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Where numbers of this type differ by no more than they are rounded."""
+    rounding = np.finfo(np.promote_types(dtype, np.float32)).eps if dtype.kind == "f" else 0
+    return std <= rounding * np.abs(mean)
+
+
+def _moments(x, present: np.ndarray, process: Callable[[np.ndarray], Any]):
+    """Mean, standard deviation (NaN where its square does not fit) and the type of the numbers."""
+    rows, at_once = np.flatnonzero(present), 256
+    if isinstance(x, Rows):
+        rows, at_once = rows[::-(-len(rows) // SAMPLED_ROWS) or 1], 16
+    if not len(rows):
+        return np.float64(0), np.float64(0), x.dtype
+    pivot, total, square, varies, count = None, 0, 0, False, 0
+    # By chunks: a float64 copy of all rows may not fit. As differences from the first row, which
+    # keep their digits where numbers are large and close together.
+    for i in range(0, len(rows), at_once):
+        part = process(x[rows[i:i + at_once]])
+        dtype = np.dtype(part.dtype)
+        exact = dtype == np.float64 or dtype.itemsize <= 4
+        part = np.asarray(part).astype(np.float64 if exact else np.longdouble)
+        axes = {2: (0,), 3: (0, 1, 2)}.get(part.ndim, tuple(range(part.ndim - 1)))
+        pivot = part[(0,) * len(axes)].copy() if pivot is None else pivot
+        part -= pivot
+        with np.errstate(over="ignore"):
+            total, square = total + part.sum(axes), square + np.square(part).sum(axes)
+        varies = varies | (part != 0).any(axes)
+        count += math.prod(part.shape[a] for a in axes)
+    with np.errstate(over="ignore", invalid="ignore"):
+        std = np.sqrt(np.maximum(square / count - np.square(total / count), 0))
+    std = np.where(np.isfinite(std) & ((std > 0) | ~varies), std, np.nan)
+    return np.asarray(pivot + total / count), std, dtype

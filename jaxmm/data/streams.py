@@ -14,8 +14,10 @@ import chex
 import numpy as np
 
 from jaxmm.config import StreamConfig
-from jaxmm.data.dataset import Dataset
+from jaxmm.data.dataset import Dataset, by_number, listed
 from jaxmm.errors import UserError
+
+MOST_CLASSES = 10**6        # more are a mistake in the labels
 
 
 class Task(NamedTuple):
@@ -45,7 +47,7 @@ def make_stream(config: StreamConfig, dataset: Dataset) -> tuple[Dataset, Stream
     elif config.kind == "domain":
         coarse = read_coarse_map(config.coarse, class_names)
         stream = domain_incremental(labels["train"], coarse, config.num_tasks, config.seed)
-        class_names = tuple(sorted(set(coarse.values())))
+        class_names = tuple(sorted(set(coarse.values()), key=by_number))
     elif config.kind == "generalized":
         stream = generalized_class_incremental(
             labels["train"], config.num_tasks, config.phase_size, config.max_classes,
@@ -81,8 +83,8 @@ def domain_incremental(fine_labels: np.ndarray, coarse_map: Mapping[int, str | i
                        num_tasks: int, seed: int) -> Stream:
     """Tasks with the same labels: each brings new fine classes of every coarse category.
 
-    A category's label is its position in the sorted list of all categories of the map, in every
-    task; `relabel` gives the labels to learn.
+    A category's label is its position in the sorted list of all categories of the map, numbers as
+    numbers, in every task; `relabel` gives the labels to learn.
 
     Args:
       fine_labels: int [N], of the training split.
@@ -92,12 +94,12 @@ def domain_incremental(fine_labels: np.ndarray, coarse_map: Mapping[int, str | i
     """
     unmapped = np.setdiff1d(_classes(fine_labels), list(coarse_map))
     if unmapped.size:
-        raise UserError(f"classes {_listed(unmapped)} have no coarse category; "
+        raise UserError(f"classes {listed(unmapped)} have no coarse category; "
                         f"add them to the map")
     rng = np.random.default_rng(seed)
     groups = [[] for _ in range(num_tasks)]
     label_of = np.full(max(coarse_map) + 1, -1, np.int32)
-    for label, category in enumerate(sorted(set(coarse_map.values()))):
+    for label, category in enumerate(sorted(set(coarse_map.values()), key=by_number)):
         members = sorted(fine for fine, coarse in coarse_map.items() if coarse == category)
         if not 1 <= num_tasks <= len(members):
             raise UserError(f"{num_tasks} tasks cannot share the {len(members)} classes of "
@@ -173,7 +175,7 @@ def add_split(stream: Stream, split: str, labels: np.ndarray) -> Stream:
         indices = np.flatnonzero(np.isin(labels, task.evaluated))
         if not indices.size:
             raise UserError(f"task {number} of {len(stream.tasks)}, classes "
-                            f"{_listed(task.evaluated)}, has no example in split {split!r}; "
+                            f"{listed(task.evaluated)}, has no example in split {split!r}; "
                             f"use fewer tasks or a larger split")
         tasks.append(task._replace(indices=task.indices | {split: indices}))
     return stream._replace(tasks=tuple(tasks))
@@ -183,7 +185,7 @@ def relabel(stream: Stream, labels: np.ndarray) -> np.ndarray:
     """The labels to learn, int32 [N], of examples with the classes `labels` [N]."""
     unknown = np.setdiff1d(labels, np.flatnonzero(stream.label_of >= 0))
     if unknown.size:
-        raise UserError(f"classes {_listed(unknown)} are not in the stream; "
+        raise UserError(f"classes {listed(unknown)} are not in the stream; "
                         f"expected classes of the training split")
     return stream.label_of[labels]
 
@@ -218,33 +220,45 @@ def describe(stream: Stream, class_names: Sequence[str]) -> str:
 def read_coarse_map(path: str, class_names: Sequence[str]) -> dict[int, str]:
     """The coarse category of every class, from a CSV file with columns `class` and `coarse`.
 
-    Rows of other classes are passed over: one file serves every selection of classes.
+    Rows of other classes are passed over: one file serves every selection of classes. Blanks around
+    names do not count.
 
     Args:
       path: the file, UTF-8; looked for here, then beside this package, so that a config names the
         files that come with it alike on every machine.
       class_names: names of the classes, in the order of their numbers.
     """
-    found = path if os.path.exists(path) else pathlib.Path(__file__).parents[2] / path
+    if not path:
+        raise UserError("stream.coarse is empty; name a CSV file with the columns class, coarse")
+    here = pathlib.Path(os.path.expanduser(path))
+    found = here if here.exists() else pathlib.Path(__file__).parents[2] / here
     try:
         with open(found, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows, columns = list(reader), reader.fieldnames or []
+            reader = csv.DictReader(file, skipinitialspace=True)
+            rows = [(reader.line_num, row) for row in reader]
+            columns = [name.strip() for name in reader.fieldnames or []]
+    except FileNotFoundError as error:
+        raise UserError(f"cannot read the coarse map {path}: there is neither {here.absolute()} nor "
+                        f"{found}") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"cannot read the coarse map {path}: {error}; "
+        raise UserError(f"cannot read the coarse map {found}: {error}; "
                         f"expected a CSV file in UTF-8") from error
     if not {"class", "coarse"} <= set(columns):
         raise UserError(f"{path} has the columns {', '.join(columns) or '(none)'}; "
                         f"expected class and coarse")
     coarse = {}
-    for row in rows:
+    for line, row in rows:
+        if None in row:
+            raise UserError(f"{path}: line {line} has more than {len(columns)} columns; put names with "
+                            "a comma in double quotes")
+        row = {name.strip(): (value or "").strip() for name, value in row.items()}
         name, category = row["class"], row["coarse"]
         if coarse.setdefault(name, category) != category:
             raise UserError(f"{path} puts class {name!r} in {coarse[name]!r} and in {category!r}; "
                             f"expected one category")
     missing = [name for name in class_names if not coarse.get(name)]
     if missing:
-        raise UserError(f"{path} has no category for {_listed(missing)}; "
+        raise UserError(f"{path} has no category for {listed(missing)}; "
                         f"add one row for each class")
     return {number: coarse[name] for number, name in enumerate(class_names)}
 
@@ -255,7 +269,11 @@ def _classes(labels: np.ndarray) -> np.ndarray:
     chex.assert_type(labels, int)
     if not len(labels):
         raise UserError("a stream of tasks needs examples; found none in the training split")
-    return np.unique(labels).astype(np.int64)
+    classes = np.unique(labels).astype(np.int64)
+    if classes[0] < 0 or classes[-1] >= MOST_CLASSES:
+        raise UserError(f"a stream of tasks needs class numbers from 0 to {MOST_CLASSES - 1}; found "
+                        f"{classes[0]} to {classes[-1]}: number the classes anew")
+    return classes
 
 
 def _identity(classes: np.ndarray) -> np.ndarray:
@@ -270,8 +288,3 @@ def _tasks(groups: Sequence[Sequence[int]]) -> tuple[Task, ...]:
     groups = [np.sort(np.asarray(group, np.int64)) for group in groups]
     return tuple(Task(group, group, {}) for group in groups)
 
-
-def _listed(items: Sequence) -> str:
-    """The first few of the items, and how many more there are."""
-    shown = ", ".join(str(item) for item in items[:5])
-    return shown if len(items) <= 5 else f"{shown} and {len(items) - 5} more"

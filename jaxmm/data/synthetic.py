@@ -31,6 +31,7 @@ EXAMPLES = 5000
 TEST = 1000
 DELTA = 0.25
 SHARE = 0.42        # of label 0 in C
+CLASSES = 3         # at most
 
 
 def load(config: DataConfig) -> Dataset:
@@ -43,10 +44,11 @@ def load(config: DataConfig) -> Dataset:
       UserError: no such kind, or a fraction that leaves a split empty.
     """
     check_choice("data.kind", config.kind, KINDS)
-    val = round(config.val_fraction * (EXAMPLES - TEST))
-    if not 0 < val < EXAMPLES - TEST:
-        raise UserError(f"data.val_fraction={config.val_fraction} leaves no example for training "
-                        "or validation; expected a share in (0, 1)")
+    share = config.val_fraction
+    val = round(share * (EXAMPLES - TEST)) if 0 < share < 1 else 0
+    if not CLASSES <= val <= EXAMPLES - TEST - CLASSES:
+        raise UserError(f"data.val_fraction={share} leaves too few examples for training or "
+                        "validation; expected a share in (0, 1), of one example for each class")
     rng = np.random.default_rng(config.seed)
     latent, label = KINDS[config.kind](rng, EXAMPLES)
     inputs = {m: (latent[m] @ rng.uniform(-0.5, 0.5, (LATENT, size))).astype(np.float32)

@@ -1,6 +1,7 @@
 """Texts -> token ids by WordPiece (Wu et al., 2016), as BERT-uncased does it."""
 import collections
 import itertools
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -55,12 +56,19 @@ def make_vocabulary(texts: Sequence[str], size: int) -> dict[str, int]:
 
 def read_vocabulary(path: str) -> dict[str, int]:
     """The tokens of a file with their ids, which are the numbers of their lines."""
+    found = pathlib.Path(os.path.expanduser(path)).absolute()
     try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+        # Not `splitlines`, which takes some tokens of other scripts for ends of lines.
+        lines = found.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the vocabulary {path}: {error}; expected one token a line, "
+        reason = f"no such file: {found}" if isinstance(error, FileNotFoundError) else error
+        raise UserError(f"cannot read the vocabulary {path}: {reason}; expected one token a line, "
                         "in UTF-8") from error
     vocabulary = {token: number for number, token in enumerate(lines)}
+    if len(vocabulary) < len(lines):
+        token, count = collections.Counter(lines).most_common(1)[0]
+        raise UserError(f"{path} has the token {token!r} in {count} lines; expected every token once, "
+                        "as its line is its number")
     missing = [token for token in SPECIAL[:4] if token not in vocabulary]
     if missing or vocabulary["[PAD]"] != 0:
         raise UserError(f"{path} is no WordPiece vocabulary: expected [PAD] in its first line, and "

@@ -3,29 +3,34 @@
 Randomness depends on the key of the step, the modality and the example's id alone, so a global
 batch is augmented alike on one device and on many.
 """
+import functools
 from collections.abc import Callable, Mapping
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmm.batch import Batch
 from jaxmm.config import (AugmentConfig, FramesConfig, PreprocessConfig, SpectrogramConfig,
                           TextConfig)
 from jaxmm.data.dataset import statistics
 from jaxmm.data.preprocess import preprocess
+from jaxmm.data.rows import Rows
+from jaxmm.errors import UserError
 
+Norms = Mapping[str, tuple[np.ndarray, np.ndarray]]     # mean and standard deviation by modality
 Transform = Callable[[chex.PRNGKey | None, Batch], Batch]
 
 
-def make_transform(statistics: Mapping[str, tuple[chex.Array, chex.Array]],
+def make_transform(statistics: Norms,
                    augment: Mapping[str, AugmentConfig] | None = None,
                    sections: Mapping[str, PreprocessConfig] | None = None) -> Transform:
     """transform(key, batch): inputs preprocessed, normalised, and augmented unless key is None.
 
     Args:
       statistics: mean and standard deviation by modality, broadcast against its inputs. The
-        token ids of texts have none, and stay as they are.
+        token ids of texts have none, nor has what `normalise` did already; they stay as they are.
       augment: what to change at random, by modality; modalities it does not name stay.
       sections: how to preprocess, by modality; modalities it does not name stay.
     """
@@ -48,7 +53,7 @@ def make_transform(statistics: Mapping[str, tuple[chex.Array, chex.Array]],
                 x = over_examples(lambda k, t, e, s=section: preprocess(k, t, e, s),
                                   keys(count + i), moments, x)
             if m in statistics:
-                mean, std = statistics[m]
+                mean, std = (jnp.asarray(s, jnp.float32) for s in statistics[m])
                 x = (x.astype(jnp.float32) - mean) / std
             if key is not None and m in augment:
                 lying = isinstance(section, SpectrogramConfig) and section.mels     # [times, mels]
@@ -73,8 +78,7 @@ def over_examples(fn: Callable, *args: chex.Array) -> chex.Array:
     return jax.vmap(fn)(*args)
 
 
-def normalisation(train: Batch, sections: Mapping[str, PreprocessConfig],
-                  ) -> dict[str, tuple[chex.Array, chex.Array]]:
+def normalisation(train: Batch, sections: Mapping[str, PreprocessConfig]) -> Norms:
     """Mean and standard deviation of every modality but texts, after preprocessing.
 
     Those that a section does not name are taken from the training data in evaluation mode.
@@ -88,7 +92,61 @@ def normalisation(train: Batch, sections: Mapping[str, PreprocessConfig],
     part = {part: {m: train[part][m] for m in train["inputs"] if m in other}
             for part in ("inputs", "present")}
     found = statistics(part, lambda m, x: processed(m, x) if sections[m].kind else x)
-    return found | {m: (jnp.float32(s.mean), jnp.float32(s.std)) for m, s in named.items()}
+    return found | {m: (np.float64(s.mean), np.float64(s.std)) for m, s in named.items()}
+
+
+def on_host(train: Batch, norms: Norms, sections: Mapping[str, PreprocessConfig]) -> Norms:
+    """Those of the norms that `normalise` is for: in float32, numbers would lose digits or overflow.
+
+    So do types that float32 does not hold, numbers that are far from zero and close together, and
+    those that are about as small or large as float32 can be. What is preprocessed, on the device,
+    is none of it.
+    """
+    def exceeds(x, mean, std):
+        return bool(not np.can_cast(x.dtype, np.float32) or (np.abs(mean) > 2**16 * std).any()
+                    or std.min() < 1e-30 or max(np.abs(mean).max(), std.max()) > 1e30)
+
+    return {m: norm for m, norm in norms.items()
+            if not (m in sections and sections[m].kind) and exceeds(train["inputs"][m], *norm)}
+
+
+def normalise(split: Batch, norms: Norms) -> Batch:
+    """The split with some modalities normalised, in float64 or more, then float32.
+
+    `make_transform` does so on the device, in float32, for all that this loses nothing of.
+
+    Args:
+      split: a whole split, or some of its rows.
+      norms: of the modalities to normalise.
+
+    Raises:
+      UserError: numbers too far from the mean for float32.
+    """
+    inputs = dict(split["inputs"])
+    for m, (mean, std) in norms.items():
+        x = inputs[m]
+        if isinstance(x, Rows):
+            read = functools.partial(read_normalised, read=x.read, mean=mean, std=std)
+            inputs[m] = x.change(read, np.float32)
+            continue
+        inputs[m] = np.empty(x.shape, np.float32)
+        for i in range(0, len(x), 256):     # a float64 copy of all rows may not fit
+            inputs[m][i:i + 256] = _normalised(np.asarray(x[i:i + 256]), mean, std)
+        far = split["present"][m] & ~np.isfinite(inputs[m]).reshape(len(x), -1).all(axis=1)
+        if far.any():
+            raise UserError(f"{m}: row {np.argmax(far)} is too far from the training data for "
+                            "float32; repair or remove it")
+    return split | {"inputs": inputs}
+
+
+def read_normalised(record, position: int, read, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """A row that is read on demand, normalised."""
+    return _normalised(read(record, position), mean, std)
+
+
+def _normalised(x: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore", over="ignore"):      # what is missing may hold anything
+        return ((x.astype(mean.dtype) - mean) / std).astype(np.float32)
 
 
 def augment_example(key: chex.PRNGKey, x: chex.Array, config: AugmentConfig) -> chex.Array:

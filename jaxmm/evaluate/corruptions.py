@@ -16,7 +16,8 @@ def corrupt(split: Batch, drop: Collection[str], noise: Mapping[str, float],
       split: a whole split.
       drop: modalities that no example has then.
       noise: by modality, what to add: Gaussian noise of this many standard deviations of the
-        training data. The inputs become float32 and may leave their range.
+        training data. The inputs become float32, or float64 where that loses digits, and may
+        leave their range.
       statistics: mean and standard deviation of the training data, by modality.
       seed: of the noise, which is another one in each modality.
 
@@ -25,14 +26,15 @@ def corrupt(split: Batch, drop: Collection[str], noise: Mapping[str, float],
     """
     inputs, present = dict(split["inputs"]), dict(split["present"])
     for m, sigma in noise.items():
-        std = np.asarray(sigma * statistics[m][1], np.float32)
         clean = inputs[m]
+        dtype = np.result_type(clean.dtype, np.float32)
+        std = np.asarray(sigma * statistics[m][1].astype(dtype), dtype)
         if isinstance(clean, Rows):
             inputs[m] = clean.change(functools.partial(
                 read_noisy, read=clean.read, std=std, seed=[seed, *m.encode()]), np.float32)
             continue
         rng = np.random.default_rng([seed, *m.encode()])
-        clean = clean.astype(np.float32)
+        clean = clean.astype(dtype)
         inputs[m] = clean + std * rng.standard_normal(clean.shape, np.float32)
     for m in drop:
         present[m] = np.zeros(batch_size(split), bool)

@@ -55,13 +55,15 @@ class Programs(NamedTuple):
 
 
 def make_programs(make_method: Callable[[str | None, Options], Method],
-                  devices: Sequence[jax.Device] | None, options: Sequence[Options]) -> Programs:
+                  devices: Sequence[jax.Device] | None, options: Sequence[Options],
+                  to_float32: Callable[[Batch], Batch]) -> Programs:
     """Compiles the method that `make_method(axis_name, options)` builds.
 
     Args:
       make_method: the options given to it replace those of its config.
       devices: to run on; None: all.
       options: of each run.
+      to_float32: split -> the same with numbers that float32 holds, before rows go to the devices.
     """
     devices = list(devices or sorted(jax.devices(), key=lambda d: (d.process_index, d.id)))
     local = [d for d in devices if d.process_index == jax.process_index()]
@@ -119,8 +121,9 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
         What is streamed is read ahead for the indices that are `coming`, see `make_reader`. The
         loop is ahead of the devices, so that copies to them overlap with steps.
         """
-        split = without_full_masks(split)
-        if not is_streamed(split, placement):
+        streamed = is_streamed(split, placement)
+        split = without_full_masks(to_float32(split))
+        if not streamed:
             rows = replicate(read_all(split))
             return lambda index: (rows, split_index(index))
 

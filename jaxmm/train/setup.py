@@ -1,5 +1,6 @@
 """What a config decides, built and compiled: everything of a run but its history."""
 import dataclasses
+import functools
 import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -10,10 +11,11 @@ import numpy as np
 from jaxmm import data
 from jaxmm.batch import Batch, Logits, batch_size, take
 from jaxmm.config import AugmentConfig, Config, EncoderConfig, replace
-from jaxmm.data.dataset import Dataset, fingerprint
+from jaxmm.data.dataset import Dataset, check_split, fingerprint
 from jaxmm.data.feeding import is_streamed
 from jaxmm.data.streams import Stream, make_stream
-from jaxmm.data.transform import Transform, make_transform, normalisation
+from jaxmm.data.transform import (Transform, make_transform, normalisation, normalise,
+                                  on_host)
 from jaxmm.encoders import CONVOLUTIONAL, make_encoder
 from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.evaluate.predictions import read_rows, row_chunks, score
@@ -39,6 +41,7 @@ class Setup(NamedTuple):
     make_method: Callable[[str | None, Options], Method]    # (axis_name, scalar options)
     obstacle: str                   # why it cannot share a program with other runs; "" if it can
     checksums: dict[str, str]       # by split: `fingerprint` of the data set with its tasks
+    to_float32: Callable[[Batch], Batch]    # rows as the data set has them -> as devices get them
 
     @property
     def total_steps(self) -> int:
@@ -84,8 +87,11 @@ def build(config: Config, *, dataset: Dataset | None = None,
     streamed = is_streamed(train, config.data.placement)
     if config.train.tensorboard:
         check_tensorboard()
-    transform = make_transform(normalisation(train, config.data.preprocess), dict(config.augment),
-                               config.data.preprocess)
+    norms = normalisation(train, config.data.preprocess)
+    wide = on_host(train, norms, config.data.preprocess)
+    to_float32 = functools.partial(normalise, norms=wide)
+    transform = make_transform({m: norm for m, norm in norms.items() if m not in wide},
+                               dict(config.augment), config.data.preprocess)
     ranks = example_ranks(train, transform)
     for m, options in config.augment.items():
         check_augmentation(m, options, 0 if m in dataset.num_tokens else ranks[m])
@@ -103,7 +109,7 @@ def build(config: Config, *, dataset: Dataset | None = None,
                                 config.train.batch_size, int(train["id"].max()) + 1)
         return make_method(changed.method, components, axis_name=axis_name)
 
-    programs = make_programs(make, devices, [together.scalar_options(config)])
+    programs = make_programs(make, devices, [together.scalar_options(config)], to_float32)
     if stream and not programs.steps:
         raise UserError(f"{config.method.name} trains nothing itself and cannot learn a stream of "
                         "tasks; choose another method, or a config without a stream")
@@ -117,7 +123,8 @@ def build(config: Config, *, dataset: Dataset | None = None,
                 "convolutions over several runs at once are slow on CPU" if slow_together else "")
     steps_per_call = config.train.steps_per_call or (1 if obstacle else SCANNED_STEPS)
     checksums = fingerprint(dataset, stream.tasks if stream else ())
-    setup = Setup(config, dataset, stream, tasks, programs, steps_per_call, make, obstacle, checksums)
+    setup = Setup(config, dataset, stream, tasks, programs, steps_per_call, make, obstacle,
+                  checksums, to_float32)
     jax.eval_shape(lambda: init_state(setup))       # finds shapes that do not fit
     return setup
 
@@ -145,7 +152,7 @@ def find_obstacle(setups: Sequence[Setup]) -> str:
 def join(setups: Sequence[Setup], devices: Sequence[jax.Device] | None = None) -> Setup:
     """The setup of the first run, with programs that train all of them at once."""
     options = [together.scalar_options(setup.config) for setup in setups]
-    programs = make_programs(setups[0].make_method, devices, options)
+    programs = make_programs(setups[0].make_method, devices, options, setups[0].to_float32)
     return setups[0]._replace(programs=programs)
 
 
@@ -189,12 +196,16 @@ def example_ranks(split: Batch, transform: Transform) -> dict[str, int]:
 
 def init_state(setup: Setup) -> TrainState:
     """The state before the first step, on the devices."""
-    example = take(setup.dataset.splits["train"], np.zeros(2, int))
+    example = setup.to_float32(take(setup.dataset.splits["train"], np.zeros(2, int)))
     return setup.programs.place(setup.programs.init(setup.config.train.seed, example))
 
 
 def predict_split(setup: Setup, state: TrainState, split: Batch) -> dict[str, np.ndarray]:
-    """Logits [N, C] of every head for a whole split."""
+    """Logits [N, C] of every head for a whole split, of the data set or of its form.
+
+    Raises:
+      UserError: what is wrong with a split that is none of the data set's, as `check_split` does.
+    """
     return _read(setup, state, setup.programs.predict, split)
 
 
@@ -204,6 +215,9 @@ def split_features(setup: Setup, state: TrainState, split: Batch) -> dict[str, n
 
 
 def _read(setup, state, read, split):
+    splits = setup.dataset.splits
+    if not any(split is known for known in splits.values()):
+        check_split("split", split, splits["train"])
     chunks = row_chunks(batch_size(split), setup.config.train.batch_size)
     feed = setup.programs.feed(split, setup.config.data.placement, chunks)
     return read_rows(lambda feed, index: read(state, feed, index), feed, batch_size(split), chunks)

@@ -1,15 +1,22 @@
+import zipfile
+
 import numpy as np
 import pytest
 
 from jaxmm import data
 from jaxmm.config import DataConfig
+from jaxmm.data.arrays import memory_left, read
+from jaxmm.data.dataset import say
 from jaxmm.errors import UserError
+
+
+ROWS = {"train": 20, "val": 6, "test": 7}
 
 
 def arrays(**changes):
     rng = np.random.default_rng(0)
     content = {}
-    for split, n in (("train", 20), ("val", 6), ("test", 7)):
+    for split, n in ROWS.items():
         content[f"{split}/image"] = rng.integers(0, 255, (n, 4, 4)).astype(np.uint8)
         content[f"{split}/sound"] = rng.normal(size=(n, 3)).astype(np.float32)
         content[f"{split}/label"] = (np.arange(n) % 3).astype(np.int64)
@@ -59,7 +66,7 @@ def test_missing_modalities_may_hold_anything(tmp_path):
 
 
 @pytest.mark.parametrize("changes, message", [
-    (dict(train__label=np.arange(20) / 3), "train/label is float64"),
+    (dict(train__label=np.arange(20) / 3), "train/label has the value 0.333.* in row 1"),
     (dict(train__label=np.arange(20) - 1), "train/label has the value -1"),
     (dict(test__label=np.arange(7)), "test/label has values from 0 to 6.*0 to 2"),
     (dict(train__label=np.zeros((20, 1), int)), "train/label is int64 of shape \\(20, 1\\)"),
@@ -122,3 +129,191 @@ def test_options_of_the_data_set(tmp_path):
     for fraction in (0.0, 1.0, 0.001):
         with pytest.raises(UserError, match="val_fraction"):
             load(tmp_path, content, val_fraction=fraction)
+
+
+@pytest.mark.parametrize("dtype", ["U", "S"])
+def test_labels_that_are_names(dtype, tmp_path):
+    """Classes in their order, numbers as numbers, in every split by the names of train."""
+    names = np.array(["10", "b", "9", "a"], dtype)
+    content = arrays(**{f"{s}__label": names[np.arange(n) % 4] for s, n in ROWS.items()})
+    dataset = load(tmp_path, content)
+    assert dataset.class_names == ("9", "10", "a", "b")
+    assert dataset.splits["test"]["label"].tolist() == [1, 3, 0, 2, 1, 3, 0]
+    named = load(tmp_path, content | {"class_names": np.array(["a", "b", "c", "9", "10"], dtype)})
+    assert named.class_names == ("a", "b", "c", "9", "10")
+    assert named.splits["test"]["label"].tolist() == [4, 1, 3, 0, 4, 1, 3]
+
+
+@pytest.mark.parametrize("label", [np.arange(20) % 3 == 1, np.float64(np.arange(20) % 3),
+                                   (np.arange(20) % 3).astype(">u8")])
+def test_labels_of_other_types(label, tmp_path):
+    dataset = load(tmp_path, arrays(train__label=label, val__label=label[:6], test__label=label[:7]))
+    np.testing.assert_array_equal(dataset.splits["train"]["label"], np.asarray(label, int))
+
+
+def test_masks_of_numbers_and_inputs_of_any_byte_order(tmp_path):
+    content = arrays()
+    content["train/present/sound"] = np.arange(20) % 2
+    content |= {f"{s}/image": content[f"{s}/image"].astype(">i4")[:, ::-1] for s in ROWS}
+    batch = load(tmp_path, content).splits["train"]
+    np.testing.assert_array_equal(batch["present"]["sound"], np.arange(20) % 2 == 1)
+    np.testing.assert_array_equal(batch["inputs"]["image"], content["train/image"])
+    assert batch["inputs"]["image"].dtype == np.int32
+
+
+NAMES = np.array(["a", "b"])
+
+
+def with_row_7(value):
+    """Labels 0 and 1 of which one is another value."""
+    return np.where(np.arange(20) == 7, value, np.arange(20) % 2)
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(train__label=with_row_7(10**9)), "3 different numbers, up to 1000000000: 0, 1, 1000000000"),
+    (dict(train__label=with_row_7(255)), "3 different numbers, up to 255"),
+    (dict(train__label=with_row_7(2**32)), "train/label has the value 4294967296 in row 7"),
+    (dict(train__label=with_row_7(np.nan)), "train/label has the value nan in row 7"),
+    (dict(train__label=with_row_7(-1)), "value -1 in row 7.*remove rows without a class"),
+    (dict(train__label=np.eye(20)), "argmax\\(1\\) is the class of one-hot"),
+    (dict(train__label=NAMES[np.arange(20) % 2]), "val/label is int64, train/label <U1"),
+    (dict(test__label=NAMES[np.arange(7) % 2]), "test/label is <U1, train/label int64"),
+    ({f"{s}__label": np.array(["a", "b", "c"])[np.arange(n) % (3 if s == "test" else 2)]
+      for s, n in ROWS.items()},
+     "test/label is 'c' in row 2, which is not among the labels of train \\(a, b\\); 2 such rows"),
+    (dict(train__label=np.array(["a", " "])[np.arange(20) % 2], val__label=NAMES[[0] * 6],
+          test__label=NAMES[[0] * 7]), "train/label is empty in row 1"),
+    (dict(train__label=np.array([b"\xff"] * 20), val__label=NAMES[[0] * 6], test__label=NAMES[[0] * 7]),
+     "train/label is no text in UTF-8"),
+    (dict(class_names=np.array(["a", "b"])), "train/label has values from 0 to 2.*0 to 1"),
+    (dict(class_names=np.array(["a", "b", "a"])), "class_names holds 'a' twice"),
+    (dict(class_names=np.array(["a", "", "b"])), "class_names is empty in row 1"),
+    (dict(class_names=np.zeros((3, 1))), "class_names is float64 of shape \\(3, 1\\)"),
+    (dict(train__present__sound=np.full(20, 0.5)), "train/present/sound is float64.*value 0.5 in row 0"),
+    (dict(train__present__sound=np.full(20, "no")), "train/present/sound is <U2"),
+    (dict(train__sound=np.zeros((20, 3), complex)), "train/sound is complex128"),
+    (dict(train__sound=np.zeros((20, 3), "M8[s]")), "train/sound is datetime64"),
+    (dict(train__sound=np.zeros((20, 3), [("x", "f4")])), "train/sound is"),
+    (dict(train__sound=np.zeros((20, 0), "f4"), val__sound=np.zeros((6, 0), "f4"),
+          test__sound=np.zeros((7, 0), "f4")), "train/sound is float32 of shape \\(20, 0\\)"),
+    (dict(train__sound=np.float32(3)), "train/sound has no rows"),
+    (dict(train__left__sound=np.zeros((20, 3))), "may not be called 'left/sound'|modalities"),
+    (dict(test__image=np.ones((7, 4, 4)) / 3), "test/image reaches .*bytes"),
+])
+def test_what_would_become_something_else_is_refused(changes, message, tmp_path):
+    with pytest.raises(UserError, match=message) as caught:
+        load(tmp_path, arrays(**changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_classes_that_are_named_may_lack_examples(tmp_path, caplog):
+    say.cache_clear()
+    dataset = load(tmp_path, arrays(class_names=np.arange(30, 45)))
+    assert dataset.class_names == tuple(map(str, range(30, 45)))
+    assert "12 of 15 classes have no training example: 33, 34, 35, 36, 37 and 7 more" in caplog.text
+
+
+def test_a_file_larger_than_memory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    content = arrays(train__sound=np.zeros((20, 1000), np.float32))
+    monkeypatch.setattr("jaxmm.data.arrays.memory_left", lambda: 50_000)
+    monkeypatch.setattr("numpy.lib.format.read_array", None)
+    with pytest.raises(UserError, match="its arrays take 0.0 GiB of memory, 0.0 GiB are left"):
+        load(tmp_path, content)
+    assert 2**20 < memory_left() < 2**50
+
+
+def header(shape, dtype="<f4"):
+    text = repr({"descr": dtype, "fortran_order": False, "shape": shape}).encode()
+    return b"\x93NUMPY\x01\x00" + (len(text) + 1).to_bytes(2, "little") + text + b"\n"
+
+
+@pytest.mark.parametrize("name, content, message", [
+    ("train/sound.npy", header((2**40, 3)) + bytes(240), "says float32 of shape \\(1099511627776, 3\\)"),
+    ("train/sound.npy", header((2**62, 4)) + bytes(240), "and holds 240"),
+    ("train/sound.npy", header((20, 3)) + bytes(244), "240 bytes, and holds 244"),
+    ("train/sound.npy", header((-20, -3)) + bytes(240), "damaged|no array|invalid"),
+    ("train/sound.npy", header((2**40,), "<U0"), "says <U0"),
+    ("train/sound.npy", b"\x93NUMPY\x03\x00" + bytes(99), "version \\(3, 0\\)"),
+    ("train/sound.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(99), "damaged"),
+    ("train/sound.npy", b"", "damaged"), ("notes.txt", b"Dear diary", "holds 'notes.txt', which is no array"),
+    ("train/image.npy", header((1, 1)) + bytes(4), "holds train/image.npy twice"),
+])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_headers_that_lie(name, content, message, tmp_path):
+    path = tmp_path / "file.npz"
+    np.savez(path, **arrays(train__sound=None))
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr(name, content)
+    with pytest.raises(UserError, match=message) as caught:
+        data.load(DataConfig(name="arrays", path=str(path)))
+    assert "\n" not in str(caught.value)
+
+
+def damage(content: bytes, rng) -> bytes:
+    """One of the ways in which files break."""
+    kind, size = rng.integers(8), len(content)
+    place, end = np.sort(rng.integers(size, size=2))
+    directory = content.index(b"PK\x01\x02")
+    damaged = bytearray(content)
+    if kind == 0:
+        damaged[place] ^= 1 << rng.integers(8)
+    elif kind == 1:
+        del damaged[place:]
+    elif kind == 2:
+        part = rng.bytes(rng.integers(1, 64))
+        damaged[place:place + len(part)] = part
+    elif kind == 3:
+        damaged[place:place] = content[place:end]
+    elif kind == 4:
+        del damaged[place:min(end, place + 64)]
+    elif kind == 5:
+        damaged[rng.integers(directory, size)] = rng.integers(256)
+    elif kind == 6:
+        header = content.index(b"{'descr'") if b"{'descr'" in content else place
+        damaged[header + rng.integers(60)] = rng.choice(list(b"0123456789<>if'"))
+    else:
+        damaged[place:place + 512] = bytes(len(damaged[place:place + 512]))
+    return bytes(damaged)
+
+
+def test_damaged_files_are_refused_or_the_same(tmp_path):
+    """1000 files: none gives other arrays, or an error that is none of ours."""
+    content = arrays(class_names=np.array(["a", "b", "c"]))
+    rng, path, refused = np.random.default_rng(0), tmp_path / "file.npz", 0
+    whole = []
+    for save in (np.savez, np.savez_compressed):
+        save(path, **content)
+        whole.append(path.read_bytes())
+    for i in range(1000):
+        path.write_bytes(damage(whole[i % 2], rng))
+        try:
+            found = read(path)
+        except UserError as error:
+            assert "\n" not in str(error)
+            refused += 1
+            continue
+        assert found.keys() == content.keys()
+        for name, x in content.items():
+            assert found[name].dtype == x.dtype
+            np.testing.assert_array_equal(found[name], x)
+    assert 700 < refused < 1000     # the others hit what no reader looks at
+
+
+def test_the_message_says_where_it_looked(tmp_path, monkeypatch):
+    def message(path):
+        with pytest.raises(UserError) as caught:
+            data.load(DataConfig(name="arrays", path=str(path)))
+        return str(caught.value)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    np.savez(tmp_path / "Mine.NPZ.npz", **arrays())
+    (tmp_path / "Mine.NPZ.npz").rename(tmp_path / "Mine.NPZ")
+    assert data.load(DataConfig(name="arrays", path="~/Mine.NPZ")).num_classes == 3
+    assert message("mine.npz").startswith(f"mine.npz: no such file in {tmp_path}, but Mine.NPZ; expected")
+    assert message("mine").startswith(f"mine: no such file in {tmp_path}, but Mine.NPZ; expected")
+    assert message("~/other.npz").startswith(f"{tmp_path}/other.npz: no such file; expected")
+    assert message(tmp_path).startswith(f"{tmp_path}: is a folder; expected")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
+    (tmp_path / "lfs.npz").write_text(pointer)
+    assert "lfs.npz: is a git-lfs pointer in place of the file, which `git lfs pull`" in message("lfs.npz")

@@ -81,7 +81,7 @@ def test_validation_data_is_cut_from_train(made):
         sizes[fraction] = [len(splits[s]["label"]) for s in ("train", "val", "test")]
     train = sum(split == "train" for split, _ in content.values())
     assert sizes[0.5] == [train // 2, train // 2, len(content) - train]
-    assert sizes[0.25][1] == round(0.25 * train)
+    assert sizes[0.25][1] == 6 > round(0.25 * train)    # one of each class at least
 
 
 def test_the_index_is_kept_and_a_damaged_one_is_made_again(made, cache, monkeypatch):

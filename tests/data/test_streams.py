@@ -190,6 +190,7 @@ def test_coarse_map(tmp_path):
     ("class,coarse\ncat\n", "no category for cat"),
     ("class,coarse\ncat,animal\ncat,pet\n", "'cat' in 'animal' and in 'pet'"),
     ("class,coarse\ncat,\xff\n", "cannot read"),
+    ("class,coarse\ncat, big,animal\n", "line 2 has more than 2 columns; put names with a comma"),
 ])
 def test_bad_coarse_maps(tmp_path, text, message):
     path = tmp_path / "map.csv"
@@ -208,6 +209,25 @@ def test_a_coarse_map_that_comes_with_the_package_is_found_from_anywhere(tmp_pat
     (tmp_path / "configs").mkdir()
     (tmp_path / path).write_text("class,coarse\nzero,a\none,b\ntwo,b\n")    # one's own is first
     assert streams.read_coarse_map(path, names) == {0: "a", 1: "b", 2: "b"}
+
+
+def test_blanks_do_not_make_categories_and_numbers_sort_as_numbers(tmp_path, monkeypatch):
+    (tmp_path / "map.csv").write_text('class , coarse\na,10\nb, 10 \nc,9\n"d, e", 9\n')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    coarse = streams.read_coarse_map("~/map.csv", ["a", "b", "c", "d, e"])
+    assert coarse == {0: "10", 1: "10", 2: "9", 3: "9"}
+    assert streams.domain_incremental(np.arange(4), coarse, 2, 0).label_of.tolist() == [1, 1, 0, 0]
+
+
+@pytest.mark.parametrize("labels", [[0, -1], [0, 10**9]])
+def test_labels_that_are_no_class_numbers(labels):
+    with pytest.raises(UserError, match="class numbers from 0 to 999999"):
+        streams.class_incremental(np.array(labels), 1, 0)
+
+
+def test_no_coarse_map():
+    with pytest.raises(UserError, match="stream.coarse is empty"):
+        streams.read_coarse_map("", ["cat"])
 
 
 def test_missing_coarse_map(tmp_path):

@@ -71,5 +71,8 @@ def test_observations_are_a_linear_image_of_the_latent_vectors():
 def test_mistakes_are_one_line():
     with pytest.raises(UserError, match="data.kind='D'; expected one of A, B, C"):
         data.load(config("D"))
-    with pytest.raises(UserError, match="data.val_fraction=1.0 leaves no example for training"):
-        data.load(config("A", val_fraction=1.0))
+    for fraction in (1.0, 0.0005, float("nan")):
+        with pytest.raises(UserError, match=f"data.val_fraction={fraction} leaves too few examples"):
+            data.load(config("A", val_fraction=fraction))
+    with pytest.raises(UserError, match="data.seed=-1; expected a number of at least 0"):
+        data.load(config("A", seed=-1))

@@ -41,7 +41,8 @@ def test_a_vocabulary_is_made_of_the_training_texts():
 
 @pytest.mark.parametrize("tokens, message", [
     (VOCABULARY[1:], "expected .PAD. in its first line"),
-    (["[PAD]", "a"], "no WordPiece vocabulary"), (None, "cannot read the vocabulary")])
+    (["[PAD]", "a"], "no WordPiece vocabulary"), (None, "cannot read the vocabulary .*no such file: /"),
+    (["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "a"], "the token 'a' in 2 lines")])
 def test_what_is_no_vocabulary(tokens, message, tmp_path):
     config = vocabulary(tmp_path, tokens) if tokens else TextConfig(vocabulary=str(tmp_path / "x"))
     with pytest.raises(UserError, match=message):
@@ -51,3 +52,11 @@ def test_what_is_no_vocabulary(tokens, message, tmp_path):
 def test_lengths_out_of_range():
     with pytest.raises(UserError, match="length=1"):
         text.make_tokenizer(TextConfig(length=1), [])
+
+
+def test_only_ends_of_lines_end_tokens(tmp_path):
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a\u2028b", "\x85", "c"]
+    path = tmp_path / "vocab.txt"
+    for end in ("\n", "\r\n"):
+        path.write_bytes(end.join(tokens + [""]).encode())
+        assert list(text.read_vocabulary(str(path))) == tokens

@@ -5,6 +5,8 @@ import pytest
 from jaxmm.batch import make_batch, take
 from jaxmm.config import AugmentConfig, FramesConfig, SpectrogramConfig, TextConfig
 from jaxmm.data import transform
+from jaxmm.data.rows import Rows
+from jaxmm.errors import UserError
 
 KEY = jax.random.key(0)
 MATRIX = np.arange(1.0, 31.0, dtype=np.float32).reshape(5, 6)
@@ -144,3 +146,59 @@ def test_normalisation_is_given_or_that_of_the_processed_training_data():
     np.testing.assert_allclose(found["image"][1], images.std((0, 1, 2)) / 255, rtol=1e-5)
     np.testing.assert_allclose(found["sound"][0], batch["inputs"]["sound"].mean(0), rtol=1e-5)
     np.testing.assert_array_equal(found["flow"][1], [2, 2, 1])
+
+
+PATTERN = np.array([[0, 3], [1, 1], [2, 0], [5, 4]])     # of which all cases are an offset and a scale
+
+
+@pytest.mark.parametrize("dtype, offset, scale", [
+    ("i1", -128, 1), ("u1", 250, 1), ("i2", -30000, 1), ("u2", 65000, 1), ("i4", 2**30, 1),
+    ("u4", 2**32 - 9, 1), ("i8", 2**60, 1), ("i8", -2**63, 1), ("u8", 2**64 - 9, 1),
+    ("i8", -5 * 10**17, 10**18), ("f2", 2000, 1), ("f4", 0, 1e-9), ("f4", 2**-14, 2**-30), ("f4", 0, 1e-39),
+    ("f4", 0, 5e37), ("f4", 2**23, 1), ("f8", 1.7e9, 1), ("f8", 1.7e9, 2**-9), ("f8", 0, 1e-100),
+    ("f8", 0, 1e100), ("f8", 1e-7, 1e-15), ("g", 2**60, 1), (">f8", 1.7e9, 1), (">f4", 0, 1), (">i2", 300, 1),
+])
+def test_whatever_the_type_and_scale_the_encoder_gets_the_same(dtype, offset, scale):
+    """Numbers of every type, as far from zero and as close together as it holds."""
+    if np.dtype(dtype).kind == "f":
+        x = (np.longdouble(offset) + np.longdouble(scale) * PATTERN).astype(dtype)
+    else:
+        x = np.array([[offset + scale * int(v) for v in row] for row in PATTERN], dtype)
+    batch = make_batch({"x": np.repeat(x, 2, axis=0)[::2]}, np.zeros(4, int))     # not contiguous
+    norms = transform.normalisation(batch, {})
+    wide = transform.on_host(batch, norms, {})
+    apply = transform.make_transform({m: norm for m, norm in norms.items() if m not in wide})
+    found = apply(None, transform.normalise(batch, wide))["inputs"]["x"]
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, (PATTERN - PATTERN.mean(0)) / PATTERN.std(0),
+                               rtol=0, atol=4e-6)
+
+
+def test_ordinary_numbers_are_normalised_on_the_device():
+    rng = np.random.default_rng(0)
+    inputs = {"image": rng.integers(0, 255, (9, 4, 4), np.uint8), "flags": rng.random((9, 2)) > 0.5,
+              "sound": rng.normal(3, 2, (9, 2)).astype(np.float32), "wide": rng.normal(3, 2, (9, 2)),
+              "text": np.ones((9, 4), np.int32), "flow": rng.integers(0, 9, (9, 4, 4, 2))}
+    batch = make_batch(inputs, np.zeros(9))
+    sections = {"text": TextConfig(), "flow": FramesConfig(height=4, width=4, size=4)}
+    norms = transform.normalisation(batch, sections)
+    assert list(transform.on_host(batch, norms, sections)) == ["wide"]
+
+
+def test_rows_read_on_demand_are_normalised_as_arrays_are():
+    x = 1.7e9 + PATTERN
+    rows = Rows(list(x), lambda record, position: record, (2,), x.dtype, 0)
+    norms = {"x": (np.float64([1.7e9, 1.7e9]), np.float64([1, 2]))}
+    lazy, plain = (transform.normalise(make_batch({"x": part}, np.zeros(4)), norms)["inputs"]["x"]
+                   for part in (rows, x))
+    np.testing.assert_array_equal(plain, PATTERN / np.float32([1, 2]))
+    np.testing.assert_array_equal(lazy[np.arange(4)], plain)
+
+
+def test_what_is_too_far_away_for_float32_is_refused_unless_missing():
+    norms = {"x": (np.zeros(1), np.ones(1))}
+    batch = make_batch({"x": np.array([[1.0], [1e39]])}, [0, 0])
+    with pytest.raises(UserError, match="x: row 1 is too far"):
+        transform.normalise(batch, norms)
+    batch["present"]["x"][1] = False
+    assert transform.normalise(batch, norms)["inputs"]["x"][0] == 1

@@ -73,3 +73,11 @@ def test_rows_that_are_read_on_demand_get_noise_of_their_own():
     assert noise.dtype == np.float32 and abs(noise.std() - 6) < 0.2
     assert abs(np.corrcoef(noise)[np.triu_indices(6, 1)]).max() < 0.15
     np.testing.assert_array_equal(noisy["inputs"]["sound"][np.array([4])][0] - 4, noise[4])
+
+
+@pytest.mark.parametrize("x", [np.float64([[1.7e9], [1.7e9 + 0.5]]), np.int32([[2**30], [2**30 + 1]])])
+def test_numbers_that_float32_does_not_hold_keep_their_digits(x):
+    split = make_batch({"m": x}, [0, 1])
+    for sigma in (0.0, 1.0):
+        noisy = corrupt(split, [], {"m": sigma}, {"m": (np.float64(0), np.float64(1e-3))}, 0)
+        np.testing.assert_allclose(noisy["inputs"]["m"] - x, 0, atol=0.01 * sigma)
