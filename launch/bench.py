@@ -195,7 +195,7 @@ def in_new_process(fn, *args):
                             "free some, or choose another of --workloads") from error
         except BaseException:       # a signal: the measurement is not waited for
             for process in multiprocessing.active_children():
-                process.terminate()
+                process.kill()      # it leaves other signals to this process
             raise
 
 

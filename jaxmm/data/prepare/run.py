@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import pathlib
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -320,15 +319,14 @@ def _written(work: Work, shards: list[Shard], workers: int,
                         "command again, with fewer --workers") from error
     except BaseException:       # what the others are at is not waited for
         for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
+            process.kill()      # they leave other signals to this process
         raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
-    """Leaves signals from the keyboard to the parent, and ends when the parent does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Leaves signals to the parent, and ends when the parent does."""
     jax.config.update("jax_platforms", "cpu")       # spectrograms need no accelerator
     processes.end_with_parent()
 
