@@ -28,6 +28,7 @@ from jaxmm.train.runs import to_dict
 from jaxmm.train.writers import check_tensorboard
 
 LARGEST = 2**31 - 1     # whole number: steps, rows and seeds are int32 on the devices
+FLOAT32 = np.finfo(np.float32)
 MOST = {"seeds": 1000, "workers": 1024, "depth": 100}      # more is taken for a mistake
 MOST_PREPROCESS = {"rate": 10**6, "seconds": 86400, "n_fft": 2**20, "mels": 2**14, "columns": 10**6,
                    "frames": 10**5, "height": 2**14, "width": 2**14, "size": 2**14, "length": 10**6}
@@ -137,7 +138,7 @@ def build(config: Config, *, dataset: Dataset | None = None,
 
 def state_size(setup: Setup) -> int:
     """Bytes of the state of one run on a device."""
-    state = jax.eval_shape(lambda: setup.programs.fetch(init_state(setup)))
+    state = jax.eval_shape(lambda: _first_copy(setup))
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
 
 
@@ -214,13 +215,16 @@ def _check_numbers(path: str, value: Any) -> None:
             _check_numbers(path, part)
     elif isinstance(value, (int, float)):
         name = path.rpartition(".")[2]
-        most = MOST.get(name, LARGEST if isinstance(value, int) else math.inf)
+        most = MOST.get(name, LARGEST if isinstance(value, int) else float(FLOAT32.max))
         if path.startswith("data.preprocess."):
             most = MOST_PREPROCESS.get(name, most)
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{path}={value}; expected a finite number")
         if value > most:
             raise UserError(f"{path}={value}; expected at most {most}")
+        if 0 < abs(value) < FLOAT32.tiny:
+            raise UserError(f"{path}={value} is 0 in float32; expected 0, or at least "
+                            f"{FLOAT32.tiny:.2g}")
 
 
 def check_single(config: Config) -> None:
@@ -240,8 +244,12 @@ def example_ranks(split: Batch, transform: Transform) -> dict[str, int]:
 
 def init_state(setup: Setup) -> TrainState:
     """The state before the first step, on the devices."""
+    return setup.programs.place(_first_copy(setup))
+
+
+def _first_copy(setup):
     example = take(setup.dataset.splits["train"], np.zeros(2, int))
-    return setup.programs.place(setup.programs.init(setup.config.train.seed, example))
+    return setup.programs.init(setup.config.train.seed, example)
 
 
 def predict_split(setup: Setup, state: TrainState, split: Batch) -> dict[str, np.ndarray]:
