@@ -82,8 +82,9 @@ def write(run: Run, workdir, names: Sequence[str], split: str,
 def link_report(workdir: pathlib.Path) -> None:
     """Adds a line on the analyses to the run's report, if there is one without it."""
     report, link = workdir / "report.md", f"More about this run: [analyses]({FILE})."
-    if report.exists() and link not in report.read_text(encoding="utf-8"):
-        files.write(report, f"{report.read_text(encoding="utf-8")}\n{link}\n")
+    text = report.read_text(encoding="utf-8") if report.exists() else link
+    if link not in text:
+        files.write(report, f"{text}\n{link}\n")
 
 
 def read_sections(path: pathlib.Path) -> dict[str, str]:
