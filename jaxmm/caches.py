@@ -33,11 +33,19 @@ def give_libraries_folders() -> None:
 
     It is in the cache folder or, if that is not writable either, a temporary one, removed at exit:
     numba runs what it finds there, which must be nobody else's. Without any home, as users have in
-    some containers, a temporary folder becomes it.
+    some containers, a temporary folder becomes it; without a place for those, the cache folder.
 
     Raises:
       OSError: there is no writable folder at all.
     """
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        folder = (cache_folder() / "tmp").absolute()
+        if not is_writable(folder):
+            raise OSError("no folder for temporary files or caches is writable; name one by TMPDIR "
+                          "or JAXMM_CACHE") from error
+        os.environ["TMPDIR"] = str(folder)
     if os.path.expanduser("~") == "~":
         os.environ["HOME"] = str(_temporary_folder())
     for variable, where in LIBRARIES.items():
@@ -51,10 +59,6 @@ def _base(variable: str, default: str) -> pathlib.Path:
 
 
 def _temporary_folder() -> pathlib.Path:
-    try:
-        folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxmm-"))
-    except OSError as error:
-        raise OSError("no folder for temporary files or caches is writable; name one by TMPDIR or "
-                      "JAXMM_CACHE") from error
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxmm-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder

@@ -68,9 +68,15 @@ def test_who_has_no_home_gets_a_temporary_one_and_no_folder_named_tilde(no_home,
 
 
 def test_it_says_so_when_nothing_is_writable(no_home, monkeypatch):
-    monkeypatch.setattr(caches.tempfile, "tempdir", str(no_home / "file"))
+    monkeypatch.setattr(caches.tempfile, "tempdir", None)
+    monkeypatch.setattr(caches.tempfile, "_candidate_tempdir_list", lambda: [
+        os.environ.get("TMPDIR", str(no_home / "file"))])
+    monkeypatch.setenv("TMPDIR", str(no_home / "file"))
     with pytest.raises(OSError, match="name one by TMPDIR or JAXMM_CACHE"):
         caches.give_libraries_folders()
+    monkeypatch.setenv("JAXMM_CACHE", str(no_home / "cache"))
+    caches.give_libraries_folders()
+    assert os.environ["TMPDIR"] == str(no_home / "cache/tmp")
 
 
 def test_the_cache_of_programs_is_left_out_with_one_warning(no_home):
