@@ -15,22 +15,24 @@ from ml_collections import config_flags
 from ml_collections.config_flags import config_path
 
 from jaxmm import config as config_lib
+from jaxmm.caches import cache_folder, is_writable
 from jaxmm.config import Config
-from jaxmm.data.spectrogram import cache_folder
 from jaxmm.errors import UserError, WriteError
-from jaxmm.train.signals import Preempted, stop_at_once
+from jaxmm.train.signals import EXIT_CODE as EXIT_PREEMPTED, Preempted, stop_at_once
+from launch import process
 
 EXIT_USER_ERROR = 2     # something to correct
 EXIT_NOT_FINITE = 3     # the loss is NaN or infinite
-EXIT_NOT_WRITTEN = 74   # a file of the run could not be written; free some space, and run it again
-EXIT_PREEMPTED = 75     # stopped by a signal, with what is done saved: run the same command again
+EXIT_NOT_WRITTEN = 74   # a file could not be written; mend that, and run the same command again
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def run(main) -> None:
     """Parses the flags, calls `main()`, and turns what a user can mend into one line."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.WARNING)
-    app.run(functools.partial(_guarded, main), flags_parser=_parse_flags)
+    with process.streams():
+        app.run(functools.partial(_guarded, main), flags_parser=_parse_flags)
 
 
 def define_config(help_text: str) -> None:
@@ -77,8 +79,16 @@ def load_config(option: str, path: str) -> Config:
 
 
 def workdir_flag(value: str, default: str) -> pathlib.Path:
-    """The run folder of --workdir, or `default` under runs/."""
-    return pathlib.Path(value) if value else pathlib.Path("runs") / default
+    """The run folder of --workdir, or `default` under runs/.
+
+    Raises:
+      UserError: it is the address of something that is no folder of this machine.
+    """
+    if re.match(r"[\w+.-]+://", value):
+        raise UserError(f"--workdir={value}; expected a folder of this machine: mount what is "
+                        "elsewhere, or copy the run there when it is done")
+    # Shells leave the ~ in --workdir=~/runs as it is.
+    return pathlib.Path(value).expanduser() if value else pathlib.Path("runs") / default
 
 
 def data_name(config: Config) -> str:
@@ -87,8 +97,13 @@ def data_name(config: Config) -> str:
 
 
 def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, for the next start."""
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
+    """Keeps compiled programs in the user's cache folder, if it is writable, for the next start."""
+    folder = cache_folder() / "xla"
+    if not is_writable(folder):
+        logging.warning("%s is not writable, so every start compiles anew; name another folder by "
+                        "JAXMM_CACHE", folder)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
@@ -143,10 +158,13 @@ def _guarded(main, argv):
     try:
         with stop_at_once():
             main()
+    except BrokenPipeError:
+        raise               # see `process.streams`
     except (WriteError, OSError) as error:
-        if isinstance(error, WriteError) or error.errno in (errno.ENOSPC, errno.EDQUOT):
-            _fail(f"{_one_line(error)}; free some space, and the same command goes on",
-                  EXIT_NOT_WRITTEN)
+        full = any(os.strerror(number) in str(error) for number in NO_ROOM)
+        if isinstance(error, WriteError) or full:
+            _fail(f"{_one_line(error)}; {'free some space' if full else 'mend that'}, and the same "
+                  "command goes on", EXIT_NOT_WRITTEN)
         if not error.filename:
             raise
         _fail(f"{error.filename}: {error.strerror}")

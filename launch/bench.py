@@ -189,13 +189,15 @@ def in_new_process(fn, *args):
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, initializer=processes.end_with_parent) as pool:
         try:
-            return pool.submit(fn, *args).result()
+            with processes.shielded():
+                future = pool.submit(fn, *args)
+            return future.result()
         except BrokenProcessPool as error:
             raise UserError("the process that measures was killed, perhaps for want of memory; "
                             "free some, or choose another of --workloads") from error
         except BaseException:       # a signal: the measurement is not waited for
             for process in multiprocessing.active_children():
-                process.terminate()
+                process.kill()      # it is shielded from other signals
             raise
 
 

@@ -163,7 +163,7 @@ def parse_noise(values: Sequence[str], modalities: Sequence[str]) -> dict[str, f
             sigma = float(number)
         except ValueError:
             sigma = math.nan
-        if not 0 <= sigma < math.inf:
+        if not 0 <= sigma <= np.finfo(np.float32).max:
             raise UserError(f"--noise={item}: expected MODALITY:SIGMA with a number SIGMA >= 0, "
                             f"such as {modalities[0]}:0.5")
         if name in sigmas:

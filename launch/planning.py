@@ -11,7 +11,7 @@ from jaxmm.errors import UserError
 from jaxmm.report import variants
 from jaxmm.train.loop import check_start
 from jaxmm.train.runs import claim_folder
-from jaxmm.train.setup import build
+from jaxmm.train.setup import MOST, build
 
 
 class Planned(NamedTuple):
@@ -31,8 +31,8 @@ def plan_runs(config_for: Callable[[str], Config], methods: Sequence[str], seeds
     Raises:
       UserError: whatever would stop one of the runs.
     """
-    if seeds < 1:
-        raise UserError(f"--seeds={seeds}; expected at least 1")
+    if not 1 <= seeds <= MOST["seeds"]:
+        raise UserError(f"--seeds={seeds}; expected 1 to {MOST['seeds']}")
     runs = []
     for variant in variants.expand(methods, config_for, capacities, dataset.modalities):
         for i in range(seeds):

@@ -1,7 +1,11 @@
 import os
+import signal
 import subprocess
 import sys
 import time
+
+from jaxmm import processes
+from jaxmm.train.signals import SIGNALS
 
 PARENT = """
 import multiprocessing, os, time
@@ -32,3 +36,15 @@ def test_a_worker_ends_with_a_parent_that_is_killed(tmp_path):
             return
         time.sleep(0.1)
     raise AssertionError("it is still there")
+
+
+def test_processes_started_while_shielded_leave_signals_to_their_parent():
+    code = "import sys; print('up', flush=True); sys.stdin.read(); print('done')"
+    with processes.shielded():
+        child = subprocess.Popen([sys.executable, "-c", code], text=True, stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE)
+    assert child.stdout.readline() == "up\n"
+    for number in SIGNALS:
+        child.send_signal(number)
+    assert child.communicate()[0] == "done\n" and child.returncode == 0
+    assert not set(SIGNALS) & signal.pthread_sigmask(signal.SIG_BLOCK, [])

@@ -19,7 +19,7 @@ from jaxmm.data import decode, text
 from jaxmm.data.dataset import SPLITS, Dataset, split_train
 from jaxmm.data.prepared import Prepared, Records, open_prepared
 from jaxmm.data.rows import Rows
-from jaxmm.data.spectrogram import cache_folder, write_arrays
+from jaxmm.data.spectrogram import write_arrays
 from jaxmm.errors import UserError, check_choice
 
 SECTIONS = {"audio": SpectrogramConfig, "frames": FramesConfig, "flow": FlowConfig,

@@ -10,6 +10,8 @@ import chex
 import librosa
 import numpy as np
 
+from jaxmm.caches import cache_folder
+
 FORMAT = 1          # of a cache file; raise it when `log_mel` computes something else
 
 
@@ -56,14 +58,6 @@ def cached_log_mel(audio: np.ndarray, **options: int) -> np.ndarray:
     except OSError:
         pass
     return result
-
-
-def cache_folder() -> pathlib.Path:
-    """`$JAXMM_CACHE`, else `$XDG_CACHE_HOME/jaxmm`, else `~/.cache/jaxmm`."""
-    if folder := os.environ.get("JAXMM_CACHE"):
-        return pathlib.Path(folder)
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return pathlib.Path(base) / "jaxmm"
 
 
 def write_arrays(path: pathlib.Path, **arrays: np.ndarray) -> None:

@@ -83,15 +83,16 @@ def write(run: Run, workdir, names: Sequence[str], split: str,
 def link_report(workdir: pathlib.Path) -> None:
     """Adds a line on the analyses to the run's report, if there is one without it."""
     report, link = workdir / "report.md", f"More about this run: [analyses]({FILE})."
-    if report.exists() and link not in report.read_text():
-        files.write(report, f"{report.read_text()}\n{link}\n")
+    text = report.read_text(encoding="utf-8") if report.exists() else link
+    if link not in text:
+        files.write(report, f"{text}\n{link}\n")
 
 
 def read_sections(path: pathlib.Path) -> dict[str, str]:
     """Text of the sections by title; none if there is no file."""
     if not path.exists():
         return {}
-    parts = re.split(r"^## (.*)\n", path.read_text(), flags=re.MULTILINE)[1:]
+    parts = re.split(r"^## (.*)\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
     return {title: text.strip() for title, text in zip(parts[::2], parts[1::2])}
 
 

@@ -30,12 +30,29 @@ from jaxmm.errors import UserError, WriteError
 
 FOLDER = "checkpoints"
 UNFINISHED = "*.orbax-checkpoint-tmp*"      # folders of a save that was cut short
+MOST_BYTES = 3500                           # of a run folder's path; Linux has 4096 for all of it
 SPARE_BYTES = 1 << 20                       # what a checkpoint takes besides its arrays
 # Errors of reading that say nothing of the file: of rights, of open files, of the disk.
 OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 REMEDY = ("start again in another folder with a lower optimizer.learning_rate or with "
           "optimizer.clip_norm")
 Save = Callable[..., None]                  # (step, state, meta, *, last)
+
+
+def check_path(workdir: pathlib.Path) -> None:
+    """Raises UserError for a run folder under a path that orbax misreads, when it has something to save."""
+    path = workdir.absolute()
+    odd = sorted(set("*?[\\") & set(str(path))) + ["gs:"] * ("gs:" in path.parts)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        odd.append("bytes that are no text in UTF-8")
+    if odd:
+        raise UserError(f"{path}: checkpoints cannot be kept under a path with {', '.join(odd)}; "
+                        "name another folder")
+    if len(os.fsencode(path)) > MOST_BYTES:
+        raise UserError(f"{path.anchor}.../{path.name[-50:]}: the path has {len(os.fsencode(path))} bytes; "
+                        f"expected at most {MOST_BYTES}")
 
 
 def open_manager(workdir: pathlib.Path) -> ocp.CheckpointManager:

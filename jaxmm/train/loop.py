@@ -65,7 +65,7 @@ def train(config: Config, workdir, *, dataset: Dataset | None = None,
         trains in it.
       WriteError: the disk is full; the last good checkpoint is kept.
       FloatingPointError: the loss is not finite; the last good checkpoint is kept.
-      Preempted: SIGTERM or SIGINT came; the state was saved first.
+      Preempted: a signal asked to stop (see `signals`); the state was saved first.
     """
     result, = train_many([config], [workdir], dataset=dataset, devices=devices, progress=progress,
                          teachers=[teachers])
@@ -114,6 +114,7 @@ def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Datase
 
 def check_start(setup: Setup, workdir: pathlib.Path) -> None:
     """Raises UserError if a run cannot begin, or go on, in this folder; touches nothing."""
+    checkpoints.check_path(workdir)
     check_folder(workdir, setup.config)
     if not (workdir / CONFIG_FILE).exists():
         check_teachers(setup)

@@ -2,7 +2,9 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Callable, Iterator, Sequence
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +29,11 @@ from jaxmm.train.optimizers import accumulate, make_optimizer
 from jaxmm.train.runs import to_dict
 from jaxmm.train.writers import check_tensorboard
 
+LARGEST = 2**31 - 1     # whole number: steps, rows and seeds are int32 on the devices
+FLOAT32 = np.finfo(np.float32)
+MOST = {"seeds": 1000, "workers": 1024, "depth": 100}      # more is taken for a mistake
+MOST_PREPROCESS = {"rate": 10**6, "seconds": 86400, "n_fft": 2**20, "mels": 2**14, "columns": 10**6,
+                   "frames": 10**5, "height": 2**14, "width": 2**14, "size": 2**14, "length": 10**6}
 SCANNED_STEPS = 32      # longest chunk where steps are scanned; a signal waits for its end
 
 
@@ -84,6 +91,9 @@ def build(config: Config, *, dataset: Dataset | None = None,
     if config.stream.joint or not tasks:
         tasks = [np.concatenate(tasks) if tasks else np.arange(batch_size(train))]
     plan.check_batch_size(tasks, config.train.batch_size)
+    if (steps := plan.total_steps(tasks, config.train)) > LARGEST:
+        raise UserError(f"train.epochs={config.train.epochs} makes {steps} steps; expected at most "
+                        f"{LARGEST}")
     streamed = is_streamed(train, config.data.placement)
     if config.train.tensorboard:
         check_tensorboard()
@@ -125,8 +135,24 @@ def build(config: Config, *, dataset: Dataset | None = None,
     checksums = fingerprint(dataset, stream.tasks if stream else ())
     setup = Setup(config, dataset, stream, tasks, programs, steps_per_call, make, obstacle,
                   checksums, to_float32)
-    jax.eval_shape(lambda: init_state(setup))       # finds shapes that do not fit
+    size, memory = state_size(setup), memory_size()    # finds shapes that do not fit, too
+    if size > memory:
+        raise UserError(f"the state of this model takes {size / 2**30:.1f} GiB, more than the "
+                        f"{memory / 2**30:.1f} GiB of memory; lower the sizes of the encoders or "
+                        "method.capacity")
     return setup
+
+
+def state_size(setup: Setup) -> int:
+    """Bytes of the state of one run on a device."""
+    state = jax.eval_shape(lambda: _first_copy(setup))
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+
+
+def memory_size() -> int:
+    """Bytes of memory of a device, as far as it tells, else of this machine."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def build_many(configs: Sequence[Config], *, dataset: Dataset | None = None,
@@ -146,6 +172,8 @@ def find_obstacle(setups: Sequence[Setup]) -> str:
     obstacle = together.obstacle([setup.config for setup in setups]) or setups[0].obstacle
     steps = {tuple(plan.steps_per_epoch(task, setup.config.train.batch_size)
                    for task in setup.tasks) for setup in setups}
+    if len(setups) > 1 and len(setups) * state_size(setups[0]) > memory_size():
+        obstacle = obstacle or "the memory does not hold all at once"
     return obstacle or ("their tasks take different numbers of steps" if len(steps) > 1 else "")
 
 
@@ -169,14 +197,41 @@ def check_augmentation(modality: str, options: AugmentConfig, rank: int) -> None
 
 
 def check_counts(config: Config) -> None:
-    """Raises UserError for seeds, counts and choices that are out of range."""
+    """Raises UserError for seeds, counts and choices that are out of range, and numbers that are none."""
+    _check_numbers("", to_dict(config))
     for section, name, least in (("data", "seed", 0), ("stream", "seed", 0), ("train", "seed", 0),
                                  ("train", "epochs", 1), ("train", "batch_size", 1),
                                  ("train", "steps_per_call", 0), ("train", "seeds", 1),
                                  ("train", "eval_epochs", 1),
                                  ("train", "checkpoint_epochs", 1), ("train", "keep_checkpoints", 1)):
         check_at_least(f"{section}.{name}", getattr(getattr(config, section), name), least)
+    last = config.train.seed + config.train.seeds - 1
+    if last > LARGEST:
+        raise UserError(f"train.seeds={config.train.seeds} reaches the seed {last}; expected at most "
+                        f"{LARGEST}")
     check_choice("train.on_save_error", config.train.on_save_error, ("stop", "continue"))
+
+
+def _check_numbers(path: str, value: Any) -> None:
+    """Raises UserError for a number in nested options that is not finite, or absurd."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            _check_numbers(f"{path}.{name}" if path else name, part)
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            _check_numbers(path, part)
+    elif isinstance(value, (int, float)):
+        name = path.rpartition(".")[2]
+        most = MOST.get(name, LARGEST if isinstance(value, int) else float(FLOAT32.max))
+        if path.startswith("data.preprocess."):
+            most = MOST_PREPROCESS.get(name, most)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{path}={value}; expected a finite number")
+        if value > most:
+            raise UserError(f"{path}={value}; expected at most {most}")
+        if 0 < abs(value) < FLOAT32.tiny:
+            raise UserError(f"{path}={value} is 0 in float32; expected 0, or at least "
+                            f"{FLOAT32.tiny:.2g}")
 
 
 def check_single(config: Config) -> None:
@@ -196,8 +251,12 @@ def example_ranks(split: Batch, transform: Transform) -> dict[str, int]:
 
 def init_state(setup: Setup) -> TrainState:
     """The state before the first step, on the devices."""
+    return setup.programs.place(_first_copy(setup))
+
+
+def _first_copy(setup):
     example = setup.to_float32(take(setup.dataset.splits["train"], np.zeros(2, int)))
-    return setup.programs.place(setup.programs.init(setup.config.train.seed, example))
+    return setup.programs.init(setup.config.train.seed, example)
 
 
 def predict_split(setup: Setup, state: TrainState, split: Batch) -> dict[str, np.ndarray]:

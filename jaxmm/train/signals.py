@@ -1,18 +1,33 @@
-"""SIGTERM and SIGINT: the first lets a run save its state, a second one ends the process at once."""
+"""Signals that ask a process to stop: the first lets a run save its state, a second one ends it at once.
+
+One that the process was started to ignore, as SIGHUP under `nohup`, stays ignored.
+"""
 import os
 import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)    # the last from Slurm
+EXIT_CODE = 75  # stopped by a signal, with what is done saved: run the same command again
 SAME = 0.5      # seconds within which signals are one, passed on by several parents, say
 
 
 class Preempted(KeyboardInterrupt):
     """Stopped by a signal; what is done is saved, and the same command goes on from there."""
+
+
+def end_at_signals() -> None:
+    """From now on a signal ends the process with EXIT_CODE at once: there is nothing to save yet."""
+    def end(number, frame):
+        with suppress(OSError):         # nobody reads it any more
+            os.write(2, b"stopped by a signal; run the same command again\n")
+        os._exit(EXIT_CODE)     # pylint: disable=protected-access
+
+    for number in _heeded():
+        signal.signal(number, end)
 
 
 @contextmanager
@@ -41,9 +56,13 @@ def stop_at_once() -> Iterator[None]:
         yield
 
 
+def _heeded() -> list[int]:
+    return [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+
+
 @contextmanager
 def _handled(handler) -> Iterator[None]:
-    old = {number: signal.signal(number, handler) for number in SIGNALS}
+    old = {number: signal.signal(number, handler) for number in _heeded()}
     try:
         yield
     finally:
@@ -61,12 +80,14 @@ def _second_ends() -> Iterator[None]:
     ours, written_to = socket.socketpair()
     written_to.setblocking(False)       # demanded by set_wakeup_fd
 
+    heeded = _heeded()
+
     def watch():
         first = None
         with ours:
             while number := ours.recv(1):
                 now = time.monotonic()
-                if number[0] not in SIGNALS:
+                if number[0] not in heeded:
                     continue
                 first = first or now
                 if now - first > SAME:

@@ -231,17 +231,6 @@ def test_interrupted_write_leaves_no_file(audio, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_cache_folder_follows_the_environment(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/of")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    monkeypatch.setenv("JAXMM_CACHE", "/own")
-    assert spectrogram.cache_folder() == pathlib.Path("/own")
-    monkeypatch.delenv("JAXMM_CACHE")
-    assert spectrogram.cache_folder() == pathlib.Path("/xdg/jaxmm")
-    monkeypatch.delenv("XDG_CACHE_HOME")
-    assert spectrogram.cache_folder() == pathlib.Path("/home/of/.cache/jaxmm")
-
-
 def test_file_is_what_the_tool_speaks(monkeypatch):
     pytest.importorskip("espeakng_loader")
     from launch import make_av_digits

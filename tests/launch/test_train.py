@@ -59,13 +59,52 @@ def test_bad_input_is_one_line_and_exit_code_2_with_nothing_written(tmp_path, la
         "expected all three: HOST:PORT": [*arrays, data, "--coordinator=localhost:port",
                                           "--num_processes=1", "--process_id=0"],
     }
+    samm = [f"--config={ARRAYS}:samm", f"--workdir={workdir}", data, "--config.stream.kind=class",
+            "--config.stream.num_tasks=3", "--config.method.capacity=64"]
+    for option, expected in {       # sizes that are absurd, and numbers that are none
+            "train.epochs=1000000000000": "train.epochs=1000000000000; expected at most 2147483647",
+            "train.epochs=2000000000": "train.epochs=2000000000 makes",
+            "train.batch_size=1000000000": "expected between 1 and the 86",
+            "train.seeds=1000000": "train.seeds=1000000; expected at most 1000",
+            "train.seed=2147483648": "train.seed=2147483648; expected at most",
+            "optimizer.learning_rate=nan": "optimizer.learning_rate=nan; expected a finite number",
+            "optimizer.clip_norm=1e400": "optimizer.clip_norm=inf; expected a finite number",
+            "augment.sound.noise=nan": "augment.sound.noise=nan; expected a finite number",
+            "encoders.sound.width=10000000": "encoders or method.capacity",
+            "encoders.sound.depth=10000000": "encoders.sound.depth=10000000; expected at most 100",
+            "method.capacity=1000000000000": "method.capacity=1000000000000; expected at most",
+            "method.capacity=2000000000": "GiB, more than the ",
+            "stream.num_tasks=1000000000": "1000000000 tasks cannot share 3 classes"}.items():
+        cases[expected] = [*samm, f"--config.{option}"]
+    cases["under a path with [;"] = [arrays[0], f"--workdir={tmp_path / 'a[b]'}", data]
+    cases["gs://bucket/run; expected a folder of this machine"] = [
+        arrays[0], "--workdir=gs://bucket/run", data]
     results = launch("launch.train", list(cases.values()))
     for expected, (code, out, err) in zip(cases, results):
         assert code == 2, (expected, out, err)
         assert err.startswith("error: ") and err.count("\n") == 1 and expected in err, err
         assert out == ""
-    assert not workdir.exists()
+    assert not workdir.exists() and not (tmp_path / "a[b]").exists()
     assert [p.name for p in occupied.iterdir()] == ["thesis.tex"]
+
+
+def test_no_home_and_an_ascii_terminal(tmp_path, launch, monkeypatch):
+    """Trains with names that the terminal has no characters for, and warns once of the cache."""
+    (tmp_path / "file").touch()
+    for variable, value in {"HOME": f"{tmp_path}/file", "JAXMM_CACHE": f"{tmp_path}/file/cache",
+                            "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0",
+                            "PYTHONIOENCODING": "ascii:strict"}.items():
+        monkeypatch.setenv(variable, value)
+    path = write_npz(tmp_path / "daten.npz", modalities=("größe", "image"),
+                     class_names=np.array(["ä", "ö", "ü"]))
+    workdir = tmp_path / "lauf 100%"
+    (code, out, err), = launch("launch.train", [[
+        f"--config={ARRAYS}:late", f"--config.data.path={path}", "--config.train.epochs=1",
+        f"--workdir={workdir}"]])
+    assert code == 0 and "Traceback" not in err, err
+    assert "gr\\xf6\\xdfe" in out and out.isascii() and err.isascii()
+    assert err.count("every start compiles anew") == 1 and "UserWarning" not in err
+    assert "größe" in (workdir / "report.md").read_text(encoding="utf-8")
 
 
 def test_three_modalities_of_the_users_own(tmp_path, launch):

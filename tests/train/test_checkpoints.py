@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import logging
 import os
@@ -334,3 +335,21 @@ def test_wrong_shapes_are_refused():
     del leaves["step"]
     with pytest.raises(ValueError, match="step"):
         checkpoints.unflatten(make_state(), leaves)
+
+
+@pytest.mark.parametrize("name", ["a[b", "a*", "a?", "a\\b", "gs:", "a/gs:/b", "a\udce9", "d/" * 1800])
+def test_paths_that_orbax_misreads_are_refused_before_there_is_anything_to_save(name, tmp_path):
+    with pytest.raises(UserError, match="checkpoints cannot be kept under|the path has") as error:
+        checkpoints.check_path(tmp_path / name)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 400
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_odd_paths_are_taken(tmp_path):
+    folder = tmp_path / " a b%c\nd#{e}~$HOME:ü.orbax-checkpoint-tmp "
+    checkpoints.check_path(folder)
+    with contextlib.closing(checkpoints.open_manager(folder)) as manager:
+        checkpoints.save(manager, 1, {"params": np.arange(3.0)}, {}, keep=1)
+        step, state, _ = checkpoints.restore(manager, {"params": np.zeros(3)})
+    assert step == 1
+    np.testing.assert_array_equal(state["params"], [0, 1, 2])

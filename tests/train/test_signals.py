@@ -47,6 +47,22 @@ def test_one_signal_is_told_and_raised_again_when_nothing_stopped():
     assert signal.set_wakeup_fd(-1) == -1
 
 
+@pytest.mark.parametrize("number", signals.SIGNALS)
+def test_signals_of_terminals_and_of_slurm_stop_too_but_not_where_ignored(number):
+    before = signal.getsignal(number)
+    with pytest.raises(signals.Preempted), signals.stop_at_once(), signals.stop_signals() as stopped:
+        signal.raise_signal(number)
+        assert stopped()
+    signal.signal(number, signal.SIG_IGN)
+    try:
+        with signals.stop_at_once(), signals.stop_signals() as stopped:
+            signal.raise_signal(number)
+            assert not stopped()
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)
+
+
 def test_a_signal_that_stopped_something_is_spent():
     with pytest.raises(OSError), signals.stop_at_once(), signals.stop_signals():
         signal.raise_signal(signal.SIGTERM)

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import pathlib
 import shutil
-import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -308,7 +307,8 @@ def _written(work: Work, shards: list[Shard], workers: int,
     pool = concurrent.futures.ProcessPoolExecutor(min(workers, len(shards)), context, _start_worker)
     others = set(multiprocessing.active_children())
     try:
-        futures = {pool.submit(write_shard, work, shard): shard for shard in shards}
+        with processes.shielded():
+            futures = {pool.submit(write_shard, work, shard): shard for shard in shards}
         waiting = set(futures)
         while waiting:
             done, waiting = concurrent.futures.wait(waiting, ASK_EVERY, "FIRST_COMPLETED")
@@ -320,15 +320,14 @@ def _written(work: Work, shards: list[Shard], workers: int,
                         "command again, with fewer --workers") from error
     except BaseException:       # what the others are at is not waited for
         for process in set(multiprocessing.active_children()) - others:
-            process.terminate()
+            process.kill()      # they are shielded from other signals
         raise
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _start_worker() -> None:
-    """Leaves signals from the keyboard to the parent, and ends when the parent does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Ends when the parent does."""
     jax.config.update("jax_platforms", "cpu")       # spectrograms need no accelerator
     processes.end_with_parent()
 

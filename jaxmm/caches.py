@@ -1,0 +1,64 @@
+"""Folders for what is kept between starts, on machines without a home or a writable cache too."""
+import atexit
+import os
+import pathlib
+import shutil
+import tempfile
+
+# Libraries that need a writable folder as soon as they are imported: how to name one, and where
+# they look by themselves, as (variable of the base folder, its default).
+LIBRARIES = {"NUMBA_CACHE_DIR": ("XDG_CACHE_HOME", "~/.cache"),
+             "MPLCONFIGDIR": ("XDG_CONFIG_HOME", "~/.config")}
+
+
+def cache_folder() -> pathlib.Path:
+    """`$JAXMM_CACHE`, else `$XDG_CACHE_HOME/jaxmm`, else `~/.cache/jaxmm`."""
+    if folder := os.environ.get("JAXMM_CACHE"):
+        return pathlib.Path(os.path.expanduser(folder))
+    return _base("XDG_CACHE_HOME", "~/.cache") / "jaxmm"
+
+
+def is_writable(folder: pathlib.Path) -> bool:
+    """Whether files can be made in the folder, which is made if needed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def give_libraries_folders() -> None:
+    """Names a folder to each library that would otherwise not find one that is writable.
+
+    It is in the cache folder or, if that is not writable either, a temporary one, removed at exit:
+    numba runs what it finds there, which must be nobody else's. Without any home, as users have in
+    some containers, a temporary folder becomes it; without a place for those, the cache folder.
+
+    Raises:
+      OSError: there is no writable folder at all.
+    """
+    try:
+        tempfile.gettempdir()
+    except OSError as error:
+        folder = (cache_folder() / "tmp").absolute()
+        if not is_writable(folder):
+            raise OSError("no folder for temporary files or caches is writable; name one by TMPDIR "
+                          "or JAXMM_CACHE") from error
+        os.environ["TMPDIR"] = str(folder)
+    if os.path.expanduser("~") == "~":
+        os.environ["HOME"] = str(_temporary_folder())
+    for variable, where in LIBRARIES.items():
+        if variable not in os.environ and not is_writable(_base(*where)):
+            folder = (cache_folder() / variable.lower()).absolute()
+            os.environ[variable] = str(folder if is_writable(folder) else _temporary_folder())
+
+
+def _base(variable: str, default: str) -> pathlib.Path:
+    return pathlib.Path(os.path.expanduser(os.environ.get(variable) or default))
+
+
+def _temporary_folder() -> pathlib.Path:
+    folder = pathlib.Path(tempfile.mkdtemp(prefix="jaxmm-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder

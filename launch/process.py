@@ -1,0 +1,41 @@
+"""What a command needs of its process before anything large is imported, and when it ends."""
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+from jaxmm.train.signals import end_at_signals
+
+EXIT_UNREAD = 141       # as of a process that SIGPIPE ends: nobody reads its output any more
+
+
+def begin() -> None:
+    """Takes up signals, and gives what was started with closed streams others that lead nowhere.
+
+    The next files opened, such as checkpoints, would otherwise get the messages.
+    """
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)      # gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if descriptor else "r", encoding="utf-8"))
+    end_at_signals()
+
+
+@contextlib.contextmanager
+def streams() -> Iterator[None]:
+    """Within, text that a terminal has no characters for is escaped; ends in silence when a pipe does."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):      # not so in notebooks and tests
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        for descriptor in (1, 2):               # what is still in their buffers goes nowhere
+            os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        sys.exit(EXIT_UNREAD)
