@@ -49,7 +49,7 @@ def main() -> None:
     args = parser.parse_args()
     milliseconds, calls = costs(args.workload, args.calls)
     total = sum(milliseconds.values())
-    print(markdown([{"operation": f"`{kind}`", "ms / step": f"{time:.1f}",
+    print(markdown([{"operation": kind, "ms / step": f"{time:.1f}",
                      "share": f"{time / total:.1%}", "calls": f"{calls[kind]:.0f}"}
                     for kind, time in milliseconds.most_common(args.rows)],
                    ["operation", "ms / step", "share", "calls"]))

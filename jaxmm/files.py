@@ -1,12 +1,20 @@
-"""Files of a run: whole or not there, with one kind of error when the disk does not take them."""
+"""Files of a run: whole or not there, with one kind of error when the disk does not take them.
+
+A run folder may come from elsewhere. What is written goes to regular files of this folder alone,
+never through a link, and what is read need not be what it should be.
+"""
+import errno
 import fcntl
 import json
 import os
 import pathlib
+import shutil
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 from absl import logging
 
@@ -21,10 +29,13 @@ def write(path: pathlib.Path, content: str | bytes) -> None:
     """
     part = path.with_name(path.name + ".part")
     try:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        part.unlink(missing_ok=True)    # left by a killed process, or a link to elsewhere
+        with part.open("xb") as file:
+            file.write(_bytes(content))
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
         raise WriteError(f"{path} could not be written ({error.strerror or error})") from error
 
 
@@ -34,10 +45,10 @@ def append(path: pathlib.Path, content: str | bytes) -> None:
     Raises:
       WriteError: it could not be written.
     """
-    content = content.encode() if isinstance(content, str) else content
+    content = _bytes(content)
     try:
-        with path.open("ab", buffering=0) as file:
-            end = file.tell()
+        with _open_own(path, os.O_WRONLY | os.O_APPEND, "ab") as file:
+            end = file.seek(0, os.SEEK_END)
             try:
                 while content:
                     content = content[file.write(content):]     # a full disk may take a part of it
@@ -46,6 +57,120 @@ def append(path: pathlib.Path, content: str | bytes) -> None:
                 raise
     except OSError as error:
         raise WriteError(f"{path} could not be written ({error.strerror or error})") from error
+
+
+def _bytes(content: str | bytes) -> bytes:
+    # Names of files may hold bytes that are no text: those are written as \udcff.
+    return content if isinstance(content, bytes) else content.encode(errors="backslashreplace")
+
+
+def _open_own(path: pathlib.Path, flags: int, mode: str):
+    """Opens a regular file, which is made if needed, under its only name.
+
+    Raises:
+      OSError: it is something else, such as a link, by which a file elsewhere would be changed.
+    """
+    flags |= os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK     # a pipe would wait for its other end
+    try:
+        file = os.fdopen(os.open(path, flags, 0o666), mode, buffering=0)
+        stranger = _stranger(os.fstat(file.fileno()))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(errno.ELOOP, "it is a symbolic link", str(path)) from error
+        raise
+    if stranger:
+        file.close()
+        raise OSError(errno.ELOOP, stranger, str(path))
+    return file
+
+
+def _stranger(found: os.stat_result) -> str:
+    """What a file or folder is that is not the run's own alone; "" if it is."""
+    if stat.S_ISLNK(found.st_mode):
+        return "it is a symbolic link"
+    if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
+        return "it has another name elsewhere, a hard link"
+    return "" if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode) else "it is no file"
+
+
+def check_own(path: pathlib.Path) -> None:
+    """Raises UserError if writing to a file or folder of a run would change something elsewhere."""
+    try:
+        stranger = _stranger(path.lstat())
+    except OSError:
+        return      # there is none
+    if stranger:
+        raise UserError(f"{path} is not this folder's own: {stranger}, and what it leads to would "
+                        "be changed; put a copy in its place, or name another folder")
+
+
+def own_folder(path: pathlib.Path) -> pathlib.Path:
+    """The folder of a run at `path`, which is made if needed; see `check_own`."""
+    check_own(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def read(path: pathlib.Path) -> str:
+    """The text of a file; for the errors see `read_bytes`."""
+    try:
+        return read_bytes(path).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} cannot be read: it is no text in UTF-8 (byte {error.start}); it "
+                        "may be damaged") from error
+
+
+def read_bytes(path: pathlib.Path, most: int = 2**26) -> bytes:
+    """The content of a file.
+
+    Raises:
+      UserError: it cannot be read, is no regular file, or has more than `most` bytes.
+    """
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
+                raise UserError(f"{path} is no regular file; remove it, or name another folder")
+            if found.st_size > most:
+                raise UserError(f"{path} has {found.st_size} bytes; expected at most {most}")
+            return file.read()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The value of strict JSON: no name twice in an object, no NaN or infinity.
+
+    Raises:
+      ValueError: it is something else, in one line.
+    """
+    def unique(pairs):
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"{twice!r} stands twice in an object")
+        return found
+
+    def finite(text):
+        value = float(text)
+        if not abs(value) < float("inf"):
+            raise ValueError(f"{text[:20]} is no finite number")
+        return value
+
+    try:
+        return json.loads(text, object_pairs_hook=unique, parse_constant=finite, parse_float=finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def remove(path: pathlib.Path) -> None:
+    """Removes a folder, or a link but not what it leads to; what cannot be removed stays."""
+    if path.is_symlink():
+        with suppress(OSError):
+            path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
@@ -78,9 +203,10 @@ def lock(path: pathlib.Path, remedy: str) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+b", buffering=0)
+        file = _open_own(path, os.O_RDWR | os.O_APPEND, "a+b")
     except OSError as error:
-        raise UserError(f"{path.parent} cannot be written ({error.strerror}); {remedy}") from error
+        where = path if error.errno == errno.ELOOP else path.parent
+        raise UserError(f"{where} cannot be written ({error.strerror}); {remedy}") from error
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,10 +227,10 @@ def _owner(file) -> str:
     """Who holds a lock, and for how long."""
     file.seek(0)
     try:
-        owner = json.loads(file.read())
-        return (f"process {owner['pid']} on {owner['host']}, for "
+        owner = parse_json(file.read(4096))
+        return (f"process {int(owner['pid'])} on {owner['host']}, for "
                 f"{_duration(time.time() - owner['since'])}")
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return "another process"    # which is about to say who it is
 
 

@@ -6,16 +6,15 @@
 Trains one model for each modality, then heads on their frozen encoders, a linear one and one with a
 hidden layer, and compares these on validation data with the average of the unimodal predictions.
 A linear head sees what modalities add to each other, the hidden layer also what only their
-combination tells. WORKDIR gets the runs, as those of launch.compare, `advice.md`, and `next.py`: the
-config to train next.
+combination tells. WORKDIR gets the runs, as those of launch.compare, `advice.md`, and `next.json`:
+the config to train next.
 """
-import shlex
 import sys
 from collections.abc import Mapping
 
 from absl import flags
 
-from jaxmm import data
+from jaxmm import data, escape
 from jaxmm.config import replace
 from jaxmm.errors import UserError
 from jaxmm.report import advice
@@ -53,7 +52,7 @@ def main() -> None:
             diverged.append(f"{run.variant.method} with seed {run.config.train.seed}")
             continue
         value = final_scores(history, "val")["fused"]["accuracy"]
-        print(f"{run.workdir}: {100 * value:.1f}% on validation data", flush=True)
+        print(f"{escape.printable(run.workdir)}: {100 * value:.1f}% on validation data", flush=True)
         accuracy.setdefault(run.variant.method, {})[run.config.train.seed] = value
     average, heads = same_seeds(accuracy)
     found = advice.advise(average, heads)
@@ -64,9 +63,9 @@ def main() -> None:
     options = {"method.teachers": runs[0].teachers}
     if found.method == "umt":
         options["method.fusion"] = FUSIONS[found.head]
-    command = shlex.join(["python", "-m", "launch.advise", *sys.argv[1:]])
+    command = escape.command(["python", "-m", "launch.advise", *sys.argv[1:]])
     path = advice.write(workdir, shown, replace(app.config_for(found.method), options), command)
-    print(f"\n{shown}\nTo follow it: python -m launch.train --config={path}")
+    print(f"\n{shown}\nTo follow it: {advice.follow(path)}")
 
 
 def same_seeds(accuracy: Mapping[str, Mapping[int, float]]

@@ -15,9 +15,11 @@ from ml_collections import config_flags
 from ml_collections.config_flags import config_path
 
 from jaxmm import config as config_lib
+from jaxmm import escape
 from jaxmm.caches import cache_folder, is_writable
-from jaxmm.config import Config
+from jaxmm.config import Config, method_config
 from jaxmm.errors import UserError, WriteError
+from jaxmm.train.runs import load_json
 from jaxmm.train.signals import EXIT_CODE as EXIT_PREEMPTED, Preempted, stop_at_once
 from launch import process
 
@@ -38,6 +40,7 @@ def run(main) -> None:
 def define_config(help_text: str) -> None:
     """Defines --config, by default the file for av_digits, whose fields are flags too."""
     config_flags.DEFINE_config_file("config", None, f"{help_text} Default: {_default_config()}.")
+    flags.FLAGS["config"].parser = _Parser("config")
 
 
 def config_for(method: str) -> Config:
@@ -46,9 +49,9 @@ def config_for(method: str) -> Config:
     Overrides of options that only some methods have go to those that have them.
     """
     flag = flags.FLAGS["config"]
-    filename, _, argument = config_flags.get_config_filename(flag).partition(":")
+    filename, argument = _split(config_flags.get_config_filename(flag))
     _, comma, size = argument.partition(",")        # as in FILE.py:METHOD,smoke
-    config = _load(filename, method + comma + size)
+    config = _Parser("config").parse(f"{filename}:{method}{comma}{size}")
     for path, value in config_flags.get_override_values(flag).items():
         if path.startswith("method."):
             if not hasattr(config.method, path.removeprefix("method.")):
@@ -59,18 +62,18 @@ def config_for(method: str) -> Config:
 
 def default_methods() -> list[str] | None:
     """The methods that the file of --config names as `METHODS`, if it does."""
-    filename = config_flags.get_config_filename(flags.FLAGS["config"]).partition(":")[0]
-    return runpy.run_path(filename).get("METHODS")
+    filename, _ = _split(config_flags.get_config_filename(flags.FLAGS["config"]))
+    return None if filename.endswith(".json") else runpy.run_path(filename).get("METHODS")
 
 
 def load_config(option: str, path: str) -> Config:
-    """The config of a file, FILE.py or FILE.py:METHOD, that is named by another option.
+    """The config of a file, as --config names it, that is named by another option.
 
     Raises:
       UserError: it cannot be loaded.
     """
     try:
-        config = _parser().parse(path)
+        config = _Parser("config").parse(path)
         config.train        # a config that failed to load says so only when used
         return config
     # A config file may raise anything.
@@ -82,11 +85,14 @@ def workdir_flag(value: str, default: str) -> pathlib.Path:
     """The run folder of --workdir, or `default` under runs/.
 
     Raises:
-      UserError: it is the address of something that is no folder of this machine.
+      UserError: it is the address of something that is no folder of this machine, or it has
+        {teacher} in its name, for which names of teachers would stand.
     """
     if re.match(r"[\w+.-]+://", value):
         raise UserError(f"--workdir={value}; expected a folder of this machine: mount what is "
                         "elsewhere, or copy the run there when it is done")
+    if "{teacher}" in value:
+        raise UserError(f"--workdir={value}: {{teacher}} stands for other names; choose another one")
     # Shells leave the ~ in --workdir=~/runs as it is.
     return pathlib.Path(value).expanduser() if value else pathlib.Path("runs") / default
 
@@ -113,12 +119,22 @@ def _default_config() -> pathlib.Path:
     return here if here.exists() else pathlib.Path(__file__).parent.parent / here
 
 
-def _load(filename: str, argument: str) -> Config:
-    return _parser().parse(f"{filename}:{argument}")
+class _Parser(config_flags.config_flags.ConfigFileFlagParser):
+    """Reads FILE.json, which holds options and is never executed, or runs FILE.py."""
+
+    def parse(self, path: str) -> Config:
+        filename, method = _split(path)
+        if not filename.endswith(".json"):
+            return super().parse(path)
+        config = load_json(pathlib.Path(filename))
+        if method and method != config.method.name:
+            config.method = method_config(method)
+        return config
 
 
-def _parser():
-    return config_flags.config_flags._ConfigFileParser("config")   # pylint: disable=protected-access
+def _split(path: str) -> tuple[str, str]:
+    """(file, method or "") of what --config names."""
+    return re.fullmatch(r"(.*?\.(?:json|py)(?=:|$)|[^:]*):?(.*)", path, re.DOTALL).groups()
 
 
 def _parse_flags(argv):
@@ -179,9 +195,11 @@ def _guarded(main, argv):
 
 def _one_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, UserError):    # lines are those of a name
+        return " ".join(lines)
     return lines[-1] if lines else type(error).__name__
 
 
 def _fail(message: str, code: int = EXIT_USER_ERROR):
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {escape.printable(message)}", file=sys.stderr)
     sys.exit(code)

@@ -21,7 +21,6 @@ import os
 import pathlib
 import platform
 import resource
-import shlex
 import statistics
 import sys
 import time
@@ -33,7 +32,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from jaxmm import files, processes
+from jaxmm import escape, files, processes
 from jaxmm.batch import batch_size, make_batch
 from jaxmm.config import (Config, EncoderConfig, OptimizerConfig, SAMMConfig, TrainConfig,
                           method_config, replace)
@@ -223,7 +222,7 @@ def scaling(folder: pathlib.Path, seconds: float) -> str:
              + ", ".join(f"{name} {value}" for name, value in Case()._asdict().items()) + "."]
     files.write(folder / "scaling.json", json.dumps(
         {"machine": facts[0], "base": Case()._asdict(), "results": results}, indent=1) + "\n")
-    command = shlex.join(["python", "-m", "launch.bench", *sys.argv[1:]])
+    command = escape.command(["python", "-m", "launch.bench", *sys.argv[1:]])
     return report.write(results, facts, folder, command)
 
 

@@ -24,14 +24,13 @@ cut short and reuses what is finished, so methods and seeds can be added later. 
 tables as Markdown and CSV, and plots.
 """
 import itertools
-import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
 
 from absl import flags
 
-from jaxmm import data
+from jaxmm import data, escape
 from jaxmm.data.dataset import Dataset
 from jaxmm.data.streams import make_stream
 from jaxmm.errors import UserError
@@ -70,9 +69,9 @@ def main() -> None:
     values = published.find([run.variant for run in runs], dataset)
     if config.stream.kind:
         dataset, _ = make_stream(config.stream, dataset)
-    command = shlex.join(["python", "-m", "launch.compare", *sys.argv[1:]])
+    command = escape.command(["python", "-m", "launch.compare", *sys.argv[1:]])
     print("\n" + comparison.write(results, dataset, workdir, command, config.stream.kind, values))
-    print(f"{workdir / 'report.md'} shows it with the plots.")
+    print(f"{escape.printable(workdir / 'report.md')} shows it with the plots.")
 
 
 def parse_capacities(values: Sequence[str]) -> list[int]:
@@ -104,7 +103,7 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
         metric = continual.headline(run.config.stream.kind) if run.stream else "accuracy"
         accuracies = ", ".join(f"{head} {percent(result.scores[head][metric])}"
                                for head in sort_heads(result.scores, dataset.modalities))
-        print(f"[{i + 1}/{len(runs)}] {run.workdir}: {accuracies} "
+        print(f"[{i + 1}/{len(runs)}] {escape.printable(run.workdir)}: {accuracies} "
               f"({time.perf_counter() - start:.0f} s)", flush=True)
         yield result
         start = time.perf_counter()

@@ -25,6 +25,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
+from jaxmm import escape
 from jaxmm.batch import Batch, batch_size
 from jaxmm.data.dataset import statistics
 from jaxmm.data.streams import Stream
@@ -72,7 +73,7 @@ def main() -> None:
         raise UserError(f"--drop and --noise do not go with --{names[0]}, which looks at the model "
                         "as it is; --robustness shows both")
     print(analyse(workdir, STEP.value, SPLIT.value, names, REFERENCE.value))
-    print(f"\n{workdir / analysis.FILE} shows it with the plots.")
+    print(f"\n{escape.printable(workdir / analysis.FILE)} shows it with the plots.")
 
 
 def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence[str],
@@ -112,7 +113,7 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
                              remaining(run.setup.stream, split, original, batch), split)
         tables.append("By task, in percent:\n\n" + continual.table(
             continual.final_accuracy(record, kind), dataset.modalities))
-    return "\n\n".join(["\n".join(notes), *tables])
+    return "\n\n".join(["\n".join(map(escape.printable, notes)), *tables])
 
 
 def analyse(workdir: pathlib.Path, step: int | None, split: str, names: Sequence[str],

@@ -16,6 +16,7 @@ import pathlib
 import jax
 from absl import flags
 
+from jaxmm import escape
 from jaxmm.data.prepare import BUILDERS, run
 from jaxmm.data.prepare.decode import Options
 from jaxmm.data.prepare.shards import Stopped
@@ -72,7 +73,8 @@ def main() -> None:
     except Stopped:
         raise Preempted("stopped; the same command goes on with what is left") from None
     folder = pathlib.Path(OUTPUT.value) / summary["name"] / summary["version"]
-    print(run.describe(summary, folder))
+    for line in run.describe(summary, folder).split("\n"):      # which has names of files
+        print(escape.printable(line))
 
 
 if __name__ == "__main__":

@@ -23,12 +23,11 @@ launch/tpu_vm.sh), elsewhere with
 
 The batch is split over the devices of all hosts. Process 0 alone reads and writes the run folder.
 """
-import shlex
 import sys
 
 from absl import flags
 
-from jaxmm import data
+from jaxmm import data, escape
 from jaxmm.config import Config
 from jaxmm.data.streams import describe, make_stream
 from jaxmm.errors import UserError
@@ -58,7 +57,7 @@ def main() -> None:
     several = "_sweep" if SWEEP.value else "_seeds" if config.train.seeds > 1 else ""
     workdir = app.workdir_flag(
         WORKDIR.value, f"{app.data_name(config)}_{config.method.name}{several}")
-    command = shlex.join(["python", "-m", "launch.train", *sys.argv[1:]])
+    command = escape.command(["python", "-m", "launch.train", *sys.argv[1:]])
     if SWEEP.value:
         path, values = series.parse_sweep(SWEEP.value, config)
         table = series.train_sweep(config, workdir, path, values, command)

@@ -1,9 +1,10 @@
 import logging
+import os
 
 import pytest
 
 from jaxmm import files
-from jaxmm.errors import WriteError
+from jaxmm.errors import UserError, WriteError
 
 
 def test_write_replaces_the_file_at_once_or_leaves_it(tmp_path, full_disk):
@@ -35,3 +36,84 @@ def test_the_policy_decides_what_an_error_is(caplog):
         (logging.WARNING, "x could not be written; training goes on")]
     with pytest.raises(WriteError, match="^x could"), files.on_error("stop"):
         raise WriteError("x could not be written")
+
+
+@pytest.fixture
+def victim(tmp_path):
+    """A file elsewhere that nothing may change."""
+    path = tmp_path / "elsewhere"
+    path.write_text("precious")
+    yield path
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_links_are_not_written_through(link, victim, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("report.md.part", "report.md", "metrics.jsonl", "lock"):
+        link(victim, folder / name)
+    files.write(folder / "report.md", "new")
+    assert (folder / "report.md").read_text() == "new" and not (folder / "report.md").is_symlink()
+    with pytest.raises(WriteError, match="metrics.jsonl could not be .* (symbolic|hard) link"):
+        files.append(folder / "metrics.jsonl", "more")
+    with pytest.raises(UserError, match="run/lock cannot be .* (symbolic|hard) link.*; rename it"):
+        with files.lock(folder / "lock", "rename it"):
+            pass
+    for name in ("metrics.jsonl", "lock"):
+        with pytest.raises(UserError, match=f"{name} is not this folder's own.* link"):
+            files.check_own(folder / name)
+    files.check_own(folder / "report.md")
+    files.check_own(folder / "missing")
+
+
+def test_folders_behind_links_are_neither_used_nor_emptied(victim, tmp_path):
+    (tmp_path / "other").mkdir()
+    victim.rename(tmp_path / "other/file")
+    (tmp_path / "run").symlink_to(tmp_path / "other")
+    with pytest.raises(UserError, match="run is not this folder's own"):
+        files.own_folder(tmp_path / "run")
+    files.remove(tmp_path / "run")
+    assert not (tmp_path / "run").exists() and (tmp_path / "other/file").exists()
+    (tmp_path / "other/file").rename(victim)
+    files.remove(files.own_folder(tmp_path / "other"))
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_pipe_is_neither_read_nor_waited_for(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(UserError, match="pipe is no regular file"):
+        files.read(path)
+    with pytest.raises(WriteError):
+        files.append(path, "x")
+    files.write(path, "x")
+    assert files.read(path) == "x"
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "text").write_bytes(b"ok\xff")
+    with open(tmp_path / "huge", "wb") as file:
+        file.truncate(2**40)
+    for name, message in (("text", "no text in UTF-8 .byte 2."), ("huge", "expected at most"),
+                          ("none", "No such file"), ("", "no regular file|directory")):
+        with pytest.raises(UserError, match=message):
+            files.read(tmp_path / name)
+
+
+def test_bytes_that_are_no_text_in_a_name_are_written_as_escapes(tmp_path):
+    files.write(tmp_path / "report.md", "\udcff")
+    assert (tmp_path / "report.md").read_text() == "\\udcff"
+
+
+@pytest.mark.parametrize("text, message", [
+    ('{"a": 1, "b": {"c": 1, "c": 2}}', "'c' stands twice"), ("[NaN]", "NaN is no finite"),
+    ("[1, -Infinity]", "-Infinity is no"), ("1e999", "1e999 is no"), ("[" * 10**5, "too deeply"),
+    ("9" * 5000, "digits"), ("{", "Expecting"), (b"\xff", "decode")])
+def test_parse_json_is_strict(text, message):
+    with pytest.raises(ValueError, match=message):
+        files.parse_json(text)
+
+
+def test_parse_json_reads_the_rest():
+    assert files.parse_json('{"a": [1, -2.5e3, null, "x"]}') == {"a": [1, -2500.0, None, "x"]}

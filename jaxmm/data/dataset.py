@@ -51,7 +51,8 @@ def check_dataset(dataset: Dataset) -> Dataset:
     names, train = dataset.class_names, dataset.splits["train"]
     check_split(f"{dataset.name}: train", train, train)
     for m in map(str, train["inputs"]):
-        if m in RESERVED or not m or "/" in m:
+        # They are parts of the names of folders, arrays and options.
+        if m in RESERVED or not m.strip() or not m.isprintable() or "/" in m:
             raise UserError(f"{dataset.name}: a modality may not be called {m!r}; rename it")
     twice = next((name for name, n in collections.Counter(names).items() if n > 1), None)
     if twice is not None or "" in names:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import chex
 import numpy as np
 
+from jaxmm import escape
 from jaxmm.config import StreamConfig
 from jaxmm.data.dataset import Dataset, by_number, listed
 from jaxmm.errors import UserError
@@ -211,7 +212,7 @@ def describe(stream: Stream, class_names: Sequence[str]) -> str:
     lines = [f"| task | classes | {' | '.join(splits)} |",
              f"|---:|:---|{'---:|' * len(splits)}"]
     for number, task in enumerate(stream.tasks, 1):
-        names = "; ".join(class_names[c] for c in task.classes).replace("|", "\\|")
+        names = escape.markdown("; ".join(class_names[c] for c in task.classes))
         counts = " | ".join(str(len(task.indices[split])) for split in splits)
         lines.append(f"| {number} | {names} | {counts} |")
     return "\n".join(lines) + "\n"

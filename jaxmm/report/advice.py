@@ -4,14 +4,14 @@ A head on frozen unimodal encoders is compared with the average of the unimodal 
 validation data. If the head is better, features of several modalities matter together: distil (UMT).
 Otherwise an ensemble (UME) has all there is, at no further cost (arXiv 2305.01233, section 3).
 """
+import json
 import pathlib
-import pprint
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from jaxmm import files
+from jaxmm import escape, files
 from jaxmm.config import Config
 from jaxmm.report.tables import markdown, percent
 from jaxmm.train.runs import to_dict
@@ -65,27 +65,9 @@ def _cell(values: Sequence[float]) -> str:
 
 
 def write(workdir: pathlib.Path, shown: str, config: Config, command: str) -> pathlib.Path:
-    """Writes `advice.md`, and `next.py` with the config to run next, whose path it returns."""
-    path = workdir / "next.py"
-    values = pprint.pformat(to_dict(config), sort_dicts=False, width=90)
-    files.write(path, f'''"""{config.method.name}, as advised by
-
-    {command}
-
-To train it: python -m launch.train --config={path}
-"""
-from jaxmm.config import method_config
-from jaxmm.train.runs import from_dict
-
-CONFIG = {values}
-
-
-def get_config(method: str = {config.method.name!r}):
-    config = from_dict(CONFIG)
-    if method != config.method.name:
-        config.method = method_config(method)
-    return config
-''')
+    """Writes `advice.md`, and `next.json` with the config to run next, whose path it returns."""
+    path = workdir / "next.json"
+    files.write(path, json.dumps(to_dict(config), indent=2) + "\n")
     files.write(workdir / "advice.md", f"""# UMT or UME?
 
 {shown}
@@ -95,6 +77,11 @@ Made by
 
 To follow it:
 
-    python -m launch.train --config={path}
+    {follow(path)}
 """)
     return path
+
+
+def follow(path: pathlib.Path) -> str:
+    """The command that trains the config of a file."""
+    return escape.command(["python", "-m", "launch.train", f"--config={path}"])

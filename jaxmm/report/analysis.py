@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from jaxmm import files
+from jaxmm import escape, files
 from jaxmm.batch import Batch, batch_size
 from jaxmm.data.dataset import fingerprint, statistics
 from jaxmm.errors import UserError
@@ -62,7 +62,8 @@ def write(run: Run, workdir, names: Sequence[str], split: str,
     check_references(subject, references)
     made = {TITLES[name]: ANALYSES[name](subject, split, references) for name in names}
     data = f"on the data {'-'.join(run.setup.checksums.values())}."
-    note = f"Note: {validity.describe(run.setup.dataset.name, run.changed)}. " if run.changed else ""
+    changed = escape.markdown(validity.describe(run.setup.dataset.name, run.changed))
+    note = f"Note: {changed}. " if changed else ""
     drawn = plots.note(run.setup.dataset.modalities)
     made = {title: f"{text.strip()}{drawn}\n\n{note}Of step {current_step(run)}, {data}"
             for title, text in made.items()}
@@ -74,7 +75,7 @@ def write(run: Run, workdir, names: Sequence[str], split: str,
                         subject.workdir / FILE, ", ".join(gone))
     sections = {title: text for title, text in sections.items() if title not in gone} | made
     text = "".join(f"\n## {title}\n\n{section}\n" for title, section in sections.items())
-    title = f"# Analyses of {subject.method} on {run.setup.dataset.name}\n"
+    title = f"# Analyses of {subject.method} on {escape.markdown(run.setup.dataset.name)}\n"
     files.write(subject.workdir / FILE, title + text)
     link_report(subject.workdir)
     return "\n\n".join(f"## {title}\n\n{section}" for title, section in made.items())
@@ -83,7 +84,7 @@ def write(run: Run, workdir, names: Sequence[str], split: str,
 def link_report(workdir: pathlib.Path) -> None:
     """Adds a line on the analyses to the run's report, if there is one without it."""
     report, link = workdir / "report.md", f"More about this run: [analyses]({FILE})."
-    text = report.read_text(encoding="utf-8") if report.exists() else link
+    text = files.read(report) if report.exists() else link
     if link not in text:
         files.write(report, f"{text}\n{link}\n")
 
@@ -92,7 +93,7 @@ def read_sections(path: pathlib.Path) -> dict[str, str]:
     """Text of the sections by title; none if there is no file."""
     if not path.exists():
         return {}
-    parts = re.split(r"^## (.*)\n", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
+    parts = re.split(r"^## (.*)\n", files.read(path), flags=re.MULTILINE)[1:]
     return {title: text.strip() for title, text in zip(parts[::2], parts[1::2])}
 
 
@@ -135,7 +136,7 @@ def probe_section(subject: Trained, split: str, references: Sequence[Trained]) -
             "features. `readout`: of the run's own head for that modality, which for `concat` is "
             "its slice of the linear layer.")
     if alone:
-        listed = ", ".join(f"{m} ({alone[m].workdir})" for m in alone)
+        listed = escape.markdown(", ".join(f"{m} ({alone[m].workdir})" for m in alone))
         text += (f" `unimodal`: of a model trained on that modality alone, {listed}; `difference`: "
                  "between the probes of both encoders. Where it is far below 0, the modality went "
                  "lazy.")
@@ -173,7 +174,7 @@ def gap_section(subject: Trained, split: str, references: Sequence[Trained]) -> 
         subject.run.setup, subject.run.state, batch).items() if batch["present"][m].any()}
     distances = modality_gap(features)
     if not distances:
-        widths = ", ".join(f"{m} {h.shape[1]}" for m, h in features.items())
+        widths = escape.markdown(", ".join(f"{m} {h.shape[1]}" for m, h in features.items()))
         return (f"No two modalities have features of one width ({widths}), so they lie in different "
                 "spaces and no distance between them has a meaning. Encoders get one width by "
                 "`--config.encoders.MODALITY.features`.")
@@ -184,7 +185,7 @@ def gap_section(subject: Trained, split: str, references: Sequence[Trained]) -> 
     compared = dict.fromkeys(m for pair in distances for m in pair)
     left_out = [m for m in features if m not in compared]
     if left_out:
-        text += f"\nWithout {', '.join(left_out)}, whose features have another width.\n"
+        text += f"\nWithout {escape.markdown(', '.join(left_out))}, whose features have another width.\n"
     groups = {}
     for m in compared:
         groups.setdefault(features[m].shape[1], {})[m] = features[m]
@@ -232,9 +233,9 @@ def class_section(subject: Trained, split: str, references: Sequence[Trained]) -
     shown = rows if len(rows) <= LONGEST_TABLE else rows[:LONGEST_TABLE]
     more = "" if shown == rows else (f" The {len(shown)} classes with the largest gain; all are in "
                                      "[per_class.csv](per_class.csv).")
-    listed = ", ".join(dataset.class_names[c] for c in order if beats[c]) or "none"
-    return (f"Accuracy by class, in percent ({split} split; {'; '.join(sources)}). `average` is of "
-            f"the mean of their probabilities.{more}\n\n{markdown(shown, names)}\n"
+    listed = escape.markdown(", ".join(dataset.class_names[c] for c in order if beats[c])) or "none"
+    return (f"Accuracy by class, in percent ({split} split; {escape.markdown('; '.join(sources))}). "
+            f"`average` is of the mean of their probabilities.{more}\n\n{markdown(shown, names)}\n"
             f"Classes on which fusion beats the sum of the modalities ({beats.sum()} of "
             f"{len(beats)}): {listed}.\n\n![Fusion against the best modality by class](per_class.png)\n")
 
@@ -253,7 +254,7 @@ def robustness_section(subject: Trained, split: str, references: Sequence[Traine
         if m not in dataset.num_tokens:     # noise means nothing to the words of a text
             curves = robustness.noise_curves(read, batch, norms, m, seed)
             panels[f"noise on {m}"] = robustness.SIGMAS, curves
-            tables.append(f"Noise on {m}, in standard deviations of the training data:\n\n"
+            tables.append(f"Noise on {escape.markdown(m)}, in standard deviations of the training data:\n\n"
                           + curve_table("noise", robustness.SIGMAS, curves, dataset.modalities))
     if len(subject.modalities) > 1:
         curves = robustness.missing_curves(read, batch, subject.modalities, seed)

@@ -2,11 +2,10 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from jaxmm.report.plots import (EXTRA_COLOUR, GREY, GRID, HALO, INK, MODALITY_COLOURS, MOST_MODALITIES,
-                                chance_line, head_colours, style)
+                                Figure, chance_line, head_colours, style)
 
 MOST_POINTS = 500       # of a modality in a scatter plot
 MOST_NAMES = 6          # classes that are named in a plot: more names would cover each other

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmm import files
+from jaxmm import escape, files
 from jaxmm.data.dataset import Dataset
 from jaxmm.report import continual, plots, stream_plots
 from jaxmm.report.published import Value, Values
@@ -253,9 +253,10 @@ encoder. Far below the encoder of `unimodal` means that the other modalities mad
 {probes}""" if any(s.metric == "probe" for s in summaries) else ""
     over_time = _over_time_section(results, summaries, dataset, workdir) if kind else ""
     notes = ("Means are of the runs that did not diverge.\n\n" * bool(diverged)
-             + "".join(f"{r.method}, seed {r.seed}: {describe(dataset.name, r.changed)}.\n\n"
+             + "".join(f"{escape.markdown(r.method)}, seed {r.seed}: "
+                       f"{escape.markdown(describe(dataset.name, r.changed))}.\n\n"
                        for r in results if r.changed))
-    files.write(workdir / "report.md", f"""# Methods on {dataset.name}
+    files.write(workdir / "report.md", f"""# Methods on {escape.markdown(dataset.name)}
 
 {caption.capitalize()}, in percent, after the last epoch of each run.{plots.note(dataset.modalities)}
 

@@ -9,11 +9,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import figure as mpl_figure
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
+from jaxmm import escape
 from jaxmm.report.tables import Scores, percent, sort_heads
 
 INK, GREY, GRID = "#1f2a44", "#5f6877", "#e5e7eb"
@@ -23,6 +25,17 @@ HALO = [withStroke(linewidth=3, foreground="white")]
 METHODS_IN_A_ROW = 8        # of bars; more go below
 MOST_MODALITIES = 16        # in a plot; more cannot be told apart
 LONGEST_SIDE = 2**15        # of a picture, in pixels; matplotlib makes none of 2**16
+
+
+class Figure(mpl_figure.Figure):
+    """A figure whose texts are drawn as they are: no name in them is a formula."""
+
+    def draw(self, renderer):
+        for text in self.findobj(Text):
+            text.set_parse_math(False)
+            lines = text.get_text().split("\n")
+            text.set_text("\n".join(map(escape.printable, lines)))
+        super().draw(renderer)
 
 
 def head_colours(heads: Iterable[str], modalities: Sequence[str]) -> dict[str, str]:

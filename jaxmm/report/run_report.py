@@ -1,13 +1,11 @@
 """The report of a finished run: what was run, its scores, its curves."""
-import json
 import pathlib
-import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 
-from jaxmm import files
+from jaxmm import escape, files
 from jaxmm.batch import batch_size
 from jaxmm.config import AugmentConfig, Config, EncoderConfig, method_config
 from jaxmm.errors import UserError
@@ -48,7 +46,7 @@ def write(run: Run, workdir) -> str:
         config.train.epochs, chance)))
     table = scores_table(test, dataset.modalities)
     head = main_head(test)
-    headline, first = table, [f"Accuracy of the head `{head}` on the test split: "
+    headline, first = table, [f"Accuracy of the head {escape.code(head)} on the test split: "
                               f"**{percent(test[head]['accuracy'])}%**."]
     over_tasks = ""
     if run.setup.stream:
@@ -56,8 +54,8 @@ def write(run: Run, workdir) -> str:
         over_tasks = " of the last task, over the examples of all tasks"
     changed = validity.describe(dataset.name, run.changed)
     sections = [
-        f"# {title}",
-        *([f"Note: {changed}."] if changed else []),
+        f"# {escape.markdown(title)}",
+        *([f"Note: {escape.markdown(changed)}."] if changed else []),
         *first,
         f"## Test\n\n{table}\n![Test accuracy by head](accuracy.png)",
         f"## Validation\n\n{scores_table(val, dataset.modalities)}\n"
@@ -66,10 +64,10 @@ def write(run: Run, workdir) -> str:
         f"have its modality.{plots.note(dataset.modalities)}",
         "## What was run\n\n" + _lines("- ", _facts(run, records, steps)),
         "Options that differ from the defaults of `jaxmm/config.py`:\n\n"
-        + _lines("    --config.", (f"{option}={shlex.quote(str(value))}"
-                                   for option, value in changed_options(config))),
+        + _lines("    ", (escape.command([f"--config.{option}={value}"])
+                          for option, value in changed_options(config))),
         "To evaluate it again:\n\n"
-        f"    python -m launch.evaluate --workdir={shlex.quote(str(workdir))}",
+        "    " + escape.command(["python", "-m", "launch.evaluate", f"--workdir={workdir}"]),
     ]
     files.write(workdir / FILE, "\n\n".join(s.strip("\n") for s in sections) + "\n")
     return headline
@@ -81,10 +79,19 @@ def final_scores(history: Sequence[Mapping[str, Any]], split: str) -> Scores:
 
 
 def read_training(workdir: pathlib.Path) -> list[dict[str, Any]]:
-    """The records of training in a run folder's metrics."""
-    path = workdir / writers.FILE
-    records = map(json.loads, path.read_text().splitlines() if path.exists() else [])
-    return [r for r in records if r["kind"] == "train"]
+    """The records of training in a run folder's metrics.
+
+    Raises:
+      UserError: a line is no record.
+    """
+    path, found = workdir / writers.FILE, []
+    for number, line in enumerate(writers.read_lines(path), 1):
+        record = writers.parse(line)
+        if not record or (record["kind"] == "train" and not (
+                "loss" in record and record.get("examples_per_second", 0) > 0)):
+            raise UserError(f"{path}, line {number}: no record of training; remove the line")
+        found += [record] if record["kind"] == "train" else []
+    return found
 
 
 def training_seconds(records: Sequence[Mapping[str, Any]], batch: int) -> float:
@@ -108,11 +115,11 @@ def _facts(run: Run, records, steps: int) -> Iterator[str]:
     params = run.setup.programs.fetch(run.state).params
     rows = ", ".join(f"{batch_size(split)} {name}" for name, split in dataset.splits.items())
     yield f"Method: {config.method.name}"
-    yield f"Data set: {dataset.name}, {dataset.num_classes} classes, {rows} examples"
+    yield f"Data set: {escape.markdown(dataset.name)}, {dataset.num_classes} classes, {rows} examples"
     for m, x in dataset.splits["train"]["inputs"].items():
         if m in params:
             encoder = config.encoders.get(m, EncoderConfig()).name
-            yield f"Modality {m}: {x.dtype} {list(x.shape[1:])}, encoder {encoder}"
+            yield f"Modality {escape.markdown(m)}: {x.dtype} {list(x.shape[1:])}, encoder {encoder}"
     yield f"Parameters: {sum(x.size for x in jax.tree.leaves(params)):,}"
     tasks = f" of each of {len(run.setup.tasks)} tasks" if len(run.setup.tasks) > 1 else ""
     if run.setup.stream:

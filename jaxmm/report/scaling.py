@@ -3,7 +3,6 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from jaxmm import files
@@ -22,9 +21,9 @@ def table(results: Results) -> str:
     return markdown(rows, ["axis", "value", *COLUMNS.values()])
 
 
-def curves(results: Results) -> Figure:
+def curves(results: Results) -> plots.Figure:
     """Milliseconds of a step by value, a panel for each axis; dashed: growing as the value does."""
-    figure = Figure(figsize=(2.9 * len(results), 3.2), layout="constrained")
+    figure = plots.Figure(figsize=(2.9 * len(results), 3.2), layout="constrained")
     measured = [found["milliseconds_per_step"] for v in results.values() for found in v.values()]
     panels = figure.subplots(1, len(results), squeeze=False, sharey=True)[0]
     for axes, (axis, values) in zip(panels, results.items()):

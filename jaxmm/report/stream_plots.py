@@ -6,12 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 
 from jaxmm.evaluate.metrics import Reliability
 from jaxmm.report.calibration import Calibration
-from jaxmm.report.plots import (GREY, GRID, HALO, INK, chance_line, comparison_bars, head_colours,
-                                style)
+from jaxmm.report.plots import (GREY, GRID, HALO, INK, Figure, chance_line, comparison_bars,
+                                head_colours, style)
 
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f5f8fc", "#7fb2dd", "#123a6b"])
 METHOD_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)

@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from jaxmm import files
+from jaxmm import escape, files
 from jaxmm.config import StreamConfig
 from jaxmm.data.streams import Stream, describe
 from jaxmm.evaluate.tasks import matrices
@@ -31,7 +30,7 @@ def write(run: Run, workdir: pathlib.Path, title: str) -> tuple[str, list[str]]:
     overlap = ("Each task is evaluated on all classes seen so far, so the test sets of the tasks "
                "overlap. " if config.kind == "generalized" else "")
     return table, [
-        f"{continual.HEADLINES[name].capitalize()}, head `{head}`: "
+        f"{continual.HEADLINES[name].capitalize()}, head {escape.code(head)}: "
         f"**{percent(metrics[head][name])}%**.",
         f"## Tasks\n\n{table}",
         f"In percent. {overlap}Task-incremental is {continual.NAMES[name]} with the logits of "
@@ -96,6 +95,6 @@ def _temperatures(run: Run) -> dict[str, float]:
     return {h: float(t) for h, t in run.setup.programs.fetch(extra["temperature"]).items()}
 
 
-def _picture(workdir: pathlib.Path, name: str, text: str, figure: Figure) -> str:
+def _picture(workdir: pathlib.Path, name: str, text: str, figure: plots.Figure) -> str:
     files.write(workdir / name, plots.png(figure))
     return f"![{text}]({name})"

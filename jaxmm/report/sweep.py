@@ -4,9 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from jaxmm import files
+from jaxmm import escape, files
 from jaxmm.data.dataset import Dataset
 from jaxmm.report import plots
 from jaxmm.report.run_report import final_scores
@@ -64,9 +63,9 @@ def table(summaries: Mapping[float, Summary], option: str, modalities: Sequence[
 
 
 def curves(summaries: Mapping[float, Summary], option: str, modalities: Sequence[str],
-           chance: float, title: str) -> Figure:
+           chance: float, title: str) -> plots.Figure:
     """Validation accuracy of each head by value, evenly spaced; the best value is marked."""
-    figure = Figure(figsize=(max(4.8, 2.4 + 0.8 * len(summaries)), 3.7), layout="constrained")
+    figure = plots.Figure(figsize=(max(4.8, 2.4 + 0.8 * len(summaries)), 3.7), layout="constrained")
     axes = figure.subplots()
     chosen = best(summaries)
     for head, colour in plots.head_colours({h for s in summaries.values() for h in s.val},
@@ -117,7 +116,7 @@ def write(points: Sequence[Point], option: str, dataset: Dataset, workdir, comma
     picked = (f"Best on validation data: **{option}={chosen:g}**." if chosen is not None else
               "No value has runs whose losses all stayed finite.")
     over = f", mean and deviation of {seeds} seeds" if seeds > 1 else ""
-    files.write(workdir / "report.md", f"""# {option} on {dataset.name}
+    files.write(workdir / "report.md", f"""# {option} on {escape.markdown(dataset.name)}
 
 {picked} Test data is shown, and has no part in the choice.
 

@@ -4,6 +4,8 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from jaxmm import escape
+
 Scores = Mapping[str, Mapping[str, float]]      # by head, then by metric
 
 
@@ -11,10 +13,10 @@ def markdown(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
     """A Markdown table, aligned so that it reads well as plain text too.
 
     Args:
-      rows: cells by column; what a row lacks, or is None, stays empty.
+      rows: cells by column, shown as they are; what a row lacks, or is None, stays empty.
       columns: in order; the first is aligned to the left, the others to the right.
     """
-    lines = [list(columns)] + [[_cell(row.get(c)) for c in columns] for row in rows]
+    lines = [[_cell(c) for c in columns]] + [[_cell(row.get(c)) for c in columns] for row in rows]
     widths = [max(3, *map(len, column)) for column in zip(*lines)]
     rule = ["-" * widths[0]] + ["-" * (w - 1) + ":" for w in widths[1:]]
 
@@ -27,15 +29,18 @@ def markdown(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 
 def _cell(value: Any) -> str:
-    return "" if value is None else str(value).replace("|", "\\|")
+    return "" if value is None else escape.markdown(value)
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
-    """Comma-separated values, numbers in full; what a row lacks, or is None, stays empty."""
+    """Comma-separated values, numbers in full; what a row lacks, or is None, stays empty.
+
+    Names that a spreadsheet would take for formulas begin with a ' in it, see `escape.cell`.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(map(escape.cell, columns))
+    writer.writerows([escape.cell(row.get(c)) for c in columns] for row in rows)
     return text.getvalue()
 
 

@@ -22,8 +22,8 @@ class Variant(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """Name of its folder."""
-        parts = [self.method.replace(":", "_")]
+        """Name of its folder, a single one whatever the values of options are."""
+        parts = [self.method.replace(":", "_").replace("/", "%2F")]
         if self.config.method.name == "unimodal":       # the row is of all of them
             parts.append(self.modality)
         if self.buffer is not None:

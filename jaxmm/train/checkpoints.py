@@ -1,23 +1,21 @@
 """Saving and restoring the state, by orbax.
 
 A checkpoint holds the state as a flat dictionary of arrays, named by their path, and `meta`: what
-is known of the run as JSON, with a checksum for every array and one for itself. Nothing of it is a
-pickle. It counts once it is complete and has been read back, and only then are older ones removed:
-a process killed at any moment leaves a good one, if there was any.
+is known of the run as JSON, with the step, a checksum for every array and one for itself. Nothing
+of it is a pickle. It counts once it is complete and has been read back, and only then are older
+ones removed: a process killed at any moment leaves a good one, if there was any.
 """
-import contextlib
 import copy
 import errno
 import json
 import os
 import pathlib
-import shutil
 import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import jax
@@ -25,7 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from jaxmm import files
+from jaxmm import escape, files
 from jaxmm.errors import UserError, WriteError
 
 FOLDER = "checkpoints"
@@ -56,9 +54,12 @@ def check_path(workdir: pathlib.Path) -> None:
 
 
 def open_manager(workdir: pathlib.Path) -> ocp.CheckpointManager:
-    """The checkpoints of a run folder, for this process alone, whatever others there are."""
-    folder = (workdir / FOLDER).absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    """The checkpoints of a run folder, for this process alone, whatever others there are.
+
+    Raises:
+      UserError: they lie elsewhere, behind a link: removing old ones would remove them there.
+    """
+    folder = files.own_folder((workdir / FOLDER).absolute())
     this = jax.process_index()
     return ocp.CheckpointManager(folder, options=ocp.CheckpointManagerOptions(
         enable_async_checkpointing=False, create=False,
@@ -126,7 +127,7 @@ def write(manager: ocp.CheckpointManager, step: int, leaves: Mapping[str, np.nda
       WriteError: it could not be written, or what is read back is not what was written. What there
         was of it is removed, and the checkpoints before it are kept.
     """
-    meta = _with_checksums(leaves, meta)
+    meta = _with_checksums(leaves, dict(meta) | {"step": step})
     if step in manager.all_steps():
         raise ValueError(f"{manager.directory}: there is a checkpoint of step {step} already")
     try:
@@ -138,7 +139,7 @@ def write(manager: ocp.CheckpointManager, step: int, leaves: Mapping[str, np.nda
     # Orbax raises many types when it cannot write, ValueError among them.
     except Exception as error:  # pylint: disable=broad-exception-caught
         remove_unfinished(manager)
-        shutil.rmtree(_folder(manager, step), ignore_errors=True)
+        files.remove(_folder(manager, step))
         manager.reload()
         kept = max(manager.all_steps(), default=None)
         raise WriteError(
@@ -146,8 +147,16 @@ def write(manager: ocp.CheckpointManager, step: int, leaves: Mapping[str, np.nda
             f"({_reason(error)}); " + ("there is none before it" if kept is None
                                        else f"that of step {kept} is kept")) from error
     for old in sorted(manager.all_steps())[:-keep]:
-        shutil.rmtree(_folder(manager, old), ignore_errors=True)    # one that stays is tried again
+        _take_away(_folder(manager, old))
     manager.reload()
+
+
+def _take_away(folder: pathlib.Path) -> None:
+    """Removes a checkpoint, for those who read it all at once: it is whole, or not there."""
+    unfinished = folder.with_name(f"{folder.name}{UNFINISHED.strip('*')}-removed")
+    with suppress(OSError):     # one that stays is tried again
+        folder.rename(unfinished)
+        files.remove(unfinished)
 
 
 def _check_room(manager, size):
@@ -200,52 +209,59 @@ def unflatten(target, leaves: Mapping[str, np.ndarray]):
 def restore(manager: ocp.CheckpointManager, target, step: int | None = None):
     """(step, state, meta) of the newest good checkpoint, or of `step`; None if there are none.
 
-    A damaged checkpoint is named in a warning and the one before it is used.
+    A damaged checkpoint is named in a warning and the one before it is used. One that the process
+    which trains here removes meanwhile is not damaged: what is there then is looked at.
 
     Raises:
       UserError: no checkpoint of that step, or every one is damaged, or one is out of reach, for
         want of rights or because the disk fails.
     """
-    steps = sorted(manager.all_steps(), reverse=True)
-    if step is not None and step not in steps:
-        raise UserError(f"{manager.directory}: no checkpoint of step {step}; "
-                        f"found {sorted(steps) or 'none'}")
-    if not steps:
-        return None
-    wanted = steps if step is None else [step]
-    for candidate in wanted:
+    damaged = []
+    while True:
+        steps = sorted(manager.all_steps())
+        if step is not None and step not in steps:
+            raise UserError(f"{manager.directory}: no checkpoint of step {step}; "
+                            f"found {steps or 'none'}")
+        wanted = [s for s in (steps if step is None else [step]) if s not in damaged]
+        if not wanted and not damaged:
+            return None
+        if not wanted:
+            raise UserError(f"{manager.directory}: no good checkpoint among the steps "
+                            f"{sorted(damaged)}; see the warnings above, and move the folder away "
+                            "to start over")
+        newest = wanted[-1]
         try:
-            leaves, meta = read(manager, candidate)
+            leaves, meta = read(manager, newest)
         # Orbax raises many types for damaged files, the bare Exception among them.
         except Exception as error:  # pylint: disable=broad-exception-caught
             manager.reload()
-            if max(manager.all_steps(), default=0) > steps[0]:      # training goes on meanwhile, and
-                return restore(manager, target, step)               # removes what is no longer kept
-            _check_reach(_folder(manager, candidate))
-            logging.warning("checkpoint of step %d in %s is damaged and left out: %s",
-                            candidate, manager.directory, _reason(error))
+            if newest in manager.all_steps():
+                _check_reach(_folder(manager, newest))
+                logging.warning("checkpoint of step %d in %s is damaged and left out: %s",
+                                newest, manager.directory, _reason(error))
+                damaged.append(newest)
             continue
         try:
-            return candidate, unflatten(target, leaves), meta
+            return newest, unflatten(target, leaves), meta
         except ValueError as error:
-            raise UserError(f"{manager.directory}: step {candidate} is of another model or other "
+            raise UserError(f"{manager.directory}: step {newest} is of another model or other "
                             f"data: {error}; restore the data, or name another folder") from error
-    raise UserError(f"{manager.directory}: no good checkpoint among the steps {sorted(wanted)}; "
-                    "see the warnings above, and move the folder away to start over")
 
 
 def last_meta(workdir: pathlib.Path) -> dict[str, Any] | None:
     """`meta` of the newest checkpoint of a run folder that has a legible one, if there is one."""
     if not (workdir / FOLDER).is_dir():
         return None
-    with contextlib.closing(open_manager(workdir)) as manager:
+    with closing(open_manager(workdir)) as manager:
         for step in sorted(manager.all_steps(), reverse=True):
             try:
-                return manager.restore(
+                meta = manager.restore(
                     step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
             # Of many types, where it is damaged: that is looked into when it is restored.
             except Exception:  # pylint: disable=broad-exception-caught
                 continue
+            if isinstance(meta, dict) and "checksums" in meta:
+                return meta
     return None
 
 
@@ -259,9 +275,11 @@ def _check_reach(folder: pathlib.Path) -> None:
 
     for place, _, names in os.walk(folder, onerror=fail):
         for name in names:
+            path = os.path.join(place, name)
             try:
-                with open(os.path.join(place, name), "rb") as file:
-                    file.read(1)
+                if os.path.isfile(path):    # a pipe would be waited for
+                    with open(path, "rb") as file:
+                        file.read(1)
             except OSError as error:
                 fail(error)
 
@@ -279,16 +297,19 @@ def remove_unfinished(manager: ocp.CheckpointManager) -> list[str]:
     """Removes what saves that were cut short have left; returns the names of the folders."""
     folders = sorted(pathlib.Path(manager.directory).glob(UNFINISHED))
     for folder in folders:
-        shutil.rmtree(folder, ignore_errors=True)
-    return [folder.name for folder in folders]
+        files.remove(folder)
+    return [escape.printable(folder.name) for folder in folders]
 
 
 def read(manager: ocp.CheckpointManager, step: int) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """The arrays of a checkpoint and its `meta`, with "checksums" and "checksum".
 
     Raises:
-      Exception: of many types, where it is damaged.
+      Exception: of many types, where it is damaged, or is that of another step.
     """
+    for path in _folder(manager, step).rglob("*"):      # a pipe would be waited for
+        if not path.is_file() and not path.is_dir():
+            raise ValueError(f"{path.name} is no file")
     restored = manager.restore(step, args=ocp.args.Composite(
         state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()))
     leaves, meta = {n: np.asarray(x) for n, x in restored["state"].items()}, restored["meta"]
@@ -298,6 +319,9 @@ def read(manager: ocp.CheckpointManager, step: int) -> tuple[dict[str, np.ndarra
             raise ValueError(f"{name} has a wrong checksum")
     if found["checksum"] != meta["checksum"]:
         raise ValueError("meta has a wrong checksum")
+    written = int(meta.get("step", leaves.get("step", step)))   # earlier versions did not write it
+    if written != step:
+        raise ValueError(f"it is that of step {written}, in the folder of another")
     return leaves, meta
 
 
@@ -315,4 +339,4 @@ def _reason(error: Exception) -> str:
     """The first line of what an error says."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return escape.printable((str(error).strip().splitlines() or [type(error).__name__])[0])

@@ -16,10 +16,10 @@ from tqdm import tqdm
 from jaxmm.config import Config, replace
 from jaxmm.data import feeding
 from jaxmm.data.dataset import Dataset
-from jaxmm.errors import UserError
 from jaxmm.methods import TrainState
 from jaxmm.train import checkpoints, hosts, plan, validity, writers
 from jaxmm.train.devices import stack, unstack
+from jaxmm.train.restore import read_history
 from jaxmm.train.runs import FILE as CONFIG_FILE, check_folder, claim_folder, save_stream
 from jaxmm.train.setup import (Run, Setup, build_many, find_obstacle, init_state, join,
                                predict_split, score_split)
@@ -124,6 +124,7 @@ def check_start(setup: Setup, workdir: pathlib.Path) -> None:
 
 def check_meta(setup: Setup, workdir: pathlib.Path, meta: Mapping[str, Any]) -> tuple[str, ...]:
     """Raises UserError if the data or the teachers of a run have changed; see `validity.check`."""
+    read_history(workdir, meta)
     check_same_teachers(workdir, setup, meta.get("teachers", {}))
     return validity.check(workdir, setup, meta)
 
@@ -265,7 +266,7 @@ def _open_folder(run: Opened) -> Iterator[Opened]:
     step, restored = -1, checkpoints.restore(manager, run.state)
     if restored:
         step, state, meta = restored
-        run = run._replace(state=state, history=meta["history"], step=step,
+        run = run._replace(state=state, history=read_history(workdir, meta), step=step,
                            changed=check_meta(setup, workdir, meta))
         validity.warn(workdir, setup, meta, run.changed)
         checkpoints.set_aside(manager, step)

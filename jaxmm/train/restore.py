@@ -1,12 +1,14 @@
 """Runs read back from their folders."""
 import math
 import pathlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 
-from jaxmm.data.dataset import Dataset
+from jaxmm.data.dataset import SPLITS, Dataset
 from jaxmm.errors import UserError
+from jaxmm.evaluate.predictions import SCORES
 from jaxmm.train import checkpoints, validity
 from jaxmm.train.setup import Run, build, init_state
 from jaxmm.train.runs import read_config
@@ -37,7 +39,7 @@ def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
     if restored is None:
         raise _no_checkpoint(workdir)
     step, state, meta = restored
-    run = Run(setup, setup.programs.place(state), meta["history"],
+    run = Run(setup, setup.programs.place(state), read_history(workdir, meta),
               validity.changed_splits(setup, meta))
     validity.warn(workdir, setup, meta, run.changed)
     return _rescore(run, step)
@@ -45,6 +47,8 @@ def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
 
 def restore_each(run: Run, workdir) -> Iterator[tuple[int, Run]]:
     """The run as it was at every checkpoint in its folder, the oldest first.
+
+    Those that the process which trains there removes meanwhile are left out.
 
     Raises:
       UserError: one of them is damaged.
@@ -59,7 +63,7 @@ def restore_each(run: Run, workdir) -> Iterator[tuple[int, Run]]:
             if step in manager.all_steps():
                 raise
             continue        # removed meanwhile, as training goes on
-        yield step, _rescore(Run(setup, setup.programs.place(state), meta["history"],
+        yield step, _rescore(Run(setup, setup.programs.place(state), read_history(workdir, meta),
                                  run.changed), step)
     manager.close()
 
@@ -67,6 +71,43 @@ def restore_each(run: Run, workdir) -> Iterator[tuple[int, Run]]:
 def _rescore(run: Run, step: int) -> Run:
     return run._replace(history=validity.rescore(
         run.setup, run.state, run.history, step, run.changed))
+
+
+def read_history(workdir, meta: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The evaluations of a run, from the `meta` of a checkpoint, which is checked as a whole.
+
+    Raises:
+      UserError: they have another form, as a checkpoint may have that was made elsewhere.
+    """
+    history, data = meta.get("history"), meta.get("data")
+    if not isinstance(data, (int, Mapping)) or not isinstance(meta.get("teachers", {}), Mapping):
+        raise UserError(f"{workdir}: its checkpoint tells nothing of its data or teachers; it may be "
+                        "of another version")
+    for i, record in enumerate(history if isinstance(history, list) else [None]):
+        if not _is_evaluation(record):
+            raise UserError(f"{workdir}: the history in its checkpoint is of another form (record "
+                            f"{i}); it may be of another version")
+    return history
+
+
+def _is_evaluation(record: Any) -> bool:
+    if not isinstance(record, dict) or record.get("split") not in SPLITS:
+        return False
+    over_tasks = [record[name] for name in ("class_incremental", "task_incremental", "recency")
+                  if name in record]
+    return (all(type(record.get(name)) is int for name in ("step", "epoch", "task"))
+            and _by_head(record.get("scores"), lambda by_metric: isinstance(by_metric, dict)
+                         and set(SCORES) <= set(by_metric) and all(map(_is_number, by_metric.values())))
+            and all(_by_head(x, lambda values: isinstance(values, list) and all(
+                v is None or _is_number(v) for v in values)) for x in over_tasks))
+
+
+def _by_head(values: Any, sound: Callable[[Any], bool]) -> bool:
+    return isinstance(values, dict) and all(map(sound, values.values()))
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float)
 
 
 def _no_checkpoint(workdir: pathlib.Path) -> UserError:

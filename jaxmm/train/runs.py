@@ -1,8 +1,11 @@
 """Run folders: which config a folder belongs to, and which process is at work in it."""
 import dataclasses
 import json
+import keyword
 import pathlib
-from collections.abc import Iterator, Mapping
+import textwrap
+import typing
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -15,6 +18,8 @@ from jaxmm.errors import UserError
 FILE = "config.json"
 STREAM_FILE = "stream.json"
 LOCK_FILE = "lock"
+# What training adds to, or removes from, in a run folder: never through a link.
+OWN = (FILE, STREAM_FILE, LOCK_FILE, "metrics.jsonl", "checkpoints", "teachers", "tensorboard")
 # Options that may change within a run: its result stays the same, or, with other steps_per_call,
 # the same up to rounding. Prepared data that are streamed, or not any more, have other checksums: of
 # them normalisation looks at a sample.
@@ -29,9 +34,11 @@ def claim_folder(workdir: pathlib.Path, config: Config) -> Iterator[None]:
 
     Raises:
       UserError: the folder holds another config, or files but no config, or another process is at
-        work in it. Nothing is written then.
+        work in it, or a part of it lies elsewhere. Nothing is written then.
     """
     check_folder(workdir, config)
+    for name in OWN:
+        files.check_own(workdir / name)
     with lock(workdir):
         if not check_folder(workdir, config):   # again: another process may have been faster
             files.write(workdir / FILE, json.dumps(to_dict(config), indent=2) + "\n")
@@ -80,10 +87,27 @@ def read_config(workdir: pathlib.Path) -> Config:
         raise UserError(f"{workdir} is no run folder: {FILE} is missing; name the --workdir of a "
                         "training run")
     try:
-        return from_dict(json.loads(path.read_text()))
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({type(error).__name__}: {error}); it may be "
-                        "damaged, or of another version") from error
+        return load_json(path, [f.name for f in dataclasses.fields(Config)])
+    except UserError as error:
+        raise UserError(f"{error}; it may be damaged, or of another version") from error
+
+
+def load_json(path: pathlib.Path, needed: Sequence[str] = ()) -> Config:
+    """The config of a JSON file with the options as `to_dict` has them; nothing of it is executed.
+
+    Raises:
+      UserError: it cannot be read, lacks a section that is needed, or has what is no option.
+    """
+    text = files.read(path)
+    try:
+        values = files.parse_json(text)
+        config = from_dict(values)
+        for name in needed:
+            if name not in values:
+                raise ValueError(f"{name} is missing")
+        return config
+    except (ValueError, UserError) as error:
+        raise UserError(f"{path} cannot be read ({error})") from error
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -92,19 +116,87 @@ def to_dict(config: Config) -> dict[str, Any]:
         config, encoders=dict(config.encoders), augment=dict(config.augment)))
 
 
-def from_dict(values: Mapping[str, Any]) -> Config:
-    """The inverse of `to_dict`."""
-    config = Config()
-    config.data = config_lib.DataConfig(**values["data"])
-    config.data.preprocess = {m: config_lib.PREPROCESS[v["kind"]](**v)
-                              for m, v in config.data.preprocess.items()}
-    config.stream = config_lib.StreamConfig(**values["stream"])
-    config.encoders.update({m: config_lib.EncoderConfig(**v) for m, v in values["encoders"].items()})
-    config.augment.update({m: config_lib.AugmentConfig(**v) for m, v in values["augment"].items()})
-    config.method = type(config_lib.method_config(values["method"]["name"]))(**values["method"])
-    config.optimizer = config_lib.OptimizerConfig(**values["optimizer"])
-    config.train = config_lib.TrainConfig(**values["train"])
+def from_dict(values: Any) -> Config:
+    """The inverse of `to_dict`; options that are left out have their defaults.
+
+    Raises:
+      UserError: no such option, or a value of another type; one line names it.
+    """
+    config, found = Config(), vars(_section(Config, values, ""))
+    for name in values:
+        if name in ("encoders", "augment"):     # which know a default for every modality
+            getattr(config, name).update(found[name])
+        else:
+            setattr(config, name, found[name])
     return config
+
+
+def _section(cls: type, values: Any, path: str):
+    """A dataclass of options from a dictionary of some of them."""
+    where = path or "the config"
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where} is {_shown(values)}; expected an object with options")
+    if cls is config_lib.MethodConfig:
+        if not isinstance(values.get("name"), str):
+            raise UserError(f"{path}.name is {_shown(values.get('name'))}; expected a method")
+        cls = type(config_lib.method_config(values["name"]))
+    if cls is config_lib.PreprocessConfig:
+        kind = values.get("kind", "")
+        if not isinstance(kind, str) or kind not in config_lib.PREPROCESS:
+            raise UserError(f"{path}.kind is {_shown(kind)}; expected one of "
+                            f"{', '.join(filter(None, config_lib.PREPROCESS))}")
+        cls = config_lib.PREPROCESS[kind]
+    types = {f.name: f.type for f in dataclasses.fields(cls)}
+    for name in values:
+        if name not in types:
+            raise UserError(f"{where} has no option {_shown(name)}; expected one of "
+                            f"{', '.join(types)}")
+    return cls(**{name: _value(types[name], value, _join(path, name))
+                  for name, value in values.items()})
+
+
+def _value(kind: Any, value: Any, path: str) -> Any:
+    """The value of an option of the type `kind`."""
+    container, inner = typing.get_origin(kind), typing.get_args(kind)
+    if container is dict:
+        if not isinstance(value, Mapping):
+            raise UserError(f"{path} is {_shown(value)}; expected an object by modality")
+        return {m: _value(inner[1], v, _join(path, m)) for m, v in value.items()}
+    if container is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UserError(f"{path} is {_shown(value)}; expected a list")
+        return tuple(_value(inner[0], v, f"{path}[{i}]") for i, v in enumerate(value))
+    if dataclasses.is_dataclass(kind):
+        return _section(kind, value, path)
+    if kind is float and type(value) is int and abs(value) < 2**63:
+        return float(value)
+    if type(value) is not kind or kind is int and not -2**63 <= value < 2**63:
+        raise UserError(f"{path} is {_shown(value)}; expected {_EXPECTED[kind]}")
+    return value
+
+
+_EXPECTED = {bool: "true or false", int: "a whole number", float: "a number",
+             str: "text"}
+
+
+def _shown(value: Any) -> str:
+    """A value that has no place where it stands, cut short."""
+    if isinstance(value, (Mapping, list)):
+        return "an object" if isinstance(value, Mapping) else "a list"
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return "a number of more than 64 bits"
+    return textwrap.shorten(json.dumps(value), 60, placeholder="...")
+
+
+def _join(path: str, name: str) -> str:
+    """The path of an option on the command line: encoders.image.width, encoders['a.b'].width.
+
+    Names of flags have no blanks and end at "=", so these are written as escapes.
+    """
+    if name.isidentifier() and not keyword.iskeyword(name):
+        return f"{path}.{name}" if path else name
+    quoted = repr(name).replace(" ", "\\x20").replace("=", "\\x3d")
+    return f"{path}[{quoted}]"
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any],
@@ -112,7 +204,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any],
     """(path, old value, new value) wherever two nested dictionaries differ."""
     for key in old | new:
         a, b = old.get(key), new.get(key)
+        path = _join(prefix, key)
         if isinstance(a, Mapping) and isinstance(b, Mapping):
-            yield from differences(a, b, f"{prefix}{key}.")
+            yield from differences(a, b, path)
         elif a != b:
-            yield f"{prefix}{key}", a, b
+            yield path, a, b

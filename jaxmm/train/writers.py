@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from absl import logging
+
 from jaxmm import files
 from jaxmm.errors import UserError
 
 FILE = "metrics.jsonl"
+MOST = 2.0**63     # of a number in a record of training
 Write = Callable[[Mapping[str, Any]], None]
 
 
@@ -21,12 +24,19 @@ def open_writer(workdir: pathlib.Path, step: int, tensorboard: bool,
     """Gives write(record), which appends one record, which has a "step" and a "kind" ("train" or "eval").
 
     Records after `step`, left by a run that went on after its last checkpoint, are removed; -1
-    removes all. With `on_error` "continue", a record that cannot be written is left out, with a
+    removes all. So are lines that are no records, with a warning unless it is a last one that was
+    cut short. With `on_error` "continue", a record that cannot be written is left out, with a
     warning.
     """
     path = workdir / FILE
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    kept = [line for line in lines if line.endswith(b"\n") and _step(line) <= step]
+    files.check_own(path)
+    lines = read_lines(path)
+    records = [parse(line) if line.endswith(b"\n") else None for line in lines]
+    bad = [i for i, record in enumerate(records) if record is None]
+    if bad and lines[bad[0]].endswith(b"\n"):
+        logging.warning("%s: %d lines are no records and are removed, the first of them line %d",
+                        path, len(bad), bad[0] + 1)
+    kept = [line for line, record in zip(lines, records) if record and record["step"] <= step]
     if kept != lines:
         files.write(path, b"".join(kept))
     add_event = _open_events(workdir / "tensorboard", step) if tensorboard else lambda record: None
@@ -42,7 +52,7 @@ def open_writer(workdir: pathlib.Path, step: int, tensorboard: bool,
 def set_evaluations(workdir: pathlib.Path, history: Sequence[Mapping[str, Any]]) -> None:
     """Makes the evaluations in `metrics.jsonl` those of `history`, where data were scored anew."""
     path = workdir / FILE
-    records = [json.loads(line) for line in path.read_bytes().splitlines()] if path.exists() else []
+    records = list(filter(None, map(parse, read_lines(path))))
     wanted = [r for r in records if r["kind"] != "eval"] + [{"kind": "eval"} | r for r in history]
     wanted.sort(key=lambda r: r["step"])        # of one step, training comes first
     texts = [[json.dumps(r, sort_keys=True) for r in each] for each in (records, wanted)]
@@ -50,12 +60,24 @@ def set_evaluations(workdir: pathlib.Path, history: Sequence[Mapping[str, Any]])
         files.write(path, "".join(json.dumps(r) + "\n" for r in wanted))
 
 
-def _step(line: bytes) -> float:
-    """The step of a record; infinite for a line that is damaged."""
+def read_lines(path: pathlib.Path) -> list[bytes]:
+    """The lines of `metrics.jsonl`; none if there is no such file."""
+    return files.read_bytes(path, 2**30).splitlines(keepends=True) if path.exists() else []
+
+
+def parse(line: bytes) -> dict[str, Any] | None:
+    """The record of a line; None for one that is damaged or is no record of a run."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or type(record.get("step")) is not int:
+        return None
+    # Scores may be infinite, what is drawn of training is not.
+    numbers = [record["step"], *(value for name, value in record.items()
+                                 if record.get("kind") == "train" and name != "kind")]
+    sound = all(type(x) in (int, float) and -MOST < x < MOST for x in numbers)
+    return record if sound and record.get("kind") in ("train", "eval") else None
 
 
 def check_tensorboard() -> None:
@@ -81,7 +103,7 @@ def _open_events(folder: pathlib.Path, step: int) -> Write:
     """
     event_pb2, summary_pb2, masked_crc32c = _tensorboard()
     path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"
-    folder.mkdir(exist_ok=True)
+    files.own_folder(folder)
 
     def append(**fields):
         event = event_pb2.Event(wall_time=time.time(), **fields).SerializeToString()

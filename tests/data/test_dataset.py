@@ -233,3 +233,12 @@ def test_shares_of_classes(counts, fraction, total, expected):
 
 def test_numbers_sort_as_numbers():
     assert sorted(["b", "10", "a", "9.5", "-1", "nan"], key=by_number) == ["-1", "9.5", "10", "a", "b", "nan"]
+
+
+@pytest.mark.parametrize("name", ["../../x", "a/b", "", " ", "a\nb", "\x1b[2J", "\udcff", "label"])
+def test_modalities_have_names_that_stay_names(name, make_dataset):
+    """They are parts of folders, of arrays in checkpoints and of options."""
+    with pytest.raises(UserError, match="a modality (may not be|is) called") as error:
+        check_dataset(make_dataset({name: (3,), "image": (2,)}))
+    assert repr(name) in str(error.value)
+    check_dataset(make_dataset({"$\\frac{$": (3,), "mel (16 kHz)|`x`": (2,), "..": (2,)}))

@@ -32,11 +32,11 @@ def test_advice_follows_the_data_and_can_be_trained(tmp_path, launch):
     assert code == other_code == 0, err
     assert "**UMT**" in out and "mlp head is ahead" in out
     assert "**UME**" in other
-    following = tmp_path / "pair/next.py"
+    following = tmp_path / "pair/next.json"
     assert f"launch.train --config={following}" in (tmp_path / "pair/advice.md").read_text()
     (code, out, err), (bad, _, why) = launch("launch.train", [
         [f"--config={following}", f"--workdir={tmp_path / 'umt'}"],
-        [f"--config={tmp_path / 'each/next.py'}:mla", "--config.method.teachers=x"]])
+        [f"--config={tmp_path / 'each/next.json'}:mla", "--config.method.teachers=x"]])
     assert code == 0 and "fused" in out, err
     # The teachers that advise trained were used again.
     assert not (tmp_path / "umt/teachers").exists()

@@ -1,7 +1,68 @@
+import json
+
 import pytest
 
 from jaxmm.errors import UserError, WriteError
+from jaxmm.train.runs import differences
 from launch import app
+
+PROBE = """
+import json
+from absl import flags
+from jaxmm.train.runs import to_dict
+from launch import app
+
+app.define_config("Config.")
+
+def main():
+    config = flags.FLAGS.config
+    print(json.dumps([to_dict(config), to_dict(app.config_for("mla")), app.default_methods(),
+                      config.encoders["new"].width]))
+"""
+CONFIG = {"data": {"name": "synthetic", "kind": "A"}, "method": {"name": "umt", "weight": 3},
+          "train": {"epochs": 2}, "encoders": {"a b": {"width": 7}}}
+
+
+def test_a_config_in_json_is_one_like_any_other(tmp_path, launch):
+    """With options on the command line, a method after a colon, and a colon in its path."""
+    scratch = tmp_path / "streams"
+    scratch.mkdir()
+    (scratch / "probe.py").write_text(PROBE)
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    path = folder / "next.json"
+    path.write_text(json.dumps(CONFIG))
+    (folder / "bad.json").write_text(json.dumps(CONFIG | {"train": {"epochs": "2"}}))
+    odd = ["a b", "c.d", "$\\frac{$", "in", "x=y"]
+    sections = {"encoders": {m: {"width": i} for i, m in enumerate(odd)}}
+    before = {"encoders": {m: {} for m in odd}}
+    widths = [f"--config.{path}={i}" for path, _, i in differences(before, sections)]
+    cases = [
+        [f"--config={path}", "--config.train.seed=5", "--config.method.weight=4",
+         "--config.encoders.new.width=9"],
+        [f"--config={path}:late", *widths],
+        [f"--config={folder / 'bad.json'}"], [f"--config={folder / 'none.json'}"],
+        [f"--config={path}", "--config.train.epoch=5"], [f"--config={path}", "--config.train.epochs=x"],
+        [f"--config={path}", "--config.encoders.a b.width=5"],
+        [f"--config={path}", "--config.encoders['a=b'].width=5"],
+        [f"--config={path}", f"--x\x1b[2J={tmp_path}"]]
+    done = launch("probe", cases)
+    assert [code for code, _, _ in done] == [0, 0] + 7 * [2], done
+    config, other, methods, width = json.loads(done[0][1])
+    assert config["train"]["epochs"] == 2 and config["train"]["seed"] == 5 and width == 9
+    assert config["method"]["name"] == "umt" and config["method"]["weight"] == 4
+    assert config["encoders"]["a b"]["width"] == 7
+    assert other["method"]["name"] == "mla" and "weight" not in other["method"]
+    assert other["data"] == config["data"] and other["train"] == config["train"]
+    assert methods is None
+    config, *_ = json.loads(done[1][1])
+    assert config["method"] == {"name": "late"}
+    assert {m: c["width"] for m, c in config["encoders"].items() if m != "new"} == {
+        name: i for i, name in enumerate(odd)}
+    for (_, _, err), expected in zip(done[2:], (
+            'bad.json cannot be read (train.epochs is "2"', "none.json cannot be read (No such file",
+            "TrainConfig has no option 'epoch'", "epochs", "Could not parse", "", "x\\x1b")):
+        assert expected in err and err.count("\n") == 1 and "\x1b" not in err
 
 
 @pytest.mark.parametrize("error, code, said", [

@@ -1,10 +1,9 @@
-import importlib.util
-
 import numpy as np
 import pytest
 
 from jaxmm.config import Config, method_config
 from jaxmm.report import advice
+from jaxmm.train.runs import load_json
 
 
 def test_a_lead_beyond_its_error_means_umt():
@@ -35,10 +34,10 @@ def test_one_seed_has_no_error():
 def test_the_next_config_is_the_one_that_was_written(tmp_path):
     config = Config(method=method_config("umt"))
     config.method.fusion, config.encoders["a"].width = "mlp", 7
-    path = advice.write(tmp_path, "Do this.", config, "python -m launch.advise --seeds=2")
-    spec = importlib.util.spec_from_file_location("next_config", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert module.get_config() == config
-    assert module.get_config("mla").method == method_config("mla")
-    assert "Do this." in (tmp_path / "advice.md").read_text()
+    config.data.path = '"""\nimport os; os.abort()\n"""'
+    workdir = tmp_path / "with space"
+    workdir.mkdir()
+    path = advice.write(workdir, "Do this.", config, "python -m launch.advise --seeds=2")
+    assert path.suffix == ".json" and load_json(path) == config
+    text = (workdir / "advice.md").read_text()
+    assert "Do this." in text and f"    python -m launch.train '--config={path}'\n" in text

@@ -1,6 +1,9 @@
 import io
+import pathlib
+import re
 
 import matplotlib.image
+import matplotlib.text
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
@@ -119,3 +122,25 @@ def test_a_long_picture_has_fewer_pixels_to_the_inch():
     figure = Figure(figsize=(400, 1))
     image = matplotlib.image.imread(io.BytesIO(plots.png(figure)))
     assert image.shape[1] == plots.LONGEST_SIDE and image.shape[0] in (81, 82)
+
+
+@pytest.mark.parametrize("name", ["$\\frac{$", "$x$", "a\\$b"])
+def test_names_are_drawn_as_they_are(name):
+    """Not as formulas, of which the first is none and would end the drawing."""
+    title = f"{name} \udcff\x1b on\ntest"
+    figure = plots.accuracy_bars({name: {"accuracy": 0.5}}, [name], 0.2, title)
+    axes, = figure.axes
+    axes.annotate(name, (0, 0))
+    figure.legend(axes.patches, [name])
+    assert len(plots.png(figure)) > 1000
+    shown = [t for t in figure.findobj(matplotlib.text.Text) if t.get_text()]
+    assert not any(t.get_parse_math() for t in shown)
+    assert axes.get_title(loc="left") == f"{name} \\udcff\\x1b on\ntest"
+    assert [t.get_text() for t in shown].count(name) >= 3       # tick, note and legend
+
+
+def test_all_plots_are_figures_of_that_kind():
+    """No module of reports makes figures by matplotlib itself."""
+    folder = pathlib.Path(plots.__file__).parent
+    imports = re.compile(r"(from|import) matplotlib.*(figure|pyplot)")
+    assert [p.name for p in folder.glob("*.py") if imports.search(p.read_text())] == ["plots.py"]

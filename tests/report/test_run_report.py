@@ -30,7 +30,7 @@ def test_report_says_what_was_run_and_found(finished):
     assert "Training: 3 epochs, 12 steps of 8 examples, seed 0" in text
     size = sum(x.size for x in jax.tree.leaves(run.state.params))
     assert f"Parameters: {size:,}\n" in text
-    assert "--workdir='" in text and "    --config.train.epochs=3\n" in text
+    assert f"'--workdir={workdir}'" in text and "    --config.train.epochs=3\n" in text
     assert "--config.train.seed" not in text
     for picture in ("accuracy.png", "learning_curves.png"):
         assert f"({picture})" in text and (workdir / picture).exists()

@@ -24,6 +24,8 @@ def test_markdown_aligns_columns_and_leaves_missing_cells_empty():
 def test_markdown_escapes_what_would_end_a_cell():
     text = tables.markdown([{"n": "a|b", "v": 1}], ["n", "v"])
     assert text.splitlines()[2] == r"| a\|b |   1 |"
+    text = tables.markdown([{"a|b": "x\ny"}], ["a|b"])
+    assert text.splitlines() == [r"| a\|b  |", "| ----- |", r"| x\\ny |"]
 
 
 def test_csv_text_quotes_and_reads_back():
@@ -32,6 +34,11 @@ def test_csv_text_quotes_and_reads_back():
     assert text == 'method,std\n"a,b",0.1\n"say ""x""",\n'
     assert list(csv.DictReader(io.StringIO(text))) == [
         {"method": "a,b", "std": "0.1"}, {"method": 'say "x"', "std": ""}]
+
+
+def test_csv_text_has_no_formulas():
+    rows = [{"class": "=1+1", "-x": -0.5}, {"class": "-3", "-x": "+1.5"}]
+    assert tables.csv_text(rows, ["class", "-x"]) == "class,'-x\n'=1+1,-0.5\n-3,+1.5\n"
 
 
 def test_sort_heads_puts_modalities_first_then_fused_then_the_rest():

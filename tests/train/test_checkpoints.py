@@ -117,6 +117,75 @@ def test_old_ones_are_removed_only_when_the_new_one_is_read_back(manager, monkey
     chex.assert_trees_all_equal(checkpoints.restore(manager, make_state())[1], make_state(3))
 
 
+def swapped(manager):
+    one, two = folder(manager, 1), folder(manager, 2)
+    one.rename(folder(manager, "x"))
+    two.rename(one)
+    folder(manager, "x").rename(two)
+
+
+def test_the_step_is_part_of_what_is_verified(manager, caplog):
+    """The older of two in the folder of the newer is not taken for the newer."""
+    save(manager, 3, make_state(3), {})
+    swapped(manager)
+    manager = checkpoints.open_manager(folder(manager).parent)
+    assert checkpoints.restore(manager, make_state())[0] == 3
+    for step, other in ((1, 2), (2, 1)):
+        with pytest.raises(UserError, match=f"no good checkpoint among the steps .{step}."):
+            checkpoints.restore(manager, make_state(), step)
+        assert f"step {step} in" in caplog.text and f"it is that of step {other}, in" in caplog.text
+
+
+def test_a_checkpoint_from_before_the_step_was_noted_has_that_of_its_state(manager):
+    for step in (5, 6):     # the state has step 5
+        leaves = checkpoints.copy_leaves(step, make_state())
+        manager.save(step, args=ocp.args.Composite(
+            state=ocp.args.StandardSave(leaves),
+            meta=ocp.args.JsonSave(checkpoints._with_checksums(leaves, {}))))
+    assert checkpoints.restore(manager, make_state())[0] == 5
+
+
+def test_one_that_is_removed_while_it_is_read_is_not_damaged(manager, monkeypatch, caplog):
+    """As `launch.evaluate` finds it while training goes on: it takes the newest there is."""
+    reader, read = checkpoints.open_manager(folder(manager).parent), checkpoints.read
+
+    def train_and_read(of, step):
+        monkeypatch.setattr(checkpoints, "read", read)
+        save(manager, 3, make_state(3), {}, keep=1)
+        return read(of, step)
+
+    monkeypatch.setattr(checkpoints, "read", train_and_read)
+    step, state, _ = checkpoints.restore(reader, make_state())
+    assert step == 3 and names(manager) == ["3"] and not caplog.records
+    chex.assert_trees_all_equal(state, make_state(3))
+    monkeypatch.setattr(checkpoints, "read", lambda of, step: shutil.rmtree(folder(of, step)))
+    with pytest.raises(UserError, match="no checkpoint of step 3; found none"):
+        checkpoints.restore(reader, make_state(), 3)
+    assert checkpoints.restore(reader, make_state()) is None and not caplog.records
+
+
+def test_links_are_not_followed(manager, tmp_path):
+    """Neither that of the whole folder, nor those that look like old or unfinished checkpoints."""
+    for name in ("0", "9.orbax-checkpoint-tmp-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("precious")
+        folder(manager, name).symlink_to(tmp_path / name)
+    manager = checkpoints.open_manager(folder(manager).parent)
+    checkpoints.remove_unfinished(manager)
+    save(manager, 3, make_state(3), {}, keep=1)
+    assert names(manager) == ["3"]
+    assert {(tmp_path / n / "file").read_text() for n in ("0", "9.orbax-checkpoint-tmp-1")} == {"precious"}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/checkpoints").symlink_to(folder(manager))
+    with pytest.raises(UserError, match="run/checkpoints is not this folder's own"):
+        checkpoints.open_manager(tmp_path / "run")
+
+
+def test_a_pipe_in_a_checkpoint_is_damage_and_not_waited_for(manager):
+    os.mkfifo(folder(manager, 2) / "state/pipe")
+    assert checkpoints.restore(manager, make_state())[0] == 1
+
+
 def test_nothing_to_restore(tmp_path):
     assert checkpoints.restore(checkpoints.open_manager(tmp_path), make_state()) is None
 

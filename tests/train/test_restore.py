@@ -1,3 +1,5 @@
+import shutil
+
 import chex
 import jax
 import pytest
@@ -7,7 +9,7 @@ from jaxmm.evaluate.predictions import score
 from jaxmm.train import checkpoints
 from jaxmm.train.loop import train
 from jaxmm.train.setup import predict_split
-from jaxmm.train.restore import restore
+from jaxmm.train.restore import read_history, restore, restore_each
 from jaxmm.train.runs import lock
 
 ONE = jax.devices()[:1]
@@ -54,6 +56,41 @@ def test_restore_of_an_earlier_step_on_other_devices(trained, make_dataset):
     found = scores(restored, "val")
     for head, expected in restored.history[-1]["scores"].items():
         assert found[head]["nll"] == pytest.approx(expected["nll"], rel=1e-5)
+
+
+def evaluation(**changes):
+    scores = {"fused": {"accuracy": 1, "macro_f1": 0.5, "ece": 0.1, "nll": float("inf")}}
+    return {"step": 1, "epoch": 1, "task": 0, "split": "val", "scores": scores} | changes
+
+
+def test_a_history_is_read_as_it_was_written(trained):
+    run, workdir = trained
+    assert read_history(workdir, {"history": run.history, "data": {}}) == run.history
+    history = [evaluation(recency={"fused": [0.5, None]}, class_incremental={})]
+    assert read_history(workdir, {"history": history, "data": 3}) == history
+
+
+@pytest.mark.parametrize("history", [
+    None, 3, {}, [1], [{}], [evaluation(step="1")], [evaluation(step=True)], [evaluation(split="x")],
+    [evaluation(), evaluation(scores=[])], [evaluation(scores={"fused": {}})],
+    [evaluation(scores={"fused": None})],
+    [evaluation(scores={"fused": {"accuracy": "1", "macro_f1": 1, "ece": 1, "nll": 1}})],
+    [evaluation(class_incremental={"fused": 1})], [evaluation(recency={"fused": ["x"]})]])
+def test_a_history_of_another_form_is_refused(history, tmp_path):
+    with pytest.raises(UserError, match=r"history in its checkpoint is of another form .record \d.;"):
+        read_history(tmp_path, {"data": {}} | ({} if history is None else {"history": history}))
+    with pytest.raises(UserError, match="tells nothing of its data or teachers"):
+        read_history(tmp_path, {"history": history})
+
+
+def test_checkpoints_that_are_removed_meanwhile_are_left_out(trained, make_dataset, tmp_path):
+    run, workdir = trained
+    shutil.copytree(workdir, tmp_path / "run")
+    runs = restore_each(run, tmp_path / "run")
+    step, _ = next(runs)
+    assert step == 8
+    shutil.rmtree(tmp_path / "run/checkpoints/12")
+    assert list(runs) == []
 
 
 def test_errors_are_one_line_and_make_nothing(trained, make_dataset, tmp_path):

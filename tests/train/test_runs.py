@@ -1,5 +1,7 @@
+import functools
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -7,7 +9,8 @@ import sys
 import pytest
 
 from jaxmm import files
-from jaxmm.config import AugmentConfig, MLAConfig, PreprocessConfig
+from jaxmm.config import (AugmentConfig, EncoderConfig, FlowConfig, MLAConfig, PreprocessConfig,
+                          TrainConfig, UMTConfig)
 from jaxmm.errors import UserError
 from jaxmm.train import runs
 
@@ -27,13 +30,72 @@ def test_differences_are_listed_by_path():
     old = {"a": {"x": 1, "y": 2}, "b": 3}
     new = {"a": {"x": 1, "y": 5}, "c": 4}
     assert list(runs.differences(old, new)) == [("a.y", 2, 5), ("b", 3, None), ("c", None, 4)]
+    assert [path for path, _, _ in runs.differences(
+        {"a": {}}, {"a": {m: {"x": 1} for m in ("b c", "in", "d.e", "f")}})] == [
+            "a['b\\x20c']", "a['in']", "a['d.e']", "a.f"]
 
 
-@pytest.mark.parametrize("content", ["{", "{}", "[]", json.dumps({"data": {"colour": "red"}})])
+@pytest.mark.parametrize("content", ["{", "{}", "[]", json.dumps({"data": {"colour": "red"}}),
+                                     "[" * 10**5, '{"data": {}, "data": {}}'])
 def test_damaged_config(content, tmp_path):
     (tmp_path / "config.json").write_text(content)
-    with pytest.raises(UserError, match="config.json cannot be read"):
+    with pytest.raises(UserError, match="config.json cannot be read.*of another version") as error:
         runs.read_config(tmp_path)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("path, value, message", [
+    ("train.epochs", "2", 'train.epochs is "2"; expected a whole number'),
+    ("train.epochs", True, "train.epochs is true; expected a whole number"),
+    ("train.epochs", 2.0, "train.epochs is 2.0; expected a whole number"),
+    ("train.seed", 10**30, "train.seed is a number of more than 64 bits; expected a whole"),
+    ("train.tensorboard", 1, "train.tensorboard is 1; expected true or false"),
+    ("optimizer.learning_rate", None, "optimizer.learning_rate is null; expected a number"),
+    ("optimizer.learning_rate", 10**400, "learning_rate is a number of more than 64 bits; expected"),
+    ("optimizer.name", ["sgd"], "optimizer.name is a list; expected text"),
+    ("optimizer", 3, "optimizer is 3; expected an object with options"),
+    ("optimizer.colour", 3, 'optimizer has no option "colour"; expected one of name, learning_rate'),
+    ("method.name", None, "method.name is null; expected a method"),
+    ("method.capacity", 3, 'method has no option "capacity"; expected one of name, projection'),
+    ("encoders", [], "encoders is a list; expected an object by modality"),
+    ("encoders.sound", "cnn", 'encoders.sound is "cnn"; expected an object'),
+    ("data.preprocess", {"a b": {"kind": []}}, "preprocess['a\\x20b'].kind is a list; expected one of"),
+    ("data.preprocess", {"x": {"kind": "text", "mean": 1}}, "preprocess.x.mean is 1; expected a list"),
+    ("data.preprocess", {"x": {"kind": "flow", "std": ["a"]}}, "std[0] is \"a\"; expected a number"),
+])
+def test_a_config_with_other_types_is_refused_by_option(path, value, message, make_config):
+    values = runs.to_dict(make_config("mla"))
+    *sections, name = path.split(".")
+    functools.reduce(dict.__getitem__, sections, values)[name] = value
+    with pytest.raises(UserError, match=re.escape(message)):
+        runs.from_dict(values)
+
+
+def test_whole_numbers_are_numbers_and_what_is_left_out_has_its_default():
+    config = runs.from_dict({"method": {"name": "umt", "weight": 3}, "encoders": {"a b": {"width": 7}},
+                             "data": {"preprocess": {"s": {"kind": "flow", "mean": [1, 0.5]}}}})
+    assert type(config.method.weight) is float and config.method == UMTConfig(weight=3.0)
+    assert config.encoders["a b"] == EncoderConfig(width=7)
+    assert config.encoders["other"] == EncoderConfig()
+    assert config.data.preprocess == {"s": FlowConfig(mean=(1.0, 0.5))}
+    assert config.train == TrainConfig()
+
+
+@pytest.mark.parametrize("name", runs.OWN)
+def test_a_run_folder_with_links_is_refused_and_nothing_behind_them_is_touched(
+        name, make_config, tmp_path):
+    folder, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    with runs.claim_folder(folder, make_config()):
+        pass
+    path = folder / name
+    content = path.read_bytes() if path.exists() else b"precious"
+    path.unlink(missing_ok=True)
+    elsewhere.write_bytes(content)
+    path.symlink_to(elsewhere)
+    with pytest.raises(UserError, match=f"run/{name} is not this folder's own: it is a symbolic link"):
+        with runs.claim_folder(folder, make_config()):
+            pass
+    assert elsewhere.read_bytes() == content
 
 
 def test_no_run_folder(tmp_path):

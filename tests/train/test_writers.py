@@ -5,7 +5,8 @@ from contextlib import nullcontext
 import pytest
 from tensorboardX.proto import event_pb2
 
-from jaxmm.errors import WriteError
+from jaxmm import files
+from jaxmm.errors import UserError, WriteError
 from jaxmm.train import writers
 
 
@@ -20,6 +21,34 @@ def test_records_after_the_restored_step_and_lines_cut_short_are_removed(tmp_pat
         write(record(3, loss=0.5))
     found = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert found == [record(1), record(2), record(3, loss=0.5)]
+
+
+def test_lines_that_are_no_records_are_removed_and_counted(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    bad = ["[1]", "3", '{"step": "1", "kind": "train"}', '{"step": true, "kind": "train"}',
+           '{"step": 1}', '{"step": 1, "kind": ["train"]}', '{"step": 1, "kind": "train", "loss": "x"}',
+           '{"step": 1, "kind": "train", "loss": NaN}', '{"step": 1, "kind": "train", "loss": 1e999}',
+           f'{{"step": {10**30}, "kind": "eval"}}', "[" * 10**5, ""]
+    path.write_text("\n".join([json.dumps(record(1, loss=0.5)), *bad, json.dumps(record(2))]) + "\n")
+    with writers.open_writer(tmp_path, 2, tensorboard=False):
+        pass
+    assert list(map(json.loads, path.read_text().splitlines())) == [record(1, loss=0.5), record(2)]
+    assert "metrics.jsonl: 12 lines are no records and are removed, the first of them line 2" \
+        in caplog.text
+    caplog.clear()
+    files.append(path, '{"kind": "tra')       # as a killed process leaves it
+    with writers.open_writer(tmp_path, 2, tensorboard=False):
+        pass
+    assert not caplog.records
+
+
+def test_events_are_not_written_behind_a_link(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "tensorboard").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="tensorboard is not this folder's own"):
+        with writers.open_writer(tmp_path, 0, tensorboard=True):
+            pass
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 def test_a_file_that_is_right_is_left_alone(tmp_path):
