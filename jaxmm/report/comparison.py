@@ -143,7 +143,8 @@ def _sources(values: Iterable[Value]) -> str:
     """The lines below a table that has published values; "" if it has none."""
     sources = ", ".join(dict.fromkeys(v.source for v in values))
     differences = "; ".join(dict.fromkeys(d for v in values for d in v.differences))
-    return (f"\nPaper: {sources}.\n" * bool(sources)
+    notes = "; ".join(dict.fromkeys(n for v in values for n in v.notes))
+    return (f"\nPaper: {sources}{' (' + notes + ')' if notes else ''}.\n" * bool(sources)
             + f"\n\\* Not comparable: {differences}.\n" * bool(differences))
 
 
