@@ -31,8 +31,8 @@ HEADLINES = {
 def headline(kind: str) -> str:
     """The metric that sums up a run on a stream of this kind, or, if it is "", on no stream.
 
-    It is the one of every table, plot and choice. Phases of a generalised stream are evaluated on all classes seen so far: the last one says it
-    all. Other streams are summed up by the mean over their tasks.
+    It is the one of every table, plot and choice. Phases of a generalised stream are evaluated on
+    all classes seen so far: the last one says it all. Other streams are summed up by the mean over their tasks.
     """
     return {"": "accuracy", "generalized": "cumulative_accuracy"}.get(kind, "mean_accuracy")
 
