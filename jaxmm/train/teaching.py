@@ -5,13 +5,12 @@ import zlib
 from collections.abc import Mapping, Sequence
 
 import jax
-from absl import logging
 
 from jaxmm.config import Config, EncoderConfig
-from jaxmm.data.dataset import Dataset, fingerprint
+from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError
 from jaxmm.methods import TrainState
-from jaxmm.train import checkpoints
+from jaxmm.train import checkpoints, validity
 from jaxmm.train.restore import restore
 from jaxmm.train.runs import differences, read_config, to_dict
 from jaxmm.train.setup import Setup
@@ -38,9 +37,6 @@ def restore_teachers(setup: Setup, *, dataset: Dataset | None = None,
         if run.setup.total_steps > models[name].step:
             raise UserError(f"{folder}: this run is not finished, so it cannot teach; finish it by "
                             "launch.train with its options")
-        if run.setup.checksums["train"] != setup.checksums["train"]:
-            logging.warning("%s: this teacher learned from other data than the run that it teaches",
-                            folder)
     return models
 
 
@@ -80,10 +76,10 @@ def check_teachers(setup: Setup) -> None:
         folder = folder_of(name, location)
         check_encoders(folder, read_config(folder), setup.config, setup.dataset.modalities)
         meta = checkpoints.last_meta(folder)
-        if meta and meta["data"] != fingerprint(setup.dataset):
+        if meta and "train" in validity.changed_splits(setup, meta):
             raise UserError(f"{folder}: this teacher was trained on other data than {setup.dataset.name}"
                             " has in training here: other rows, labels or masks; train it with the "
-                            "same --config.data, data.seed and data.val_fraction included")
+                            "same --config.data, with its seed, val_fraction and placement")
 
 
 def check_encoders(folder: pathlib.Path, teacher: Config, config: Config,
