@@ -1,7 +1,7 @@
 """av_digits as a stream: is the digit odd or even, from two new digits a task (domain-incremental).
 
 The protocol of SAMM (arXiv 2405.02766, "Dom"): the labels stay, what they stand for grows. Each of
-five tasks brings one odd and one even digit.
+five tasks brings one odd and one even digit. No value is published on this data.
 
     python -m launch.train --config=configs/dom_av_digits.py:samm
 """

@@ -3,7 +3,8 @@ r"""UPMC Food-101: 101 dishes from a photograph and a title, after MLA (arXiv 23
 The paper's encoders are those of a pre-trained M3AE-base, which is not in this package: here a
 transformer reads the text and a ResNet-18 the image, both from scratch. So the published figures
 are not to be expected; texts need a learning rate of their own, and Adam with 1e-3 is where to
-start. WordPiece of up to 256 tokens. Name the vocabulary of BERT-uncased, one token a line, by
+start. QMF weighs its ranking losses by 1, as on all images with text. WordPiece of up to 256
+tokens. Name the vocabulary of BERT-uncased, one token a line, by
 --config.data.preprocess.text.vocabulary=FILE; without it, one is made of the training texts.
 Images are scaled to 256 pixels and cut to 224.
 
@@ -40,4 +41,6 @@ def get_config(argument: str = "mla") -> Config:
     config.encoders["visual"] = EncoderConfig(name="resnet18", stem="standard")
     config.optimizer = OptimizerConfig(name="adam", learning_rate=1e-3, schedule="cosine")
     config.train.epochs = 30
+    if config.method.name == "qmf":
+        config.method.weight = 1.0
     return shrink(config) if smoke else config

@@ -1,7 +1,8 @@
 """av_digits as a stream: digits come back in uneven shares (generalised class-incremental).
 
 The protocol of SAMM (arXiv 2405.02766, "GCIL"), scaled to this data: each phase has 150 examples
-of one to six digits, no example is used twice, and the stream ends when the data run out.
+of one to six digits, no example is used twice, and the stream ends when the data run out. No value
+is published on this data.
 
     python -m launch.train --config=configs/gcil_av_digits.py:samm
     python -m launch.train --config=configs/gcil_av_digits.py:samm --config.stream.long_tailed

@@ -3,9 +3,10 @@ r"""MVSA-Single: the sentiment of tweets from their text and picture, after MLA.
 arXiv 2311.10707, table 1. The paper's encoders are those of a pre-trained M3AE-base, which is not
 in this package: here a transformer reads the text and a ResNet-18 the image, both from scratch.
 So the published figures are not to be expected; texts need a learning rate of their own, and Adam
-with 1e-3 is where to start. WordPiece of up to 256 tokens. Name the vocabulary of BERT-uncased,
-one token a line, by --config.data.preprocess.text.vocabulary=FILE; without it, one is made of the
-training texts. Images are scaled to 256 pixels and cut to 224.
+with 1e-3 is where to start. QMF weighs its ranking losses by 1. WordPiece of up to 256 tokens.
+Name the vocabulary of BERT-uncased, one token a line, by
+--config.data.preprocess.text.vocabulary=FILE; without it, one is made of the training texts.
+Images are scaled to 256 pixels and cut to 224.
 
     python -m launch.prepare --dataset=mvsa --source=DIR --output=data --short_side=256
     python -m launch.train --config=configs/mvsa.py:mla

@@ -9,7 +9,7 @@ from, not the paper's.
         --audio_rate=16000 --short_side=256 --allow_skipped=0.2
     python -m launch.train --config=configs/seq_vggsound.py:samm
     python -m launch.compare --config=configs/seq_vggsound.py --seeds=3 \
-        --methods=joint,joint:audio,joint:visual,er,er:audio,er:visual,samm \
+        --methods=joint,joint:audio,joint:visual,sgd,er,er:audio,er:visual,samm \
         --capacities=500,1000,2000
 
 Published mean accuracy over the tasks after the last one, in percent (main table):

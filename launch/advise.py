@@ -12,15 +12,16 @@ the config to train next.
 import sys
 from collections.abc import Mapping
 
+import numpy as np
 from absl import flags
 
 from jaxmm import data, escape
 from jaxmm.config import replace
 from jaxmm.errors import UserError
 from jaxmm.report import advice
-from jaxmm.report.run_report import final_scores
 from jaxmm.train.checkpoints import REMEDY
 from jaxmm.train.loop import train
+from jaxmm.train.setup import predict_split
 from launch import app
 from launch.planning import plan_runs
 
@@ -43,18 +44,20 @@ def main() -> None:
         raise UserError(f"{dataset.name} has only the modality {dataset.modalities[0]}; advise "
                         "needs two or more")
     runs = plan_runs(app.config_for, ["ume", *HEADS.values()], SEEDS.value, dataset, workdir)
-    accuracy, diverged = {}, []
+    correct, diverged = {}, []
     for run in runs:
         try:
-            history = train(run.config, run.workdir, dataset=dataset, teachers=run.teachers).history
+            trained = train(run.config, run.workdir, dataset=dataset, teachers=run.teachers)
         except FloatingPointError as error:
             print(f"diverged: {error}", flush=True)
             diverged.append(f"{run.variant.method} with seed {run.config.train.seed}")
             continue
-        value = final_scores(history, "val")["fused"]["accuracy"]
-        print(f"{escape.printable(run.workdir)}: {100 * value:.1f}% on validation data", flush=True)
-        accuracy.setdefault(run.variant.method, {})[run.config.train.seed] = value
-    average, heads = same_seeds(accuracy)
+        val = trained.setup.dataset.splits["val"]
+        predicted = predict_split(trained.setup, trained.state, val)["fused"].argmax(1)
+        right = predicted == val["label"]
+        print(f"{escape.printable(run.workdir)}: {100 * right.mean():.1f}% on validation data", flush=True)
+        correct.setdefault(run.variant.method, {})[run.config.train.seed] = right
+    average, heads = same_seeds(correct)
     found = advice.advise(average, heads)
     shown = advice.text(found, average, heads)
     if diverged:
@@ -68,24 +71,24 @@ def main() -> None:
     print(f"\n{shown}\nTo follow it: {advice.follow(path)}")
 
 
-def same_seeds(accuracy: Mapping[str, Mapping[int, float]]
-               ) -> tuple[list[float], dict[str, list[float]]]:
-    """Accuracies of the average, and of the heads that did not always diverge, in the same seeds.
+def same_seeds(correct: Mapping[str, Mapping[int, np.ndarray]]
+               ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """[S, N] of the average, and of the heads that did not always diverge, in the same seeds.
 
     Args:
-      accuracy: by method and seed, of the runs that did not diverge.
+      correct: bool [N] by method and seed, which rows the runs that did not diverge got right.
 
     Raises:
       FloatingPointError: there is no such seed.
     """
-    heads = {name: accuracy[method] for name, method in HEADS.items() if method in accuracy}
-    average = accuracy.get("ume", {})
+    heads = {name: correct[method] for name, method in HEADS.items() if method in correct}
+    average = correct.get("ume", {})
     seeds = sorted(set(average).intersection(*heads.values()))
     if not seeds or not heads:
         raise FloatingPointError("in no seed is there an average and a head to compare it with, as "
                                  f"runs diverged; {REMEDY}")
-    return ([average[seed] for seed in seeds],
-            {name: [values[seed] for seed in seeds] for name, values in heads.items()})
+    return (np.stack([average[seed] for seed in seeds]),
+            {name: np.stack([rows[seed] for seed in seeds]) for name, rows in heads.items()})
 
 
 if __name__ == "__main__":

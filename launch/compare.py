@@ -100,7 +100,7 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
                                         trained.changed)
         if probe:
             result = comparison.with_probes(result, probe_run(trained))
-        metric = continual.headline(run.config.stream.kind) if run.stream else "accuracy"
+        metric = continual.headline(run.config.stream.kind)
         accuracies = ", ".join(f"{head} {percent(result.scores[head][metric])}"
                                for head in sort_heads(result.scores, dataset.modalities))
         print(f"[{i + 1}/{len(runs)}] {escape.printable(run.workdir)}: {accuracies} "

@@ -108,7 +108,8 @@ def train_sweep(config: Config, workdir: pathlib.Path, path: str, values: list[f
         else:
             report(run, folder)
             dataset = run.setup.dataset     # on a stream, with the labels of its tasks
-    table = sweep.write(points, path, dataset, workdir, command) if hosts.is_main() else ""
+    table = (sweep.write(points, path, dataset, workdir, command, config.stream.kind)
+             if hosts.is_main() else "")
     check_any_finished([point.history is not None for point in points], workdir)
     return table
 

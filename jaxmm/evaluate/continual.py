@@ -1,9 +1,12 @@
 """Metrics of learning a sequence of T tasks.
 
 They are computed from the matrix R [T, T], where R[i, j] is the accuracy on task j after learning
-task i, on the host and in float64. With one task nothing can be forgotten or transferred: those
-metrics are 0, and stability is the accuracy on that task. Tasks on which there is no accuracy (NaN,
-where no example has the modality) are left out of the means.
+task i, on the host and in float64. With one task nothing can be kept, forgotten or transferred: those
+metrics are NaN. Tasks on which there is no accuracy (NaN, where no example has the modality) are
+left out of the means.
+
+Plasticity, trade-off and forward transfer need tasks with test data of their own: where the test
+data of a task hold what was learned before, as on generalised streams, they are not defined.
 
 References:
   Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017
@@ -47,8 +50,7 @@ def forward_transfer(R: chex.Array, baseline: chex.Array) -> float:
 
 def stability(R: chex.Array) -> float:
     """Mean accuracy over the earlier tasks after the last one."""
-    final = _check(R)[-1]
-    return _mean(final[:-1] if len(final) > 1 else final)
+    return _mean(_check(R)[-1, :-1])
 
 
 def plasticity(R: chex.Array) -> float:
@@ -86,7 +88,6 @@ def _check(R: chex.Array) -> np.ndarray:
 
 
 def _mean(x: np.ndarray) -> float:
-    """Mean of the numbers in x: 0 if it is empty, NaN if it has nothing but NaN."""
-    if not x.size:
-        return 0.0
-    return float(np.mean(x[~np.isnan(x)])) if not np.isnan(x).all() else np.nan
+    """Mean of the numbers in x; NaN if there are none."""
+    x = x[~np.isnan(x)]
+    return float(np.mean(x)) if x.size else np.nan

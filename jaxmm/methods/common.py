@@ -52,7 +52,7 @@ class Components(NamedTuple):
     num_classes: int
     transform: Transform            # normalises, and augments when it gets a key
     optimizer: Optimizer
-    epoch: Callable[[chex.Array], chex.Array]   # step -> epochs done within its task, fractional
+    epoch: Callable[[chex.Array], Any]      # step -> its place in its task: `train.plan.Epoch`
     batch_size: int                 # of the global batch
     num_examples: int               # of the training split: ids lie below it
 

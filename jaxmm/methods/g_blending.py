@@ -76,9 +76,8 @@ def make_g_blending(config: GBlendingConfig, components: Components, *,
         """The method's own state after a step with these sums of losses [2, K]."""
         extra = state.extra
         sums, count = extra["sum"] + sums, extra["count"] + count
-        # Half a step on, so that rounding does not move an epoch's last step into the next.
-        epoch = jnp.floor(components.epoch(state.step) + 1e-4)
-        ends = jnp.floor(components.epoch(state.step + 1) + 1e-4) != epoch
+        epoch, within, steps = components.epoch(state.step)
+        ends = within == steps - 1
         means = sums / jnp.maximum(count, 1.0)
         place = epoch % config.window if config.weighting == "online" else epoch
         first = jnp.where(ends & (place == 0), means, extra["first"])

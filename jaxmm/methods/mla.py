@@ -55,7 +55,8 @@ def make_mla(config: MLAConfig, components: Components, *,
     def alpha(step: chex.Array) -> chex.Array | float:
         if config.alpha_schedule == "constant":
             return config.alpha
-        return 0.1 ** (1 + components.epoch(step) % 1)
+        epoch = components.epoch(step)
+        return 0.1 ** (1 + epoch.step / epoch.steps)
 
     def update_modality(state: TrainState, batch, modality: str):
         """One iteration t of algorithm 1."""

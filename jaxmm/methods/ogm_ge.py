@@ -42,7 +42,7 @@ def make_ogm_ge(config: OGMConfig, components: Components, *,
             lambda out: cross_entropy(out.logits["fused"], batch["label"], axis_name=axis_name),
             axis_name=axis_name)
         coefficients = modulation(out.logits, batch, config.alpha, axis_name)
-        active = components.epoch(state.step) < config.epochs
+        active = components.epoch(state.step).done < config.epochs
         for i, (m, k) in enumerate(coefficients.items()):
             modulated = modulate(jax.random.fold_in(own_key(key), i), grads[m], k,
                                  noise=config.noise)

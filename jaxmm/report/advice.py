@@ -3,63 +3,100 @@
 A head on frozen unimodal encoders is compared with the average of the unimodal predictions, on
 validation data. If the head is better, features of several modalities matter together: distil (UMT).
 Otherwise an ensemble (UME) has all there is, at no further cost (arXiv 2305.01233, section 3).
+"Better" means beyond chance, as UME is the cheaper one: another draw of the validation rows and of
+the seeds would rarely make a lead of this size out of nothing.
 """
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from jaxmm import escape, files
 from jaxmm.config import Config
 from jaxmm.report.tables import markdown, percent
 from jaxmm.train.runs import to_dict
 
+LEVEL = 0.05        # probability of advising UMT where no head is better, over all heads together
+
 
 class Advice(NamedTuple):
     """What to do, and why."""
     method: str         # "umt" or "ume"
     head: str           # of the heads the one that is furthest ahead of the average
-    gain: float         # mean of its accuracy less that of the average, over the seeds
-    error: float        # standard error of the gain; NaN for a single seed
+    gain: float         # mean of its accuracy less that of the average, over seeds and rows
+    error: float        # standard error of the gain
+    needed: float       # the gain that it takes
 
 
-def advise(average: Sequence[float], heads: Mapping[str, Sequence[float]]) -> Advice:
-    """UMT if some head is ahead of the average by more than the standard error of its lead.
+def advise(average: np.ndarray, heads: Mapping[str, np.ndarray]) -> Advice:
+    """UMT if some head is ahead of the average by more than chance makes it.
+
+    A head is ahead if a one-sided t test on its paired gain says so, at `LEVEL` divided by the
+    number of heads, as the best of several is looked at.
 
     Args:
-      average: validation accuracy of the averaged predictions by seed.
-      heads: validation accuracy of heads on the same frozen encoders, by name and seed.
+      average: bool [S, N], whether the averaged prediction is right, by seed and validation row.
+      heads: the same of heads on the same frozen encoders, by name.
     """
-    gains = {name: np.subtract(values, average) for name, values in heads.items()}
-    head = max(gains, key=lambda name: gains[name].mean())
-    gain, seeds = gains[head], len(average)
-    error = gain.std(ddof=1) / np.sqrt(seeds) if seeds > 1 else np.nan
-    ahead = gain.mean() > np.nan_to_num(error)
-    return Advice("umt" if ahead else "ume", head, float(gain.mean()), float(error))
+    found = []
+    for name, correct in heads.items():
+        gain, error, freedom = paired_gain(np.subtract(correct, average, dtype=np.float64))
+        needed = error * stats.t.ppf(1 - LEVEL / len(heads), freedom)
+        found.append(Advice("umt" if gain > needed else "ume", name, gain, error, float(needed)))
+    return max(found, key=lambda advice: advice.gain - advice.needed)
 
 
-def text(advice: Advice, average: Sequence[float], heads: Mapping[str, Sequence[float]]) -> str:
-    """The table of both sides and the recommendation, as Markdown."""
-    rows = [{"on validation data": name, "accuracy": _cell(values),
-             "minus average": _cell(np.subtract(values, average)) if name in heads else ""}
-            for name, values in {"average of unimodal models": average, **heads}.items()]
-    lead = f"{100 * advice.gain:+.1f} points"
-    if not np.isnan(advice.error):
-        lead += f", standard error {percent(advice.error)}"
+def paired_gain(differences: np.ndarray) -> tuple[float, float, float]:
+    """(mean, its standard error, degrees of freedom) of what is seen of both seeds and rows.
+
+    Rows are the same for all seeds, so the values are crossed: d = mean + seed + row + rest. Mean
+    squares of the three parts give the variance of the mean, (MS_row + (MS_seed - MS_rest)) / (S N),
+    where seeds that differ by no more than noise add nothing, and Satterthwaite's degrees of
+    freedom. With one seed the error is that of the rows alone.
+
+    Args:
+      differences: float64 [S, N], the difference of two models by seed and row; N > 1.
+    """
+    seeds, rows = differences.shape
+    mean = differences.mean()
+    by_seed, by_row = differences.mean(1) - mean, differences.mean(0) - mean
+    row_square, excess, freedom = seeds * np.sum(by_row**2) / (rows - 1), 0.0, rows - 1
+    if seeds > 1:
+        seed_square = rows * np.sum(by_seed**2) / (seeds - 1)
+        rest = np.sum((differences - mean - by_seed[:, None] - by_row)**2) / (
+            (seeds - 1) * (rows - 1))
+        excess = max(seed_square - rest, 0.0)
+        if excess:
+            freedom = (row_square + excess)**2 / (
+                seed_square**2 / (seeds - 1) + row_square**2 / (rows - 1)
+                + rest**2 / ((seeds - 1) * (rows - 1)))
+    return float(mean), float(np.sqrt((row_square + excess) / (seeds * rows))), float(freedom)
+
+
+def text(advice: Advice, average: np.ndarray, heads: Mapping[str, np.ndarray]) -> str:
+    """The table of both sides and the recommendation, as Markdown; arguments as of `advise`."""
+    rows = [{"on validation data": name, "accuracy": _cell(correct.mean(1)),
+             "minus average": _cell(correct.mean(1) - average.mean(1)) if name in heads else ""}
+            for name, correct in {"average of unimodal models": average, **heads}.items()]
+    seeds, size = average.shape
+    lead = (f"{100 * advice.gain:+.1f} points, standard error {percent(advice.error)} over {size} "
+            f"validation rows" + (f" and {seeds} seeds" if seeds > 1 else ", one seed")
+            + f"; it takes {100 * advice.needed:+.1f}")
     why = {
         "umt": f"The {advice.head} is ahead of the average ({lead}): features of several modalities "
                "matter together. Train them together, taught by the unimodal models.",
-        "ume": f"No head on the unimodal encoders is ahead of the average by more than its "
-               f"uncertainty (best: {advice.head}, {lead}): average the unimodal models, which are "
-               "trained already.",
+        "ume": f"No head on the unimodal encoders is ahead of the average by more than chance makes "
+               f"it (best: {advice.head}, {lead}): average the unimodal models, which are trained "
+               "already.",
     }[advice.method]
     return (markdown(rows, ["on validation data", "accuracy", "minus average"])
             + f"\nRecommendation: **{advice.method.upper()}**. {why}\n")
 
 
-def _cell(values: Sequence[float]) -> str:
+def _cell(values: np.ndarray) -> str:
     spread = f" ± {percent(np.std(values, ddof=1))}" if len(values) > 1 else ""
     return f"{percent(np.mean(values))}{spread}"
 

@@ -143,7 +143,8 @@ def _sources(values: Iterable[Value]) -> str:
     """The lines below a table that has published values; "" if it has none."""
     sources = ", ".join(dict.fromkeys(v.source for v in values))
     differences = "; ".join(dict.fromkeys(d for v in values for d in v.differences))
-    return (f"\nPaper: {sources}.\n" * bool(sources)
+    notes = "; ".join(dict.fromkeys(n for v in values for n in v.notes))
+    return (f"\nPaper: {sources}{' (' + notes + ')' if notes else ''}.\n" * bool(sources)
             + f"\n\\* Not comparable: {differences}.\n" * bool(differences))
 
 
@@ -155,7 +156,9 @@ def over_time_table(summaries: Sequence[Summary]) -> str:
             head = main_head(by_head)
             rows.setdefault(row, _row(row) | {"head": head})[
                 continual.NAMES.get(metric, metric)] = _cell(*by_head[head])
-    columns = [*_row_columns(rows), "head", *(continual.NAMES.get(m, m) for m in OVER_TIME)]
+    known = [name for name in (continual.NAMES.get(m, m) for m in OVER_TIME)
+             if any(name in row for row in rows.values())]
+    columns = [*_row_columns(rows), "head", *known]
     return markdown(rows.values(), columns) if rows else ""
 
 
@@ -223,13 +226,13 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str,
     """
     workdir = pathlib.Path(workdir)
     summaries = summarize(results)
-    metric = continual.headline(kind) if kind else "accuracy"
+    metric = continual.headline(kind)
     published = published or {}
     table = accuracy_table(summaries, dataset.modalities, metric, published.get("accuracy"))
     seeds = max(s.seeds for s in summaries if s.metric != DIVERGED)
     chance, diverged, accuracies = (1 / dataset.num_classes, diverged_runs(summaries),
                                     by_row(summaries, metric))
-    what = continual.HEADLINES[metric] if kind else "test accuracy"
+    what = continual.HEADLINES[metric]
     caption = what + (f", mean and deviation of {seeds} seeds" if seeds > 1 else "")
     files.write(workdir / "comparison.csv",
                 csv_text([s._asdict() for s in summaries], Summary._fields))

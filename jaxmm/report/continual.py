@@ -15,24 +15,26 @@ KINDS = {"class": "class-incremental", "domain": "domain-incremental",
 OVER_TIME = {"stability": continual.stability, "plasticity": continual.plasticity,
              "trade_off": continual.trade_off, "forgetting": continual.forgetting,
              "backward_transfer": continual.backward_transfer}
+OWN_TEST_DATA = ("plasticity", "trade_off")     # not where tasks are tested on all classes seen
 
 NAMES = {"mean_accuracy": "mean accuracy", "cumulative_accuracy": "cumulative accuracy",
          "task_incremental": "task-incremental", "trade_off": "trade-off",
          "backward_transfer": "backward transfer", "forward_transfer": "forward transfer"}
 
 HEADLINES = {
+    "accuracy": "test accuracy",
     "mean_accuracy": "mean accuracy over the tasks after the last one",
     "cumulative_accuracy": "accuracy on the test examples of all classes seen, after the last task",
 }
 
 
 def headline(kind: str) -> str:
-    """The metric that sums up a run on a stream of this kind.
+    """The metric that sums up a run on a stream of this kind, or, if it is "", on no stream.
 
-    Phases of a generalised stream are evaluated on all classes seen so far: the last one says it
-    all. Other streams are summed up by the mean over their tasks.
+    It is the one of every table, plot and choice. Phases of a generalised stream are evaluated on
+    all classes seen so far: the last one says it all. Other streams are summed up by the mean over their tasks.
     """
-    return "cumulative_accuracy" if kind == "generalized" else "mean_accuracy"
+    return {"": "accuracy", "generalized": "cumulative_accuracy"}.get(kind, "mean_accuracy")
 
 
 def final_accuracy(record: Mapping[str, Any], kind: str) -> dict[str, dict[str, float]]:
@@ -45,10 +47,19 @@ def final_accuracy(record: Mapping[str, Any], kind: str) -> dict[str, dict[str, 
     return result
 
 
+def headlines(history: Sequence[Mapping[str, Any]], split: str, kind: str) -> dict[str, float]:
+    """The headline by head, of a finished run on a split; heads that no example counts for left out.
+    """
+    record = next(r for r in reversed(history) if r["split"] == split)
+    scores = final_accuracy(record, kind) if kind else record["scores"]
+    return {head: scores[head][headline(kind)] for head in record["scores"]}
+
+
 def summary(history: Sequence[Mapping[str, Any]], kind: str) -> dict[str, dict[str, float]]:
     """All metrics of a finished run by head; NaN where no example has the head's modality.
 
-    A run that learned all tasks at once has only those of `final_accuracy`.
+    A run that learned all tasks at once has only those of `final_accuracy`, and one on a
+    generalised stream none that needs test data of a task's own.
 
     Args:
       history: of the run; the record of task -1 is the baseline of forward transfer.
@@ -58,8 +69,10 @@ def summary(history: Sequence[Mapping[str, Any]], kind: str) -> dict[str, dict[s
     metrics, before = final_accuracy(last, kind), baseline(history)
     for head, R in matrices(history).items():
         if len(R) == R.shape[1]:
-            metrics[head] |= {name: fn(R) for name, fn in OVER_TIME.items()}
-            metrics[head]["forward_transfer"] = continual.forward_transfer(R, before[head])
+            metrics[head] |= {name: fn(R) for name, fn in OVER_TIME.items()
+                              if kind != "generalized" or name not in OWN_TEST_DATA}
+            if kind != "generalized":
+                metrics[head]["forward_transfer"] = continual.forward_transfer(R, before[head])
     return metrics
 
 

@@ -39,7 +39,18 @@ def write(run: Run, workdir: pathlib.Path, title: str) -> tuple[str, list[str]]:
         *_calibration_section(run, workdir, title),
         f"## Stream\n\n{facts(config, stream).capitalize()}. The classes of each task, and the "
         f"number of its examples:\n\n{describe(stream, stream.class_names)}",
+        *_normalisation(run),
     ]
+
+
+def _normalisation(run: Run) -> Iterator[str]:
+    """What the learner knows of tasks to come."""
+    sections, dataset = run.setup.config.data.preprocess, run.setup.dataset
+    names = [m for m in dataset.modalities if m not in dataset.num_tokens
+             and not (m in sections and sections[m].mean)]
+    if names:
+        yield (f"Mean and deviation by which {' and '.join(names)} are normalised are those of the "
+               "training data of all tasks, seen or not.")
 
 
 def final_record(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -63,6 +74,7 @@ def _task_pictures(run: Run, workdir: pathlib.Path, title: str, metrics) -> Iter
         yield _picture(workdir, "tasks_seen.png", "Accuracy on the tasks seen so far",
                        stream_plots.seen_curves(seen, dataset.modalities, 1 / dataset.num_classes,
                                                 f"{title}: test accuracy so far"))
+    if all("trade_off" in values for values in metrics.values()):
         yield _picture(workdir, "stability.png", "Stability, plasticity and their trade-off",
                        stream_plots.stability_bars(metrics, dataset.modalities, f"{title}, test"))
     if recency:

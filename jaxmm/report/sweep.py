@@ -7,8 +7,7 @@ import numpy as np
 
 from jaxmm import escape, files
 from jaxmm.data.dataset import Dataset
-from jaxmm.report import plots
-from jaxmm.report.run_report import final_scores
+from jaxmm.report import continual, plots
 from jaxmm.report.tables import csv_text, main_head, markdown, percent, sort_heads
 
 NOT_FINITE = "loss not finite"
@@ -22,15 +21,15 @@ class Point(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """Accuracy of one value by head, as mean and deviation (None for one seed) over its seeds."""
+    """The headline of one value by head, as mean and deviation (None for one seed) over its seeds."""
     val: dict[str, tuple[float, float | None]]
     test: dict[str, tuple[float, float | None]]
     lost: int               # runs whose loss was not finite
 
 
-def summarize(points: Sequence[Point]) -> dict[float, Summary]:
-    """By value, in ascending order."""
-    return {value: Summary(*(_accuracy([p for p in points if p.value == value], split)
+def summarize(points: Sequence[Point], kind: str = "") -> dict[float, Summary]:
+    """By value, in ascending order; `kind` is that of the stream, if there is one."""
+    return {value: Summary(*(_accuracy([p for p in points if p.value == value], split, kind)
                              for split in ("val", "test")),
                            sum(p.value == value and p.history is None for p in points))
             for value in sorted({p.value for p in points})}
@@ -92,7 +91,8 @@ def curves(summaries: Mapping[float, Summary], option: str, modalities: Sequence
     return figure
 
 
-def write(points: Sequence[Point], option: str, dataset: Dataset, workdir, command: str) -> str:
+def write(points: Sequence[Point], option: str, dataset: Dataset, workdir, command: str,
+          kind: str = "") -> str:
     """Writes `report.md`, `sweep.csv` and `sweep.png` into a folder; returns the table.
 
     Args:
@@ -101,15 +101,18 @@ def write(points: Sequence[Point], option: str, dataset: Dataset, workdir, comma
       dataset: as it is learned.
       workdir: the folder.
       command: that makes the runs again.
+      kind: of the stream, if there is one.
     """
-    workdir, summaries = pathlib.Path(workdir), summarize(points)
+    workdir, summaries = pathlib.Path(workdir), summarize(points, kind)
     found, chosen = table(summaries, option, dataset.modalities), best(summaries)
     seeds = len({p.seed for p in points})
+    metric = continual.headline(kind)
+    what = continual.HEADLINES[metric].removeprefix("test ")
     files.write(workdir / "sweep.csv", csv_text(
-        [{"value": p.value, "seed": p.seed, "split": split, "head": head,
-          "accuracy": scores["accuracy"]} for p in points if p.history
-         for split in ("val", "test") for head, scores in final_scores(p.history, split).items()],
-        ["value", "seed", "split", "head", "accuracy"]))
+        [{"value": p.value, "seed": p.seed, "split": split, "head": head, metric: value}
+         for p in points if p.history for split in ("val", "test")
+         for head, value in continual.headlines(p.history, split, kind).items()],
+        ["value", "seed", "split", "head", metric]))
     files.write(workdir / "sweep.png", plots.png(curves(
         summaries, option, dataset.modalities, 1 / dataset.num_classes,
         f"{dataset.name}: validation accuracy (%)")))
@@ -120,7 +123,7 @@ def write(points: Sequence[Point], option: str, dataset: Dataset, workdir, comma
 
 {picked} Test data is shown, and has no part in the choice.
 
-Accuracy in percent after the last epoch{over}.{plots.note(dataset.modalities)}
+{what.capitalize()} in percent, after the last epoch{over}.{plots.note(dataset.modalities)}
 
 {found}
 ![Validation accuracy by value](sweep.png)
@@ -134,11 +137,13 @@ Every run has a folder of its own here; `sweep.csv` has its accuracies.
     return found
 
 
-def _accuracy(points: Sequence[Point], split: str) -> dict[str, tuple[float, float | None]]:
+def _accuracy(points: Sequence[Point], split: str,
+              kind: str) -> dict[str, tuple[float, float | None]]:
     by_head = {}
     for point in points:
-        for head, scores in final_scores(point.history, split).items() if point.history else ():
-            by_head.setdefault(head, []).append(scores["accuracy"])
+        values = continual.headlines(point.history, split, kind) if point.history else {}
+        for head, value in values.items():
+            by_head.setdefault(head, []).append(value)
     return {head: (float(np.mean(x)), float(np.std(x, ddof=1)) if len(x) > 1 else None)
             for head, x in by_head.items()}
 

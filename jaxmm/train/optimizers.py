@@ -9,25 +9,27 @@ import optax
 from jaxmm.config import OptimizerConfig
 from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.methods.common import Optimizer
+from jaxmm.train.plan import Epoch
 
 
-def make_schedule(config: OptimizerConfig, epochs: int) -> optax.Schedule:
-    """Learning rate as a function of the epochs done, of `epochs` in all."""
+def make_schedule(config: OptimizerConfig, epochs: int) -> Callable[[Epoch], chex.Array | float]:
+    """Learning rate as a function of where a step stands in a task of `epochs` in all."""
     if config.schedule == "constant":
-        return optax.constant_schedule(config.learning_rate)
+        return lambda epoch: config.learning_rate
     if config.schedule == "step":
-        return optax.exponential_decay(config.learning_rate, config.decay_epochs,
-                                       config.decay_rate, staircase=True)
+        return lambda epoch: (config.learning_rate
+                              * config.decay_rate ** (epoch.done // config.decay_epochs))
     if config.schedule == "cosine":
-        return optax.cosine_decay_schedule(config.learning_rate, epochs)
+        cosine = optax.cosine_decay_schedule(config.learning_rate, epochs)
+        return lambda epoch: cosine(epoch.fraction)
     raise UserError(f"optimizer.schedule={config.schedule!r}; expected constant, step or cosine")
 
 
 def make_optimizer(config: OptimizerConfig, epochs: int,
-                   epoch: Callable[[chex.Array], chex.Array]) -> Optimizer:
+                   epoch: Callable[[chex.Array], Epoch]) -> Optimizer:
     """The optimizer, with one state per parameter group.
 
-    The learning rate follows `epoch(step)`, the epochs done within the task, of `epochs`: it starts
+    The learning rate follows `epoch(step)`, the place within the task's `epochs`: it starts
     anew with every task, and does not depend on how often a method updates a group in a step; a
     group's factor in `scale` multiplies it. Clipping takes the global norm over all groups of one
     update. `sgd` adds weight decay to the gradient before momentum; `adamw` decouples it.

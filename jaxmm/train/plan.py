@@ -1,13 +1,26 @@
 """Which examples each step sees: a function of the seed and the step alone."""
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import chex
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmm.config import TrainConfig
 from jaxmm.errors import UserError
+
+
+class Epoch(NamedTuple):
+    """Where a step stands within its task, in integers: a compiled division may round 3 / 3 down."""
+    done: chex.Array       # int32, epochs before it
+    step: chex.Array       # int32, steps of its epoch before it
+    steps: chex.Array      # int32, steps in an epoch
+
+    @property
+    def fraction(self) -> chex.Array:
+        """Epochs done, float32; for what varies smoothly alone."""
+        return self.done + self.step / self.steps
 
 
 class Chunk(NamedTuple):
@@ -33,14 +46,15 @@ def check_batch_size(tasks: Sequence[np.ndarray], batch_size: int) -> None:
                         "training examples there are")
 
 
-def make_epoch(tasks: Sequence[np.ndarray], config: TrainConfig):
-    """epoch(step): the epochs done within the task that the step belongs to, fractional."""
-    lengths = np.array([steps_per_epoch(task, config.batch_size) for task in tasks])
-    starts = np.concatenate([[0], np.cumsum(config.epochs * lengths)[:-1]])
+def make_epoch(tasks: Sequence[np.ndarray], config: TrainConfig) -> Callable[[chex.Array], Epoch]:
+    """epoch(step): where a step stands within the task that it belongs to."""
+    lengths = np.array([steps_per_epoch(task, config.batch_size) for task in tasks], np.int32)
+    starts = np.concatenate([[0], np.cumsum(config.epochs * lengths)[:-1]]).astype(np.int32)
 
     def epoch(step):
         task = jnp.searchsorted(jnp.asarray(starts), step, side="right") - 1
-        return (step - jnp.asarray(starts)[task]) / jnp.asarray(lengths)[task]
+        steps = jnp.asarray(lengths)[task]
+        return Epoch(*jnp.divmod(step - jnp.asarray(starts)[task], steps), steps)
 
     return epoch
 

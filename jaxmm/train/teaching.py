@@ -5,13 +5,12 @@ import zlib
 from collections.abc import Mapping, Sequence
 
 import jax
-from absl import logging
 
 from jaxmm.config import Config, EncoderConfig
 from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError
 from jaxmm.methods import TrainState
-from jaxmm.train import checkpoints
+from jaxmm.train import checkpoints, validity
 from jaxmm.train.restore import restore
 from jaxmm.train.runs import differences, read_config, to_dict
 from jaxmm.train.setup import Setup
@@ -38,9 +37,6 @@ def restore_teachers(setup: Setup, *, dataset: Dataset | None = None,
         if run.setup.total_steps > models[name].step:
             raise UserError(f"{folder}: this run is not finished, so it cannot teach; finish it by "
                             "launch.train with its options")
-        if run.setup.checksums["train"] != setup.checksums["train"]:
-            logging.warning("%s: this teacher learned from other data than the run that it teaches",
-                            folder)
     return models
 
 
@@ -65,11 +61,25 @@ def check_same_teachers(where: pathlib.Path, setup: Setup, known: Mapping[str, s
 
 
 def check_teachers(setup: Setup) -> None:
-    """Raises UserError unless the teachers that the config names are runs with its encoders."""
+    """Raises UserError unless a run can start from its teachers.
+
+    Those that the config names must be runs with its encoders, on its training rows: what they know
+    of others, as of test data, would be passed on. On a stream they have learned all tasks before
+    the first of the run, unless that learns them all at once.
+    """
+    if setup.programs.teachers and setup.stream and not setup.config.stream.joint:
+        raise UserError(f"{setup.config.method.name}: its teachers would know all tasks of the stream "
+                        "before it learns the first; choose a method without teachers, a config "
+                        "without a stream, or --config.stream.joint=true")
     location = getattr(setup.config.method, "teachers", "")
     for name in setup.programs.teachers if location else ():
         folder = folder_of(name, location)
         check_encoders(folder, read_config(folder), setup.config, setup.dataset.modalities)
+        meta = checkpoints.last_meta(folder)
+        if meta and "train" in validity.changed_splits(setup, meta):
+            raise UserError(f"{folder}: this teacher was trained on other data than {setup.dataset.name}"
+                            " has in training here: other rows, labels or masks; train it with the "
+                            "same --config.data, with its seed, val_fraction and placement")
 
 
 def check_encoders(folder: pathlib.Path, teacher: Config, config: Config,

@@ -22,12 +22,13 @@ def write_npz(path, paired):
 
 
 def test_advice_follows_the_data_and_can_be_trained(tmp_path, launch):
-    options = [f"--config={ARRAYS}", "--seeds=2", "--config.train.epochs=30",
+    options = [f"--config={ARRAYS}", "--config.train.epochs=30",
                "--config.train.checkpoint_epochs=30", "--config.train.eval_epochs=30",
                "--config.encoders.a.width=8", "--config.encoders.b.width=8",
                "--config.optimizer.learning_rate=0.1"]
     cases = [[*options, f"--config.data.path={write_npz(tmp_path / f'{name}.npz', paired)}",
-              f"--workdir={tmp_path / name}"] for name, paired in (("pair", True), ("each", False))]
+              f"--workdir={tmp_path / name}", f"--seeds={seeds}"]
+             for name, paired, seeds in (("pair", True, 1), ("each", False, 2))]
     (code, out, err), (other_code, other, _) = launch("launch.advise", cases)
     assert code == other_code == 0, err
     assert "**UMT**" in out and "mlp head is ahead" in out
@@ -59,10 +60,16 @@ def test_seeds_in_which_a_run_diverged_are_left_out_of_the_advice():
         delattr(flags.FLAGS, name)
     from launch import advise
     linear, mlp = advise.HEADS.values()
-    accuracy = {"ume": {0: 0.5, 1: 0.6, 2: 0.7}, linear: {0: 0.1, 2: 0.3}, mlp: {2: 0.9, 0: 0.8, 1: 0.7}}
-    assert advise.same_seeds(accuracy) == ([0.5, 0.7], {"linear head": [0.1, 0.3],
-                                                        "mlp head": [0.8, 0.9]})
-    assert advise.same_seeds({"ume": {0: 0.5}, mlp: {0: 0.9}}) == ([0.5], {"mlp head": [0.9]})
+    right = {value: np.array([value, not value]) for value in (False, True)}
+    correct = {"ume": {0: right[True], 1: right[True], 2: right[False]},
+               linear: {0: right[False], 2: right[True]},
+               mlp: {2: right[True], 0: right[True], 1: right[False]}}
+    average, heads = advise.same_seeds(correct)
+    np.testing.assert_array_equal(average, [right[True], right[False]])
+    np.testing.assert_array_equal(heads["linear head"], [right[False], right[True]])
+    np.testing.assert_array_equal(heads["mlp head"], [right[True], right[True]])
+    average, heads = advise.same_seeds({"ume": {0: right[True]}, mlp: {0: right[False]}})
+    assert average.shape == (1, 2) and list(heads) == ["mlp head"]
     for lost in ({}, {"ume": {0: 0.5}}, {linear: {0: 0.5}}, {"ume": {0: 0.5}, mlp: {1: 0.5}}):
         with pytest.raises(FloatingPointError, match="in no seed"):
             advise.same_seeds(lost)

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from jaxmm.batch import make_batch
-from jaxmm.config import EncoderConfig, MLAConfig, OptimizerConfig
+from jaxmm.config import EncoderConfig, MLAConfig, OptimizerConfig, TrainConfig
 from jaxmm.data.transform import make_transform
 from jaxmm.encoders import make_encoder
 from jaxmm.errors import UserError
 from jaxmm.methods import Components, make_method
 from jaxmm.train.optimizers import make_optimizer
+from jaxmm.train.plan import make_epoch
 
 MODALITIES = ("sound", "image")
 WIDTHS = {"sound": 3, "image": 5}
@@ -19,12 +20,13 @@ LR, MOMENTUM, DECAY = 0.1, 0.9, 0.01
 def components(num_classes=3, features=4, steps_per_epoch=4):
     encoder = {m: make_encoder(EncoderConfig(name="mlp", depth=1, width=features), 1)
                for m in MODALITIES}
+    epoch = make_epoch([np.arange(steps_per_epoch)], TrainConfig(batch_size=1))
     optimizer = make_optimizer(
         OptimizerConfig(learning_rate=LR, momentum=MOMENTUM, weight_decay=DECAY,
-                        schedule="constant"), 10, lambda step: step / steps_per_epoch)
+                        schedule="constant"), 10, epoch)
     statistics = {m: (np.float32(0), np.float32(1)) for m in MODALITIES}
     return Components(encoder, num_classes, make_transform(statistics), optimizer,
-                      lambda step: step / steps_per_epoch, 6, 100)
+                      epoch, 6, 100)
 
 
 def batches(count, rows=6, missing=False, seed=0):

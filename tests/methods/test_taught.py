@@ -8,7 +8,7 @@ from jaxmm.config import (EncoderConfig, FinetuneConfig, OptimizerConfig, SelfDi
                           TaughtConfig, UMEConfig, UMTConfig, UnimodalConfig, method_config)
 from jaxmm.errors import UserError
 from jaxmm.methods.taught import mean_probability
-from jaxmm.train import loop, setup as setup_lib
+from jaxmm.train import loop, setup as setup_lib, teaching
 
 ONE = jax.devices()[:1]
 
@@ -134,6 +134,42 @@ def test_teachers_that_do_not_fit_are_refused(dataset, unimodal, make_config, ma
     unfinished = make_config(UMEConfig(teachers=location))
     with pytest.raises(UserError, match="other data|other modalities or classes"):
         run(unfinished, tmp_path / "b", more)
+
+
+def swapped(dataset, split, **parts):
+    """The data set with other parts in one of its splits."""
+    return dataset._replace(splits=dataset.splits | {split: dataset.splits[split] | parts})
+
+
+def test_teachers_must_have_learned_from_the_rows_of_their_student(
+        dataset, unimodal, make_config, make_dataset, tmp_path):
+    """Other labels, another split of the same rows, test rows, other masks; not other test data."""
+    config = make_config(UMTConfig(teachers=f"{unimodal[0]}/{{teacher}}"), epochs=1)
+    train, val, test = (dataset.splits[split] for split in ("train", "val", "test"))
+    both = jax.tree.map(lambda a, b: np.concatenate([a, b]), train, val)
+    redrawn = jax.tree.map(lambda x: x[::-1][:len(train["label"])], both)
+    leaked = jax.tree.map(lambda a, b: np.concatenate([a[len(b):], b]), train, test)
+    others = {"labels": swapped(dataset, "train", label=train["label"][::-1]),
+              "split": swapped(dataset, "train", **redrawn),
+              "test": swapped(dataset, "train", **leaked),
+              "masks": swapped(dataset, "train", present={
+                  m: np.ones_like(p) for m, p in train["present"].items()})}
+    for name, other in others.items():
+        with pytest.raises(UserError, match="unimodal_image: this teacher was trained on other data"):
+            run(config, tmp_path / name, other)
+        assert not (tmp_path / name).exists()
+    run(config, tmp_path / "fits", swapped(dataset, "test", label=test["label"][::-1]))
+
+
+@pytest.mark.parametrize("method", ["umt", "finetune", "g_blending", "self_distill_label"])
+def test_teachers_that_know_later_tasks_are_refused(method, dataset, make_config, tmp_path):
+    config = make_config(method)
+    config.stream.kind, config.stream.num_tasks = "class", 3
+    with pytest.raises(UserError, match=f"^{method}: its teachers would know all tasks"):
+        run(config, tmp_path / "run", dataset)
+    assert not (tmp_path / "run").exists()
+    config.stream.joint = True
+    teaching.check_teachers(setup_lib.build(config, dataset=dataset, devices=ONE))
 
 
 def test_finetuning_starts_from_the_encoders_and_moves_them_less(dataset, unimodal, make_config):

@@ -6,29 +6,86 @@ from jaxmm.report import advice
 from jaxmm.train.runs import load_json
 
 
-def test_a_lead_beyond_its_error_means_umt():
-    """Gains of 4, 6 and 8 points: 6 on average, standard error 2 / sqrt(3)."""
-    average, heads = [0.5, 0.6, 0.7], {"linear": [0.5, 0.6, 0.69], "mlp": [0.54, 0.66, 0.78]}
+def rows(*counts, size=100):
+    """bool [S, N]: the first so many rows are right, for each seed."""
+    return np.arange(size) < np.array(counts)[:, None]
+
+
+def test_the_error_of_crossed_rows_and_seeds_by_hand():
+    """[[3, 1], [1, -1]]: mean 1, seeds +-1, rows +-1, nothing left: mean squares 4, 4, 0."""
+    mean, error, freedom = advice.paired_gain(np.array([[3.0, 1.0], [1.0, -1.0]]))
+    np.testing.assert_allclose([mean, error, freedom], [1, (8 / 4)**0.5, 64 / (16 + 16)])
+    # One seed leaves the paired error over rows: deviation / sqrt(N).
+    one = np.array([[1.0, 0.0, 0.0, -1.0, 1.0]])
+    np.testing.assert_allclose(advice.paired_gain(one),
+                               [0.2, one.std(ddof=1) / 5**0.5, 4], rtol=1e-12)
+    # Seeds that agree in everything are as one: no row is counted twice.
+    np.testing.assert_allclose(advice.paired_gain(np.repeat(one, 3, axis=0)),
+                               advice.paired_gain(one))
+
+
+def draw(rng, level, runs, seeds, size, *, row, seed):
+    """bool [runs, S, N]: a model right with probability Phi(level + row effect + seed effect).
+
+    Rows have an effect that all seeds share, and one that two models share: hard examples.
+    """
+    hard = rng.normal(size=(runs, 1, size))
+
+    def model(gain):
+        own = row * rng.normal(size=(runs, 1, size)) + seed * rng.normal(size=(runs, seeds, 1))
+        return hard + own + rng.normal(size=(runs, seeds, size)) < level + gain
+
+    return model
+
+
+@pytest.mark.parametrize("seeds, size, row, seed", [
+    (3, 400, 0.7, 0.05), (5, 200, 0.3, 0.1), (1, 300, 0.7, 0.0)])
+def test_without_a_true_difference_the_advice_is_umt_at_the_nominal_rate(seeds, size, row, seed):
+    """1000 draws: 5% means 50 +- 7; the stated error is that of the gain over the draws."""
+    runs = 1000
+    model = draw(np.random.default_rng(seeds + size), 0.5, runs, seeds, size, row=row, seed=seed)
+    average, linear, mlp = model(0), model(0), model(0)
+    one = [advice.advise(a, {"linear": h}) for a, h in zip(average, linear)]
+    true = np.std([found.gain for found in one])
+    stated = np.sqrt(np.mean([found.error**2 for found in one]))
+    np.testing.assert_allclose(stated, true, rtol=0.15)    # variances are cut off at 0
+    both = [advice.advise(a, {"linear": h, "mlp": g}) for a, h, g in zip(average, linear, mlp)]
+    rates = [np.mean([found.method == "umt" for found in found_all]) for found_all in (one, both)]
+    assert 0.025 < min(rates) and max(rates) < 0.075, rates
+
+
+def test_a_true_difference_is_found():
+    model = draw(np.random.default_rng(0), 0.0, 200, 3, 1000, row=0.3, seed=0.0)
+    average, head = model(0), model(0.3)
+    assert np.mean([advice.advise(a, {"mlp": h}).method == "umt"
+                    for a, h in zip(average, head)]) > 0.95
+
+
+def test_a_lead_beyond_chance_means_umt():
+    average, heads = rows(50, 60, 70), {"linear": rows(50, 60, 69), "mlp": rows(74, 86, 98)}
     found = advice.advise(average, heads)
-    assert (found.method, found.head) == ("umt", "mlp")
-    np.testing.assert_allclose([found.gain, found.error], [0.06, 0.02 / 3**0.5])
+    assert (found.method, found.head) == ("umt", "mlp") and found.gain > found.needed
+    np.testing.assert_allclose(found.gain, 0.26)
     text = advice.text(found, average, heads)
-    assert "Recommendation: **UMT**. The mlp is ahead of the average (+6.0 points, standard error 1.2)" \
+    assert "Recommendation: **UMT**. The mlp is ahead of the average (+26.0 points, standard error " \
         in text
-    assert [c.strip() for c in text.splitlines()[4].split("|")[2:4]] == ["66.0 ± 12.0", "6.0 ± 2.0"]
+    assert "over 100 validation rows and 3 seeds; it takes +" in text
+    assert [c.strip() for c in text.splitlines()[4].split("|")[2:4]] == ["86.0 ± 12.0", "26.0 ± 2.0"]
 
 
-@pytest.mark.parametrize("head", [[1.0, 1.0], [0.99, 1.0], [0.96, 1.08]])
+@pytest.mark.parametrize("head", [(99, 99), (98, 99), (100, 94)])
 def test_level_behind_or_uncertain_means_ume(head):
-    found = advice.advise([1.0, 1.0], {"linear": head})
+    average, heads = rows(96, 99), {"linear": rows(*head)}
+    found = advice.advise(average, heads)
     assert found.method == "ume"
-    assert "average the unimodal models" in advice.text(found, [1.0, 1.0], {"linear": head})
+    assert "average the unimodal models" in advice.text(found, average, heads)
+    assert advice.advise(average, {"same": average}).method == "ume"
 
 
-def test_one_seed_has_no_error():
-    found = advice.advise([0.5], {"linear": [0.6]})
-    assert found.method == "umt" and np.isnan(found.error)
-    assert "(+10.0 points)" in advice.text(found, [0.5], {"linear": [0.6]})
+def test_one_seed_is_said_to_be_one():
+    found = advice.advise(rows(50), {"linear": rows(60)})
+    np.testing.assert_allclose([found.gain, found.error], [0.1, (0.09 / 99)**0.5])
+    assert "over 100 validation rows, one seed" in advice.text(found, rows(50), {"linear": rows(60)})
 
 
 def test_the_next_config_is_the_one_that_was_written(tmp_path):

@@ -47,9 +47,20 @@ def test_generalized_streams_count_the_last_test_set_which_holds_all_classes_see
     metrics = continual.summary(HISTORY, "generalized")
     assert metrics["fused"]["cumulative_accuracy"] == 0.8
     assert metrics["fused"]["task_incremental"] == 0.9
-    assert "mean_accuracy" not in metrics["fused"]
+    # The test data of a task hold the classes learned before it: nothing is of the task alone.
+    assert set(metrics["fused"]) == {"cumulative_accuracy", "task_incremental", "stability",
+                                     "forgetting", "backward_transfer"}
     seen = continual.seen_accuracy(HISTORY, "generalized")
     np.testing.assert_allclose(seen["fused"], [0.9, 0.8, 0.8])
+
+
+def test_the_headline_is_one_definition_for_every_kind():
+    history = [r | {"scores": {"fused": {"accuracy": 0.7}}} for r in HISTORY]
+    assert {kind: continual.headlines(history, "test", kind) for kind in ("", "class", "generalized")
+            } == {"": {"fused": 0.7}, "class": {"fused": 0.5}, "generalized": {"fused": 0.8}}
+    assert continual.headlines(history, "val", "domain") == {"fused": 9}
+    assert [continual.headline(kind) for kind in ("", "class", "domain", "generalized")] == [
+        "accuracy", "mean_accuracy", "mean_accuracy", "cumulative_accuracy"]
 
 
 def test_all_tasks_at_once_have_only_the_last_row():

@@ -31,6 +31,20 @@ def test_the_choice_is_made_on_validation_data_among_values_without_a_lost_run()
     assert sweep.best(sweep.summarize([sweep.Point(1.0, 0, None)])) is None
 
 
+def test_on_a_stream_the_choice_is_made_by_the_mean_over_its_tasks():
+    """Tasks of unequal size: the accuracy over all examples would choose the other value."""
+    def run(value, pooled, *tasks):
+        record = {"scores": {"fused": {"accuracy": pooled}}, "class_incremental": {"fused": tasks},
+                  "task_incremental": {"fused": tasks}}
+        return sweep.Point(value, 0, [record | {"split": split} for split in ("val", "test")])
+
+    points = [run(0.1, 0.8, 0.9, 0.1), run(1.0, 0.5, 0.5, 0.7)]
+    assert sweep.best(sweep.summarize(points, "class")) == 1.0
+    assert sweep.summarize(points, "domain")[1.0].val["fused"] == (0.6, None)
+    assert sweep.summarize(points, "generalized")[0.1].test["fused"] == (0.1, None)
+    assert sweep.best(sweep.summarize(points)) == 0.1
+
+
 def test_table():
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in
             sweep.table(sweep.summarize(POINTS), "method.alpha", MODALITIES).splitlines()]

@@ -8,9 +8,9 @@ import pytest
 from jaxmm.config import OptimizerConfig, TrainConfig
 from jaxmm.errors import UserError
 from jaxmm.train.optimizers import accumulate, make_optimizer, make_schedule
-from jaxmm.train.plan import make_epoch
+from jaxmm.train.plan import Epoch, make_epoch
 
-EPOCH = lambda step: step / 10
+EPOCH = make_epoch([np.arange(10)], TrainConfig(batch_size=1))
 PARAMS = {"sound": {"w": jnp.array([1.0, -2.0])}, "head": {"w": jnp.array([3.0])}}
 GRADS = {"sound": {"w": jnp.array([0.3, 0.4])}, "head": {"w": jnp.array([1.2])}}
 
@@ -60,20 +60,35 @@ def test_clipping_takes_the_norm_over_all_groups():
 def test_schedules():
     config = OptimizerConfig(learning_rate=1.0, decay_epochs=2, decay_rate=0.1)
     step_decay = make_schedule(config, 10)
-    np.testing.assert_allclose([step_decay(e) for e in (0, 1.9, 2, 3.9, 4)],
-                               [1, 1, 0.1, 0.1, 0.01], rtol=1e-5)
+    np.testing.assert_allclose([step_decay(Epoch(*at, 10)) for at in (
+        (0, 0), (1, 9), (2, 0), (3, 9), (4, 0))], [1, 1, 0.1, 0.1, 0.01], rtol=1e-5)
     config.schedule = "cosine"
     cosine = make_schedule(config, 10)
-    np.testing.assert_allclose([cosine(e) for e in (0, 5, 10)], [1, 0.5, 0], atol=1e-6)
+    np.testing.assert_allclose([cosine(Epoch(*at, 4)) for at in ((0, 0), (2, 2), (5, 0), (10, 0))],
+                               [1, (1 + np.cos(np.pi / 4)) / 2, 0.5, 0], atol=1e-6)
     config.schedule = "constant"
-    assert make_schedule(config, 10)(7.7) == 1.0
+    assert make_schedule(config, 10)(Epoch(7, 7, 10)) == 1.0
+
+
+@pytest.mark.parametrize("decay_epochs", [7, 41])
+def test_step_decay_comes_at_the_step_for_every_length_of_an_epoch(decay_epochs):
+    """A task for each length from 1 to 60, compiled, against Python's integers."""
+    config = TrainConfig(epochs=50, batch_size=1)
+    epoch = make_epoch([np.arange(length) for length in range(1, 61)], config)
+    schedule = make_schedule(OptimizerConfig(
+        learning_rate=1.0, decay_epochs=decay_epochs, decay_rate=0.5), 50)
+    places = [(i // n, i % n, n) for n in range(1, 61) for i in range(50 * n)]
+    at, rate = jax.jit(lambda steps: (epoch(steps), schedule(epoch(steps))))(
+        jnp.arange(len(places), dtype=jnp.int32))
+    np.testing.assert_array_equal(np.stack(at, 1), places)
+    np.testing.assert_array_equal(rate, [0.5 ** (done // decay_epochs) for done, _, _ in places])
 
 
 def test_the_schedule_starts_anew_with_every_task():
     """Two tasks of 2 and 4 steps an epoch, two epochs each: steps 0-3 and 4-11."""
     config = TrainConfig(epochs=2, batch_size=4)
     epoch = make_epoch([np.arange(8), np.arange(16)], config)
-    np.testing.assert_allclose([epoch(s) for s in (0, 1, 3, 4, 5, 8, 11)],
+    np.testing.assert_allclose([epoch(s).fraction for s in (0, 1, 3, 4, 5, 8, 11)],
                                [0, 0.5, 1.5, 0, 0.25, 1, 1.75])
     optimizer = make_optimizer(OptimizerConfig(
         learning_rate=1.0, momentum=0.0, weight_decay=0.0, decay_epochs=1), 2, epoch)
