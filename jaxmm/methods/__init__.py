@@ -1,8 +1,9 @@
-"""Methods by name: `METHODS[name](config, components, axis_name=None)` builds one."""
+"""Methods by name: `METHODS[name](config, model)` builds one."""
 from jaxmm.config import method_config
 from jaxmm.errors import UserError
 from jaxmm.methods import (continual, fusion, g_blending, mla, ogm_ge, qmf, samm, taught)
-from jaxmm.methods.common import Components, Method, Optimizer, TrainState
+from jaxmm.methods.common import Method, TrainState
+from jaxmm.model import Model
 
 METHODS = {
     "unimodal": fusion.make_unimodal,
@@ -33,8 +34,8 @@ METHODS = {
 }
 
 
-def make_method(config, components: Components, *, axis_name: str | None = None) -> Method:
-    """The method that `config.name` names.
+def make_method(config, model: Model) -> Method:
+    """The method that `config.name` names, on a model without a head.
 
     Raises:
       UserError: there is no such method, or an option it does not know.
@@ -44,4 +45,4 @@ def make_method(config, components: Components, *, axis_name: str | None = None)
     if type(config) is not type(method_config(config.name)):
         raise UserError(f"method.name={config.name}: these are the options of another method; "
                         f"choose the method by --config=FILE.py:{config.name}")
-    return METHODS[config.name](config, components, axis_name=axis_name)
+    return METHODS[config.name](config, model)

@@ -13,13 +13,13 @@ from jaxmm.config import (FinetuneConfig, MethodConfig, SelfDistillConfig, Taugh
                           UMTConfig, UnimodalConfig, method_config)
 from jaxmm.errors import UserError, check_at_least
 from jaxmm.losses.classification import cross_entropy, kl_divergence, mean_squared_error
-from jaxmm.methods.common import (Components, Method, TrainState, finish_step, forward, gradients,
-                                  identity, init_state, make_features, make_predict,
-                                  step_key)
-from jaxmm.methods.fusion import fused_head
+from jaxmm.methods.common import (Method, TrainState, finish_step, gradients, identity, init_state,
+                                  make_features, make_predict, step_key)
+from jaxmm.methods.fusion import with_fused_head
+from jaxmm.model import Model
 
 
-def make_umt(config: UMTConfig, components: Components, *, axis_name: str | None = None) -> Method:
+def make_umt(config: UMTConfig, model: Model) -> Method:
     """Uni-modal teacher: CE(z_f, y) + w sum_m MSE(h_m, h_m of the teacher).
 
     Every modality's features follow those of an encoder trained on it alone, before they are
@@ -31,15 +31,14 @@ def make_umt(config: UMTConfig, components: Components, *, axis_name: str | None
     """
 
     def distillation(out, teacher, batch):
-        return sum(mean_squared_error(out.features[m], teacher.features[m], batch["present"][m],
-                                      axis_name) for m in components.encoders)
+        return sum(model.mean(mean_squared_error(out.features[m], teacher.features[m]),
+                              batch["present"][m]) for m in model.encoders)
 
-    return make_distilled(config, components, distillation, unimodal_models(components),
-                          unimodal_encoders, labels=config.labels, axis_name=axis_name)
+    return make_distilled(config, model, distillation, unimodal_models(model), unimodal_encoders,
+                          labels=config.labels)
 
 
-def make_self_distill_label(config: SelfDistillConfig, components: Components, *,
-                            axis_name: str | None = None) -> Method:
+def make_self_distill_label(config: SelfDistillConfig, model: Model) -> Method:
     """CE(z_f, y) + w KL of the softened predictions of a trained model of the same kind (UMT).
 
     Raises:
@@ -49,15 +48,13 @@ def make_self_distill_label(config: SelfDistillConfig, components: Components, *
 
     def distillation(out, teacher, batch):
         del batch
-        return kl_divergence(out.logits["fused"], teacher.logits["fused"], config.temperature,
-                             axis_name=axis_name)
+        return model.mean(kl_divergence(out.outputs["fused"], teacher.outputs["fused"],
+                                        config.temperature))
 
-    return make_distilled(config, components, distillation, fused_model(config), whole_model,
-                          axis_name=axis_name)
+    return make_distilled(config, model, distillation, fused_model(config), whole_model)
 
 
-def make_self_distill_feature(config: SelfDistillConfig, components: Components, *,
-                              axis_name: str | None = None) -> Method:
+def make_self_distill_feature(config: SelfDistillConfig, model: Model) -> Method:
     """CE(z_f, y) + w MSE of the fused feature of a trained model of the same kind (UMT).
 
     Raises:
@@ -66,31 +63,29 @@ def make_self_distill_feature(config: SelfDistillConfig, components: Components,
 
     def distillation(out, teacher, batch):
         del batch
-        return mean_squared_error(heads.concatenate(out.features),
-                                  heads.concatenate(teacher.features), axis_name=axis_name)
+        return model.mean(mean_squared_error(heads.concatenate(out.features),
+                                             heads.concatenate(teacher.features)))
 
-    return make_distilled(config, components, distillation, fused_model(config), whole_model,
-                          axis_name=axis_name)
+    return make_distilled(config, model, distillation, fused_model(config), whole_model)
 
 
-def make_distilled(config: TaughtConfig, components: Components, distillation, teachers, collect, *,
-                   labels: bool = True, axis_name: str | None = None) -> Method:
+def make_distilled(config: TaughtConfig, model: Model, distillation, teachers, collect, *,
+                   labels: bool = True) -> Method:
     """A method with the loss CE(z_f, y) + w distillation(output, teacher's output, batch).
 
     Args:
       config: with `weight` and the fused head.
-      components: what to build from.
+      model: what to build from.
       distillation: (Output of the student, Output of the teacher, batch) -> scalar.
       teachers: models to be trained first, by name.
       collect: states of the teachers by name -> (params, batch_stats) of one model.
       labels: whether the cross-entropy is part of the loss.
-      axis_name: of the devices.
     """
     check_at_least("method.weight", config.weight, 0)
-    head = fused_head(config, components)
+    model = with_fused_head(config, model)
 
     def init(key, batch):
-        state = init_state(components, head, key, batch)
+        state = init_state(model, key, batch)
         return state._replace(extra={"teacher": (state.params, state.batch_stats)})
 
     def teach(state, models):
@@ -99,88 +94,83 @@ def make_distilled(config: TaughtConfig, components: Components, distillation, t
         return state._replace(extra={"teacher": (untaught | params, batch_stats)})
 
     def step(state, batch):
-        batch = components.transform(step_key(state), batch)
-        teacher = forward(components, head, *state.extra["teacher"], batch, train=False)
+        batch = model.transform(step_key(state), batch)
+        teacher = model.run(*state.extra["teacher"], batch, train=False)
 
-        def loss_fn(out):
+        def loss_fn(params):
+            out = model.run(params, state.batch_stats, batch, train=True)
             loss = config.weight * distillation(out, teacher, batch)
             if labels:
-                loss += cross_entropy(out.logits["fused"], batch["label"], axis_name=axis_name)
-            return loss
+                loss += model.mean(cross_entropy(out.outputs["fused"], batch["label"]))
+            return loss, out
 
-        loss, out, grads = gradients(components, head, state, batch, loss_fn, axis_name=axis_name)
-        return finish_step(components, state, batch, loss, out, grads, axis_name=axis_name)
+        return finish_step(model, state, batch, *gradients(model, state.params, loss_fn))
 
-    return Method(init, step, make_predict(components, head), make_features(components), identity,
-                  teachers, teach)
+    return Method(init, step, make_predict(model), make_features(model), identity, teachers, teach)
 
 
-def make_finetune(config: FinetuneConfig, components: Components, *,
-                  axis_name: str | None = None) -> Method:
+def make_finetune(config: FinetuneConfig, model: Model) -> Method:
     """Trained unimodal encoders as initial weights, under a new fused head (UMT).
 
     Raises:
       UserError: a negative `encoder_scale`, or no such fusion.
     """
     check_at_least("method.encoder_scale", config.encoder_scale, 0)
-    return make_transferred(config, components, unimodal_models(components), unimodal_encoders,
-                            scale={m: config.encoder_scale for m in components.encoders},
-                            axis_name=axis_name)
+    return make_transferred(config, model, unimodal_models(model), unimodal_encoders,
+                            scale={m: config.encoder_scale for m in model.encoders})
 
 
-def make_frozen_linear(config: TaughtConfig, components: Components, *,
-                       axis_name: str | None = None) -> Method:
+def make_frozen_linear(config: TaughtConfig, model: Model) -> Method:
     """A fused head on frozen unimodal encoders: one side of the rule for UMT or UME.
 
     Raises:
       UserError: there is no such fusion.
     """
-    return make_transferred(config, components, unimodal_models(components), unimodal_encoders,
-                            groups=("head",), axis_name=axis_name)
+    return make_transferred(config, model, unimodal_models(model), unimodal_encoders,
+                            groups=("head",))
 
 
-def make_frozen_linear_on_distilled(config: TaughtConfig, components: Components, *,
-                                    axis_name: str | None = None) -> Method:
+def make_frozen_linear_on_distilled(config: TaughtConfig, model: Model) -> Method:
     """A fused head on frozen encoders that were trained by distillation alone (UMT).
 
     Raises:
       UserError: there is no such fusion.
     """
     distilled = UMTConfig(labels=False)
-    return make_transferred(config, components, {"umt+labels=false": distilled}, whole_model,
-                            groups=("head",), axis_name=axis_name)
+    return make_transferred(config, model, {"umt+labels=false": distilled}, whole_model,
+                            groups=("head",))
 
 
-def make_transferred(config: TaughtConfig, components: Components, teachers, collect, *,
-                     groups=None, scale=None, axis_name: str | None = None) -> Method:
+def make_transferred(config: TaughtConfig, model: Model, teachers, collect, *,
+                     groups=None, scale=None) -> Method:
     """CE(z_f, y) under a new head, from encoders that are trained already.
 
     For `collect` see `make_distilled`, for `groups` and `scale` `jaxmm.methods.common`.
     """
-    head = fused_head(config, components)
+    model = with_fused_head(config, model)
 
     def init(key, batch):
-        return init_state(components, head, key, batch)
+        return init_state(model, key, batch)
 
     def step(state, batch):
-        batch = components.transform(step_key(state), batch)
-        loss, out, grads = gradients(
-            components, head, state, batch,
-            lambda out: cross_entropy(out.logits["fused"], batch["label"], axis_name=axis_name),
-            groups=groups, axis_name=axis_name)
-        return finish_step(components, state, batch, loss, out, grads, scale=scale,
-                           axis_name=axis_name)
+        batch = model.transform(step_key(state), batch)
+
+        def loss_fn(params):
+            out = model.run(params, state.batch_stats, batch, train=groups or True)
+            return model.mean(cross_entropy(out.outputs["fused"], batch["label"])), out
+
+        return finish_step(model, state, batch,
+                           *gradients(model, state.params, loss_fn, groups), scale=scale)
 
     def teach(state, models):
         params, batch_stats = collect(models)
-        return state._replace(params=state.params | {m: params[m] for m in components.encoders},
+        return state._replace(params=state.params | {m: params[m] for m in model.encoders},
                               batch_stats=batch_stats)
 
-    return Method(init, step, make_predict(components, head), make_features(components), identity,
-                  teachers, teach)
+    return Method(init, step, make_predict(model), make_features(model), identity, teachers, teach)
 
 
-def make_ume(config: UMEConfig, components: Components, *, axis_name: str | None = None) -> Method:
+def make_ume(config: UMEConfig, model: Model) -> Method:
     """Uni-modal ensemble: the mean of the probabilities of separately trained unimodal models.
 
     Nothing is trained further. The fused logits are log sum_m w_m softmax(z_m), with weights that
@@ -189,12 +179,13 @@ def make_ume(config: UMEConfig, components: Components, *, axis_name: str | None
     Raises:
       UserError: weights that cannot be read, or are not positive.
     """
-    del axis_name
-    head = heads.separate(components.num_classes)
-    weights = parse_weights(config.weights, components.encoders)
+    weights = parse_weights(config.weights, model.encoders)
+    model = model._replace(
+        head=heads.separate(model.num_classes),
+        fuse=lambda logits, present: mean_probability(logits, present, weights))
 
     def init(key, batch):
-        return init_state(components, head, key, batch)
+        return init_state(model, key, batch)
 
     def teach(state, models):
         params, batch_stats = unimodal_encoders(models)
@@ -202,11 +193,8 @@ def make_ume(config: UMEConfig, components: Components, *, axis_name: str | None
                   for m in model.batch_stats}
         return state._replace(params=params | {"head": layers}, batch_stats=batch_stats)
 
-    def fuse(logits, present):
-        return mean_probability(logits, present, weights)
-
-    return Method(init, None, make_predict(components, head, fuse), make_features(components),
-                  identity, unimodal_models(components), teach)
+    return Method(init, None, make_predict(model), make_features(model), identity,
+                  unimodal_models(model), teach)
 
 
 def mean_probability(logits, present, weights: Mapping[str, float]):
@@ -236,9 +224,9 @@ def parse_weights(text: str, modalities) -> dict[str, float]:
     return weights
 
 
-def unimodal_models(components: Components) -> dict[str, MethodConfig]:
+def unimodal_models(model: Model) -> dict[str, MethodConfig]:
     """One `unimodal` model per modality, as teachers."""
-    return {f"unimodal_{m}": UnimodalConfig(modality=m) for m in components.encoders}
+    return {f"unimodal_{m}": UnimodalConfig(modality=m) for m in model.encoders}
 
 
 def fused_model(config: TaughtConfig) -> dict[str, MethodConfig]:

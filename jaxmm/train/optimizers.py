@@ -8,7 +8,7 @@ import optax
 
 from jaxmm.config import OptimizerConfig
 from jaxmm.errors import UserError, check_at_least, check_choice
-from jaxmm.methods.common import Optimizer
+from jaxmm.model import Optimizer
 from jaxmm.train.plan import Epoch
 
 

@@ -22,7 +22,8 @@ from jaxmm.encoders import CONVOLUTIONAL, make_encoder
 from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.evaluate.predictions import read_rows, row_chunks, score
 from jaxmm.evaluate.tasks import score_tasks
-from jaxmm.methods import Components, Method, TrainState, make_method
+from jaxmm.methods import Method, TrainState, make_method
+from jaxmm.model import Model
 from jaxmm.train import plan, together
 from jaxmm.train.devices import Options, Programs, make_programs
 from jaxmm.train.optimizers import accumulate, make_optimizer
@@ -115,9 +116,9 @@ def build(config: Config, *, dataset: Dataset | None = None,
         encoders = {m: make_encoder(c, ranks[m], num_tokens=dataset.num_tokens.get(m, 0),
                                     axis_name=axis_name)
                     for m, c in encoder_configs.items()}
-        components = Components(encoders, dataset.num_classes, transform, optimizer, epoch,
-                                config.train.batch_size, int(train["id"].max()) + 1)
-        return make_method(changed.method, components, axis_name=axis_name)
+        model = Model(encoders, dataset.num_classes, transform, optimizer, epoch,
+                      config.train.batch_size, int(train["id"].max()) + 1, axis_name)
+        return make_method(changed.method, model)
 
     programs = make_programs(make, devices, [together.scalar_options(config)], to_float32)
     if stream and not programs.steps:

@@ -7,7 +7,7 @@ import pytest
 
 from jaxmm.config import OptimizerConfig, SAMMConfig
 from jaxmm.errors import UserError
-from jaxmm.evaluate.fusion import confidence_weighted
+from jaxmm.heads.fusion import confidence_weighted
 from jaxmm.losses.relational import angle_loss, distance_loss
 from jaxmm.methods import samm
 from jaxmm.state import calibration, replay
@@ -192,7 +192,7 @@ def test_without_lambda_the_unimodal_heads_do_not_learn(make_dataset, make_confi
     (dict(relation="size"), "method.relation='size'; expected one of distance, angle"),
     (dict(fusion="glue"), "method.fusion='glue'.*film"),
     (dict(capacity=7), "method.capacity=7 is smaller than the replay batch of 8"),
-    (dict(modalities="sound,smell"), "'smell' is no modality.*image, sound")])
+    (dict(modalities="sound,smell"), "'smell' is not a modality.*image, sound")])
 def test_options_that_do_not_exist_are_refused(changes, message, make_dataset, make_config):
     with pytest.raises(UserError, match=message):
         setup_lib.build(make_config(SAMMConfig(**changes)), dataset=make_dataset(), devices=ONE)

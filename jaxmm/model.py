@@ -1,0 +1,100 @@
+"""The model that a method trains: encoders and a head, its forward pass, and the global batch."""
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxmm.batch import Batch, Logits
+from jaxmm.encoders import Encoder
+from jaxmm.errors import UserError
+from jaxmm.heads import Features, Head
+from jaxmm.losses.classification import weighted_mean
+
+
+class Optimizer(NamedTuple):
+    """Updates of parameter groups; groups that a step leaves out keep parameters and state."""
+    init: Callable[[Mapping[str, Any]], dict[str, Any]]
+    update: Callable[..., tuple[dict[str, Any], dict[str, Any]]]  # (grads, opt_state, params, step, scale)
+
+
+class Output(NamedTuple):
+    """A forward pass through encoders and head."""
+    features: Features              # [B, s] by modality
+    outputs: Logits                 # [B, C] by head
+    batch_stats: dict[str, Any]     # new, by modality
+
+
+class Model(NamedTuple):
+    """What a method is built from, besides its own options; it adds the head.
+
+    A batch may be spread over devices. `mean`, `sum` and `gather` are over the global batch, the
+    same on every device and differentiable, so that a method need not know of devices.
+    """
+    encoders: dict[str, Encoder]    # by modality
+    num_classes: int
+    transform: Callable[[chex.PRNGKey | None, Batch], Batch]  # normalises; augments if it gets a key
+    optimizer: Optimizer
+    epoch: Callable[[chex.Array], Any]      # step -> its place in its task: `train.plan.Epoch`
+    batch_size: int                 # of the global batch
+    num_examples: int               # of the training split: ids lie below it
+    axis_name: str | None = None    # of the devices, if the step is mapped over several
+    head: Head | None = None
+    fuse: Callable | None = None    # (logits by modality, present) -> [B, C], for the head's own "fused"
+
+    def run(self, params, batch_stats, batch: Batch, *, train: bool | Collection[str],
+            only: Collection[str] | None = None, perturb: Callable | None = None) -> Output:
+        """The forward pass on a transformed batch.
+
+        Args:
+          params: by parameter group.
+          batch_stats: by modality.
+          batch: as `transform` returns it; features of missing modalities are zero.
+          train: whether batch norm uses the statistics of the batch and moves the running ones; or
+            the modalities whose encoders do.
+          only: modalities to encode; all by default. The batch statistics of the others stay.
+          perturb: features -> features, between encoders and head.
+        """
+        features, updated = {}, {}
+        for m in self.encoders if only is None else only:
+            present = batch["present"][m]
+            h, updated[m] = self.encoders[m].apply(
+                params[m], batch_stats[m], batch["inputs"][m],
+                train=train if isinstance(train, bool) else m in train, mask=present)
+            features[m] = jnp.where(present[:, None], h, 0.0)
+        outputs = self.head.apply(params["head"], perturb(features) if perturb else features)
+        if self.fuse:
+            outputs |= {"fused": self.fuse({m: outputs[m] for m in features}, batch["present"])}
+        return Output(features, outputs, batch_stats | updated)
+
+    def mean(self, values: chex.Array, present: chex.Array | None = None) -> chex.Array:
+        """Mean of `values` [B] over the examples `present` bool [B] (all by default).
+
+        It is 0, with zero gradient, if there is none.
+        """
+        return weighted_mean(values, present, self.sum)
+
+    def sum(self, tree):
+        """Sum over the devices of what each has."""
+        return tree if self.axis_name is None else jax.lax.psum(tree, self.axis_name)
+
+    def gather(self, tree):
+        """The rows [B, ...] of all devices, for what compares examples with each other."""
+        if self.axis_name is None:
+            return tree
+        return jax.lax.all_gather(tree, self.axis_name, tiled=True)
+
+
+def select_modalities(model: Model, names: str, option: str) -> Model:
+    """The model with only the modalities in `names`, joined by commas; all if it is empty.
+
+    Raises:
+      UserError: a name that is not a modality of the data; `option` is where it was given.
+    """
+    chosen = [name.strip() for name in names.split(",")] if names else list(model.encoders)
+    for m in chosen:
+        if m not in model.encoders:
+            raise UserError(f"{option}={names!r}: {m!r} is not a modality of the data; expected "
+                            f"{', '.join(model.encoders)} (--config.{option}=...)")
+    return model._replace(encoders={m: model.encoders[m] for m in chosen})
