@@ -3,7 +3,7 @@
 A batch is a plain dictionary::
 
     {"inputs":  {modality: array [B, ...]},
-     "label":   int32 [B],
+     "label":   array [B, ...],            # as the task says: int32 [B], float32 [B, K], bool [B, K]
      "id":      int32 [B],                 # stable index of the example in its split
      "present": {modality: bool [B]}}      # all True when nothing is missing
 
@@ -149,8 +149,9 @@ def check_batch(batch: Batch, modalities: Sequence[str], num_classes: int | None
     With `num_classes` the label values are checked too, which needs concrete arrays.
     """
     chex.assert_trees_all_equal(sorted(batch["inputs"]), sorted(modalities))
-    chex.assert_rank([batch["label"], batch["id"]], 1)
-    chex.assert_type([batch["label"], batch["id"]], int)
+    label = batch["label"]
+    chex.assert_rank([label, batch["id"]], [1 if np.issubdtype(label.dtype, np.integer) else 2, 1])
+    chex.assert_type(batch["id"], int)
     leaves = [batch["id"], *batch["inputs"].values(), *batch["present"].values()]
     chex.assert_equal_shape_prefix([batch["label"], *leaves], 1)
     chex.assert_type(list(batch["present"].values()), bool)

@@ -95,6 +95,14 @@ class DataConfig:
 
 
 @dataclass
+class TaskConfig:
+    """What is predicted."""
+    kind: str = "auto"              # "classification", "multilabel", "regression", or "auto" by the
+                                    # labels: integers, bools, floats
+    sentiment: bool = False         # "regression": add the scores of a scale from -3 to 3 (MOSI)
+
+
+@dataclass
 class StreamConfig:
     """A stream of tasks made of the data set, for continual learning."""
     kind: str = ""                  # "class", "domain" or "generalized" incremental; "": no stream
@@ -320,6 +328,7 @@ class TrainConfig:
 class Config:
     """Everything that decides the result of a run."""
     data: DataConfig = field(default_factory=DataConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
     encoders: dict[str, EncoderConfig] = field(          # by modality
         default_factory=lambda: collections.defaultdict(EncoderConfig))

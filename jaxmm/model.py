@@ -10,7 +10,8 @@ from jaxmm.batch import Batch, Logits
 from jaxmm.encoders import Encoder
 from jaxmm.errors import UserError
 from jaxmm.heads import Features, Head
-from jaxmm.losses.classification import weighted_mean
+from jaxmm.losses import weighted_mean
+from jaxmm.task import Task
 
 
 class Optimizer(NamedTuple):
@@ -22,7 +23,7 @@ class Optimizer(NamedTuple):
 class Output(NamedTuple):
     """A forward pass through encoders and head."""
     features: Features              # [B, s] by modality
-    outputs: Logits                 # [B, C] by head
+    outputs: Logits                 # [B, K] by head
     batch_stats: dict[str, Any]     # new, by modality
 
 
@@ -33,7 +34,7 @@ class Model(NamedTuple):
     same on every device and differentiable, so that a method need not know of devices.
     """
     encoders: dict[str, Encoder]    # by modality
-    num_classes: int
+    task: Task                      # what the heads put out
     transform: Callable[[chex.PRNGKey | None, Batch], Batch]  # normalises; augments if it gets a key
     optimizer: Optimizer
     epoch: Callable[[chex.Array], Any]      # step -> its place in its task: `train.plan.Epoch`
@@ -41,7 +42,7 @@ class Model(NamedTuple):
     num_examples: int               # of the training split: ids lie below it
     axis_name: str | None = None    # of the devices, if the step is mapped over several
     head: Head | None = None
-    fuse: Callable | None = None    # (logits by modality, present) -> [B, C], for the head's own "fused"
+    fuse: Callable | None = None    # (outputs by modality, present) -> [B, K], in place of the head's "fused"
 
     def run(self, params, batch_stats, batch: Batch, *, train: bool | Collection[str],
             only: Collection[str] | None = None, perturb: Callable | None = None) -> Output:

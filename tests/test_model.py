@@ -3,12 +3,13 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmm.losses import classification
+from jaxmm import task
+from jaxmm.losses import distillation
 from jaxmm.losses.ranking import ranking_loss
 from jaxmm.methods.common import gradients
 from jaxmm.model import Model
 
-ONE = Model({}, 3, None, None, None, 16, 16)
+ONE = Model({}, None, None, None, None, 16, 16)
 EIGHT = ONE._replace(axis_name="devices")
 
 
@@ -17,9 +18,9 @@ def value_and_gradient(model, params, x, labels, weights):
 
     def loss_fn(params):
         logits = x @ params["head"]
-        loss = (model.mean(classification.cross_entropy(logits, labels), weights)
-                + model.mean(classification.mean_squared_error(logits, x[:, :3]), weights) ** 2
-                + model.mean(classification.kl_divergence(logits, x[:, 1:], 2.0), weights))
+        loss = (model.mean(task.cross_entropy(logits, labels), weights)
+                + model.mean(distillation.mean_squared_error(logits, x[:, :3]), weights) ** 2
+                + model.mean(distillation.kl_divergence(logits, x[:, 1:], 2.0), weights))
         confidence, difficulty, counts = model.gather((logits[:, 0], x[:, 1], weights > 0))
         return loss + ranking_loss(confidence, difficulty, counts), logits
 

@@ -3,7 +3,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxmm.losses.classification import weighted_mean
+from jaxmm.losses import weighted_mean
 
 
 def ranking_loss(confidence: chex.Array, difficulty: chex.Array,

@@ -29,7 +29,7 @@ class Method(NamedTuple):
     """A way of training and predicting, as pure functions."""
     init: Callable[[chex.PRNGKey, Batch], TrainState]
     step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]] | None  # None: it only predicts
-    predict: Callable[[TrainState, Batch], Logits]                    # [B, C] by head
+    predict: Callable[[TrainState, Batch], Logits]                    # [B, K] by head
     features: Callable[[TrainState, Batch], Features]                 # [B, s] by modality
     end_task: Callable[[TrainState], TrainState]                      # identity for most
     teachers: Mapping[str, MethodConfig] = {}    # models to be trained before it, by name
@@ -108,39 +108,33 @@ def finish_step(model: Model, state: TrainState, batch: Batch, loss, out: Output
     Args:
       model: whose optimizer is used.
       state: before the step.
-      batch: whose labels the accuracies are of.
+      batch: whose labels the outputs are compared with.
       loss: of the global batch.
       out: of the forward pass.
       grads: by parameter group.
       extra: the method's own part of the new state; the old one by default.
       scale: factors on the learning rate by parameter group.
     """
-    metrics = {"loss": loss} | head_accuracy(model, out.outputs, batch)
+    metrics = {"loss": loss} | head_progress(model, out.outputs, batch)
     state = apply_gradients(model, state, grads, scale)
     return state._replace(batch_stats=out.batch_stats, step=state.step + 1,
                           extra=state.extra if extra is None else extra), metrics
 
 
-def head_accuracy(model: Model, logits: Logits, batch: Batch) -> Metrics:
-    """Accuracy of each head; see `batch_accuracy`."""
-    return {f"accuracy/{head}": batch_accuracy(model, z, batch["label"], batch["present"].get(head))
-            for head, z in logits.items()}
+def head_progress(model: Model, outputs: Logits, batch: Batch) -> Metrics:
+    """How well each head does on the global batch, as the task measures it in training.
 
-
-def batch_accuracy(model: Model, logits, labels, present):
-    """Accuracy over the examples of the global batch that are `present` (None: all).
-
-    Args:
-      model: whose batch it is.
-      logits: [B, C].
-      labels: int [B].
-      present: bool [B] or None.
-
-    Returns:
-      A scalar; NaN if no example counts, which means over steps leave out.
+    Each is the mean over the examples that have the head's modality; NaN, which means over steps
+    leave out, if none has.
     """
-    accuracy = model.mean(logits.argmax(-1) == labels, present)
-    return accuracy if present is None else jnp.where(anyone(model, present), accuracy, jnp.nan)
+    name, measure = model.task.progress
+    metrics = {}
+    for head, z in outputs.items():
+        present = batch["present"].get(head)
+        value = model.mean(measure(z, batch["label"]), present)
+        metrics[f"{name}/{head}"] = value if present is None else jnp.where(
+            anyone(model, present), value, jnp.nan)
+    return metrics
 
 
 def anyone(model: Model, present) -> chex.Array:

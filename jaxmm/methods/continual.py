@@ -7,19 +7,19 @@ import jax.numpy as jnp
 
 from jaxmm.config import ERConfig, SGDConfig
 from jaxmm.errors import UserError
-from jaxmm.losses.classification import cross_entropy
 from jaxmm.methods.common import (Method, finish_step, gradients, identity, init_state,
                                   make_features, make_joint, make_predict, only, step_key)
-from jaxmm.methods.fusion import fused_cross_entropy, with_fused_head
+from jaxmm.methods.fusion import fused_loss, with_fused_head
 from jaxmm.model import Model, select_modalities
 from jaxmm.state import replay
+from jaxmm.task import need_classes
 
 
 def make_sgd(config: SGDConfig, model: Model) -> Method:
     """Cross-entropy of the fused head on the current batch alone: what forgets most."""
     model = select_modalities(model, config.modalities, "method.modalities")
     model = with_fused_head(config, model)
-    return make_joint(model, fused_cross_entropy(model))
+    return make_joint(model, fused_loss(model))
 
 
 def make_er(config: ERConfig, model: Model) -> Method:
@@ -51,7 +51,7 @@ def make_er(config: ERConfig, model: Model) -> Method:
 
         def loss_fn(params):
             out = model.run(params, state.batch_stats, both, train=True)
-            return model.mean(cross_entropy(out.outputs["fused"], both["label"]), counts), out
+            return model.mean(model.task.loss(out.outputs["fused"], both["label"]), counts), out
 
         loss, out, grads = gradients(model, state.params, loss_fn)
         now = jax.tree.map(lambda z: z[:len(valid)], out.outputs)
@@ -67,6 +67,9 @@ def check_capacity(config: ERConfig, model: Model) -> None:
     if config.capacity < model.batch_size:
         raise UserError(f"method.capacity={config.capacity} is smaller than the replay batch of "
                         f"{model.batch_size}; raise it, or lower train.batch_size")
+    if config.balanced:
+        need_classes(model.task, "replay balanced over the classes",
+                     "set --config.method.balanced=false")
 
 
 def sample_past(config: ERConfig, model: Model, memory: replay.ReplayState, batch):

@@ -12,19 +12,18 @@ from jaxmm import heads
 from jaxmm.config import DropoutConfig, FusedConfig, MethodConfig, UnimodalConfig
 from jaxmm.errors import UserError, check_choice
 from jaxmm.heads.fusion import mean_logits
-from jaxmm.losses.classification import cross_entropy
 from jaxmm.methods.common import Method, make_joint
 from jaxmm.model import Model, select_modalities
 
 
-def fused_cross_entropy(model: Model):
-    """loss_fn: CE(z_f, y)."""
-    return lambda logits, batch: model.mean(cross_entropy(logits["fused"], batch["label"]))
+def fused_loss(model: Model):
+    """loss_fn: l(z_f, y), the loss of the task (CE) on the fused output."""
+    return lambda logits, batch: model.mean(model.task.loss(logits["fused"], batch["label"]))
 
 
-def modality_cross_entropy(model: Model, logits, batch, m: str):
-    """CE(z_m, y) over the examples that have the modality."""
-    return model.mean(cross_entropy(logits[m], batch["label"]), batch["present"][m])
+def modality_loss(model: Model, logits, batch, m: str):
+    """l(z_m, y) over the examples that have the modality."""
+    return model.mean(model.task.loss(logits[m], batch["label"]), batch["present"][m])
 
 
 def make_unimodal(config: UnimodalConfig, model: Model) -> Method:
@@ -36,8 +35,8 @@ def make_unimodal(config: UnimodalConfig, model: Model) -> Method:
     m = config.modality
     check_choice("method.modality", m, model.encoders)
     model = select_modalities(model, m, "method.modality")._replace(
-        head=heads.separate(model.num_classes))
-    return make_joint(model, lambda logits, batch: modality_cross_entropy(model, logits, batch, m))
+        head=heads.separate(model.task.size))
+    return make_joint(model, lambda logits, batch: modality_loss(model, logits, batch, m))
 
 
 def make_fused(config: FusedConfig, model: Model) -> Method:
@@ -47,16 +46,16 @@ def make_fused(config: FusedConfig, model: Model) -> Method:
       UserError: there is no such fusion, or it does not take these encoders.
     """
     model = with_fused_head(config, model)
-    return make_joint(model, fused_cross_entropy(model))
+    return make_joint(model, fused_loss(model))
 
 
 def fused_head(config: FusedConfig, model: Model) -> heads.Head:
     """The head `config.fusion`; one linear layer if there is only one modality."""
     check_choice("method.fusion", config.fusion, heads.FUSIONS)
     if len(model.encoders) == 1:
-        return heads.concat(model.num_classes)
+        return heads.concat(model.task.size)
     options = {"hidden": config.hidden} if config.fusion == "mlp" else {}
-    return heads.FUSIONS[config.fusion](model.num_classes, **options)
+    return heads.FUSIONS[config.fusion](model.task.size, **options)
 
 
 def with_fused_head(config: FusedConfig, model: Model) -> Model:
@@ -67,7 +66,7 @@ def with_fused_head(config: FusedConfig, model: Model) -> Model:
 def with_all_heads(config: FusedConfig, model: Model) -> Model:
     """The model with the head `config.fusion`, and a linear head for each modality."""
     return model._replace(head=heads.with_unimodal_heads(fused_head(config, model),
-                                                         model.num_classes))
+                                                         model.task.size))
 
 
 def make_aux_ce(config: FusedConfig, model: Model) -> Method:
@@ -75,8 +74,8 @@ def make_aux_ce(config: FusedConfig, model: Model) -> Method:
     model = with_all_heads(config, model)
 
     def loss_fn(logits, batch):
-        return fused_cross_entropy(model)(logits, batch) + sum(
-            modality_cross_entropy(model, logits, batch, m) for m in model.encoders)
+        return fused_loss(model)(logits, batch) + sum(
+            modality_loss(model, logits, batch, m) for m in model.encoders)
 
     return make_joint(model, loss_fn)
 
@@ -85,7 +84,7 @@ def make_dropout(config: DropoutConfig, model: Model) -> Method:
     """Dropout (Srivastava et al., 2014) on the features that enter the fused head."""
     check_rate(config.rate)
     model = with_fused_head(config, model)
-    return make_joint(model, fused_cross_entropy(model),
+    return make_joint(model, fused_loss(model),
                       perturb=functools.partial(drop_features, config.rate))
 
 
@@ -93,7 +92,7 @@ def make_modality_dropout(config: DropoutConfig, model: Model) -> Method:
     """In a step, with probability `rate`, the features of one random modality are zero (UMT)."""
     check_rate(config.rate)
     model = with_fused_head(config, model)
-    return make_joint(model, fused_cross_entropy(model),
+    return make_joint(model, fused_loss(model),
                       perturb=functools.partial(drop_modality, config.rate))
 
 
@@ -131,9 +130,9 @@ def make_late(config: MethodConfig, model: Model) -> Method:
     """One linear layer and one CE per modality, no interaction; fused is the mean of the logits."""
     del config
 
-    model = model._replace(head=heads.separate(model.num_classes), fuse=mean_logits)
+    model = model._replace(head=heads.separate(model.task.size), fuse=mean_logits)
 
     def loss_fn(logits, batch):
-        return sum(modality_cross_entropy(model, logits, batch, m) for m in model.encoders)
+        return sum(modality_loss(model, logits, batch, m) for m in model.encoders)
 
     return make_joint(model, loss_fn)

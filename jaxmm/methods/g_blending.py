@@ -8,7 +8,6 @@ import jax.numpy as jnp
 
 from jaxmm.config import GBlendingConfig
 from jaxmm.errors import UserError, check_at_least, check_choice
-from jaxmm.losses.classification import cross_entropy
 from jaxmm.methods.common import (Method, finish_step, gradients, identity, init_state,
                                   make_features, make_predict, step_key)
 from jaxmm.methods.fusion import with_all_heads
@@ -55,7 +54,7 @@ def make_g_blending(config: GBlendingConfig, model: Model) -> Method:
 
         def losses(out):
             """CE [K, B] by head."""
-            return jnp.stack([cross_entropy(out.outputs[k], batch["label"]) for k in names])
+            return jnp.stack([model.task.loss(out.outputs[k], batch["label"]) for k in names])
 
         def loss_fn(params):
             out = model.run(params, state.batch_stats, batch, train=True)

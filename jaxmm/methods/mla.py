@@ -7,12 +7,13 @@ from jaxmm import heads
 from jaxmm.config import MLAConfig
 from jaxmm.errors import UserError, check_above, check_choice
 from jaxmm.heads.fusion import entropy_weighted, mean_logits
-from jaxmm.methods.common import (Method, TrainState, anyone, apply_gradients, batch_accuracy,
-                                  gradients, identity, init_state, make_features, make_predict,
+from jaxmm.methods.common import (Method, TrainState, anyone, apply_gradients, gradients,
+                                  head_progress, identity, init_state, make_features, make_predict,
                                   step_key)
-from jaxmm.methods.fusion import modality_cross_entropy
+from jaxmm.methods.fusion import modality_loss
 from jaxmm.model import Model
 from jaxmm.state import rls
+from jaxmm.task import need_classes
 
 
 def make_mla(config: MLAConfig, model: Model) -> Method:
@@ -36,8 +37,10 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
       UserError: encoders of different widths, alpha <= 0, or an unknown option.
     """
     check_options(config)
+    if config.dynamic_fusion:
+        need_classes(model.task, "fusion by entropy", "set --config.method.dynamic_fusion=false")
     encoders = model.encoders
-    model = model._replace(head=shared_head(model.num_classes),
+    model = model._replace(head=shared_head(model.task.size),
                            fuse=entropy_fused if config.dynamic_fusion else mean_logits)
 
     def init(key, batch):
@@ -65,7 +68,7 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
 
         def loss_fn(params):                                          # eq. 2
             out = model.run(params, state.batch_stats, batch, train=True, only=(modality,))
-            return modality_cross_entropy(model, out.outputs, batch, modality), out
+            return modality_loss(model, out.outputs, batch, modality), out
 
         loss, out, grads = gradients(model, state.params, loss_fn, groups=(modality, "head"))
         extra = update_projection(state, out.features[modality], present, modality)
@@ -79,7 +82,7 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
         # modality, would let the program grow with the square of their number.
         state = jax.tree.map(lambda new, old: old if new is old else jnp.where(due, new, old),
                              updated, state)
-        return state, (loss, batch_accuracy(model, out.outputs[modality], batch["label"], present))
+        return state, loss, head_progress(model, {modality: out.outputs[modality]}, batch)
 
     def update_projection(state: TrainState, features, present, modality: str):
         """P_t of eq. 4-5 from the mean feature of this modality, or of the one before it."""
@@ -100,9 +103,8 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
         batch = model.transform(step_key(state), batch)
         metrics = {"loss": 0.0}
         for modality in encoders:                                     # eq. 1
-            state, (loss, accuracy) = update_modality(state, batch, modality)
-            metrics |= {"loss": metrics["loss"] + loss / len(encoders),
-                        f"accuracy/{modality}": accuracy}
+            state, loss, progress = update_modality(state, batch, modality)
+            metrics |= {"loss": metrics["loss"] + loss / len(encoders)} | progress
         return state._replace(step=state.step + 1), metrics
 
     return Method(init, step, make_predict(model), make_features(model), identity)
@@ -113,11 +115,11 @@ def entropy_fused(logits, present) -> chex.Array:
     return entropy_weighted(logits, present)[0]
 
 
-def shared_head(num_classes: int) -> heads.Head:
+def shared_head(num_outputs: int) -> heads.Head:
     """One linear layer for all modalities; what is fused is up to the method."""
 
     def init(key, widths):
-        return heads.linear_init(key, next(iter(widths.values())), num_classes)
+        return heads.linear_init(key, next(iter(widths.values())), num_outputs)
 
     def apply(params, features):
         return {m: heads.linear(params, h) for m, h in features.items()}

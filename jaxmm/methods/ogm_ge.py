@@ -12,10 +12,10 @@ from jaxmm import heads
 from jaxmm.batch import Batch, Logits
 from jaxmm.config import OGMConfig
 from jaxmm.errors import UserError, check_at_least
-from jaxmm.losses.classification import cross_entropy
 from jaxmm.methods.common import (Method, finish_step, gradients, identity, init_state,
                                   make_features, make_predict, own_key, step_key)
 from jaxmm.model import Model
+from jaxmm.task import likelihood
 
 
 def make_ogm_ge(config: OGMConfig, model: Model) -> Method:
@@ -29,7 +29,7 @@ def make_ogm_ge(config: OGMConfig, model: Model) -> Method:
     if len(model.encoders) < 2:
         raise UserError("ogm_ge balances modalities against each other and needs two or more; "
                         "use unimodal")
-    model = model._replace(head=heads.concat(model.num_classes))
+    model = model._replace(head=heads.concat(model.task.size))
 
     def init(key, batch):
         return init_state(model, key, batch)
@@ -40,7 +40,7 @@ def make_ogm_ge(config: OGMConfig, model: Model) -> Method:
 
         def loss_fn(params):
             out = model.run(params, state.batch_stats, batch, train=True)
-            return model.mean(cross_entropy(out.outputs["fused"], batch["label"])), out
+            return model.mean(model.task.loss(out.outputs["fused"], batch["label"])), out
 
         loss, out, grads = gradients(model, state.params, loss_fn)
         coefficients = modulation(model, out.outputs, batch, config.alpha)
@@ -60,13 +60,11 @@ def make_ogm_ge(config: OGMConfig, model: Model) -> Method:
 def modulation(model: Model, logits: Logits, batch: Batch, alpha: float) -> dict[str, chex.Array]:
     """k_m in (0, 1] by modality: 1 - tanh(alpha rho_m) where rho_m > 1, otherwise 1.
 
-    rho_m compares s_m, the mean probability of the true class in the readout of the modality over
-    the global batch, with the mean of the others.
+    rho_m compares s_m, the mean probability of the true class (exp(-loss)) in the readout of the
+    modality over the global batch, with the mean of the others.
     """
-    scores = {}
-    for m, present in batch["present"].items():
-        p = jnp.take_along_axis(jax.nn.softmax(logits[m]), batch["label"][:, None], axis=1)[:, 0]
-        scores[m] = model.mean(p, present)
+    scores = {m: model.mean(likelihood(model.task, logits[m], batch["label"]), present)
+              for m, present in batch["present"].items()}
     total = sum(scores.values())
     result = {}
     for m, s in scores.items():

@@ -9,13 +9,13 @@ from jaxmm import heads
 from jaxmm.batch import Batch, Logits
 from jaxmm.config import QMFConfig
 from jaxmm.errors import check_at_least
-from jaxmm.losses.classification import cross_entropy
 from jaxmm.losses.ranking import ranking_loss
 from jaxmm.methods.common import (Method, finish_step, gradients, identity, init_state,
                                   make_features, make_predict, step_key)
-from jaxmm.methods.fusion import modality_cross_entropy
+from jaxmm.methods.fusion import modality_loss
 from jaxmm.model import Model
 from jaxmm.state import history
+from jaxmm.task import need_classes
 
 
 def make_qmf(config: QMFConfig, model: Model) -> Method:
@@ -29,7 +29,8 @@ def make_qmf(config: QMFConfig, model: Model) -> Method:
       UserError: a negative weight.
     """
     check_at_least("method.weight", config.weight, 0)
-    model = model._replace(head=heads.separate(model.num_classes), fuse=fuse)
+    need_classes(model.task, "fusion by energy", "use late or concat")
+    model = model._replace(head=heads.separate(model.task.size), fuse=fuse)
 
     def init(key, batch):
         return init_state(model, key, batch, lambda key, widths: {
@@ -37,7 +38,7 @@ def make_qmf(config: QMFConfig, model: Model) -> Method:
 
     def updated(state, logits: Logits, batch: Batch):
         """Histories by modality with the losses of this step."""
-        return {m: history.update(h, batch["id"], cross_entropy(logits[m], batch["label"]),
+        return {m: history.update(h, batch["id"], model.task.loss(logits[m], batch["label"]),
                                   batch["present"][m], axis_name=model.axis_name)
                 for m, h in state.extra["history"].items()}
 
@@ -46,9 +47,9 @@ def make_qmf(config: QMFConfig, model: Model) -> Method:
 
         def loss_fn(params):
             out = model.run(params, state.batch_stats, batch, train=True)
-            loss = model.mean(cross_entropy(out.outputs["fused"], batch["label"]))
+            loss = model.mean(model.task.loss(out.outputs["fused"], batch["label"]))
             for m, h in updated(state, out.outputs, batch).items():
-                loss += modality_cross_entropy(model, out.outputs, batch, m)
+                loss += modality_loss(model, out.outputs, batch, m)
                 loss += config.weight * ranking_loss(*model.gather((
                     energy(out.outputs[m]), history.relative(h, batch["id"]), batch["present"][m])))
             return loss, out

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 from jaxmm.config import SAMMConfig
 from jaxmm.errors import check_at_least, check_choice
 from jaxmm.heads.fusion import confidence_weighted
-from jaxmm.losses.classification import cross_entropy, mean_squared_error
+from jaxmm.losses.distillation import mean_squared_error
 from jaxmm.losses.relational import angle_loss, distance_loss
-from jaxmm.methods.common import (Method, finish_step, gradients, init_state, make_features,
-                                  make_predict, only, step_key)
+from jaxmm.methods.common import (Method, finish_step, gradients, identity, init_state,
+                                  make_features, make_predict, only, step_key)
 from jaxmm.methods.continual import check_capacity, sample_past
-from jaxmm.methods.fusion import modality_cross_entropy, with_all_heads
+from jaxmm.methods.fusion import modality_loss, with_all_heads
 from jaxmm.model import Model, select_modalities
 from jaxmm.state import calibration, replay
+from jaxmm.task import Task, likelihood, need_classes
 
 RELATIONS = {"distance": distance_loss, "angle": angle_loss}
 
@@ -49,17 +50,17 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
 
     def init(key, batch):
         example = jax.tree.map(lambda x: x[0], only(batch, encoders))
-        example |= {"logits": {h: jnp.zeros(model.num_classes) for h in all_heads}}
+        example |= {"logits": {h: jnp.zeros(model.task.size) for h in all_heads}}
         return init_state(model, key, batch, lambda key, _: {
             "memory": replay.init(config.capacity, example, key),
             "temperature": {h: jnp.ones(()) for h in all_heads}})
 
     def supervised(out, batch, counts):
         """sup(z, y) over the rows that count."""
-        loss = model.mean(cross_entropy(out.outputs["fused"], batch["label"]), counts)
+        loss = model.mean(model.task.loss(out.outputs["fused"], batch["label"]), counts)
         aligned = {"features": out.features, "logits": out.outputs}.get(config.alignment)
         for m in encoders:
-            unimodal = modality_cross_entropy(model, out.outputs, batch, m)
+            unimodal = modality_loss(model, out.outputs, batch, m)
             if aligned:
                 unimodal += config.beta * alignment(m, aligned, batch["present"])
             loss += config.lambda_ * unimodal
@@ -74,7 +75,7 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
 
     def consistency(logits, past, counts):
         """cons(z, z*), against the stored logits of the head that is now the most confident."""
-        target = consistency_target(logits, past["logits"], past["label"], past["present"])
+        target = consistency_target(model.task, logits, past["logits"], past["label"], past["present"])
         loss = model.mean(mean_squared_error(logits["fused"], target), counts)
         return loss + config.lambda_ * sum(model.mean(
             mean_squared_error(logits[m], target), past["present"][m]) for m in encoders)
@@ -119,22 +120,24 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
             for h in all_heads}
         return state._replace(extra=state.extra | {"temperature": temperature})
 
-    return Method(init, step, predict, make_features(model), end_task)
+    return Method(init, step, predict, make_features(model),
+                  end_task if model.task.name == "classification" else identity)
 
 
-def consistency_target(logits, stored, labels, present):
-    """z* [B, C]: by example, the stored logits of the head that now gives y most probability.
+def consistency_target(task: Task, outputs, stored, labels, present):
+    """z* [B, K]: by example, the stored output of the head that now gives y most probability.
 
     Args:
-      logits: [B, C] by head, now.
-      stored: [B, C] by head, kept when the examples entered the memory.
-      labels: [B].
+      task: probability is exp(-loss).
+      outputs: [B, K] by head, now.
+      stored: [B, K] by head, kept when the examples entered the memory.
+      labels: [B, ...].
       present: bool [B] by modality; a head without its modalities is not picked.
     """
-    names = list(logits)
+    names = list(outputs)
     usable = head_present(present, [h for h in names if h != "fused"])
-    confidence = jnp.stack([jnp.where(usable[h], jnp.take_along_axis(
-        jax.nn.softmax(logits[h]), labels[:, None], 1)[:, 0], -1.0) for h in names])
+    confidence = jnp.stack([jnp.where(usable[h], likelihood(task, outputs[h], labels), -1.0)
+                            for h in names])
     kept = jnp.stack([stored[h] for h in names])
     return jnp.take_along_axis(kept, confidence.argmax(0)[None, :, None], 0)[0]
 
@@ -161,6 +164,9 @@ def predict_memory(predict, state, storage, chunk: int):
 def check_options(config: SAMMConfig, model: Model) -> None:
     """Raises UserError for an option that does not exist or is out of range."""
     check_capacity(config, model)
+    if config.dynamic:
+        need_classes(model.task, "the calibrated head \"dynamic\"",
+                     "set --config.method.dynamic=false")
     check_choice("method.alignment", config.alignment, ("logits", "features", "none"))
     check_choice("method.relation", config.relation, RELATIONS)
     for option in ("lambda_", "beta", "gamma"):

@@ -12,11 +12,12 @@ from jaxmm import heads
 from jaxmm.config import (FinetuneConfig, MethodConfig, SelfDistillConfig, TaughtConfig, UMEConfig,
                           UMTConfig, UnimodalConfig, method_config)
 from jaxmm.errors import UserError, check_at_least
-from jaxmm.losses.classification import cross_entropy, kl_divergence, mean_squared_error
+from jaxmm.losses.distillation import kl_divergence, mean_squared_error
 from jaxmm.methods.common import (Method, TrainState, finish_step, gradients, identity, init_state,
                                   make_features, make_predict, step_key)
 from jaxmm.methods.fusion import with_fused_head
 from jaxmm.model import Model
+from jaxmm.task import need_classes
 
 
 def make_umt(config: UMTConfig, model: Model) -> Method:
@@ -45,6 +46,7 @@ def make_self_distill_label(config: SelfDistillConfig, model: Model) -> Method:
       UserError: a negative weight, a temperature that is not positive, or no such fusion.
     """
     check_at_least("method.temperature", config.temperature, 1e-3)
+    need_classes(model.task, "distillation of softened predictions", "use self_distill_feature")
 
     def distillation(out, teacher, batch):
         del batch
@@ -101,7 +103,7 @@ def make_distilled(config: TaughtConfig, model: Model, distillation, teachers, c
             out = model.run(params, state.batch_stats, batch, train=True)
             loss = config.weight * distillation(out, teacher, batch)
             if labels:
-                loss += model.mean(cross_entropy(out.outputs["fused"], batch["label"]))
+                loss += model.mean(model.task.loss(out.outputs["fused"], batch["label"]))
             return loss, out
 
         return finish_step(model, state, batch, *gradients(model, state.params, loss_fn))
@@ -157,7 +159,7 @@ def make_transferred(config: TaughtConfig, model: Model, teachers, collect, *,
 
         def loss_fn(params):
             out = model.run(params, state.batch_stats, batch, train=groups or True)
-            return model.mean(cross_entropy(out.outputs["fused"], batch["label"])), out
+            return model.mean(model.task.loss(out.outputs["fused"], batch["label"])), out
 
         return finish_step(model, state, batch,
                            *gradients(model, state.params, loss_fn, groups), scale=scale)
@@ -179,9 +181,10 @@ def make_ume(config: UMEConfig, model: Model) -> Method:
     Raises:
       UserError: weights that cannot be read, or are not positive.
     """
+    need_classes(model.task, "an average of probabilities", "use late")
     weights = parse_weights(config.weights, model.encoders)
     model = model._replace(
-        head=heads.separate(model.num_classes),
+        head=heads.separate(model.task.size),
         fuse=lambda logits, present: mean_probability(logits, present, weights))
 
     def init(key, batch):

@@ -24,6 +24,7 @@ from jaxmm.evaluate.predictions import read_rows, row_chunks, score
 from jaxmm.evaluate.tasks import score_tasks
 from jaxmm.methods import Method, TrainState, make_method
 from jaxmm.model import Model
+from jaxmm.task import Task, check_labels, make_task, need_classes
 from jaxmm.train import plan, together
 from jaxmm.train.devices import Options, Programs, make_programs
 from jaxmm.train.optimizers import accumulate, make_optimizer
@@ -42,6 +43,7 @@ class Setup(NamedTuple):
     """Everything that a config decides, built and compiled."""
     config: Config
     dataset: Dataset
+    task: Task                      # what is predicted
     stream: Stream | None           # the tasks of a continual run
     tasks: list[np.ndarray]         # rows of the training split, by task that is learned
     programs: Programs
@@ -83,6 +85,11 @@ def build(config: Config, *, dataset: Dataset | None = None,
     if config.stream.kind:
         dataset, stream = make_stream(config.stream, dataset)
     train = dataset.splits["train"]
+    task = make_task(config.task, dataset.class_names, train["label"])
+    for split, batch in dataset.splits.items():
+        check_labels(split, task, batch["label"])
+    if stream:
+        need_classes(task, "a stream of tasks", "use a config without a stream")
     for section in ("encoders", "augment"):
         unknown = set(getattr(config, section)) - set(dataset.modalities)
         if unknown:
@@ -116,7 +123,7 @@ def build(config: Config, *, dataset: Dataset | None = None,
         encoders = {m: make_encoder(c, ranks[m], num_tokens=dataset.num_tokens.get(m, 0),
                                     axis_name=axis_name)
                     for m, c in encoder_configs.items()}
-        model = Model(encoders, dataset.num_classes, transform, optimizer, epoch,
+        model = Model(encoders, task, transform, optimizer, epoch,
                       config.train.batch_size, int(train["id"].max()) + 1, axis_name)
         return make_method(changed.method, model)
 
@@ -134,7 +141,7 @@ def build(config: Config, *, dataset: Dataset | None = None,
                 "convolutions over several runs at once are slow on CPU" if slow_together else "")
     steps_per_call = config.train.steps_per_call or (1 if obstacle else SCANNED_STEPS)
     checksums = fingerprint(dataset, stream.tasks if stream else ())
-    setup = Setup(config, dataset, stream, tasks, programs, steps_per_call, make, obstacle,
+    setup = Setup(config, dataset, task, stream, tasks, programs, steps_per_call, make, obstacle,
                   checksums, to_float32)
     size, memory = state_size(setup), memory_size()    # finds shapes that do not fit, too
     if size > memory:
@@ -286,5 +293,5 @@ def _read(setup, state, read, split):
 def score_split(setup: Setup, logits: Logits, split: str) -> dict[str, Any]:
     """"scores" of every head on a split and, on a stream, what `score_tasks` finds."""
     batch = setup.dataset.splits[split]
-    scores = {"scores": score(logits, batch)}
+    scores = {"scores": score(logits, batch, setup.task.scores)}
     return scores | score_tasks(logits, batch, setup.stream, split) if setup.stream else scores

@@ -10,6 +10,7 @@ from jaxmm.encoders import make_encoder
 from jaxmm.errors import UserError
 from jaxmm.methods import make_method
 from jaxmm.model import Model
+from jaxmm.task import classification
 from jaxmm.train.optimizers import make_optimizer
 from jaxmm.train.plan import make_epoch
 
@@ -18,7 +19,7 @@ WIDTHS = {"sound": 3, "image": 5}
 LR, MOMENTUM, DECAY = 0.1, 0.9, 0.01
 
 
-def model(num_classes=3, features=4, steps_per_epoch=4):
+def model(features=4, steps_per_epoch=4):
     encoder = {m: make_encoder(EncoderConfig(name="mlp", depth=1, width=features), 1)
                for m in MODALITIES}
     epoch = make_epoch([np.arange(steps_per_epoch)], TrainConfig(batch_size=1))
@@ -26,7 +27,7 @@ def model(num_classes=3, features=4, steps_per_epoch=4):
         OptimizerConfig(learning_rate=LR, momentum=MOMENTUM, weight_decay=DECAY,
                         schedule="constant"), 10, epoch)
     statistics = {m: (np.float32(0), np.float32(1)) for m in MODALITIES}
-    return Model(encoder, num_classes, make_transform(statistics), optimizer, epoch, 6, 100)
+    return Model(encoder, classification("abc"), make_transform(statistics), optimizer, epoch, 6, 100)
 
 
 def batches(count, rows=6, missing=False, seed=0):

@@ -9,10 +9,11 @@ from jaxmm.encoders import make_encoder
 from jaxmm.errors import UserError
 from jaxmm.methods.ogm_ge import modulate, modulation
 from jaxmm.model import Model
+from jaxmm.task import classification
 from jaxmm.train import setup as setup_lib
 
 
-MODEL = Model({}, 2, None, None, None, 2, 2)     # of which only means over a batch are used
+MODEL = Model({}, classification("01"), None, None, None, 2, 2)   # only means over a batch are used
 
 
 def logits_with(p):

@@ -11,6 +11,7 @@ from jaxmm.heads.fusion import confidence_weighted
 from jaxmm.losses.relational import angle_loss, distance_loss
 from jaxmm.methods import samm
 from jaxmm.state import calibration, replay
+from jaxmm.task import classification
 from jaxmm.train import setup as setup_lib
 
 ONE = jax.devices()[:1]
@@ -25,11 +26,11 @@ def test_consistency_target_is_what_the_most_confident_head_stored():
               "fused": jnp.array([[4.0, 0.0], [6.0, 0.0]])}
     stored = {h: jnp.array([[i, 10.0 + i], [20.0 + i, 30.0 + i]]) for i, h in enumerate(HEADS)}
     present = {m: jnp.array([True, True]) for m in ("sound", "image")}
-    target = samm.consistency_target(logits, stored, jnp.array([1, 0]), present)
+    target = samm.consistency_target(classification("ab"), logits, stored, jnp.array([1, 0]), present)
     np.testing.assert_array_equal(target, [[1, 11], [22, 32]])
     # Without image, its head and the fused one are out of the choice.
     present["image"] = jnp.array([False, False])
-    target = samm.consistency_target(logits, stored, jnp.array([1, 0]), present)
+    target = samm.consistency_target(classification("ab"), logits, stored, jnp.array([1, 0]), present)
     np.testing.assert_array_equal(target, [[0, 10], [20, 30]])
 
 

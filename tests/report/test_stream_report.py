@@ -5,7 +5,7 @@ import pytest
 
 from jaxmm.config import SAMMConfig, SGDConfig, StreamConfig
 from jaxmm.data import streams
-from jaxmm.evaluate.metrics import brier_score
+from jaxmm.metrics import brier_score
 from jaxmm.report import continual, run_report, stream_report
 from jaxmm.report.tables import scores_table
 from jaxmm.train import loop, setup as setup_lib
