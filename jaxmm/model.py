@@ -23,6 +23,7 @@ class Optimizer(NamedTuple):
 class Output(NamedTuple):
     """A forward pass through encoders and head."""
     features: Features              # [B, s] by modality
+    taps: dict[str, tuple[chex.Array, ...]]     # by modality: what each stage hands on
     outputs: Logits                 # [B, K] by head
     batch_stats: dict[str, Any]     # new, by modality
 
@@ -57,17 +58,19 @@ class Model(NamedTuple):
           only: modalities to encode; all by default. The batch statistics of the others stay.
           perturb: features -> features, between encoders and head.
         """
-        features, updated = {}, {}
+        features, taps, updated = {}, {}, dict(batch_stats)
         for m in self.encoders if only is None else only:
-            present = batch["present"][m]
-            h, updated[m] = self.encoders[m].apply(
-                params[m], batch_stats[m], batch["inputs"][m],
-                train=train if isinstance(train, bool) else m in train, mask=present)
-            features[m] = jnp.where(present[:, None], h, 0.0)
+            x, present, taps[m] = batch["inputs"][m], batch["present"][m], ()
+            options = {"train": train if isinstance(train, bool) else m in train, "mask": present}
+            for stage in self.encoders[m].stages:
+                x, updated[m] = stage(params[m], updated[m], x, **options)
+                taps[m] += (x,)
+            x, updated[m] = self.encoders[m].pool(params[m], updated[m], x, **options)
+            features[m] = jnp.where(present[:, None], x, 0.0)
         outputs = self.head.apply(params["head"], perturb(features) if perturb else features)
         if self.fuse:
             outputs |= {"fused": self.fuse({m: outputs[m] for m in features}, batch["present"])}
-        return Output(features, outputs, batch_stats | updated)
+        return Output(features, taps, outputs, updated)
 
     def mean(self, values: chex.Array, present: chex.Array | None = None) -> chex.Array:
         """Mean of `values` [B] over the examples `present` bool [B] (all by default).

@@ -1,4 +1,5 @@
-"""Encoders: one modality's examples -> features, as a pair of pure functions."""
+"""Encoders: one modality's examples -> features, as pure functions."""
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -30,9 +31,15 @@ class Encoder(NamedTuple):
     `apply(params, batch_stats, x, *, train, mask=None) -> features [B, s] float32, batch_stats`:
     in training, batch norm uses the statistics of the rows in `mask` bool [B] (all by default)
     and moves the running ones; otherwise it uses the running ones and returns them as they are.
+
+    The same in parts: `stages`, each `(params, batch_stats, x, *, train, mask=None) -> x,
+    batch_stats`, hand arrays [B, ..., C] on, and `pool` turns the last one into features. Networks
+    that are no chain have no stages.
     """
     init: Callable
     apply: Callable
+    stages: tuple[Callable, ...]
+    pool: Callable
 
 
 def make_encoder(config: EncoderConfig, rank: int, *, num_tokens: int = 0,
@@ -68,21 +75,49 @@ def make_encoder(config: EncoderConfig, rank: int, *, num_tokens: int = 0,
     net = _network(name, config, num_tokens, axis_name)
     dtype = "int32" if num_tokens else config.dtype
 
+    def enter(x, mask):
+        """The examples as the network takes them, [B, ...] or frames [B, T, H, W, C]."""
+        chex.assert_rank(x, rank + 1)
+        if mask is not None:
+            chex.assert_shape(mask, (x.shape[0],))
+            chex.assert_type(mask, bool)
+        return (x[..., None] if rank == 2 else x).astype(dtype)
+
+    def run(params, batch_stats, x, *, train, mask=None, **part):
+        """A part of the network, or all of it; frames go through as images of their own."""
+        lead = x.shape[:2] if rank == 4 else x.shape[:1]
+        if rank == 4:
+            mask = mask if mask is None else jnp.repeat(mask, x.shape[1])
+            x = x.reshape(-1, *x.shape[2:])
+        y, updated = net.apply({"params": params, "batch_stats": batch_stats}, x, train=train,
+                               mask=mask, mutable=["batch_stats"], **part)
+        return y.reshape(*lead, *y.shape[1:]), updated.get("batch_stats", {})
+
     def init(key, x):
-        images, _ = _fold(x, None, rank, dtype)
+        images = enter(x, None)
+        images = images.reshape(-1, *images.shape[2:]) if rank == 4 else images
         variables = jax.jit(net.init, static_argnames="train")(key, images, train=False)
         return variables.get("params", {}), variables.get("batch_stats", {})
 
-    def apply(params, batch_stats, x, *, train, mask=None):
-        images, image_mask = _fold(x, mask, rank, dtype)
-        features, updated = net.apply({"params": params, "batch_stats": batch_stats}, images,
-                                      train=train, mask=image_mask, mutable=["batch_stats"])
-        features = features.astype(jnp.float32)
-        if rank == 4:
-            features = features.reshape(*x.shape[:2], -1).mean(axis=1)
-        return features, updated.get("batch_stats", {})
+    def finish(y):
+        features = y.astype(jnp.float32)
+        return features.mean(axis=1) if rank == 4 else features
 
-    return Encoder(init, apply)
+    def apply(params, batch_stats, x, *, train, mask=None):
+        y, batch_stats = run(params, batch_stats, enter(x, mask), train=train, mask=mask)
+        return finish(y), batch_stats
+
+    def stage(i, params, batch_stats, x, *, train, mask=None):
+        x = enter(x, mask) if i == 0 else x
+        return run(params, batch_stats, x, train=train, mask=mask, part=i)
+
+    def pool(params, batch_stats, x, *, train, mask=None):
+        y, batch_stats = run(params, batch_stats, x, train=train, mask=mask, part=-1)
+        return finish(y), batch_stats
+
+    count = getattr(net, "num_stages", 0)
+    return Encoder(init, apply, tuple(functools.partial(stage, i) for i in range(count)),
+                   pool if count else apply)
 
 
 def _network(name: str, config: EncoderConfig, num_tokens: int, axis_name: str | None) -> nn.Module:
@@ -101,20 +136,6 @@ def _network(name: str, config: EncoderConfig, num_tokens: int, axis_name: str |
     if name == "bag":
         return Bag(num_tokens, config.width or 128, config.features or 128, config.dtype)
     return Flatten()
-
-
-def _fold(x, mask, rank: int, dtype: str):
-    """Examples [B, ...] as vectors or images [B or B * T, ...] of the network, and their mask."""
-    chex.assert_rank(x, rank + 1)
-    if mask is not None:
-        chex.assert_shape(mask, (x.shape[0],))
-        chex.assert_type(mask, bool)
-    if rank == 2:
-        x = x[..., None]
-    if rank == 4:
-        mask = mask if mask is None else jnp.repeat(mask, x.shape[1])
-        x = x.reshape(-1, *x.shape[2:])
-    return x.astype(dtype), mask
 
 
 def _check(option: str, found: str, choices) -> None:
