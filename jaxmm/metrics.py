@@ -5,11 +5,14 @@ class numbers [N]. Labels that hold or not: logits [N, K] and bool [N, K]; a lab
 its logit is positive. Numbers: outputs and labels [N, K].
 """
 import functools
+from collections.abc import Callable
 from typing import NamedTuple
 
 import chex
 import numpy as np
 import sklearn.metrics
+
+AT_ONCE = 2**22     # logits in float64: those of a split of many classes take gigabytes
 
 
 def accuracy(logits: chex.Array, labels: chex.Array) -> float:

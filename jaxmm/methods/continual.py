@@ -2,17 +2,34 @@
 
 On a stream of one task `sgd` is the upper bound "joint".
 """
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 
-from jaxmm.config import ERConfig, SGDConfig
 from jaxmm.errors import UserError
 from jaxmm.methods.common import (Method, finish_step, gradients, identity, init_state,
                                   make_features, make_joint, make_predict, only, step_key)
-from jaxmm.methods.fusion import fused_loss, with_fused_head
+from jaxmm.methods.fusion import FusedConfig, fused_loss, with_fused_head
 from jaxmm.model import Model, select_modalities
 from jaxmm.state import replay
 from jaxmm.task import need_classes
+
+
+@dataclass
+class SGDConfig(FusedConfig):
+    """Cross-entropy of a fused head; on a stream of tasks, fine-tuning."""
+    name: str = "sgd"
+    fusion: str = "film"
+    modalities: str = ""            # names joined by commas; all by default
+
+
+@dataclass
+class ERConfig(SGDConfig):
+    """Experience replay: `sgd` on the current batch and one as large from a memory."""
+    name: str = "er"
+    capacity: int = 500             # examples the memory holds
+    balanced: bool = False          # replay all classes alike, not all examples
 
 
 def make_sgd(config: SGDConfig, model: Model) -> Method:

@@ -3,17 +3,39 @@
 They differ in head, loss and dropout; `jaxmm.methods.common.make_joint` is the rest.
 """
 import functools
+from dataclasses import dataclass
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from jaxmm import heads
-from jaxmm.config import DropoutConfig, FusedConfig, MethodConfig, UnimodalConfig
+from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, check_choice
 from jaxmm.heads.fusion import mean_logits
 from jaxmm.methods.common import Method, make_joint
 from jaxmm.model import Model, select_modalities
+
+
+@dataclass
+class UnimodalConfig(MethodConfig):
+    """One encoder and its linear head, alone."""
+    name: str = "unimodal"
+    modality: str = ""              # which one; needed
+
+
+@dataclass
+class FusedConfig(MethodConfig):
+    """Encoders and one fused head, trained at once."""
+    fusion: str = "concat"          # the fused head, a key of `heads.FUSIONS`
+    hidden: int = 1024              # hidden units of the fusion "mlp"
+
+
+@dataclass
+class DropoutConfig(FusedConfig):
+    """A fused head on features of which some are dropped in training."""
+    name: str = "dropout"
+    rate: float = 0.5               # probability in [0, 1): of a feature, or of a modality in a step
 
 
 def fused_loss(model: Model):

@@ -2,16 +2,29 @@
 
 As the baseline of UMT (arXiv 2305.01233, table 1).
 """
+from dataclasses import dataclass
+
 import chex
 import jax
 import jax.numpy as jnp
 
-from jaxmm.config import GBlendingConfig
 from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.methods.common import (Method, finish_step, gradients, identity, init_state,
                                   make_features, make_predict, step_key)
 from jaxmm.methods.fusion import with_all_heads
+from jaxmm.methods.taught import TaughtConfig
 from jaxmm.model import Model
+
+
+@dataclass
+class GBlendingConfig(TaughtConfig):
+    """Losses of all heads, weighted by how they generalise (G-Blending, Wang et al., 2020)."""
+    name: str = "g_blending"
+    weighting: str = "offline"      # "offline": by a run with "equal" weights; "online": updated
+                                    # after every window
+    window: int = 5                 # epochs, >= 2; of "online"
+    holdout: float = 0.1            # share of the training data to measure on, not trained on
+
 
 TRAIN, HELD = 0, 1      # rows of the losses that are measured
 

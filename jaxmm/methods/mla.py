@@ -1,10 +1,12 @@
 """MLA: multimodal learning with alternating unimodal adaptation (arXiv 2311.10707)."""
+from dataclasses import dataclass
+
 import chex
 import jax
 import jax.numpy as jnp
 
 from jaxmm import heads
-from jaxmm.config import MLAConfig
+from jaxmm.config import MethodConfig, scalar
 from jaxmm.errors import UserError, check_above, check_choice
 from jaxmm.heads.fusion import entropy_weighted, mean_logits
 from jaxmm.methods.common import (Method, TrainState, anyone, apply_gradients, gradients,
@@ -14,6 +16,17 @@ from jaxmm.methods.fusion import modality_loss
 from jaxmm.model import Model
 from jaxmm.state import rls
 from jaxmm.task import need_classes
+
+
+@dataclass
+class MLAConfig(MethodConfig):
+    """Alternating unimodal adaptation (arXiv 2311.10707)."""
+    name: str = "mla"
+    projection: str = "rls"         # of the head's gradient (eq. 3): "rls", or "none" as released
+    features: str = "current"       # mean that enters P_t: this modality's (eq. 5) or the "previous"
+    alpha: float = scalar(0.1)      # of eq. 5, > 0; for the constant schedule
+    alpha_schedule: str = "constant"  # or "released": 0.1 ** (1 + batch / batches per epoch)
+    dynamic_fusion: bool = True     # fuse by entropy (eq. 6-8); off: mean of the logits
 
 
 def make_mla(config: MLAConfig, model: Model) -> Method:

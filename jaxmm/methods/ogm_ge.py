@@ -3,6 +3,7 @@
 As the baseline of MLA (arXiv 2311.10707, table 1) and UMT (arXiv 2305.01233, table 1).
 """
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import chex
 import jax
@@ -10,12 +11,21 @@ import jax.numpy as jnp
 
 from jaxmm import heads
 from jaxmm.batch import Batch, Logits
-from jaxmm.config import OGMConfig
+from jaxmm.config import MethodConfig, scalar
 from jaxmm.errors import UserError, check_at_least
 from jaxmm.methods.common import (Method, finish_step, gradients, identity, init_state,
                                   make_features, make_predict, own_key, step_key)
 from jaxmm.model import Model
 from jaxmm.task import likelihood
+
+
+@dataclass
+class OGMConfig(MethodConfig):
+    """On-the-fly gradient modulation (OGM-GE, Peng et al., 2022)."""
+    name: str = "ogm_ge"
+    alpha: float = scalar(0.8)      # strength of the modulation, >= 0
+    noise: bool = True              # generalisation enhancement: noise on the encoders' gradients
+    epochs: int = 50                # modulates during the first so many epochs
 
 
 def make_ogm_ge(config: OGMConfig, model: Model) -> Method:

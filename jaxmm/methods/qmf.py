@@ -2,12 +2,14 @@
 
 As the baseline of MLA (arXiv 2311.10707, table 1).
 """
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 
 from jaxmm import heads
 from jaxmm.batch import Batch, Logits
-from jaxmm.config import QMFConfig
+from jaxmm.config import MethodConfig, scalar
 from jaxmm.errors import check_at_least
 from jaxmm.losses.ranking import ranking_loss
 from jaxmm.methods.common import (Method, finish_step, gradients, identity, init_state,
@@ -16,6 +18,13 @@ from jaxmm.methods.fusion import modality_loss
 from jaxmm.model import Model
 from jaxmm.state import history
 from jaxmm.task import need_classes
+
+
+@dataclass
+class QMFConfig(MethodConfig):
+    """Quality-aware fusion: logits weighted by energy (QMF, Zhang et al., 2023)."""
+    name: str = "qmf"
+    weight: float = scalar(0.1)     # of the ranking losses, >= 0; 1 for images with text
 
 
 def make_qmf(config: QMFConfig, model: Model) -> Method:

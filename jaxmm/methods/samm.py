@@ -3,21 +3,37 @@
 The paper names no equations; `../losses/relational.py` and `../heads/fusion.py` hold its
 relational distance and its dynamic inference.
 """
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 
-from jaxmm.config import SAMMConfig
+from jaxmm.config import scalar
 from jaxmm.errors import check_at_least, check_choice
 from jaxmm.heads.fusion import confidence_weighted
 from jaxmm.losses.distillation import mean_squared_error
 from jaxmm.losses.relational import angle_loss, distance_loss
 from jaxmm.methods.common import (Method, finish_step, gradients, identity, init_state,
                                   make_features, make_predict, only, step_key)
-from jaxmm.methods.continual import check_capacity, sample_past
+from jaxmm.methods.continual import ERConfig, check_capacity, sample_past
 from jaxmm.methods.fusion import modality_loss, with_all_heads
 from jaxmm.model import Model, select_modalities
 from jaxmm.state import calibration, replay
 from jaxmm.task import Task, likelihood, need_classes
+
+
+@dataclass
+class SAMMConfig(ERConfig):
+    """Semantic-aware multimodal continual learning (arXiv 2405.02766)."""
+    name: str = "samm"
+    lambda_: float = scalar(0.01)   # weight of the unimodal terms, >= 0
+    beta: float = scalar(25.0)      # weight of the alignment between modalities, >= 0
+    gamma: float = scalar(1.0)      # weight of the consistency with stored logits, >= 0
+    alignment: str = "logits"       # of "logits" or "features", or "none"
+    relation: str = "distance"      # that alignment compares: "distance" or "angle"
+    consistency: bool = True
+    dynamic: bool = True            # add the head "dynamic", calibrated on the memory
+
 
 RELATIONS = {"distance": distance_loss, "angle": angle_loss}
 

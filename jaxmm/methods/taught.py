@@ -4,20 +4,61 @@ Uni-modal teacher and uni-modal ensemble (arXiv 2305.01233). Teachers are consta
 parameters in evaluation mode, in the method's own part of the state and outside the optimizer.
 """
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
 from jaxmm import heads
-from jaxmm.config import (FinetuneConfig, MethodConfig, SelfDistillConfig, TaughtConfig, UMEConfig,
-                          UMTConfig, UnimodalConfig, method_config)
+from jaxmm.config import MethodConfig, scalar
 from jaxmm.errors import UserError, check_at_least
 from jaxmm.losses.distillation import kl_divergence, mean_squared_error
 from jaxmm.methods.common import (Method, TrainState, finish_step, gradients, identity, init_state,
                                   make_features, make_predict, step_key)
-from jaxmm.methods.fusion import with_fused_head
+from jaxmm.methods.fusion import FusedConfig, UnimodalConfig, with_fused_head
 from jaxmm.model import Model
 from jaxmm.task import need_classes
+
+
+@dataclass
+class TaughtConfig(FusedConfig):
+    """A method that starts from trained models.
+
+    `teachers` is where their run folders are, with {teacher} for the name of each, as in
+    runs/compare/{teacher}/seed_0; by default they are trained first, in the run's own folder.
+    """
+    teachers: str = ""
+
+
+@dataclass
+class UMTConfig(TaughtConfig):
+    """Distils from unimodal teachers (UMT, arXiv 2305.01233)."""
+    name: str = "umt"
+    weight: float = scalar(50.0)    # of the distillation, >= 0
+    labels: bool = True             # learn from labels too; off: distillation alone
+
+
+@dataclass
+class SelfDistillConfig(TaughtConfig):
+    """Distils from a trained model of the same kind."""
+    name: str = "self_distill_label"
+    weight: float = scalar(1.0)     # of the distillation, >= 0
+    temperature: float = 4.0        # of "self_distill_label", > 0
+
+
+@dataclass
+class FinetuneConfig(TaughtConfig):
+    """Unimodal encoders as the start, under a new fused head."""
+    name: str = "finetune"
+    encoder_scale: float = 0.1      # learning rate of the encoders as a multiple of the head's, >= 0
+
+
+@dataclass
+class UMEConfig(MethodConfig):
+    """Averages the predictions of unimodal models (UME, arXiv 2305.01233)."""
+    name: str = "ume"
+    weights: str = ""               # MODALITY:WEIGHT,...; equal by default
+    teachers: str = ""              # as of TaughtConfig
 
 
 def make_umt(config: UMTConfig, model: Model) -> Method:
@@ -235,10 +276,8 @@ def unimodal_models(model: Model) -> dict[str, MethodConfig]:
 def fused_model(config: TaughtConfig) -> dict[str, MethodConfig]:
     """A model with the same fused head, trained on the labels alone, as teacher."""
     if config.fusion == "concat":
-        return {"concat": method_config("concat")}
-    teacher = method_config("concat")
-    teacher.fusion, teacher.hidden = config.fusion, config.hidden
-    return {f"concat+fusion={config.fusion}": teacher}
+        return {"concat": FusedConfig("concat")}
+    return {f"concat+fusion={config.fusion}": FusedConfig("concat", config.fusion, config.hidden)}
 
 
 def unimodal_encoders(models: Mapping[str, TrainState]):

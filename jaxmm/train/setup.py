@@ -18,7 +18,7 @@ from jaxmm.data.feeding import is_streamed
 from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import (Transform, make_transform, normalisation, normalise,
                                   on_host)
-from jaxmm.encoders import CONVOLUTIONAL, make_encoder
+from jaxmm.encoders import NETWORKS, make_encoder, network_name
 from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.evaluate.predictions import read_rows, row_chunks, score
 from jaxmm.evaluate.tasks import score_tasks
@@ -134,8 +134,9 @@ def build(config: Config, *, dataset: Dataset | None = None,
     if config.train.batch_size % programs.num_devices:
         raise UserError(f"train.batch_size={config.train.batch_size} does not divide over "
                         f"{programs.num_devices} devices; choose a multiple of their number")
-    convolves = any(c.name in CONVOLUTIONAL or (c.name == "auto" and ranks[m] > 1)
-                    for m, c in encoder_configs.items())
+    convolves = any(
+        NETWORKS[network_name(c, ranks[m], dataset.num_tokens.get(m, 0))].convolves
+        for m, c in encoder_configs.items())
     slow_together = convolves and jax.default_backend() == "cpu"
     obstacle = ("their rows are streamed from the host" if streamed else
                 "convolutions over several runs at once are slow on CPU" if slow_together else "")

@@ -5,10 +5,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmm.config import DropoutConfig, UnimodalConfig
 from jaxmm.errors import UserError
 from jaxmm.methods import common
-from jaxmm.methods.fusion import drop_features, drop_modality
+from jaxmm.methods.fusion import DropoutConfig, UnimodalConfig, drop_features, drop_modality
 from jaxmm.model import Model
 from jaxmm.task import classification
 from jaxmm.train import setup as setup_lib

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 from jaxmm.batch import make_batch
-from jaxmm.config import EncoderConfig, MLAConfig, OptimizerConfig, TrainConfig
+from jaxmm.config import EncoderConfig, OptimizerConfig, TrainConfig
 from jaxmm.data.transform import make_transform
 from jaxmm.encoders import make_encoder
 from jaxmm.errors import UserError
 from jaxmm.methods import make_method
+from jaxmm.methods.mla import MLAConfig
 from jaxmm.model import Model
 from jaxmm.task import classification
 from jaxmm.train.optimizers import make_optimizer

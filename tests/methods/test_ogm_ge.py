@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from jaxmm.batch import make_batch
-from jaxmm.config import EncoderConfig, OGMConfig
+from jaxmm.config import EncoderConfig
 from jaxmm.encoders import make_encoder
 from jaxmm.errors import UserError
-from jaxmm.methods.ogm_ge import modulate, modulation
+from jaxmm.methods.ogm_ge import OGMConfig, modulate, modulation
 from jaxmm.model import Model
 from jaxmm.task import classification
 from jaxmm.train import setup as setup_lib

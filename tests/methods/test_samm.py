@@ -5,11 +5,12 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmm.config import OptimizerConfig, SAMMConfig
+from jaxmm.config import OptimizerConfig
 from jaxmm.errors import UserError
 from jaxmm.heads.fusion import confidence_weighted
 from jaxmm.losses.relational import angle_loss, distance_loss
 from jaxmm.methods import samm
+from jaxmm.methods.samm import SAMMConfig
 from jaxmm.state import calibration, replay
 from jaxmm.task import classification
 from jaxmm.train import setup as setup_lib

@@ -3,10 +3,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmm.config import EncoderConfig, OptimizerConfig, method_config
+from jaxmm.config import EncoderConfig, OptimizerConfig
 from jaxmm.encoders import make_encoder
 from jaxmm.errors import UserError
-from jaxmm.methods import METHODS, make_method
+from jaxmm.methods import METHODS, make_method, method_config
 from jaxmm.model import Model
 from jaxmm.task import multilabel, regression
 from jaxmm.train.optimizers import make_optimizer

@@ -9,9 +9,10 @@ import sys
 import pytest
 
 from jaxmm import files
-from jaxmm.config import (AugmentConfig, EncoderConfig, FlowConfig, MLAConfig, PreprocessConfig,
+from jaxmm.config import (AugmentConfig, EncoderConfig, FlowConfig, PreprocessConfig,
                           TrainConfig, UMTConfig)
 from jaxmm.errors import UserError
+from jaxmm.methods.mla import MLAConfig
 from jaxmm.train import runs
 
 
