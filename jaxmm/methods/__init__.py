@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError
-from jaxmm.methods import continual, fusion, g_blending, mla, ogm_ge, qmf, samm, taught
+from jaxmm.methods import (continual, derpp, fusion, g_blending, lwf, mla, ogm_ge, qmf, samm,
+                           taught)
 from jaxmm.methods.common import Method, TrainState
 from jaxmm.model import Model
 
@@ -43,6 +44,8 @@ METHODS = {entry.options.name: entry for entry in (
     Entry(continual.SGDConfig(), continual.make_sgd),
     Entry(continual.ERConfig(), continual.make_er),
     Entry(samm.SAMMConfig(), samm.make_samm),
+    Entry(derpp.DERConfig(), derpp.make_derpp),
+    Entry(lwf.LwFConfig(), lwf.make_lwf),
 )}
 
 

@@ -25,21 +25,33 @@ class TrainState(NamedTuple):
     extra: Any = ()                # the method's own: RLS matrix, replay memory, temperatures
 
 
+class Progress(NamedTuple):
+    """Where a run stands, as known on the host."""
+    task: int       # of the stream, from 0
+    epoch: int      # within the task, from 0
+    step: int       # steps done in all
+
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
 class Method(NamedTuple):
-    """A way of training and predicting, as pure functions."""
+    """A way of training and predicting, as pure functions; what is None does nothing."""
     init: Callable[[chex.PRNGKey, Batch], TrainState]
-    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]] | None  # None: it only predicts
+    step: Step | Mapping[str, Step] | None      # by phase, if there are several; None: it only predicts
     predict: Callable[[TrainState, Batch], Logits]                    # [B, K] by head
     features: Callable[[TrainState, Batch], Features]                 # [B, s] by modality
-    end_task: Callable[[TrainState], TrainState]                      # identity for most
+    phase: Callable[[Progress], str] | None = None
+    end_epoch: Callable[[TrainState, Callable[[str], Batch]], TrainState] | None = None
+    # (state, features_of); features_of("train") is the split with "features" [N, s] by modality in
+    # place of its inputs, computed when it is asked for
+    visit: Callable[[TrainState, Batch], TrainState] | None = None
+    # once over the rows of a finished task, in order; rows that fill up the last batch have no
+    # modality present
+    end_task: Callable[[TrainState], TrainState] | None = None
     teachers: Mapping[str, MethodConfig] = {}    # models to be trained before it, by name
     teach: Callable[[TrainState, Mapping[str, TrainState]], TrainState] | None = None
     # (first state, last state of each teacher) -> first state with what they know
-
-
-def identity(state: TrainState) -> TrainState:
-    """The `end_task` of methods that do nothing when a task ends."""
-    return state
 
 
 def only(batch: Batch, modalities) -> Batch:
@@ -185,4 +197,4 @@ def make_joint(model: Model, loss_fn, *, perturb=None) -> Method:
 
         return finish_step(model, state, batch, *gradients(model, state.params, loss))
 
-    return Method(init, step, make_predict(model), make_features(model), identity)
+    return Method(init, step, make_predict(model), make_features(model))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from jaxmm.errors import UserError
-from jaxmm.methods.common import (Method, finish_step, gradients, identity, init_state,
+from jaxmm.errors import UserError, check_at_least
+from jaxmm.methods.common import (Method, finish_step, gradients, init_state,
                                   make_features, make_joint, make_predict, only, step_key)
 from jaxmm.methods.fusion import FusedConfig, fused_loss, with_fused_head
 from jaxmm.model import Model, select_modalities
@@ -30,12 +30,12 @@ class ERConfig(SGDConfig):
     name: str = "er"
     capacity: int = 500             # examples the memory holds
     balanced: bool = False          # replay all classes alike, not all examples
+    replay_batch: int = 0           # examples replayed in a step; 0: as many as new ones
 
 
 def make_sgd(config: SGDConfig, model: Model) -> Method:
     """Cross-entropy of the fused head on the current batch alone: what forgets most."""
-    model = select_modalities(model, config.modalities, "method.modalities")
-    model = with_fused_head(config, model)
+    model = chosen_model(config, model)
     return make_joint(model, fused_loss(model))
 
 
@@ -48,42 +48,52 @@ def make_er(config: ERConfig, model: Model) -> Method:
     Raises:
       UserError: a modality or fusion that does not exist, or a memory smaller than the batch.
     """
-    model = select_modalities(model, config.modalities, "method.modalities")
-    model = with_fused_head(config, model)
-    check_capacity(config, model)
+    model = chosen_model(config, model)
+    check_memory(config, model)
 
     def init(key, batch):
         return init_state(model, key, batch, lambda key, _: {
-            "memory": replay.init(config.capacity, example(batch), key)})
-
-    def example(batch):
-        return jax.tree.map(lambda x: x[0], only(batch, model.encoders))
+            "memory": init_memory(config, model, key, batch)})
 
     def step(state, batch):
         batch = only(batch, model.encoders)
         memory, past, valid = sample_past(config, model, state.extra["memory"], batch)
         now_key, past_key = jax.random.split(step_key(state))
         both = concatenate(model.transform(now_key, batch), model.transform(past_key, past))
-        counts = jnp.concatenate([jnp.ones_like(valid), valid])
+        rows = len(batch["label"])
+        counts = jnp.concatenate([jnp.ones(rows, bool), valid])
 
         def loss_fn(params):
             out = model.run(params, state.batch_stats, both, train=True)
             return model.mean(model.task.loss(out.outputs["fused"], both["label"]), counts), out
 
         loss, out, grads = gradients(model, state.params, loss_fn)
-        now = jax.tree.map(lambda z: z[:len(valid)], out.outputs)
+        now = jax.tree.map(lambda z: z[:rows], out.outputs)
         memory = replay.add(memory, batch, axis_name=model.axis_name)
         return finish_step(model, state, batch, loss, out._replace(outputs=now), grads,
                            extra={"memory": memory})
 
-    return Method(init, step, make_predict(model), make_features(model), identity)
+    return Method(init, step, make_predict(model), make_features(model))
 
 
-def check_capacity(config: ERConfig, model: Model) -> None:
-    """Raises UserError if the memory cannot hold one replay batch."""
-    if config.capacity < model.batch_size:
+def chosen_model(config: SGDConfig, model: Model) -> Model:
+    """The model with the modalities and the fused head that the config names."""
+    return with_fused_head(config, select_modalities(model, config.modalities, "method.modalities"))
+
+
+def init_memory(config: ERConfig, model: Model, key, batch, **stored) -> replay.ReplayState:
+    """An empty memory for examples as they come, and what is `stored` beside each."""
+    example = jax.tree.map(lambda x: x[0], only(batch, model.encoders))
+    return replay.init(config.capacity, example | stored, key)
+
+
+def check_memory(config: ERConfig, model: Model) -> None:
+    """Raises UserError if the memory cannot hold one replay batch, or its options do not fit."""
+    check_at_least("method.replay_batch", config.replay_batch, 0)
+    rows = config.replay_batch or model.batch_size
+    if config.capacity < rows:
         raise UserError(f"method.capacity={config.capacity} is smaller than the replay batch of "
-                        f"{model.batch_size}; raise it, or lower train.batch_size")
+                        f"{rows}; raise it, or lower train.batch_size or method.replay_batch")
     if config.balanced:
         need_classes(model.task, "replay balanced over the classes",
                      "set --config.method.balanced=false")
@@ -91,7 +101,12 @@ def check_capacity(config: ERConfig, model: Model) -> None:
 
 def sample_past(config: ERConfig, model: Model, memory: replay.ReplayState, batch):
     """(memory, replay batch, valid bool [B]): rows that the memory does not fill are not present."""
-    memory, past, valid = replay.sample(memory, len(batch["label"]), balanced=config.balanced,
+    devices = model.batch_size // len(batch["label"])
+    rows = config.replay_batch or model.batch_size
+    if rows % devices:
+        raise UserError(f"method.replay_batch={rows} does not divide over {devices} devices; choose "
+                        "a multiple of their number")
+    memory, past, valid = replay.sample(memory, rows // devices, balanced=config.balanced,
                                         axis_name=model.axis_name)
     present = {m: p & valid for m, p in past["present"].items()}
     return memory, past | {"present": present}, valid

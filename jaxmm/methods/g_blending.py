@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmm.errors import UserError, check_at_least, check_choice
-from jaxmm.methods.common import (Method, finish_step, gradients, identity, init_state,
+from jaxmm.methods.common import (Method, finish_step, gradients, init_state,
                                   make_features, make_predict, step_key)
 from jaxmm.methods.fusion import with_all_heads
 from jaxmm.methods.taught import TaughtConfig
@@ -105,8 +105,8 @@ def make_g_blending(config: GBlendingConfig, model: Model) -> Method:
     if config.weighting == "offline":
         teachers = {"g_blending+weighting=equal": GBlendingConfig(
             fusion=config.fusion, hidden=config.hidden, weighting="equal", holdout=config.holdout)}
-    return Method(init, step, make_predict(model), make_features(model), identity,
-                  teachers, teach if teachers else None)
+    return Method(init, step, make_predict(model), make_features(model),
+                  teachers=teachers, teach=teach if teachers else None)
 
 
 def blend(first: chex.Array, last: chex.Array) -> chex.Array:

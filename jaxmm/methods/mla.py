@@ -10,7 +10,7 @@ from jaxmm.config import MethodConfig, scalar
 from jaxmm.errors import UserError, check_above, check_choice
 from jaxmm.heads.fusion import entropy_weighted, mean_logits
 from jaxmm.methods.common import (Method, TrainState, anyone, apply_gradients, gradients,
-                                  head_progress, identity, init_state, make_features, make_predict,
+                                  head_progress, init_state, make_features, make_predict,
                                   step_key)
 from jaxmm.methods.fusion import modality_loss
 from jaxmm.model import Model
@@ -120,7 +120,7 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
             metrics |= {"loss": metrics["loss"] + loss / len(encoders)} | progress
         return state._replace(step=state.step + 1), metrics
 
-    return Method(init, step, make_predict(model), make_features(model), identity)
+    return Method(init, step, make_predict(model), make_features(model))
 
 
 def entropy_fused(logits, present) -> chex.Array:

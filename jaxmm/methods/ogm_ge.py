@@ -13,7 +13,7 @@ from jaxmm import heads
 from jaxmm.batch import Batch, Logits
 from jaxmm.config import MethodConfig, scalar
 from jaxmm.errors import UserError, check_at_least
-from jaxmm.methods.common import (Method, finish_step, gradients, identity, init_state,
+from jaxmm.methods.common import (Method, finish_step, gradients, init_state,
                                   make_features, make_predict, own_key, step_key)
 from jaxmm.model import Model
 from jaxmm.task import likelihood
@@ -64,7 +64,7 @@ def make_ogm_ge(config: OGMConfig, model: Model) -> Method:
         return state, metrics | {f"coefficient/{m}": jnp.where(active, k, 1.0)
                                  for m, k in coefficients.items()}
 
-    return Method(init, step, make_predict(model), make_features(model), identity)
+    return Method(init, step, make_predict(model), make_features(model))
 
 
 def modulation(model: Model, logits: Logits, batch: Batch, alpha: float) -> dict[str, chex.Array]:

@@ -12,7 +12,7 @@ from jaxmm.batch import Batch, Logits
 from jaxmm.config import MethodConfig, scalar
 from jaxmm.errors import check_at_least
 from jaxmm.losses.ranking import ranking_loss
-from jaxmm.methods.common import (Method, finish_step, gradients, identity, init_state,
+from jaxmm.methods.common import (Method, finish_step, gradients, init_state,
                                   make_features, make_predict, step_key)
 from jaxmm.methods.fusion import modality_loss
 from jaxmm.model import Model
@@ -67,7 +67,7 @@ def make_qmf(config: QMFConfig, model: Model) -> Method:
         return finish_step(model, state, batch, loss, out, grads,
                            extra={"history": updated(state, out.outputs, batch)})
 
-    return Method(init, step, make_predict(model), make_features(model), identity)
+    return Method(init, step, make_predict(model), make_features(model))
 
 
 def energy(logits):

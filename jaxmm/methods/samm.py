@@ -13,9 +13,9 @@ from jaxmm.errors import check_at_least, check_choice
 from jaxmm.heads.fusion import confidence_weighted
 from jaxmm.losses.distillation import mean_squared_error
 from jaxmm.losses.relational import angle_loss, distance_loss
-from jaxmm.methods.common import (Method, finish_step, gradients, identity, init_state,
+from jaxmm.methods.common import (Method, finish_step, gradients, init_state,
                                   make_features, make_predict, only, step_key)
-from jaxmm.methods.continual import ERConfig, check_capacity, sample_past
+from jaxmm.methods.continual import ERConfig, check_memory, init_memory, sample_past
 from jaxmm.methods.fusion import modality_loss, with_all_heads
 from jaxmm.model import Model, select_modalities
 from jaxmm.state import calibration, replay
@@ -65,10 +65,9 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
     all_heads = (*encoders, "fused")
 
     def init(key, batch):
-        example = jax.tree.map(lambda x: x[0], only(batch, encoders))
-        example |= {"logits": {h: jnp.zeros(model.task.size) for h in all_heads}}
+        logits = {h: jnp.zeros(model.task.size) for h in all_heads}
         return init_state(model, key, batch, lambda key, _: {
-            "memory": replay.init(config.capacity, example, key),
+            "memory": init_memory(config, model, key, batch, logits=logits),
             "temperature": {h: jnp.ones(()) for h in all_heads}})
 
     def supervised(out, batch, counts):
@@ -137,7 +136,7 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
         return state._replace(extra=state.extra | {"temperature": temperature})
 
     return Method(init, step, predict, make_features(model),
-                  end_task if model.task.name == "classification" else identity)
+                  end_task=end_task if model.task.name == "classification" else None)
 
 
 def consistency_target(task: Task, outputs, stored, labels, present):
@@ -179,7 +178,7 @@ def predict_memory(predict, state, storage, chunk: int):
 
 def check_options(config: SAMMConfig, model: Model) -> None:
     """Raises UserError for an option that does not exist or is out of range."""
-    check_capacity(config, model)
+    check_memory(config, model)
     if config.dynamic:
         need_classes(model.task, "the calibrated head \"dynamic\"",
                      "set --config.method.dynamic=false")

@@ -13,7 +13,7 @@ from jaxmm import heads
 from jaxmm.config import MethodConfig, scalar
 from jaxmm.errors import UserError, check_at_least
 from jaxmm.losses.distillation import kl_divergence, mean_squared_error
-from jaxmm.methods.common import (Method, TrainState, finish_step, gradients, identity, init_state,
+from jaxmm.methods.common import (Method, TrainState, finish_step, gradients, init_state,
                                   make_features, make_predict, step_key)
 from jaxmm.methods.fusion import FusedConfig, UnimodalConfig, with_fused_head
 from jaxmm.model import Model
@@ -149,7 +149,8 @@ def make_distilled(config: TaughtConfig, model: Model, distillation, teachers, c
 
         return finish_step(model, state, batch, *gradients(model, state.params, loss_fn))
 
-    return Method(init, step, make_predict(model), make_features(model), identity, teachers, teach)
+    return Method(init, step, make_predict(model), make_features(model),
+                  teachers=teachers, teach=teach)
 
 
 def make_finetune(config: FinetuneConfig, model: Model) -> Method:
@@ -210,7 +211,8 @@ def make_transferred(config: TaughtConfig, model: Model, teachers, collect, *,
         return state._replace(params=state.params | {m: params[m] for m in model.encoders},
                               batch_stats=batch_stats)
 
-    return Method(init, step, make_predict(model), make_features(model), identity, teachers, teach)
+    return Method(init, step, make_predict(model), make_features(model),
+                  teachers=teachers, teach=teach)
 
 
 def make_ume(config: UMEConfig, model: Model) -> Method:
@@ -237,8 +239,8 @@ def make_ume(config: UMEConfig, model: Model) -> Method:
                   for m in model.batch_stats}
         return state._replace(params=params | {"head": layers}, batch_stats=batch_stats)
 
-    return Method(init, None, make_predict(model), make_features(model), identity,
-                  unimodal_models(model), teach)
+    return Method(init, None, make_predict(model), make_features(model),
+                  teachers=unimodal_models(model), teach=teach)
 
 
 def mean_probability(logits, present, weights: Mapping[str, float]):
