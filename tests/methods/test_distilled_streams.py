@@ -39,7 +39,8 @@ def test_derpp_matches_the_logits_of_insertion(make_dataset, make_config):
     """The second step replays, twice, all that the memory holds: the eight examples of the first."""
     dataset = make_dataset(missing=True)
     label, first, second = dataset.splits["train"]["label"], np.arange(8), np.arange(8, 16)
-    _, state, step, logits = build(DERConfig(capacity=16, replay_batch=12, alpha=3.0, beta=0.7), dataset, make_config)
+    method = DERConfig(capacity=16, replay_batch=12, alpha=3.0, beta=0.7)
+    _, state, step, logits = build(method, dataset, make_config)
     stored = logits(state)[first]
     state, loss = step(state, first)
     np.testing.assert_allclose(loss, -log_softmax(stored)[first, label[first]].mean(), rtol=1e-4)
