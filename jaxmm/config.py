@@ -161,7 +161,7 @@ class OptimizerConfig:
     learning_rate: float = scalar(1e-3)     # at the start
     momentum: float = 0.9           # of "sgd"
     weight_decay: float = scalar(1e-4)      # added to the gradient (decoupled for "adamw")
-    schedule: str = "step"          # "constant", "step" or "cosine" (to 0); over every task anew
+    schedule: str = "step"          # "constant", "step" or "cosine" (to 0); restarts with every task
     decay_epochs: int = 70          # "step": multiply by decay_rate each time this many are done
     decay_rate: float = 0.1
     clip_norm: float = 0.0          # largest global norm of the gradient; 0: off

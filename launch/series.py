@@ -13,7 +13,7 @@ from jaxmm.train import hosts, together
 from jaxmm.train.checkpoints import REMEDY
 from jaxmm.train.loop import train_many
 from jaxmm.train.restore import restore
-from jaxmm.train.runs import FILE, to_dict
+from jaxmm.train.runs import FILE
 from jaxmm.train.setup import Run
 
 
