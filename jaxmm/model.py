@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxmm.batch import Batch, Logits
 from jaxmm.encoders import Encoder
+from jaxmm.encoders.exchange import Exchange
 from jaxmm.errors import UserError
 from jaxmm.heads import Features, Head
 from jaxmm.losses import weighted_mean
@@ -29,7 +30,7 @@ class Output(NamedTuple):
 
 
 class Model(NamedTuple):
-    """What a method is built from, besides its own options; it adds the head.
+    """What a method is built from, besides its own options; it adds the head, and an exchange.
 
     A batch may be spread over devices. `mean`, `sum` and `gather` are over the global batch, the
     same on every device and differentiable, so that a method need not know of devices.
@@ -43,6 +44,7 @@ class Model(NamedTuple):
     num_examples: int               # of the training split: ids lie below it
     axis_name: str | None = None    # of the devices, if the step is mapped over several
     head: Head | None = None
+    exchange: Exchange | None = None    # between the stages of the encoders
     fuse: Callable | None = None    # (outputs by modality, present) -> [B, K], in place of the head's "fused"
 
     def run(self, params, batch_stats, batch: Batch, *, train: bool | Collection[str],
@@ -51,22 +53,35 @@ class Model(NamedTuple):
 
         Args:
           params: by parameter group.
-          batch_stats: by modality.
+          batch_stats: by modality, and of the exchange.
           batch: as `transform` returns it; features of missing modalities are zero.
           train: whether batch norm uses the statistics of the batch and moves the running ones; or
             the modalities whose encoders do.
           only: modalities to encode; all by default. The batch statistics of the others stay.
           perturb: features -> features, between encoders and head.
         """
-        features, taps, updated = {}, {}, dict(batch_stats)
-        for m in self.encoders if only is None else only:
-            x, present, taps[m] = batch["inputs"][m], batch["present"][m], ()
-            options = {"train": train if isinstance(train, bool) else m in train, "mask": present}
-            for stage in self.encoders[m].stages:
-                x, updated[m] = stage(params[m], updated[m], x, **options)
-                taps[m] += (x,)
-            x, updated[m] = self.encoders[m].pool(params[m], updated[m], x, **options)
-            features[m] = jnp.where(present[:, None], x, 0.0)
+        names = list(self.encoders if only is None else only)
+        x, updated = {m: batch["inputs"][m] for m in names}, dict(batch_stats)
+        options = {m: {"train": train if isinstance(train, bool) else m in train,
+                       "mask": batch["present"][m]} for m in names}
+        taps = {m: () for m in names}
+        for i in range(max(len(self.encoders[m].stages) for m in names)):
+            for m in names:
+                if i < len(self.encoders[m].stages):
+                    x[m], updated[m] = self.encoders[m].stages[i](
+                        params[m], updated[m], x[m], **options[m])
+            if self.exchange and i in self.exchange.after:
+                stage = f"stage_{i}"
+                x, stats = self.exchange.apply(
+                    params["exchange"][stage], updated["exchange"][stage], x, batch["present"],
+                    train=bool(train), mean=self.mean)
+                updated["exchange"] = updated["exchange"] | {stage: stats}
+            taps = {m: taps[m] + ((x[m],) if i < len(self.encoders[m].stages) else ())
+                    for m in names}
+        features = {}
+        for m in names:
+            h, updated[m] = self.encoders[m].pool(params[m], updated[m], x[m], **options[m])
+            features[m] = jnp.where(batch["present"][m][:, None], h, 0.0)
         outputs = self.head.apply(params["head"], perturb(features) if perturb else features)
         if self.fuse:
             outputs |= {"fused": self.fuse({m: outputs[m] for m in features}, batch["present"])}

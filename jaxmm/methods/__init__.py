@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError
-from jaxmm.methods import (continual, derpp, fusion, g_blending, lwf, mla, ogm_ge, qmf, samm,
+from jaxmm.methods import (continual, derpp, fusion, g_blending, lwf, mla, mmtm, ogm_ge, qmf, samm,
                            taught)
 from jaxmm.methods.common import Method, TrainState
 from jaxmm.model import Model
@@ -31,6 +31,7 @@ METHODS = {entry.options.name: entry for entry in (
     Entry(g_blending.GBlendingConfig(), g_blending.make_g_blending),
     Entry(ogm_ge.OGMConfig(), ogm_ge.make_ogm_ge),
     Entry(qmf.QMFConfig(), qmf.make_qmf),
+    Entry(mmtm.MMTMConfig(), mmtm.make_mmtm),
     Entry(mla.MLAConfig(), mla.make_mla),
     Entry(taught.UMTConfig(), taught.make_umt),
     Entry(taught.UMEConfig(), taught.make_ume),

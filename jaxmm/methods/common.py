@@ -80,9 +80,30 @@ def init_state(model: Model, key: chex.PRNGKey, batch: Batch,
         features, _ = jax.eval_shape(lambda p, s, x, e=encoder: e.apply(p, s, x, train=False),
                                      params[m], batch_stats[m], inputs[m])
         widths[m] = features.shape[-1]
+    if model.exchange:
+        params["exchange"], batch_stats["exchange"] = init_exchange(
+            model, jax.random.fold_in(init_key, len(params)), params, batch_stats, inputs)
     params["head"] = model.head.init(head_key, widths)
     return TrainState(params, batch_stats, model.optimizer.init(params), run_key,
                       jnp.zeros((), jnp.int32), extra(extra_key, widths) if extra else ())
+
+
+def init_exchange(model: Model, key: chex.PRNGKey, params, batch_stats, inputs):
+    """(params, stats) of the exchange by stage, for the maps that these inputs [B, ...] give."""
+    shapes = {m: jax.eval_shape(lambda p, s, x, e=encoder: tap_all(e, p, s, x), params[m],
+                                batch_stats[m], inputs[m]) for m, encoder in model.encoders.items()}
+    made = {f"stage_{i}": model.exchange.init(jax.random.fold_in(key, i), {
+        m: taps[i].shape[-1] for m, taps in shapes.items()}) for i in model.exchange.after}
+    return {k: p for k, (p, _) in made.items()}, {k: s for k, (_, s) in made.items()}
+
+
+def tap_all(encoder, params, batch_stats, x) -> list[chex.Array]:
+    """What each stage of an encoder hands on, in evaluation mode and without any exchange."""
+    taps = []
+    for stage in encoder.stages:
+        x, batch_stats = stage(params, batch_stats, x, train=False)
+        taps.append(x)
+    return taps
 
 
 def gradients(model: Model, params, loss_fn, groups: Collection[str] | None = None):

@@ -27,6 +27,14 @@ def test_config_survives_the_file(make_config, tmp_path):
         pass
 
 
+def test_a_folder_from_before_an_option_was_there_belongs_to_its_run(make_config, tmp_path):
+    config = make_config("samm")
+    values = runs.to_dict(config)
+    del values["task"], values["method"]["replay_batch"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert runs.read_config(tmp_path) == config and runs.check_folder(tmp_path, config)
+
+
 def test_differences_are_listed_by_path():
     old = {"a": {"x": 1, "y": 2}, "b": 3}
     new = {"a": {"x": 1, "y": 5}, "c": 4}
