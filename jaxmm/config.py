@@ -1,4 +1,4 @@
-"""Every option of the project, typed, with its unit and default.
+"""The options that every run has, typed, with unit and default; those of a method stand beside it.
 
 A config file builds a `Config` and returns it from `get_config(argument)`; the command line then
 overrides single fields, as in `--config.optimizer.learning_rate=0.01`.

@@ -1,7 +1,7 @@
 """The one place that compiles a method and maps it over runs and devices.
 
 On one device the step is jitted, on several it is pmapped: the state is replicated, every device
-takes its slice of the global batch, and methods reduce over the axis `AXIS`. Callers see whole
+takes its slice of the global batch, and the model reduces over the axis `AXIS`. Callers see whole
 batches and do not know how many devices there are, nor over how many hosts they are spread: each
 process holds the state of its own devices, feeds them their slices and gets the whole outputs.
 
@@ -10,7 +10,7 @@ them or, where their number is a multiple of the devices, they are spread over t
 with its whole batch.
 
 Scalar options, such as the learning rate, enter what is compiled as arrays, so that another value
-compiles nothing anew.
+needs no new compilation.
 """
 import functools
 from collections.abc import Callable, Mapping, Sequence

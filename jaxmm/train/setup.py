@@ -83,13 +83,13 @@ def build(config: Config, *, dataset: Dataset | None = None,
     dataset = data.load(config.data) if dataset is None else data.check_dataset(dataset)
     stream = None
     if config.stream.kind:
+        need_classes(make_task(config.task, dataset.class_names, dataset.splits["train"]["label"]),
+                     "a stream of tasks", "use a config without a stream")
         dataset, stream = make_stream(config.stream, dataset)
     train = dataset.splits["train"]
     task = make_task(config.task, dataset.class_names, train["label"])
     for split, batch in dataset.splits.items():
         check_labels(split, task, batch["label"])
-    if stream:
-        need_classes(task, "a stream of tasks", "use a config without a stream")
     for section in ("encoders", "augment"):
         unknown = set(getattr(config, section)) - set(dataset.modalities)
         if unknown:
