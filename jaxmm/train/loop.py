@@ -125,7 +125,7 @@ def check_start(setup: Setup, workdir: pathlib.Path) -> None:
 
 def check_meta(setup: Setup, workdir: pathlib.Path, meta: Mapping[str, Any]) -> tuple[str, ...]:
     """Raises UserError if the data or the teachers of a run have changed; see `validity.check`."""
-    read_history(workdir, meta)
+    read_history(workdir, meta, setup.task.scores)
     check_same_teachers(workdir, setup, meta.get("teachers", {}))
     return validity.check(workdir, setup, meta)
 
@@ -267,7 +267,7 @@ def _open_folder(run: Opened) -> Iterator[Opened]:
     step, restored = -1, checkpoints.restore(manager, run.state)
     if restored:
         step, state, meta = restored
-        run = run._replace(state=state, history=read_history(workdir, meta), step=step,
+        run = run._replace(state=state, history=read_history(workdir, meta, setup.task.scores), step=step,
                            changed=check_meta(setup, workdir, meta))
         validity.warn(workdir, setup, meta, run.changed)
         checkpoints.set_aside(manager, step)

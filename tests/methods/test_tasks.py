@@ -3,13 +3,14 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmm.config import EncoderConfig, OptimizerConfig
+from jaxmm.config import EncoderConfig, OptimizerConfig, TrainConfig
 from jaxmm.encoders import make_encoder
 from jaxmm.errors import UserError
 from jaxmm.methods import METHODS, make_method, method_config
 from jaxmm.model import Model
 from jaxmm.task import multilabel, regression
 from jaxmm.train.optimizers import make_optimizer
+from jaxmm.train.plan import make_epoch
 
 RNG = np.random.default_rng(0)
 SHAPES = {"sound": 3, "image": 5}
@@ -30,13 +31,13 @@ def make_batch(label):
 def build(name, task, **options):
     """The method on small encoders, with a learning rate of 0."""
     encoders = {m: make_encoder(EncoderConfig(name="mlp", depth=1, width=4), 1) for m in SHAPES}
-    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.0, schedule="constant"), 1,
-                               lambda step: step)
+    epoch = make_epoch([np.arange(4 * ROWS)], TrainConfig(batch_size=ROWS))
+    optimizer = make_optimizer(OptimizerConfig(learning_rate=0.0, schedule="constant"), 1, epoch)
     config = method_config(name)
     for option, value in ({"modality": "sound"} if name == "unimodal" else {} | options).items():
         setattr(config, option, value)
     return make_method(config, Model(encoders, task, lambda key, batch: batch, optimizer,
-                                     lambda step: step / 4, ROWS, ROWS))
+                                     epoch, ROWS, ROWS))
 
 
 @pytest.mark.parametrize("kind", TASKS)

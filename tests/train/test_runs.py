@@ -9,10 +9,10 @@ import sys
 import pytest
 
 from jaxmm import files
-from jaxmm.config import (AugmentConfig, EncoderConfig, FlowConfig, PreprocessConfig,
-                          TrainConfig, UMTConfig)
+from jaxmm.config import AugmentConfig, EncoderConfig, FlowConfig, PreprocessConfig, TrainConfig
 from jaxmm.errors import UserError
 from jaxmm.methods.mla import MLAConfig
+from jaxmm.methods.taught import UMTConfig
 from jaxmm.train import runs
 
 
