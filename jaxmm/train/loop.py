@@ -267,7 +267,8 @@ def _open_folder(run: Opened) -> Iterator[Opened]:
     step, restored = -1, checkpoints.restore(manager, run.state)
     if restored:
         step, state, meta = restored
-        run = run._replace(state=state, history=read_history(workdir, meta, setup.task.scores), step=step,
+        history = read_history(workdir, meta, setup.task.scores)
+        run = run._replace(state=state, history=history, step=step,
                            changed=check_meta(setup, workdir, meta))
         validity.warn(workdir, setup, meta, run.changed)
         checkpoints.set_aside(manager, step)
