@@ -88,7 +88,8 @@ def read_config(workdir: pathlib.Path) -> Config:
         raise UserError(f"{workdir} is no run folder: {FILE} is missing; name the --workdir of a "
                         "training run")
     try:
-        return load_json(path, [f.name for f in dataclasses.fields(Config)])
+        # Folders from before there was a task have none.
+        return load_json(path, [f.name for f in dataclasses.fields(Config) if f.name != "task"])
     except UserError as error:
         raise UserError(f"{error}; it may be damaged, or of another version") from error
 
