@@ -21,8 +21,9 @@ from PIL import Image
 
 from jaxmm import data
 from jaxmm.config import (Config, DataConfig, EncoderConfig, FramesConfig, OptimizerConfig,
-                          TextConfig, TrainConfig, method_config)
+                          TextConfig, TrainConfig)
 from jaxmm.data.prepare.run import prepare
+from jaxmm.methods import method_config
 from jaxmm.train.loop import train
 
 LABELS = ("positive", "neutral", "negative")

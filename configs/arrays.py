@@ -12,7 +12,8 @@ holds at least one batch:
     python -m launch.train --config=configs/arrays.py:samm --config.data.path=FILE.npz \
         --config.stream.kind=class --config.stream.num_tasks=5 --config.method.capacity=200
 """
-from jaxmm.config import Config, DataConfig, OptimizerConfig, TrainConfig, method_config
+from jaxmm.config import Config, DataConfig, OptimizerConfig, TrainConfig
+from jaxmm.methods import method_config
 
 
 def get_config(method: str = "mla") -> Config:

@@ -7,7 +7,8 @@ the table in the README.
     python -m launch.compare --config=configs/av_digits.py --methods=unimodal,concat,mla --seeds=3
 """
 from jaxmm.config import (AugmentConfig, Config, DataConfig, EncoderConfig, OptimizerConfig,
-                          TrainConfig, method_config)
+                          TrainConfig)
+from jaxmm.methods import method_config
 
 
 def get_config(method: str = "mla") -> Config:

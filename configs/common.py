@@ -2,9 +2,10 @@
 import dataclasses
 
 from jaxmm.config import (Config, EncoderConfig, FramesConfig, OptimizerConfig, SpectrogramConfig,
-                          TextConfig, TrainConfig, method_config)
-from jaxmm.encoders import CONVOLUTIONAL
+                          TextConfig, TrainConfig)
+from jaxmm.encoders import NETWORKS
 from jaxmm.errors import UserError
+from jaxmm.methods import method_config
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 RAW = {"mean": (0.0,), "std": (1.0,)}       # spectrograms are left as they are
@@ -53,7 +54,8 @@ def shrink(config: Config) -> Config:
         elif isinstance(section, TextConfig):
             sections[m] = dataclasses.replace(section, length=8)
     for m, encoder in config.encoders.items():
-        name = "mlp" if encoder.name in CONVOLUTIONAL else encoder.name
+        network = NETWORKS.get(encoder.name)
+        name = "mlp" if network and network.convolves else encoder.name
         config.encoders[m] = EncoderConfig(name, width=4, depth=1, features=4)
     if hasattr(config.method, "capacity"):
         config.method.capacity = 4

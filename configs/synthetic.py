@@ -9,8 +9,8 @@ Networks have one hidden layer: on one modality 100 units, an encoder; `mlp_head
 inputs as they are, a head. Methods that fuse linearly after the encoders (`concat`, `late`) cannot
 learn B, where the label is the sign of a product of the modalities.
 """
-from jaxmm.config import (Config, DataConfig, EncoderConfig, OptimizerConfig, TrainConfig,
-                          method_config)
+from jaxmm.config import Config, DataConfig, EncoderConfig, OptimizerConfig, TrainConfig
+from jaxmm.methods import method_config
 
 METHODS = ("unimodal", "mlp_head")      # that a comparison makes by default
 

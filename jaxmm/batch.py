@@ -3,13 +3,12 @@
 A batch is a plain dictionary::
 
     {"inputs":  {modality: array [B, ...]},
-     "label":   int32 [B],
+     "label":   array [B, ...],            # as the task says: int32 [B], float32 [B, K], bool [B, K]
      "id":      int32 [B],                 # stable index of the example in its split
      "present": {modality: bool [B]}}      # all True when nothing is missing
 
-A whole split of a data set has the same form, with B its number of rows. An unpaired batch, whose
-modalities come from data sets of their own, has `label` and `id` as dictionaries by modality too;
-only methods that train one modality at a time take it.
+A whole split of a data set has the same form, with B its number of rows. Unpaired data sets, one for
+each modality, are stacked rows in which only one modality is present.
 """
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -135,7 +134,7 @@ def check_rows(where: str, batch: Batch) -> None:
 
 
 def batch_size(batch: Batch) -> int:
-    """Number of rows B of a paired batch."""
+    """Number of rows B."""
     return batch["label"].shape[0]
 
 
@@ -144,21 +143,15 @@ def take(batch: Batch, index) -> Batch:
     return jax.tree.map(lambda x: x[index], batch)
 
 
-def for_modality(batch: Batch, modality: str):
-    """Inputs [B, ...], labels [B] and present mask [B] of one modality, paired batch or not."""
-    label = batch["label"]
-    label = label[modality] if isinstance(label, Mapping) else label
-    return batch["inputs"][modality], label, batch["present"][modality]
-
-
 def check_batch(batch: Batch, modalities: Sequence[str], num_classes: int | None = None) -> None:
-    """Asserts that a paired batch has the form of this module (ranks, lengths, types).
+    """Asserts that a batch has the form of this module (ranks, lengths, types).
 
     With `num_classes` the label values are checked too, which needs concrete arrays.
     """
     chex.assert_trees_all_equal(sorted(batch["inputs"]), sorted(modalities))
-    chex.assert_rank([batch["label"], batch["id"]], 1)
-    chex.assert_type([batch["label"], batch["id"]], int)
+    label = batch["label"]
+    chex.assert_rank([label, batch["id"]], [1 if np.issubdtype(label.dtype, np.integer) else 2, 1])
+    chex.assert_type(batch["id"], int)
     leaves = [batch["id"], *batch["inputs"].values(), *batch["present"].values()]
     chex.assert_equal_shape_prefix([batch["label"], *leaves], 1)
     chex.assert_type(list(batch["present"].values()), bool)

@@ -1,4 +1,4 @@
-"""Every option of the project, typed, with its unit and default.
+"""The options that every run has, typed, with unit and default; those of a method stand beside it.
 
 A config file builds a `Config` and returns it from `get_config(argument)`; the command line then
 overrides single fields, as in `--config.optimizer.learning_rate=0.01`.
@@ -11,12 +11,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+def scalar(default: float):
+    """An option that enters a step as a number and nothing else: no shape, branch or form of the
+    state depends on it, so that runs that differ in it can share a program.
+    """
+    return field(default=default, metadata={"scalar": True})
+
+
 @dataclass
 class PreprocessConfig:
     """From what a prepared data set holds of one modality to what its encoder gets."""
     kind: str = ""                  # a key of `PREPROCESS`; "": vectors, as they are
-    mean: tuple[float, ...] = ()    # taken off in the end, one number or one for each channel;
-    std: tuple[float, ...] = ()     # divided by then; (): those of the training data
+    mean: tuple[float, ...] = ()    # subtracted last, one number or one for each channel;
+    std: tuple[float, ...] = ()     # then divided by; (): those of the training data
 
     def __post_init__(self):
         self.mean, self.std = tuple(self.mean), tuple(self.std)     # lists when read from JSON
@@ -95,6 +102,14 @@ class DataConfig:
 
 
 @dataclass
+class TaskConfig:
+    """What is predicted."""
+    kind: str = "auto"              # "classification", "multilabel", "regression", or "auto" by the
+                                    # labels: integers, bools, floats
+    sentiment: bool = False         # "regression": add the scores of a scale from -3 to 3 (MOSI)
+
+
+@dataclass
 class StreamConfig:
     """A stream of tasks made of the data set, for continual learning."""
     kind: str = ""                  # "class", "domain" or "generalized" incremental; "": no stream
@@ -135,163 +150,18 @@ class AugmentConfig:
 
 @dataclass
 class MethodConfig:
-    """A way of training; methods with options of their own extend it."""
-    name: str                       # a key of `jaxmm.methods.METHODS`
-
-
-@dataclass
-class UnimodalConfig(MethodConfig):
-    """One encoder and its linear head, alone."""
-    name: str = "unimodal"
-    modality: str = ""              # which one; needed
-
-
-@dataclass
-class MLAConfig(MethodConfig):
-    """Alternating unimodal adaptation (arXiv 2311.10707)."""
-    name: str = "mla"
-    projection: str = "rls"         # of the head's gradient (eq. 3): "rls", or "none" as released
-    features: str = "current"       # mean that enters P_t: this modality's (eq. 5) or the "previous"
-    alpha: float = 0.1              # of eq. 5, > 0; for the constant schedule
-    alpha_schedule: str = "constant"  # or "released": 0.1 ** (1 + batch / batches per epoch)
-    dynamic_fusion: bool = True     # fuse by entropy (eq. 6-8); off: mean of the logits
-
-
-@dataclass
-class FusedConfig(MethodConfig):
-    """Encoders and one fused head, trained at once."""
-    fusion: str = "concat"          # the fused head, a key of `heads.FUSIONS`
-    hidden: int = 1024              # hidden units of the fusion "mlp"
-
-
-@dataclass
-class DropoutConfig(FusedConfig):
-    """A fused head on features of which some are dropped in training."""
-    name: str = "dropout"
-    rate: float = 0.5               # probability in [0, 1): of a feature, or of a modality in a step
-
-
-@dataclass
-class OGMConfig(MethodConfig):
-    """On-the-fly gradient modulation (OGM-GE, Peng et al., 2022)."""
-    name: str = "ogm_ge"
-    alpha: float = 0.8              # strength of the modulation, >= 0
-    noise: bool = True              # generalisation enhancement: noise on the encoders' gradients
-    epochs: int = 50                # modulates during the first so many epochs
-
-
-@dataclass
-class QMFConfig(MethodConfig):
-    """Quality-aware fusion: logits weighted by energy (QMF, Zhang et al., 2023)."""
-    name: str = "qmf"
-    weight: float = 0.1             # of the ranking losses, >= 0; 1 for images with text
-
-
-@dataclass
-class TaughtConfig(FusedConfig):
-    """A method that starts from trained models.
-
-    `teachers` is where their run folders are, with {teacher} for the name of each, as in
-    runs/compare/{teacher}/seed_0; by default they are trained first, in the run's own folder.
-    """
-    teachers: str = ""
-
-
-@dataclass
-class GBlendingConfig(TaughtConfig):
-    """Losses of all heads, weighted by how they generalise (G-Blending, Wang et al., 2020)."""
-    name: str = "g_blending"
-    weighting: str = "offline"      # "offline": by a run with "equal" weights; "online": anew after
-                                    # every window
-    window: int = 5                 # epochs, >= 2; of "online"
-    holdout: float = 0.1            # share of the training data to measure on, not trained on
-
-
-@dataclass
-class UMTConfig(TaughtConfig):
-    """Distils from unimodal teachers (UMT, arXiv 2305.01233)."""
-    name: str = "umt"
-    weight: float = 50.0            # of the distillation, >= 0
-    labels: bool = True             # learn from labels too; off: distillation alone
-
-
-@dataclass
-class SelfDistillConfig(TaughtConfig):
-    """Distils from a trained model of the same kind."""
-    name: str = "self_distill_label"
-    weight: float = 1.0             # of the distillation, >= 0
-    temperature: float = 4.0        # of "self_distill_label", > 0
-
-
-@dataclass
-class FinetuneConfig(TaughtConfig):
-    """Unimodal encoders as the start, under a new fused head."""
-    name: str = "finetune"
-    encoder_scale: float = 0.1      # learning rate of the encoders as a multiple of the head's, >= 0
-
-
-@dataclass
-class UMEConfig(MethodConfig):
-    """Averages the predictions of unimodal models (UME, arXiv 2305.01233)."""
-    name: str = "ume"
-    weights: str = ""               # MODALITY:WEIGHT,...; equal by default
-    teachers: str = ""              # as of TaughtConfig
-
-
-@dataclass
-class SGDConfig(FusedConfig):
-    """Cross-entropy of a fused head; on a stream of tasks, fine-tuning."""
-    name: str = "sgd"
-    fusion: str = "film"
-    modalities: str = ""            # names joined by commas; all by default
-
-
-@dataclass
-class ERConfig(SGDConfig):
-    """Experience replay: `sgd` on the current batch and one as large from a memory."""
-    name: str = "er"
-    capacity: int = 500             # examples the memory holds
-    balanced: bool = False          # replay all classes alike, not all examples
-
-
-@dataclass
-class SAMMConfig(ERConfig):
-    """Semantic-aware multimodal continual learning (arXiv 2405.02766)."""
-    name: str = "samm"
-    lambda_: float = 0.01           # weight of the unimodal terms, >= 0
-    beta: float = 25.0              # weight of the alignment between modalities, >= 0
-    gamma: float = 1.0              # weight of the consistency with stored logits, >= 0
-    alignment: str = "logits"       # of "logits" or "features", or "none"
-    relation: str = "distance"      # that alignment compares: "distance" or "angle"
-    consistency: bool = True
-    dynamic: bool = True            # add the head "dynamic", calibrated on the memory
-
-
-METHOD_CONFIGS = {config.name: config for config in (
-    UnimodalConfig(), MethodConfig("late"), MLAConfig(),
-    *(FusedConfig(name, fusion) for name, fusion in (
-        ("concat", "concat"), ("sum", "sum"), ("film", "film"), ("gated", "gated"),
-        ("mlp_head", "mlp"), ("attention_head", "attention"), ("aux_ce", "concat"))),
-    DropoutConfig(), DropoutConfig("modality_dropout"), GBlendingConfig(), OGMConfig(), QMFConfig(),
-    UMTConfig(), UMEConfig(), SelfDistillConfig(),
-    SelfDistillConfig("self_distill_feature", weight=50.0), FinetuneConfig(),
-    TaughtConfig("frozen_linear"), TaughtConfig("frozen_linear_on_distilled"),
-    SGDConfig(), ERConfig(), SAMMConfig())}
-
-
-def method_config(name: str) -> MethodConfig:
-    """The default options of the method called `name`."""
-    return copy.copy(METHOD_CONFIGS[name]) if name in METHOD_CONFIGS else MethodConfig(name)
+    """A way of training; methods with options of their own extend it, beside their code."""
+    name: str = ""                  # a key of `jaxmm.methods.METHODS`; needed
 
 
 @dataclass
 class OptimizerConfig:
     """Optimizer and learning-rate schedule."""
     name: str = "sgd"               # "sgd", "adam" or "adamw"
-    learning_rate: float = 1e-3     # at the start
+    learning_rate: float = scalar(1e-3)     # at the start
     momentum: float = 0.9           # of "sgd"
-    weight_decay: float = 1e-4      # added to the gradient (decoupled for "adamw")
-    schedule: str = "step"          # "constant", "step" or "cosine" (to 0); over every task anew
+    weight_decay: float = scalar(1e-4)      # added to the gradient (decoupled for "adamw")
+    schedule: str = "step"          # "constant", "step" or "cosine" (to 0); restarts with every task
     decay_epochs: int = 70          # "step": multiply by decay_rate each time this many are done
     decay_rate: float = 0.1
     clip_norm: float = 0.0          # largest global norm of the gradient; 0: off
@@ -320,12 +190,13 @@ class TrainConfig:
 class Config:
     """Everything that decides the result of a run."""
     data: DataConfig = field(default_factory=DataConfig)
+    task: TaskConfig = field(default_factory=TaskConfig)
     stream: StreamConfig = field(default_factory=StreamConfig)
     encoders: dict[str, EncoderConfig] = field(          # by modality
         default_factory=lambda: collections.defaultdict(EncoderConfig))
     augment: dict[str, AugmentConfig] = field(           # by modality
         default_factory=lambda: collections.defaultdict(AugmentConfig))
-    method: MethodConfig = field(default_factory=lambda: method_config("concat"))
+    method: MethodConfig = field(default_factory=MethodConfig)   # see `jaxmm.methods.method_config`
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
 

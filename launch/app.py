@@ -17,8 +17,9 @@ from ml_collections.config_flags import config_path
 from jaxmm import config as config_lib
 from jaxmm import escape
 from jaxmm.caches import cache_folder, is_writable
-from jaxmm.config import Config, method_config
+from jaxmm.config import Config
 from jaxmm.errors import UserError, WriteError
+from jaxmm.methods import method_config
 from jaxmm.train.runs import load_json
 from jaxmm.train.signals import EXIT_CODE as EXIT_PREEMPTED, Preempted, stop_at_once
 from launch import process

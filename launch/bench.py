@@ -34,10 +34,11 @@ from absl import flags
 
 from jaxmm import escape, files, processes
 from jaxmm.batch import batch_size, make_batch
-from jaxmm.config import (Config, EncoderConfig, OptimizerConfig, SAMMConfig, TrainConfig,
-                          method_config, replace)
+from jaxmm.config import Config, EncoderConfig, OptimizerConfig, TrainConfig, replace
 from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError
+from jaxmm.methods import method_config
+from jaxmm.methods.samm import SAMMConfig
 from jaxmm.report import scaling as report
 from jaxmm.train import runs, setup as setup_lib
 from jaxmm.train.devices import stack

@@ -13,7 +13,7 @@ from jaxmm.train import hosts, together
 from jaxmm.train.checkpoints import REMEDY
 from jaxmm.train.loop import train_many
 from jaxmm.train.restore import restore
-from jaxmm.train.runs import FILE, to_dict
+from jaxmm.train.runs import FILE
 from jaxmm.train.setup import Run
 
 
@@ -30,9 +30,7 @@ def parse_sweep(text: str, config: Config) -> tuple[str, list[float]]:
       UserError: no such option, one that is not a number which may vary, or no numbers.
     """
     path, _, values = text.partition("=")
-    options = [option for option in together.SCALARS
-               if option.removeprefix("method.") in to_dict(config)["method"]
-               or not option.startswith("method.")]
+    options = together.scalar_paths(config)
     if path not in options:
         raise UserError(f"--sweep={text}: {path!r} cannot be varied; expected one of "
                         f"{', '.join(options)}")

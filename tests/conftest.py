@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 
 from jaxmm.batch import make_batch
-from jaxmm.config import (Config, EncoderConfig, MethodConfig, OptimizerConfig, TrainConfig,
-                          method_config)
+from jaxmm.config import Config, EncoderConfig, MethodConfig, OptimizerConfig, TrainConfig
 from jaxmm.data.dataset import Dataset
 from jaxmm.data.spectrogram import cache_folder
+from jaxmm.methods import method_config
 
 jax.config.update("jax_num_cpu_devices", 8)
 # Programs are kept by their flags. Where no folder can be made they are compiled every time.

@@ -18,14 +18,6 @@ def test_take_keeps_rows_together():
     np.testing.assert_array_equal(part["present"]["a"], [True, True])
 
 
-def test_for_modality_reads_paired_and_unpaired_batches():
-    x, label, present = batch_lib.for_modality(small(), "b")
-    assert x.shape == (3, 4, 4) and label.tolist() == [0, 1, 2]
-    assert present.tolist() == [True, False, True]
-    unpaired = small() | {"label": {"a": np.array([5]), "b": np.array([6, 7])}}
-    assert batch_lib.for_modality(unpaired, "b")[1].tolist() == [6, 7]
-
-
 def test_check_batch():
     batch_lib.check_batch(small(), ["b", "a"], num_classes=3)
     for wrong in (small() | {"label": np.zeros(2, np.int32)},

@@ -11,9 +11,10 @@ import pytest
 
 import jaxmm
 from jaxmm import escape
-from jaxmm.config import Config, DataConfig, method_config
+from jaxmm.config import Config, DataConfig
 from jaxmm.data import arrays
 from jaxmm.errors import UserError
+from jaxmm.methods import method_config
 from jaxmm.report import advice
 from jaxmm.train import checkpoints, runs, writers
 from launch import app

@@ -17,7 +17,7 @@ from jaxmm.errors import UserError
 
 SPLITS = ("train", "val", "test")
 SAMPLED_ROWS = 512          # for the statistics of rows that are read on demand
-RESERVED = ("head", "fused", "dynamic", "label")    # taken by heads and parameter groups
+RESERVED = ("head", "fused", "dynamic", "label", "exchange")   # taken by heads and parameter groups
 
 
 class Dataset(NamedTuple):

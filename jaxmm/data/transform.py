@@ -42,9 +42,9 @@ def make_transform(statistics: Norms,
         for i, (m, x) in enumerate(sorted(batch["inputs"].items())):
             section = sections.get(m, PreprocessConfig())
 
-            def keys(number, m=m):      # one for each example
-                ids = batch["id"][m] if isinstance(batch["id"], Mapping) else batch["id"]
-                return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, number), ids)
+            def keys(number):           # one for each example
+                return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, number),
+                                                               batch["id"])
 
             if isinstance(section, (FramesConfig, SpectrogramConfig)) and key is None:
                 x = over_examples(lambda e, s=section: preprocess(None, 0.5, e, s), x)

@@ -1,4 +1,5 @@
-"""Encoders: one modality's examples -> features, as a pair of pure functions."""
+"""Encoders: one modality's examples -> features, as pure functions."""
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,11 +15,6 @@ from jaxmm.encoders.resnet import STEMS, ResNet18
 from jaxmm.encoders.transformer import Bag, Transformer
 from jaxmm.errors import UserError, check_at_least
 
-ENCODERS = {"mlp": (1, 2, 3, 4), "cnn": (2, 3, 4), "resnet18": (2, 3, 4),      # ranks that each
-            "transformer": (2, 3, 4), "identity": (1, 2, 3, 4)}                # takes
-TEXT_ENCODERS = ("bag", "transformer")
-CONVOLUTIONAL = ("cnn", "resnet18")
-LAYERED = (*CONVOLUTIONAL, "transformer")       # whose layers can be rematerialised
 DTYPES = ("float32", "bfloat16")
 
 
@@ -30,9 +26,52 @@ class Encoder(NamedTuple):
     `apply(params, batch_stats, x, *, train, mask=None) -> features [B, s] float32, batch_stats`:
     in training, batch norm uses the statistics of the rows in `mask` bool [B] (all by default)
     and moves the running ones; otherwise it uses the running ones and returns them as they are.
+
+    The same in parts: `stages`, each `(params, batch_stats, x, *, train, mask=None) -> x,
+    batch_stats`, hand arrays [B, ..., C] on, and `pool` turns the last one into features. Networks
+    that are no chain have no stages.
     """
     init: Callable
     apply: Callable
+    stages: tuple[Callable, ...]
+    pool: Callable
+
+
+class Network(NamedTuple):
+    """A kind of network, by which examples it takes and what it is made of."""
+    make: Callable[[EncoderConfig, int, str | None], nn.Module]    # (options, num_tokens, axis_name)
+    ranks: tuple[int, ...] = ()     # of ONE example that is not a text
+    texts: bool = False             # whether it takes texts
+    convolves: bool = False
+    layered: bool = False           # whether its layers can be rematerialised
+
+
+def _mlp(c: EncoderConfig, num_tokens: int, axis_name: str | None) -> nn.Module:
+    width = c.width or 128
+    return MLP((width,) * (c.depth - 1) + (c.features or width,))
+
+
+NETWORKS = {
+    "mlp": Network(_mlp, (1, 2, 3, 4)),
+    "cnn": Network(lambda c, num_tokens, axis_name: CNN(
+        c.width or 16, c.depth, c.features or 64, c.conv, axis_name, c.remat),
+        (2, 3, 4), convolves=True, layered=True),
+    "resnet18": Network(lambda c, num_tokens, axis_name: ResNet18(
+        c.width or 64, c.features, c.stem, c.conv, axis_name, c.remat),
+        (2, 3, 4), convolves=True, layered=True),
+    "bag": Network(lambda c, num_tokens, axis_name: Bag(
+        num_tokens, c.width or 128, c.features or 128, c.dtype), texts=True),
+    "transformer": Network(lambda c, num_tokens, axis_name: Transformer(
+        c.width or 128, c.depth, c.features, c.patch, num_tokens, c.dtype, c.remat),
+        (2, 3, 4), texts=True, layered=True),
+    "identity": Network(lambda c, num_tokens, axis_name: Flatten(), (1, 2, 3, 4)),
+}
+
+
+def network_name(config: EncoderConfig, rank: int, num_tokens: int = 0) -> str:
+    """The key of `NETWORKS` that a config names; see `make_encoder`."""
+    auto = "bag" if num_tokens else "mlp" if rank == 1 else "cnn"
+    return auto if config.name == "auto" else config.name
 
 
 def make_encoder(config: EncoderConfig, rank: int, *, num_tokens: int = 0,
@@ -50,71 +89,67 @@ def make_encoder(config: EncoderConfig, rank: int, *, num_tokens: int = 0,
     Raises:
       UserError: an unknown name or option, or a network that does not take this rank.
     """
-    auto = "bag" if num_tokens else "mlp" if rank == 1 else "cnn"
-    name = auto if config.name == "auto" else config.name
-    _check("text encoder" if num_tokens else "encoder", name,
-           ("auto", *(TEXT_ENCODERS if num_tokens else ENCODERS)))
+    name = network_name(config, rank, num_tokens)
+    _check("text encoder" if num_tokens else "encoder", name, ("auto", *(
+        k for k, network in NETWORKS.items() if (network.texts if num_tokens else network.ranks))))
+    network = NETWORKS[name]
     _check("conv", config.conv, LOWERINGS)
     _check("stem", config.stem, STEMS)
     _check("dtype", config.dtype, DTYPES)
-    if not num_tokens and rank not in ENCODERS[name]:
+    if not num_tokens and rank not in network.ranks:
         raise UserError(f"encoder {name!r}: found examples of rank {rank}, expected one of "
-                        f"{ENCODERS[name]}; choose another encoder or reshape the examples")
+                        f"{network.ranks}; choose another encoder or reshape the examples")
     for option, least in (("depth", 1), ("width", 0), ("features", 0), ("patch", 0)):
         check_at_least(f"encoder {option}", getattr(config, option), least)
-    if config.remat and name not in LAYERED:
+    if config.remat and not network.layered:
         raise UserError(f"encoder remat: {name!r} keeps little to compute again; it is for "
-                        f"{', '.join(LAYERED)}")
-    net = _network(name, config, num_tokens, axis_name)
+                        f"{', '.join(k for k, n in NETWORKS.items() if n.layered)}")
+    net = network.make(config, num_tokens, axis_name)
     dtype = "int32" if num_tokens else config.dtype
 
+    def enter(x, mask):
+        """The examples as the network takes them, [B, ...] or frames [B, T, H, W, C]."""
+        chex.assert_rank(x, rank + 1)
+        if mask is not None:
+            chex.assert_shape(mask, (x.shape[0],))
+            chex.assert_type(mask, bool)
+        return (x[..., None] if rank == 2 else x).astype(dtype)
+
+    def run(params, batch_stats, x, *, train, mask=None, **part):
+        """A part of the network, or all of it; frames go through as images of their own."""
+        lead = x.shape[:2] if rank == 4 else x.shape[:1]
+        if rank == 4:
+            mask = mask if mask is None else jnp.repeat(mask, x.shape[1])
+            x = x.reshape(-1, *x.shape[2:])
+        y, updated = net.apply({"params": params, "batch_stats": batch_stats}, x, train=train,
+                               mask=mask, mutable=["batch_stats"], **part)
+        return y.reshape(*lead, *y.shape[1:]), updated.get("batch_stats", {})
+
     def init(key, x):
-        images, _ = _fold(x, None, rank, dtype)
+        images = enter(x, None)
+        images = images.reshape(-1, *images.shape[2:]) if rank == 4 else images
         variables = jax.jit(net.init, static_argnames="train")(key, images, train=False)
         return variables.get("params", {}), variables.get("batch_stats", {})
 
+    def finish(y):
+        features = y.astype(jnp.float32)
+        return features.mean(axis=1) if rank == 4 else features
+
     def apply(params, batch_stats, x, *, train, mask=None):
-        images, image_mask = _fold(x, mask, rank, dtype)
-        features, updated = net.apply({"params": params, "batch_stats": batch_stats}, images,
-                                      train=train, mask=image_mask, mutable=["batch_stats"])
-        features = features.astype(jnp.float32)
-        if rank == 4:
-            features = features.reshape(*x.shape[:2], -1).mean(axis=1)
-        return features, updated.get("batch_stats", {})
+        y, batch_stats = run(params, batch_stats, enter(x, mask), train=train, mask=mask)
+        return finish(y), batch_stats
 
-    return Encoder(init, apply)
+    def stage(i, params, batch_stats, x, *, train, mask=None):
+        x = enter(x, mask) if i == 0 else x
+        return run(params, batch_stats, x, train=train, mask=mask, part=i)
 
+    def pool(params, batch_stats, x, *, train, mask=None):
+        y, batch_stats = run(params, batch_stats, x, train=train, mask=mask, part=-1)
+        return finish(y), batch_stats
 
-def _network(name: str, config: EncoderConfig, num_tokens: int, axis_name: str | None) -> nn.Module:
-    if name == "mlp":
-        width = config.width or 128
-        return MLP((width,) * (config.depth - 1) + (config.features or width,))
-    if name == "cnn":
-        return CNN(config.width or 16, config.depth, config.features or 64, config.conv, axis_name,
-                   config.remat)
-    if name == "resnet18":
-        return ResNet18(config.width or 64, config.features, config.stem, config.conv, axis_name,
-                        config.remat)
-    if name == "transformer":
-        return Transformer(config.width or 128, config.depth, config.features, config.patch,
-                           num_tokens, config.dtype, config.remat)
-    if name == "bag":
-        return Bag(num_tokens, config.width or 128, config.features or 128, config.dtype)
-    return Flatten()
-
-
-def _fold(x, mask, rank: int, dtype: str):
-    """Examples [B, ...] as vectors or images [B or B * T, ...] of the network, and their mask."""
-    chex.assert_rank(x, rank + 1)
-    if mask is not None:
-        chex.assert_shape(mask, (x.shape[0],))
-        chex.assert_type(mask, bool)
-    if rank == 2:
-        x = x[..., None]
-    if rank == 4:
-        mask = mask if mask is None else jnp.repeat(mask, x.shape[1])
-        x = x.reshape(-1, *x.shape[2:])
-    return x.astype(dtype), mask
+    count = getattr(net, "num_stages", 0)
+    return Encoder(init, apply, tuple(functools.partial(stage, i) for i in range(count)),
+                   pool if count else apply)
 
 
 def _check(option: str, found: str, choices) -> None:

@@ -1,4 +1,8 @@
-"""The networks: examples [B, ...] -> features [B, s], all called as `net(x, train=, mask=)`."""
+"""The networks: examples [B, ...] -> features [B, s], all called as `net(x, train=, mask=)`.
+
+Those with `num_stages` are chains: `net(x, part=i)` is stage number i alone, and `net(x, part=-1)`
+what comes behind the last one.
+"""
 import functools
 
 from flax import linen as nn
@@ -12,14 +16,19 @@ he_normal = nn.initializers.he_normal()
 
 
 class MLP(nn.Module):
-    """Dense + ReLU layers of the given widths over the flattened example."""
+    """Dense + ReLU layers of the given widths over the flattened example; each is a stage."""
     widths: tuple[int, ...]
 
+    @property
+    def num_stages(self) -> int:
+        return len(self.widths)
+
     @nn.compact
-    def __call__(self, x, *, train: bool, mask=None):
+    def __call__(self, x, *, train: bool, mask=None, part: int | None = None):
         x = x.reshape(x.shape[0], -1)
-        for width in self.widths:
-            x = nn.relu(nn.Dense(width, dtype=x.dtype, kernel_init=he_normal)(x))
+        for i in stages_of(self, part):
+            x = nn.relu(nn.Dense(self.widths[i], dtype=x.dtype, kernel_init=he_normal,
+                                 name=f"Dense_{i}")(x))
         return x
 
 
@@ -43,8 +52,12 @@ class CNN(nn.Module):
     axis_name: str | None = None
     remat: bool = False     # compute the inside of stages again in the backward pass
 
+    @property
+    def num_stages(self) -> int:
+        return self.depth
+
     @nn.compact
-    def __call__(self, x, *, train: bool, mask=None):
+    def __call__(self, x, *, train: bool, mask=None, part: int | None = None):
         def apply_stage(self, x, stage):
             x = Conv(self.width * 2**stage, lowering=self.lowering, name=f"Conv_{stage}")(x)
             x = BatchNorm(self.axis_name, name=f"BatchNorm_{stage}")(x, train=train, mask=mask)
@@ -52,10 +65,22 @@ class CNN(nn.Module):
 
         if self.remat:
             apply_stage = nn.remat(apply_stage, static_argnums=2)
-        for stage in range(self.depth):
+        for stage in stages_of(self, part):
             x = apply_stage(self, x, stage)
+        if not is_end(part):
+            return x
         x = mean_pool(x)
         return nn.relu(nn.Dense(self.features, dtype=x.dtype, kernel_init=he_normal)(x))
+
+
+def stages_of(net: nn.Module, part: int | None) -> range:
+    """The stages that a part of a chain has: all of them, one, or none behind the last one."""
+    return range(net.num_stages) if part is None else range(part, part + (part >= 0))
+
+
+def is_end(part: int | None) -> bool:
+    """Whether a part of a chain has what comes behind the last stage."""
+    return part is None or part < 0
 
 
 def max_pool(x, size: int):

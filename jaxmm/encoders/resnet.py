@@ -4,7 +4,7 @@ import functools
 from flax import linen as nn
 
 from jaxmm.encoders.conv import Conv
-from jaxmm.encoders.networks import max_pool, mean_pool
+from jaxmm.encoders.networks import is_end, max_pool, mean_pool, stages_of
 from jaxmm.encoders.norm import BatchNorm
 
 STEMS = ("standard", "small")
@@ -30,7 +30,8 @@ class ResNet18(nn.Module):
     """Images [B, H, W, C] -> features [B, 8 * width], or a Dense layer of `features` more.
 
     The stem is 7x7 with stride 2 and a max-pool ("standard") or 3x3 ("small", for images of about
-    32 pixels); then four stages of two basic blocks, which double the width and halve the size.
+    32 pixels); then four stages of two basic blocks, which double the width and halve the size. As a
+    chain the stem is stage 0, and its max-pool opens stage 1.
     """
     width: int
     features: int = 0
@@ -39,25 +40,34 @@ class ResNet18(nn.Module):
     axis_name: str | None = None
     remat: bool = False     # compute the inside of blocks again in the backward pass
 
+    @property
+    def num_stages(self) -> int:
+        return 5
+
     @nn.compact
-    def __call__(self, x, *, train: bool, mask=None):
+    def __call__(self, x, *, train: bool, mask=None, part: int | None = None):
         make_block = nn.remat(BasicBlock) if self.remat else BasicBlock
         conv = functools.partial(Conv, lowering=self.lowering)
 
-        def norm():
-            return functools.partial(BatchNorm(self.axis_name), train=train, mask=mask)
+        def norm(**kwargs):
+            return functools.partial(BatchNorm(self.axis_name, **kwargs), train=train, mask=mask)
 
-        if self.stem == "standard":
-            x = nn.relu(norm()(conv(self.width, 7, 2)(x)))
-            x = max_pool(x, 3)
-        else:
-            x = nn.relu(norm()(conv(self.width, 3)(x)))
-        for stage in range(4):
+        large = self.stem == "standard"
+        for stage in stages_of(self, part):
+            if stage == 0:
+                size, stride = (7, 2) if large else (3, 1)
+                x = nn.relu(norm(name="BatchNorm_0")(conv(self.width, size, stride,
+                                                          name="Conv_0")(x)))
+                continue
+            if stage == 1 and large:
+                x = max_pool(x, 3)
             for block in range(2):
-                stride = 2 if stage > 0 and block == 0 else 1
-                x = make_block(self.width * 2**stage, stride, conv, norm,
-                               name=f"BasicBlock_{2 * stage + block}")(x)
+                stride = 2 if stage > 1 and block == 0 else 1
+                x = make_block(self.width * 2**(stage - 1), stride, conv, norm,
+                               name=f"BasicBlock_{2 * stage - 2 + block}")(x)
+        if not is_end(part):
+            return x
         x = mean_pool(x)
         if self.features not in (0, x.shape[-1]):
-            x = nn.Dense(self.features, dtype=x.dtype)(x)
+            x = nn.Dense(self.features, dtype=x.dtype, name="Dense_0")(x)
         return x

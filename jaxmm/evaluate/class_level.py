@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import chex
 import numpy as np
 
-from jaxmm.evaluate.metrics import log_softmax
+from jaxmm.metrics import log_softmax
 
 
 def class_accuracy(logits: chex.Array, labels: chex.Array, present: chex.Array) -> np.ndarray:

@@ -1,17 +1,10 @@
 """Predictions for whole splits, and the scores of every head."""
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from jaxmm.batch import Batch, batch_size
-from jaxmm.evaluate import metrics
-
-SCORES = {
-    "accuracy": metrics.accuracy,
-    "macro_f1": metrics.macro_f1,
-    "ece": metrics.expected_calibration_error,
-    "nll": metrics.negative_log_likelihood,
-}
+from jaxmm.task import CLASS_SCORES
 
 
 def row_chunks(rows: int, size: int) -> list[np.ndarray]:
@@ -40,12 +33,13 @@ def read_rows(read, feed, rows: int, chunks: Sequence[np.ndarray]) -> dict[str, 
     return outputs
 
 
-def score(logits: Mapping[str, np.ndarray], split: Batch) -> dict[str, dict[str, float]]:
-    """Accuracy, macro F1, ECE and NLL of each head, over the examples that have its modality."""
+def score(outputs: Mapping[str, np.ndarray], split: Batch,
+          fns: Mapping[str, Callable] = CLASS_SCORES) -> dict[str, dict[str, float]]:
+    """The scores of each head, over the examples that have its modality; `fns` are the task's."""
     scores = {}
-    for head, z in logits.items():
+    for head, z in outputs.items():
         rows = split["present"].get(head, np.ones(batch_size(split), bool))
         if rows.any():
             z, labels = (z, split["label"]) if rows.all() else (z[rows], split["label"][rows])
-            scores[head] = {name: float(fn(z, labels)) for name, fn in SCORES.items()}
+            scores[head] = {name: float(fn(z, labels)) for name, fn in fns.items()}
     return scores

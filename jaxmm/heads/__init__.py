@@ -34,12 +34,12 @@ def linear(params: Mapping[str, chex.Array], features: chex.Array) -> chex.Array
     return features.astype(jnp.float32) @ params["kernel"] + params["bias"]
 
 
-def separate(num_classes: int) -> Head:
+def separate(num_outputs: int) -> Head:
     """One linear layer per modality; fused is the sum of their logits (baseline `sum`)."""
 
     def init(key, widths):
         keys = jax.random.split(key, len(widths))
-        return {m: linear_init(k, widths[m], num_classes) for k, m in zip(keys, sorted(widths))}
+        return {m: linear_init(k, widths[m], num_outputs) for k, m in zip(keys, sorted(widths))}
 
     def apply(params, features):
         logits = {m: linear(params[m], h) for m, h in features.items()}
@@ -48,14 +48,14 @@ def separate(num_classes: int) -> Head:
     return Head(init, apply)
 
 
-def concat(num_classes: int) -> Head:
+def concat(num_outputs: int) -> Head:
     """One linear layer on the concatenated features; its slices are the unimodal readouts.
 
     The readout of modality m is h_m W[m] + b / M, so that the readouts add up to fused.
     """
 
     def init(key, widths):
-        layer = linear_init(key, sum(widths.values()), num_classes)
+        layer = linear_init(key, sum(widths.values()), num_outputs)
         ends = [sum(widths[k] for k in sorted(widths)[:i + 1]) for i in range(len(widths))]
         slices = jnp.split(layer["kernel"], ends[:-1])
         return {"kernel": dict(zip(sorted(widths), slices)), "bias": layer["bias"]}
@@ -69,7 +69,7 @@ def concat(num_classes: int) -> Head:
     return Head(init, apply)
 
 
-def film(num_classes: int) -> Head:
+def film(num_outputs: int) -> Head:
     """Feature-wise linear modulation (Perez et al., 2018) by the first modality.
 
     [gamma, beta] = split(h_first W + b) and h_f = gamma * h_other + beta, concatenated over the
@@ -82,7 +82,7 @@ def film(num_classes: int) -> Head:
         modulation = {m: linear_init(k, widths[first], 2 * widths[m])
                       for k, m in zip(keys, others)}
         return {"modulation": modulation,
-                "out": linear_init(out_key, sum(widths[m] for m in others), num_classes)}
+                "out": linear_init(out_key, sum(widths[m] for m in others), num_outputs)}
 
     def fuse(params, features):
         first, *others = features
@@ -95,7 +95,7 @@ def film(num_classes: int) -> Head:
     return Head(init, with_readouts(fuse))
 
 
-def gated(num_classes: int) -> Head:
+def gated(num_outputs: int) -> Head:
     """Gating by the first modality (Kiela et al., 2018; the papers' BiGated).
 
     h_f = sigmoid(h_first W_x + b_x) * (h_other W_y + b_y), concatenated over the other modalities,
@@ -108,7 +108,7 @@ def gated(num_classes: int) -> Head:
         size = widths[first]
         values = {m: linear_init(k, widths[m], size) for k, m in zip(keys, others)}
         return {"gate": linear_init(gate_key, size, size), "value": values,
-                "out": linear_init(out_key, size * len(others), num_classes)}
+                "out": linear_init(out_key, size * len(others), num_outputs)}
 
     def fuse(params, features):
         first, *others = features
@@ -119,14 +119,14 @@ def gated(num_classes: int) -> Head:
     return Head(init, with_readouts(fuse))
 
 
-def mlp(num_classes: int, hidden: int = 1024) -> Head:
+def mlp(num_outputs: int, hidden: int = 1024) -> Head:
     """Two layers on the concatenated features with a ReLU between (UMT, arXiv 2305.01233)."""
     check_at_least("method.hidden", hidden, 1)
 
     def init(key, widths):
         hidden_key, out_key = jax.random.split(key)
         return {"hidden": linear_init(hidden_key, sum(widths.values()), hidden),
-                "out": linear_init(out_key, hidden, num_classes)}
+                "out": linear_init(out_key, hidden, num_outputs)}
 
     def fuse(params, features):
         units = jax.nn.relu(linear(params["hidden"], concatenate(features)))
@@ -135,7 +135,7 @@ def mlp(num_classes: int, hidden: int = 1024) -> Head:
     return Head(init, with_readouts(fuse))
 
 
-def attention(num_classes: int) -> Head:
+def attention(num_outputs: int) -> Head:
     """One linear layer on the features after attention among the modalities (UMT).
 
     The M features are tokens x [M, s] that attend to each other without any parameters:
@@ -150,7 +150,7 @@ def attention(num_classes: int) -> Head:
             found = ", ".join(f"{m} {s}" for m, s in widths.items())
             raise UserError(f"attention needs features of one size; found {found}; set "
                             "--config.encoders.MODALITY.features to the same number")
-        return linear_init(key, sum(widths.values()), num_classes)
+        return linear_init(key, sum(widths.values()), num_outputs)
 
     def fuse(params, features):
         tokens = jnp.stack([features[m] for m in sorted(features)], axis=1).astype(jnp.float32)
@@ -178,9 +178,9 @@ def with_readouts(fuse: Callable[[Any, Features], chex.Array]) -> Callable[[Any,
     return apply
 
 
-def with_unimodal_heads(head: Head, num_classes: int) -> Head:
+def with_unimodal_heads(head: Head, num_outputs: int) -> Head:
     """`head` for the fused logits, and a linear layer of its own as every modality's readout."""
-    unimodal = separate(num_classes)
+    unimodal = separate(num_outputs)
 
     def init(key, widths):
         fused_key, unimodal_key = jax.random.split(key)

@@ -1,0 +1,27 @@
+"""Losses: per example [B], or over the pairs of a batch where they compare examples."""
+from collections.abc import Callable
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def weighted_mean(values: chex.Array, weights: chex.Array | None = None,
+                  reduce: Callable = lambda sums: sums) -> chex.Array:
+    """Mean of `values` [B] under `weights` [B] in float32.
+
+    It is 0, with zero gradient, if no example counts. The weights carry no gradient into the
+    normalisation.
+
+    Args:
+      values: [B].
+      weights: [B], 0 for examples that do not count (absent modality, padding); 1 by default.
+      reduce: sums the pair (weighted values, weights) over the devices that share the batch.
+    """
+    weights = jnp.ones_like(values) if weights is None else weights
+    chex.assert_rank([values, weights], 1)
+    chex.assert_equal_shape([values, weights])
+    weights = weights.astype(jnp.float32)
+    total, count = reduce((jnp.sum(weights * values.astype(jnp.float32)), jnp.sum(weights)))
+    count = jax.lax.stop_gradient(count)
+    return total / jnp.where(count > 0, count, 1.0)

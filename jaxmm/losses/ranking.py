@@ -3,36 +3,26 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxmm.losses.classification import weighted_mean
+from jaxmm.losses import weighted_mean
 
 
 def ranking_loss(confidence: chex.Array, difficulty: chex.Array,
-                 weights: chex.Array | None = None, axis_name: str | None = None) -> chex.Array:
+                 weights: chex.Array | None = None) -> chex.Array:
     """Mean over neighbours i, j = i + 1 (mod B) of max(0, t (c_i - c_j) - |l_i - l_j|).
 
     t = sign(l_i - l_j), and 0 where t is: a harder example may be more confident than an easier one
     by no more than their difference in difficulty.
 
     Args:
-      confidence: c [B].
+      confidence: c [B], of the whole batch.
       difficulty: l [B] in [0, 1], without gradient.
       weights: [B]; a pair counts if both of its examples do.
-      axis_name: of the devices; the batch is that of all of them, in order.
     """
     weights = jnp.ones_like(confidence) if weights is None else weights.astype(jnp.float32)
     chex.assert_rank([confidence, difficulty, weights], 1)
     difficulty = jax.lax.stop_gradient(difficulty)
-    c, l, w = (following(x, axis_name) for x in (confidence, difficulty, weights))
+    c, l, w = (jnp.concatenate([x[1:], x[:1]]) for x in (confidence, difficulty, weights))
     gap = difficulty - l
     values = jnp.sign(gap) * (confidence - c) - jnp.abs(gap)
     values = jnp.where(gap == 0, 0.0, jax.nn.relu(values))
-    return weighted_mean(values, weights * w, axis_name)
-
-
-def following(x: chex.Array, axis_name: str | None = None) -> chex.Array:
-    """The next row of each row of the global batch; the first one for the last."""
-    first = x[:1]
-    if axis_name is not None:
-        devices = jax.lax.axis_size(axis_name)
-        first = jax.lax.ppermute(first, axis_name, [(i, (i - 1) % devices) for i in range(devices)])
-    return jnp.concatenate([x[1:], first])
+    return weighted_mean(values, weights * w)

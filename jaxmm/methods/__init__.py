@@ -1,47 +1,70 @@
-"""Methods by name: `METHODS[name](config, components, axis_name=None)` builds one."""
-from jaxmm.config import method_config
+"""Methods by name, with their options: a method is one file and one line here."""
+import copy
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError
-from jaxmm.methods import (continual, fusion, g_blending, mla, ogm_ge, qmf, samm, taught)
-from jaxmm.methods.common import Components, Method, Optimizer, TrainState
-
-METHODS = {
-    "unimodal": fusion.make_unimodal,
-    "concat": fusion.make_fused,
-    "sum": fusion.make_fused,
-    "late": fusion.make_late,
-    "film": fusion.make_fused,
-    "gated": fusion.make_fused,
-    "mlp_head": fusion.make_fused,
-    "attention_head": fusion.make_fused,
-    "aux_ce": fusion.make_aux_ce,
-    "dropout": fusion.make_dropout,
-    "modality_dropout": fusion.make_modality_dropout,
-    "g_blending": g_blending.make_g_blending,
-    "ogm_ge": ogm_ge.make_ogm_ge,
-    "qmf": qmf.make_qmf,
-    "mla": mla.make_mla,
-    "umt": taught.make_umt,
-    "ume": taught.make_ume,
-    "self_distill_label": taught.make_self_distill_label,
-    "self_distill_feature": taught.make_self_distill_feature,
-    "finetune": taught.make_finetune,
-    "frozen_linear": taught.make_frozen_linear,
-    "frozen_linear_on_distilled": taught.make_frozen_linear_on_distilled,
-    "sgd": continual.make_sgd,
-    "er": continual.make_er,
-    "samm": samm.make_samm,
-}
+from jaxmm.methods import (continual, derpp, fusion, g_blending, lwf, mla, mmtm, ogm_ge, qmf, samm,
+                           taught)
+from jaxmm.methods.common import Method, TrainState
+from jaxmm.model import Model
 
 
-def make_method(config, components: Components, *, axis_name: str | None = None) -> Method:
-    """The method that `config.name` names.
+class Entry(NamedTuple):
+    options: MethodConfig       # by default, with the method's name
+    make: Callable[[MethodConfig, Model], Method]   # (options, model without a head)
+
+
+METHODS = {entry.options.name: entry for entry in (
+    Entry(fusion.UnimodalConfig(), fusion.make_unimodal),
+    Entry(fusion.FusedConfig("concat", "concat"), fusion.make_fused),
+    Entry(fusion.FusedConfig("sum", "sum"), fusion.make_fused),
+    Entry(MethodConfig("late"), fusion.make_late),
+    Entry(fusion.FusedConfig("film", "film"), fusion.make_fused),
+    Entry(fusion.FusedConfig("gated", "gated"), fusion.make_fused),
+    Entry(fusion.FusedConfig("mlp_head", "mlp"), fusion.make_fused),
+    Entry(fusion.FusedConfig("attention_head", "attention"), fusion.make_fused),
+    Entry(fusion.FusedConfig("aux_ce"), fusion.make_aux_ce),
+    Entry(fusion.DropoutConfig(), fusion.make_dropout),
+    Entry(fusion.DropoutConfig("modality_dropout"), fusion.make_modality_dropout),
+    Entry(g_blending.GBlendingConfig(), g_blending.make_g_blending),
+    Entry(ogm_ge.OGMConfig(), ogm_ge.make_ogm_ge),
+    Entry(qmf.QMFConfig(), qmf.make_qmf),
+    Entry(mmtm.MMTMConfig(), mmtm.make_mmtm),
+    Entry(mla.MLAConfig(), mla.make_mla),
+    Entry(taught.UMTConfig(), taught.make_umt),
+    Entry(taught.UMEConfig(), taught.make_ume),
+    Entry(taught.SelfDistillConfig(), taught.make_self_distill_label),
+    Entry(taught.SelfDistillConfig("self_distill_feature", weight=50.0),
+          taught.make_self_distill_feature),
+    Entry(taught.FinetuneConfig(), taught.make_finetune),
+    Entry(taught.TaughtConfig("frozen_linear"), taught.make_frozen_linear),
+    Entry(taught.TaughtConfig("frozen_linear_on_distilled"),
+          taught.make_frozen_linear_on_distilled),
+    Entry(continual.SGDConfig(), continual.make_sgd),
+    Entry(continual.ERConfig(), continual.make_er),
+    Entry(samm.SAMMConfig(), samm.make_samm),
+    Entry(derpp.DERConfig(), derpp.make_derpp),
+    Entry(lwf.LwFConfig(), lwf.make_lwf),
+)}
+
+
+def method_config(name: str) -> MethodConfig:
+    """The default options of the method called `name`."""
+    return copy.copy(METHODS[name].options) if name in METHODS else MethodConfig(name)
+
+
+def make_method(options: MethodConfig, model: Model) -> Method:
+    """The method that `options.name` names, on a model without a head.
 
     Raises:
-      UserError: there is no such method, or an option it does not know.
+      UserError: there is no such method, or these are the options of another one.
     """
-    if config.name not in METHODS:
-        raise UserError(f"method {config.name!r} is unknown; expected one of {', '.join(METHODS)}")
-    if type(config) is not type(method_config(config.name)):
-        raise UserError(f"method.name={config.name}: these are the options of another method; "
-                        f"choose the method by --config=FILE.py:{config.name}")
-    return METHODS[config.name](config, components, axis_name=axis_name)
+    if options.name not in METHODS:
+        raise UserError(f"method {options.name!r} is unknown; expected one of {', '.join(METHODS)}")
+    entry = METHODS[options.name]
+    if type(options) is not type(entry.options):
+        raise UserError(f"method.name={options.name}: these are the options of another method; "
+                        f"choose the method by --config=FILE.py:{options.name}")
+    return entry.make(options, model)

@@ -1,4 +1,4 @@
-"""What all methods share: the state, forward passes, and one step on the parameters.
+"""What all methods share: the state, and one step on the parameters.
 
 A method is a few pure functions over one `TrainState`; its file holds what is its own.
 """
@@ -9,13 +9,10 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxmm.batch import Batch, Logits, Metrics, for_modality
+from jaxmm.batch import Batch, Logits, Metrics
 from jaxmm.config import MethodConfig
-from jaxmm.data.transform import Transform
-from jaxmm.encoders import Encoder
-from jaxmm.errors import UserError
-from jaxmm.heads import Features, Head
-from jaxmm.losses.classification import weighted_mean
+from jaxmm.heads import Features
+from jaxmm.model import Model, Output
 
 
 class TrainState(NamedTuple):
@@ -28,62 +25,38 @@ class TrainState(NamedTuple):
     extra: Any = ()                # the method's own: RLS matrix, replay memory, temperatures
 
 
+class Progress(NamedTuple):
+    """Where a run stands, as known on the host."""
+    task: int       # of the stream, from 0
+    epoch: int      # within the task, from 0
+    step: int       # steps done in all
+
+
+Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
+
+
 class Method(NamedTuple):
-    """A way of training and predicting, as pure functions."""
+    """A way of training and predicting, as pure functions; what is None does nothing."""
     init: Callable[[chex.PRNGKey, Batch], TrainState]
-    step: Callable[[TrainState, Batch], tuple[TrainState, Metrics]] | None  # None: it only predicts
-    predict: Callable[[TrainState, Batch], Logits]                    # [B, C] by head
+    step: Step | Mapping[str, Step] | None      # by phase, if there are several; None: it only predicts
+    predict: Callable[[TrainState, Batch], Logits]                    # [B, K] by head
     features: Callable[[TrainState, Batch], Features]                 # [B, s] by modality
-    end_task: Callable[[TrainState], TrainState]                      # identity for most
+    phase: Callable[[Progress], str] | None = None
+    end_epoch: Callable[[TrainState, Callable[[str], Batch]], TrainState] | None = None
+    # (state, features_of); features_of("train") is the split with "features" [N, s] by modality in
+    # place of its inputs, computed when it is asked for
+    visit: Callable[[TrainState, Batch], TrainState] | None = None
+    # once over the rows of a finished task, in order; rows that fill up the last batch have no
+    # modality present
+    end_task: Callable[[TrainState], TrainState] | None = None
     teachers: Mapping[str, MethodConfig] = {}    # models to be trained before it, by name
     teach: Callable[[TrainState, Mapping[str, TrainState]], TrainState] | None = None
     # (first state, last state of each teacher) -> first state with what they know
 
 
-class Optimizer(NamedTuple):
-    """Updates of parameter groups; groups that a step leaves out keep parameters and state."""
-    init: Callable[[Mapping[str, Any]], dict[str, Any]]
-    update: Callable[..., tuple[dict[str, Any], dict[str, Any]]]  # (grads, opt_state, params, step, scale)
-
-
-class Components(NamedTuple):
-    """What a method is built from, besides its own options."""
-    encoders: dict[str, Encoder]    # by modality
-    num_classes: int
-    transform: Transform            # normalises, and augments when it gets a key
-    optimizer: Optimizer
-    epoch: Callable[[chex.Array], Any]      # step -> its place in its task: `train.plan.Epoch`
-    batch_size: int                 # of the global batch
-    num_examples: int               # of the training split: ids lie below it
-
-
-def identity(state: TrainState) -> TrainState:
-    """The `end_task` of methods that do nothing when a task ends."""
-    return state
-
-
-def select_modalities(components: Components, names: str, option: str) -> Components:
-    """The components with only the modalities in `names`, joined by commas; all if it is empty.
-
-    Raises:
-      UserError: a name that is no modality of the data; `option` is where it was given.
-    """
-    chosen = [name.strip() for name in names.split(",")] if names else list(components.encoders)
-    for m in chosen:
-        if m not in components.encoders:
-            raise UserError(f"{option}={names!r}: {m!r} is no modality of the data; expected "
-                            f"{', '.join(components.encoders)} (--config.{option}=...)")
-    return components._replace(encoders={m: components.encoders[m] for m in chosen})
-
-
 def only(batch: Batch, modalities) -> Batch:
     """The batch with these modalities alone."""
     return batch | {part: {m: batch[part][m] for m in modalities} for part in ("inputs", "present")}
-
-
-def pmean(tree, axis_name: str | None):
-    """Mean over devices, if the step is mapped over any."""
-    return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
 
 def step_key(state: TrainState) -> chex.PRNGKey:
@@ -96,194 +69,153 @@ def own_key(key: chex.PRNGKey) -> chex.PRNGKey:
     return jax.random.fold_in(key, 2**31 - 1)
 
 
-def init_state(components: Components, head: Head, key: chex.PRNGKey, batch: Batch,
+def init_state(model: Model, key: chex.PRNGKey, batch: Batch,
                extra: Callable[[chex.PRNGKey, Mapping[str, int]], Any] | None = None) -> TrainState:
     """The state before the first step; `extra` makes the method's own part from (key, widths)."""
     init_key, head_key, extra_key, run_key = jax.random.split(key, 4)
-    inputs = components.transform(None, batch)["inputs"]
+    inputs = model.transform(None, batch)["inputs"]
     params, batch_stats, widths = {}, {}, {}
-    for i, (m, encoder) in enumerate(components.encoders.items()):
+    for i, (m, encoder) in enumerate(model.encoders.items()):
         params[m], batch_stats[m] = encoder.init(jax.random.fold_in(init_key, i), inputs[m])
         features, _ = jax.eval_shape(lambda p, s, x, e=encoder: e.apply(p, s, x, train=False),
                                      params[m], batch_stats[m], inputs[m])
         widths[m] = features.shape[-1]
-    params["head"] = head.init(head_key, widths)
-    return TrainState(params, batch_stats, components.optimizer.init(params), run_key,
+    if model.exchange:
+        params["exchange"], batch_stats["exchange"] = init_exchange(
+            model, jax.random.fold_in(init_key, len(params)), params, batch_stats, inputs)
+    params["head"] = model.head.init(head_key, widths)
+    return TrainState(params, batch_stats, model.optimizer.init(params), run_key,
                       jnp.zeros((), jnp.int32), extra(extra_key, widths) if extra else ())
 
 
-def encode(encoder: Encoder, params, batch_stats, batch: Batch, modality: str, *, train: bool):
-    """Features [B, s] of one modality, zero where it is missing, and its new batch statistics."""
-    x, _, present = for_modality(batch, modality)
-    features, batch_stats = encoder.apply(params[modality], batch_stats[modality], x,
-                                          train=train, mask=present)
-    return jnp.where(present[:, None], features, 0.0), batch_stats
+def init_exchange(model: Model, key: chex.PRNGKey, params, batch_stats, inputs):
+    """(params, stats) of the exchange by stage, for the maps that these inputs [B, ...] give."""
+    shapes = {m: jax.eval_shape(lambda p, s, x, e=encoder: tap_all(e, p, s, x), params[m],
+                                batch_stats[m], inputs[m]) for m, encoder in model.encoders.items()}
+    made = {f"stage_{i}": model.exchange.init(jax.random.fold_in(key, i), {
+        m: taps[i].shape[-1] for m, taps in shapes.items()}) for i in model.exchange.after}
+    return {k: p for k, (p, _) in made.items()}, {k: s for k, (_, s) in made.items()}
 
 
-def encode_all(encoders: Mapping[str, Encoder], params, batch_stats, batch: Batch, *, train: bool):
-    """Features and new batch statistics of every modality."""
-    results = {m: encode(encoder, params, batch_stats, batch, m, train=train)
-               for m, encoder in encoders.items()}
-    return {m: r[0] for m, r in results.items()}, {m: r[1] for m, r in results.items()}
+def tap_all(encoder, params, batch_stats, x) -> list[chex.Array]:
+    """What each stage of an encoder hands on, in evaluation mode and without any exchange."""
+    taps = []
+    for stage in encoder.stages:
+        x, batch_stats = stage(params, batch_stats, x, train=False)
+        taps.append(x)
+    return taps
 
 
-def apply_gradients(components: Components, state: TrainState, grads,
+def gradients(model: Model, params, loss_fn, groups: Collection[str] | None = None):
+    """(loss, aux, gradients by parameter group) over the global batch.
+
+    Args:
+      model: whose batch may be spread over devices.
+      params: by parameter group.
+      loss_fn: params -> (loss, aux). It may run the model as often as it likes; the loss is made of
+        `model.mean` and the like, so that it is the same on every device.
+      groups: parameter groups to differentiate; all by default.
+    """
+    learned = {group: params[group] for group in (params if groups is None else groups)}
+    (loss, aux), grads = jax.value_and_grad(
+        lambda learned: loss_fn(params | learned), has_aux=True)(learned)
+    return loss, aux, grads if model.axis_name is None else jax.lax.pmean(grads, model.axis_name)
+
+
+def apply_gradients(model: Model, state: TrainState, grads,
                     scale: Mapping[str, float] | None = None) -> TrainState:
     """One step of the optimizer on the groups in `grads`; all other groups stay bit for bit.
 
     `scale` holds factors on the learning rate, by group.
     """
-    new_params, new_opt_state = components.optimizer.update(
+    new_params, new_opt_state = model.optimizer.update(
         grads, state.opt_state, state.params, state.step, scale)
     return state._replace(params=state.params | new_params,
                           opt_state=state.opt_state | new_opt_state)
 
 
-def head_accuracy(logits: Logits, batch: Batch, axis_name: str | None) -> Metrics:
-    """Accuracy of each head; see `batch_accuracy`."""
-    return {f"accuracy/{head}": batch_accuracy(z, batch["label"], batch["present"].get(head), axis_name)
-            for head, z in logits.items()}
-
-
-def batch_accuracy(logits, labels, present, axis_name: str | None):
-    """Accuracy over the examples of the global batch that are `present` (None: all).
-
-    Args:
-      logits: [B, C].
-      labels: int [B].
-      present: bool [B] or None.
-      axis_name: of the devices.
-
-    Returns:
-      A scalar; NaN if no example counts, which means over steps leave out.
-    """
-    accuracy = pmean(weighted_mean(logits.argmax(-1) == labels, present, axis_name), axis_name)
-    if present is None:
-        return accuracy
-    counted = pmean(present.any().astype(jnp.float32), axis_name)
-    return jnp.where(counted > 0, accuracy, jnp.nan)
-
-
-def make_predict(components: Components, head: Head, fuse=None) -> Callable[..., Logits]:
-    """predict(state, batch): logits of the head in evaluation mode.
-
-    `fuse(logits by modality, present) -> [B, C]` replaces the head's own "fused" if given.
-    """
-
-    def predict(state, batch):
-        return forward(components, head, state.params, state.batch_stats,
-                       components.transform(None, batch), train=False, fuse=fuse).logits
-
-    return predict
-
-
-def make_features(components: Components) -> Callable[..., Features]:
-    """features(state, batch): encoder outputs in evaluation mode."""
-
-    def features(state, batch):
-        return encode_all(components.encoders, state.params, state.batch_stats,
-                          components.transform(None, batch), train=False)[0]
-
-    return features
-
-
-class Output(NamedTuple):
-    """A forward pass through encoders and head."""
-    features: Features              # [B, s] by modality
-    logits: Logits                  # [B, C] by head
-    batch_stats: dict[str, Any]     # new, by modality
-
-
-def forward(components: Components, head: Head, params, batch_stats, batch: Batch, *,
-            train: bool, perturb=None, fuse=None) -> Output:
-    """Encoders and head on a transformed batch.
-
-    `perturb(features) -> features` acts between them if given; for `fuse` see `make_predict`.
-    """
-    features, batch_stats = encode_all(components.encoders, params, batch_stats, batch, train=train)
-    if perturb:
-        features = perturb(features)
-    logits = head.apply(params["head"], features)
-    if fuse:
-        logits |= {"fused": fuse({m: logits[m] for m in components.encoders}, batch["present"])}
-    return Output(features, logits, batch_stats)
-
-
-def gradients(components: Components, head: Head, state: TrainState, batch: Batch, loss_fn, *,
-              groups: Collection[str] | None = None, perturb=None, fuse=None,
-              axis_name: str | None = None):
-    """(loss, Output, gradients by parameter group) over the global batch.
-
-    Args:
-      components: encoders, which run in evaluation mode unless they are among `groups`.
-      head: features -> logits.
-      state: before the step.
-      batch: transformed.
-      loss_fn: Output -> scalar over the global batch.
-      groups: parameter groups to differentiate; all by default.
-      perturb: see `forward`.
-      fuse: see `make_predict`.
-      axis_name: of the devices, if the step is mapped over several.
-    """
-    groups = state.params if groups is None else groups
-    train = not set(components.encoders).isdisjoint(groups)
-
-    def loss(params):
-        out = forward(components, head, state.params | params, state.batch_stats, batch,
-                      train=train, perturb=perturb, fuse=fuse)
-        return loss_fn(out), out
-
-    learned = {group: state.params[group] for group in groups}
-    (value, out), grads = jax.value_and_grad(loss, has_aux=True)(learned)
-    return pmean(value, axis_name), out, pmean(grads, axis_name)
-
-
-def finish_step(components: Components, state: TrainState, batch: Batch, loss, out: Output, grads, *,
-                extra=None, scale: Mapping[str, float] | None = None,
-                axis_name: str | None = None) -> tuple[TrainState, Metrics]:
+def finish_step(model: Model, state: TrainState, batch: Batch, loss, out: Output, grads, *,
+                extra=None, scale: Mapping[str, float] | None = None) -> tuple[TrainState, Metrics]:
     """The state after a step, and its metrics.
 
     Args:
-      components: whose optimizer is used.
+      model: whose optimizer is used.
       state: before the step.
-      batch: whose labels the accuracies are of.
+      batch: whose labels the outputs are compared with.
       loss: of the global batch.
       out: of the forward pass.
       grads: by parameter group.
       extra: the method's own part of the new state; the old one by default.
       scale: factors on the learning rate by parameter group.
-      axis_name: of the devices.
     """
-    metrics = {"loss": loss} | head_accuracy(out.logits, batch, axis_name)
-    state = apply_gradients(components, state, grads, scale)
+    metrics = {"loss": loss} | head_progress(model, out.outputs, batch)
+    state = apply_gradients(model, state, grads, scale)
     return state._replace(batch_stats=out.batch_stats, step=state.step + 1,
                           extra=state.extra if extra is None else extra), metrics
 
 
-def make_joint(components: Components, head: Head, loss_fn, *, fuse=None, perturb=None,
-               axis_name: str | None = None) -> Method:
+def head_progress(model: Model, outputs: Logits, batch: Batch) -> Metrics:
+    """How well each head does on the global batch, as the task measures it in training.
+
+    Each is the mean over the examples that have the head's modality; NaN, which means over steps
+    leave out, if none has.
+    """
+    name, measure = model.task.progress
+    metrics = {}
+    for head, z in outputs.items():
+        present = batch["present"].get(head)
+        value = model.mean(measure(z, batch["label"]), present)
+        metrics[f"{name}/{head}"] = value if present is None else jnp.where(
+            anyone(model, present), value, jnp.nan)
+    return metrics
+
+
+def anyone(model: Model, present) -> chex.Array:
+    """Whether `present` bool [B] holds for any example of the global batch."""
+    return model.sum(present.any().astype(jnp.float32)) > 0
+
+
+def make_predict(model: Model) -> Callable[..., Logits]:
+    """predict(state, batch): outputs of the heads in evaluation mode."""
+
+    def predict(state, batch):
+        return model.run(state.params, state.batch_stats, model.transform(None, batch),
+                         train=False).outputs
+
+    return predict
+
+
+def make_features(model: Model) -> Callable[..., Features]:
+    """features(state, batch): encoder outputs in evaluation mode."""
+
+    def features(state, batch):
+        return model.run(state.params, state.batch_stats, model.transform(None, batch),
+                         train=False).features
+
+    return features
+
+
+def make_joint(model: Model, loss_fn, *, perturb=None) -> Method:
     """A method that trains all encoders and the head at once on one loss.
 
     Args:
-      components: what to build from.
-      head: features -> logits.
-      loss_fn: (logits, batch) -> scalar over the global batch.
-      fuse: see `make_predict`.
+      model: with a head.
+      loss_fn: (outputs by head, batch) -> scalar over the global batch.
       perturb: (key, features, ids [B]) -> features, between encoders and head in training.
-      axis_name: of the devices, if the step is mapped over several.
     """
 
     def init(key, batch):
-        return init_state(components, head, key, batch)
+        return init_state(model, key, batch)
 
     def step(state, batch):
         key = step_key(state)
-        batch = components.transform(key, batch)
+        batch = model.transform(key, batch)
         noise = perturb and (lambda features: perturb(own_key(key), features, batch["id"]))
-        loss, out, grads = gradients(
-            components, head, state, batch, lambda out: loss_fn(out.logits, batch), fuse=fuse,
-            perturb=noise, axis_name=axis_name)
-        return finish_step(components, state, batch, loss, out, grads, axis_name=axis_name)
 
-    return Method(init, step, make_predict(components, head, fuse), make_features(components),
-                  identity)
+        def loss(params):
+            out = model.run(params, state.batch_stats, batch, train=True, perturb=noise)
+            return loss_fn(out.outputs, batch), out
+
+        return finish_step(model, state, batch, *gradients(model, state.params, loss))
+
+    return Method(init, step, make_predict(model), make_features(model))

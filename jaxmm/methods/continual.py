@@ -2,28 +2,44 @@
 
 On a stream of one task `sgd` is the upper bound "joint".
 """
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 
-from jaxmm.config import ERConfig, SGDConfig
-from jaxmm.errors import UserError
-from jaxmm.losses.classification import cross_entropy
-from jaxmm.methods.common import (Components, Method, finish_step, gradients, identity, init_state,
-                                  make_features, make_joint, make_predict, only, select_modalities,
-                                  step_key)
-from jaxmm.methods.fusion import fused_cross_entropy, fused_head
+from jaxmm.errors import UserError, check_at_least
+from jaxmm.methods.common import (Method, finish_step, gradients, init_state,
+                                  make_features, make_joint, make_predict, only, step_key)
+from jaxmm.methods.fusion import FusedConfig, fused_loss, with_fused_head
+from jaxmm.model import Model, select_modalities
 from jaxmm.state import replay
+from jaxmm.task import need_classes
 
 
-def make_sgd(config: SGDConfig, components: Components, *,
-             axis_name: str | None = None) -> Method:
+@dataclass
+class SGDConfig(FusedConfig):
+    """Cross-entropy of a fused head; on a stream of tasks, fine-tuning."""
+    name: str = "sgd"
+    fusion: str = "film"
+    modalities: str = ""            # names joined by commas; all by default
+
+
+@dataclass
+class ERConfig(SGDConfig):
+    """Experience replay: `sgd` on the current batch and one as large from a memory."""
+    name: str = "er"
+    capacity: int = 500             # examples the memory holds
+    balanced: bool = False          # replay all classes alike, not all examples
+    replay_batch: int = 0           # examples replayed in a step; 0: as many as new ones
+
+
+def make_sgd(config: SGDConfig, model: Model) -> Method:
     """Cross-entropy of the fused head on the current batch alone: what forgets most."""
-    components = select_modalities(components, config.modalities, "method.modalities")
-    return make_joint(components, fused_head(config, components), fused_cross_entropy(axis_name),
-                      axis_name=axis_name)
+    model = chosen_model(config, model)
+    return make_joint(model, fused_loss(model))
 
 
-def make_er(config: ERConfig, components: Components, *, axis_name: str | None = None) -> Method:
+def make_er(config: ERConfig, model: Model) -> Method:
     """Experience replay: CE(z_f, y) over the current batch and one of the same size from memory.
 
     Both go through the network in one pass. The memory holds examples as they come, before
@@ -32,48 +48,66 @@ def make_er(config: ERConfig, components: Components, *, axis_name: str | None =
     Raises:
       UserError: a modality or fusion that does not exist, or a memory smaller than the batch.
     """
-    components = select_modalities(components, config.modalities, "method.modalities")
-    head = fused_head(config, components)
-    check_capacity(config, components)
+    model = chosen_model(config, model)
+    check_memory(config, model)
 
     def init(key, batch):
-        return init_state(components, head, key, batch, lambda key, _: {
-            "memory": replay.init(config.capacity, example(batch), key)})
-
-    def example(batch):
-        return jax.tree.map(lambda x: x[0], only(batch, components.encoders))
+        return init_state(model, key, batch, lambda key, _: {
+            "memory": init_memory(config, model, key, batch)})
 
     def step(state, batch):
-        batch = only(batch, components.encoders)
-        memory, past, valid = sample_past(config, state.extra["memory"], batch, axis_name)
+        batch = only(batch, model.encoders)
+        memory, past, valid = sample_past(config, model, state.extra["memory"], batch)
         now_key, past_key = jax.random.split(step_key(state))
-        both = concatenate(components.transform(now_key, batch),
-                           components.transform(past_key, past))
-        weights = jnp.concatenate([jnp.ones_like(valid), valid])
+        both = concatenate(model.transform(now_key, batch), model.transform(past_key, past))
+        rows = len(batch["label"])
+        counts = jnp.concatenate([jnp.ones(rows, bool), valid])
 
-        loss, out, grads = gradients(
-            components, head, state, both,
-            lambda out: cross_entropy(out.logits["fused"], both["label"], weights, axis_name),
-            axis_name=axis_name)
-        now = jax.tree.map(lambda z: z[:len(valid)], out.logits)
-        return finish_step(components, state, batch, loss, out._replace(logits=now), grads,
-                           extra={"memory": replay.add(memory, batch, axis_name=axis_name)},
-                           axis_name=axis_name)
+        def loss_fn(params):
+            out = model.run(params, state.batch_stats, both, train=True)
+            return model.mean(model.task.loss(out.outputs["fused"], both["label"]), counts), out
 
-    return Method(init, step, make_predict(components, head), make_features(components), identity)
+        loss, out, grads = gradients(model, state.params, loss_fn)
+        now = jax.tree.map(lambda z: z[:rows], out.outputs)
+        memory = replay.add(memory, batch, axis_name=model.axis_name)
+        return finish_step(model, state, batch, loss, out._replace(outputs=now), grads,
+                           extra={"memory": memory})
+
+    return Method(init, step, make_predict(model), make_features(model))
 
 
-def check_capacity(config: ERConfig, components: Components) -> None:
-    """Raises UserError if the memory cannot hold one replay batch."""
-    if config.capacity < components.batch_size:
+def chosen_model(config: SGDConfig, model: Model) -> Model:
+    """The model with the modalities and the fused head that the config names."""
+    return with_fused_head(config, select_modalities(model, config.modalities, "method.modalities"))
+
+
+def init_memory(config: ERConfig, model: Model, key, batch, **stored) -> replay.ReplayState:
+    """An empty memory for examples as they come, and what is `stored` beside each."""
+    example = jax.tree.map(lambda x: x[0], only(batch, model.encoders))
+    return replay.init(config.capacity, example | stored, key)
+
+
+def check_memory(config: ERConfig, model: Model) -> None:
+    """Raises UserError if the memory cannot hold one replay batch, or its options do not fit."""
+    check_at_least("method.replay_batch", config.replay_batch, 0)
+    rows = config.replay_batch or model.batch_size
+    if config.capacity < rows:
         raise UserError(f"method.capacity={config.capacity} is smaller than the replay batch of "
-                        f"{components.batch_size}; raise it, or lower train.batch_size")
+                        f"{rows}; raise it, or lower train.batch_size or method.replay_batch")
+    if config.balanced:
+        need_classes(model.task, "replay balanced over the classes",
+                     "set --config.method.balanced=false")
 
 
-def sample_past(config: ERConfig, memory: replay.ReplayState, batch, axis_name: str | None):
+def sample_past(config: ERConfig, model: Model, memory: replay.ReplayState, batch):
     """(memory, replay batch, valid bool [B]): rows that the memory does not fill are not present."""
-    memory, past, valid = replay.sample(memory, len(batch["label"]), balanced=config.balanced,
-                                        axis_name=axis_name)
+    devices = model.batch_size // len(batch["label"])
+    rows = config.replay_batch or model.batch_size
+    if rows % devices:
+        raise UserError(f"method.replay_batch={rows} does not divide over {devices} devices; choose "
+                        "a multiple of their number")
+    memory, past, valid = replay.sample(memory, rows // devices, balanced=config.balanced,
+                                        axis_name=model.axis_name)
     present = {m: p & valid for m, p in past["present"].items()}
     return memory, past | {"present": present}, valid
 

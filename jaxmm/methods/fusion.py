@@ -3,90 +3,119 @@
 They differ in head, loss and dropout; `jaxmm.methods.common.make_joint` is the rest.
 """
 import functools
+from dataclasses import dataclass
 
 import chex
 import jax
 import jax.numpy as jnp
 
 from jaxmm import heads
-from jaxmm.config import DropoutConfig, FusedConfig, MethodConfig, UnimodalConfig
+from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, check_choice
-from jaxmm.evaluate.fusion import mean_logits
-from jaxmm.losses.classification import cross_entropy
-from jaxmm.methods.common import Components, Method, make_joint, select_modalities
+from jaxmm.heads.fusion import mean_logits
+from jaxmm.methods.common import Method, make_joint
+from jaxmm.model import Model, select_modalities
 
 
-def fused_cross_entropy(axis_name: str | None):
-    """loss_fn: CE(z_f, y)."""
-    return lambda logits, batch: cross_entropy(logits["fused"], batch["label"],
-                                               axis_name=axis_name)
+@dataclass
+class UnimodalConfig(MethodConfig):
+    """One encoder and its linear head, alone."""
+    name: str = "unimodal"
+    modality: str = ""              # which one; needed
 
 
-def make_unimodal(config: UnimodalConfig, components: Components, *,
-                  axis_name: str | None = None) -> Method:
+@dataclass
+class FusedConfig(MethodConfig):
+    """Encoders and one fused head, trained at once."""
+    fusion: str = "concat"          # the fused head, a key of `heads.FUSIONS`
+    hidden: int = 1024              # hidden units of the fusion "mlp"
+
+
+@dataclass
+class DropoutConfig(FusedConfig):
+    """A fused head on features of which some are dropped in training."""
+    name: str = "dropout"
+    rate: float = 0.5               # probability in [0, 1): of a feature, or of a modality in a step
+
+
+def fused_loss(model: Model):
+    """loss_fn: l(z_f, y), the loss of the task (CE) on the fused output."""
+    return lambda logits, batch: model.mean(model.task.loss(logits["fused"], batch["label"]))
+
+
+def modality_loss(model: Model, logits, batch, m: str):
+    """l(z_m, y) over the examples that have the modality."""
+    return model.mean(model.task.loss(logits[m], batch["label"]), batch["present"][m])
+
+
+def make_unimodal(config: UnimodalConfig, model: Model) -> Method:
     """One encoder and its linear head, trained on the examples that have the modality.
 
     Raises:
-      UserError: `config.modality` is no modality of the data.
+      UserError: `config.modality` is not a modality of the data.
     """
     m = config.modality
-    check_choice("method.modality", m, components.encoders)
-    components = select_modalities(components, m, "method.modality")
-
-    def loss_fn(logits, batch):
-        return cross_entropy(logits[m], batch["label"], batch["present"][m], axis_name)
-
-    return make_joint(components, heads.separate(components.num_classes), loss_fn,
-                      axis_name=axis_name)
+    check_choice("method.modality", m, model.encoders)
+    model = select_modalities(model, m, "method.modality")._replace(
+        head=heads.separate(model.task.size))
+    return make_joint(model, lambda logits, batch: modality_loss(model, logits, batch, m))
 
 
-def make_fused(config: FusedConfig, components: Components, *,
-               axis_name: str | None = None) -> Method:
+def make_fused(config: FusedConfig, model: Model) -> Method:
     """CE of the fused logits alone: `concat`, `sum`, `film`, `gated`, `mlp_head`, `attention_head`.
 
     Raises:
       UserError: there is no such fusion, or it does not take these encoders.
     """
-    return make_joint(components, fused_head(config, components), fused_cross_entropy(axis_name),
-                      axis_name=axis_name)
+    model = with_fused_head(config, model)
+    return make_joint(model, fused_loss(model))
 
 
-def fused_head(config: FusedConfig, components: Components) -> heads.Head:
+def fused_head(config: FusedConfig, model: Model) -> heads.Head:
     """The head `config.fusion`; one linear layer if there is only one modality."""
     check_choice("method.fusion", config.fusion, heads.FUSIONS)
-    if len(components.encoders) == 1:
-        return heads.concat(components.num_classes)
+    if len(model.encoders) == 1:
+        return heads.concat(model.task.size)
     options = {"hidden": config.hidden} if config.fusion == "mlp" else {}
-    return heads.FUSIONS[config.fusion](components.num_classes, **options)
+    return heads.FUSIONS[config.fusion](model.task.size, **options)
 
 
-def make_aux_ce(config: FusedConfig, components: Components, *,
-                axis_name: str | None = None) -> Method:
+def with_fused_head(config: FusedConfig, model: Model) -> Model:
+    """The model with the head `config.fusion`."""
+    return model._replace(head=fused_head(config, model))
+
+
+def with_all_heads(config: FusedConfig, model: Model) -> Model:
+    """The model with the head `config.fusion`, and a linear head for each modality."""
+    return model._replace(head=heads.with_unimodal_heads(fused_head(config, model),
+                                                         model.task.size))
+
+
+def make_aux_ce(config: FusedConfig, model: Model) -> Method:
     """A fused head and a linear head per modality, each with its own CE, all of weight 1 (UMT)."""
-    head = heads.with_unimodal_heads(fused_head(config, components), components.num_classes)
+    model = with_all_heads(config, model)
 
     def loss_fn(logits, batch):
-        return cross_entropy(logits["fused"], batch["label"], axis_name=axis_name) + sum(
-            cross_entropy(logits[m], batch["label"], batch["present"][m], axis_name)
-            for m in components.encoders)
+        return fused_loss(model)(logits, batch) + sum(
+            modality_loss(model, logits, batch, m) for m in model.encoders)
 
-    return make_joint(components, head, loss_fn, axis_name=axis_name)
+    return make_joint(model, loss_fn)
 
 
-def make_dropout(config: DropoutConfig, components: Components, *,
-                 axis_name: str | None = None) -> Method:
+def make_dropout(config: DropoutConfig, model: Model) -> Method:
     """Dropout (Srivastava et al., 2014) on the features that enter the fused head."""
     check_rate(config.rate)
-    return make_joint(components, fused_head(config, components), fused_cross_entropy(axis_name),
-                      perturb=functools.partial(drop_features, config.rate), axis_name=axis_name)
+    model = with_fused_head(config, model)
+    return make_joint(model, fused_loss(model),
+                      perturb=functools.partial(drop_features, config.rate))
 
 
-def make_modality_dropout(config: DropoutConfig, components: Components, *,
-                          axis_name: str | None = None) -> Method:
+def make_modality_dropout(config: DropoutConfig, model: Model) -> Method:
     """In a step, with probability `rate`, the features of one random modality are zero (UMT)."""
     check_rate(config.rate)
-    return make_joint(components, fused_head(config, components), fused_cross_entropy(axis_name),
-                      perturb=functools.partial(drop_modality, config.rate), axis_name=axis_name)
+    model = with_fused_head(config, model)
+    return make_joint(model, fused_loss(model),
+                      perturb=functools.partial(drop_modality, config.rate))
 
 
 def check_rate(rate: float) -> None:
@@ -119,14 +148,13 @@ def drop_modality(rate: float, key: chex.PRNGKey, features: heads.Features,
     return {m: jnp.where(hit & (which == i), 0.0, h) for i, (m, h) in enumerate(features.items())}
 
 
-def make_late(config: MethodConfig, components: Components, *,
-              axis_name: str | None = None) -> Method:
+def make_late(config: MethodConfig, model: Model) -> Method:
     """One linear layer and one CE per modality, no interaction; fused is the mean of the logits."""
     del config
 
-    def loss_fn(logits, batch):
-        return sum(cross_entropy(logits[m], batch["label"], batch["present"][m], axis_name)
-                   for m in components.encoders)
+    model = model._replace(head=heads.separate(model.task.size), fuse=mean_logits)
 
-    return make_joint(components, heads.separate(components.num_classes), loss_fn,
-                      fuse=mean_logits, axis_name=axis_name)
+    def loss_fn(logits, batch):
+        return sum(modality_loss(model, logits, batch, m) for m in model.encoders)
+
+    return make_joint(model, loss_fn)

@@ -2,24 +2,34 @@
 
 As the baseline of UMT (arXiv 2305.01233, table 1).
 """
+from dataclasses import dataclass
+
 import chex
 import jax
 import jax.numpy as jnp
-import optax
 
-from jaxmm import heads
-from jaxmm.config import GBlendingConfig
 from jaxmm.errors import UserError, check_at_least, check_choice
-from jaxmm.methods.common import (Components, Method, finish_step, gradients, identity, init_state,
+from jaxmm.methods.common import (Method, finish_step, gradients, init_state,
                                   make_features, make_predict, step_key)
-from jaxmm.losses.classification import weighted_mean
-from jaxmm.methods.fusion import fused_head
+from jaxmm.methods.fusion import with_all_heads
+from jaxmm.methods.taught import TaughtConfig
+from jaxmm.model import Model
+
+
+@dataclass
+class GBlendingConfig(TaughtConfig):
+    """Losses of all heads, weighted by how they generalise (G-Blending, Wang et al., 2020)."""
+    name: str = "g_blending"
+    weighting: str = "offline"      # "offline": by a run with "equal" weights; "online": updated
+                                    # after every window
+    window: int = 5                 # epochs, >= 2; of "online"
+    holdout: float = 0.1            # share of the training data to measure on, not trained on
+
 
 TRAIN, HELD = 0, 1      # rows of the losses that are measured
 
 
-def make_g_blending(config: GBlendingConfig, components: Components, *,
-                    axis_name: str | None = None) -> Method:
+def make_g_blending(config: GBlendingConfig, model: Model) -> Method:
     """A fused head and one linear head per modality; the loss is sum_k w_k CE_k over all of them.
 
     A share of the training data is held out and only measured. The weights follow from the losses
@@ -34,12 +44,12 @@ def make_g_blending(config: GBlendingConfig, components: Components, *,
     check_at_least("method.window", config.window, 2)
     if not 0 < config.holdout < 1:
         raise UserError(f"method.holdout={config.holdout}; expected a share in (0, 1)")
-    head = heads.with_unimodal_heads(fused_head(config, components), components.num_classes)
-    names = (*components.encoders, "fused")
+    model = with_all_heads(config, model)
+    names = (*model.encoders, "fused")
 
     def init(key, batch):
         zeros = jnp.zeros((2, len(names)))
-        return init_state(components, head, key, batch, lambda key, _: {
+        return init_state(model, key, batch, lambda key, _: {
             "key": key, "weights": jnp.full(len(names), 1 / len(names)),
             "sum": zeros, "count": zeros, "first": zeros, "last": zeros})
 
@@ -49,7 +59,7 @@ def make_g_blending(config: GBlendingConfig, components: Components, *,
             ids) < config.holdout
 
     def step(state, batch):
-        batch = components.transform(step_key(state), batch)
+        batch = model.transform(step_key(state), batch)
         held = is_held(state.extra["key"], batch["id"])
         everyone = jnp.ones_like(held)
         count = jnp.stack([batch["present"].get(k, everyone) & (held == part)
@@ -57,26 +67,24 @@ def make_g_blending(config: GBlendingConfig, components: Components, *,
 
         def losses(out):
             """CE [K, B] by head."""
-            return jnp.stack([optax.softmax_cross_entropy_with_integer_labels(
-                out.logits[k], batch["label"]) for k in names])
+            return jnp.stack([model.task.loss(out.outputs[k], batch["label"]) for k in names])
 
-        def loss_fn(out):
-            means = [weighted_mean(values, rows, axis_name)
-                     for values, rows in zip(losses(out), count[TRAIN])]
-            return jnp.dot(state.extra["weights"], jnp.stack(means))
+        def loss_fn(params):
+            out = model.run(params, state.batch_stats, batch, train=True)
+            means = [model.mean(values, rows) for values, rows in zip(losses(out), count[TRAIN])]
+            return jnp.dot(state.extra["weights"], jnp.stack(means)), out
 
-        loss, out, grads = gradients(components, head, state, batch, loss_fn, axis_name=axis_name)
-        sums = jnp.sum(count * losses(out), -1), count.sum(-1).astype(jnp.float32)
-        extra = measure(state, *(jax.lax.psum(sums, axis_name) if axis_name else sums))
-        state, metrics = finish_step(components, state, batch, loss, out, grads, extra=extra,
-                                     axis_name=axis_name)
+        loss, out, grads = gradients(model, state.params, loss_fn)
+        extra = measure(state, *model.sum((jnp.sum(count * losses(out), -1),
+                                           count.sum(-1).astype(jnp.float32))))
+        state, metrics = finish_step(model, state, batch, loss, out, grads, extra=extra)
         return state, metrics | {f"weight/{k}": w for k, w in zip(names, extra["weights"])}
 
     def measure(state, sums, count):
         """The method's own state after a step with these sums of losses [2, K]."""
         extra = state.extra
         sums, count = extra["sum"] + sums, extra["count"] + count
-        epoch, within, steps = components.epoch(state.step)
+        epoch, within, steps = model.epoch(state.step)
         ends = within == steps - 1
         means = sums / jnp.maximum(count, 1.0)
         place = epoch % config.window if config.weighting == "online" else epoch
@@ -97,8 +105,8 @@ def make_g_blending(config: GBlendingConfig, components: Components, *,
     if config.weighting == "offline":
         teachers = {"g_blending+weighting=equal": GBlendingConfig(
             fusion=config.fusion, hidden=config.hidden, weighting="equal", holdout=config.holdout)}
-    return Method(init, step, make_predict(components, head), make_features(components), identity,
-                  teachers, teach if teachers else None)
+    return Method(init, step, make_predict(model), make_features(model),
+                  teachers=teachers, teach=teach if teachers else None)
 
 
 def blend(first: chex.Array, last: chex.Array) -> chex.Array:

@@ -1,22 +1,35 @@
 """MLA: multimodal learning with alternating unimodal adaptation (arXiv 2311.10707)."""
+from dataclasses import dataclass
+
 import chex
 import jax
 import jax.numpy as jnp
 
 from jaxmm import heads
-from jaxmm.batch import for_modality
-from jaxmm.config import MLAConfig
+from jaxmm.config import MethodConfig, scalar
 from jaxmm.errors import UserError, check_above, check_choice
-from jaxmm.evaluate.fusion import entropy_weighted, mean_logits
-from jaxmm.losses.classification import cross_entropy, weighted_mean
-from jaxmm.methods.common import (Components, Method, TrainState, apply_gradients,
-                                  batch_accuracy, encode, identity, init_state, make_features, make_predict, pmean,
+from jaxmm.heads.fusion import entropy_weighted, mean_logits
+from jaxmm.methods.common import (Method, TrainState, anyone, apply_gradients, gradients,
+                                  head_progress, init_state, make_features, make_predict,
                                   step_key)
+from jaxmm.methods.fusion import modality_loss
+from jaxmm.model import Model
 from jaxmm.state import rls
+from jaxmm.task import need_classes
 
 
-def make_mla(config: MLAConfig, components: Components, *,
-             axis_name: str | None = None) -> Method:
+@dataclass
+class MLAConfig(MethodConfig):
+    """Alternating unimodal adaptation (arXiv 2311.10707)."""
+    name: str = "mla"
+    projection: str = "rls"         # of the head's gradient (eq. 3): "rls", or "none" as released
+    features: str = "current"       # mean that enters P_t: this modality's (eq. 5) or the "previous"
+    alpha: float = scalar(0.1)      # of eq. 5, > 0; for the constant schedule
+    alpha_schedule: str = "constant"  # or "released": 0.1 ** (1 + batch / batches per epoch)
+    dynamic_fusion: bool = True     # fuse by entropy (eq. 6-8); off: mean of the logits
+
+
+def make_mla(config: MLAConfig, model: Model) -> Method:
     """Alternating unimodal adaptation (section 3, algorithm 1).
 
     One linear head g(h) = h W + b is shared by all modalities. A step makes one update per
@@ -25,8 +38,8 @@ def make_mla(config: MLAConfig, components: Components, *,
     matrix P (eq. 3-5) before the optimizer sees it; the bias is not. At test time the logits are
     fused by entropy (eq. 6-8).
 
-    The batch may lack modalities, and `step` also takes an unpaired one (see `jaxmm.batch`). An
-    update uses the examples that have the modality, and is left out where a batch has none.
+    The batch may lack modalities; unpaired data sets are rows with one modality each. An update
+    uses the examples that have the modality, and is left out where a batch has none.
 
     The released code never projects (`config.projection="none"`), because it looks for a parameter
     that has another name, and it lets alpha decay (`config.alpha_schedule="released"`) where the
@@ -37,10 +50,14 @@ def make_mla(config: MLAConfig, components: Components, *,
       UserError: encoders of different widths, alpha <= 0, or an unknown option.
     """
     check_options(config)
-    encoders, head = components.encoders, shared_head(components.num_classes)
+    if config.dynamic_fusion:
+        need_classes(model.task, "fusion by entropy", "set --config.method.dynamic_fusion=false")
+    encoders = model.encoders
+    model = model._replace(head=shared_head(model.task.size),
+                           fuse=entropy_fused if config.dynamic_fusion else mean_logits)
 
     def init(key, batch):
-        return init_state(components, head, key, batch, init_extra)
+        return init_state(model, key, batch, init_extra)
 
     def init_extra(key, widths):
         del key
@@ -55,40 +72,30 @@ def make_mla(config: MLAConfig, components: Components, *,
     def alpha(step: chex.Array) -> chex.Array | float:
         if config.alpha_schedule == "constant":
             return config.alpha
-        epoch = components.epoch(step)
+        epoch = model.epoch(step)
         return 0.1 ** (1 + epoch.step / epoch.steps)
 
     def update_modality(state: TrainState, batch, modality: str):
         """One iteration t of algorithm 1."""
-        _, label, present = for_modality(batch, modality)
+        present = batch["present"][modality]
 
         def loss_fn(params):                                          # eq. 2
-            features, batch_stats = encode(encoders[modality], params, state.batch_stats, batch,
-                                           modality, train=True)
-            logits = heads.linear(params["head"], features)
-            loss = cross_entropy(logits, label, present, axis_name)
-            return loss, (features, logits, batch_stats)
+            out = model.run(params, state.batch_stats, batch, train=True, only=(modality,))
+            return modality_loss(model, out.outputs, batch, modality), out
 
-        params = {group: state.params[group] for group in (modality, "head")}
-        (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-        features, logits, batch_stats = aux
-        grads = pmean(grads, axis_name)
-        extra = update_projection(state, features, present, modality)
+        loss, out, grads = gradients(model, state.params, loss_fn, groups=(modality, "head"))
+        extra = update_projection(state, out.features[modality], present, modality)
         if config.projection == "rls":
             kernel = rls.project(extra["rls"], grads["head"]["kernel"])    # eq. 3
             grads["head"] = grads["head"] | {"kernel": kernel}
-        updated = apply_gradients(components, state, grads)._replace(
-            batch_stats=state.batch_stats | {modality: batch_stats}, extra=extra)
-        due = anyone(present)
+        updated = apply_gradients(model, state, grads)._replace(
+            batch_stats=state.batch_stats | {modality: out.batch_stats[modality]}, extra=extra)
+        due = anyone(model, present)
         # The groups of all other modalities are the same objects: a choice for each of them, at every
         # modality, would let the program grow with the square of their number.
         state = jax.tree.map(lambda new, old: old if new is old else jnp.where(due, new, old),
                              updated, state)
-        return state, (pmean(loss, axis_name), batch_accuracy(logits, label, present, axis_name))
-
-    def anyone(present):
-        """Whether any example of the global batch has the modality."""
-        return pmean(present.any().astype(jnp.float32), axis_name) > 0
+        return state, loss, head_progress(model, {modality: out.outputs[modality]}, batch)
 
     def update_projection(state: TrainState, features, present, modality: str):
         """P_t of eq. 4-5 from the mean feature of this modality, or of the one before it."""
@@ -99,34 +106,33 @@ def make_mla(config: MLAConfig, components: Components, *,
             # P_0 is the identity: the first iteration of all, t = 0, does not enter it (eq. 3).
             after_first = (state.step > 0) | (modality != next(iter(encoders)))
             updated = rls.update(state.extra["rls"], features, alpha=alpha_t,
-                                 weights=present & after_first, axis_name=axis_name)
+                                 weights=present & after_first, axis_name=model.axis_name)
             return state.extra | {"rls": updated}
         updated = rls.update(state.extra["rls"], state.extra["previous"][None], alpha=alpha_t)
-        means = jax.vmap(lambda h: weighted_mean(h, present, axis_name), 1)(features)
-        return {"rls": updated, "previous": pmean(means, axis_name)}
+        means = jax.vmap(lambda h: model.mean(h, present), 1)(features)
+        return {"rls": updated, "previous": means}
 
     def step(state, batch):
-        batch = components.transform(step_key(state), batch)
+        batch = model.transform(step_key(state), batch)
         metrics = {"loss": 0.0}
         for modality in encoders:                                     # eq. 1
-            state, (loss, accuracy) = update_modality(state, batch, modality)
-            metrics |= {"loss": metrics["loss"] + loss / len(encoders),
-                        f"accuracy/{modality}": accuracy}
+            state, loss, progress = update_modality(state, batch, modality)
+            metrics |= {"loss": metrics["loss"] + loss / len(encoders)} | progress
         return state._replace(step=state.step + 1), metrics
 
-    def fuse(logits, present):                                        # eq. 6-8
-        return entropy_weighted(logits, present)[0]
-
-    return Method(init, step,
-                  make_predict(components, head, fuse if config.dynamic_fusion else mean_logits),
-                  make_features(components), identity)
+    return Method(init, step, make_predict(model), make_features(model))
 
 
-def shared_head(num_classes: int) -> heads.Head:
+def entropy_fused(logits, present) -> chex.Array:
+    """Logits [B, C] fused by the certainty of each modality (eq. 6-8)."""
+    return entropy_weighted(logits, present)[0]
+
+
+def shared_head(num_outputs: int) -> heads.Head:
     """One linear layer for all modalities; what is fused is up to the method."""
 
     def init(key, widths):
-        return heads.linear_init(key, next(iter(widths.values())), num_classes)
+        return heads.linear_init(key, next(iter(widths.values())), num_outputs)
 
     def apply(params, features):
         return {m: heads.linear(params, h) for m, h in features.items()}

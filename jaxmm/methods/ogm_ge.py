@@ -3,6 +3,7 @@
 As the baseline of MLA (arXiv 2311.10707, table 1) and UMT (arXiv 2305.01233, table 1).
 """
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import chex
 import jax
@@ -10,15 +11,24 @@ import jax.numpy as jnp
 
 from jaxmm import heads
 from jaxmm.batch import Batch, Logits
-from jaxmm.config import OGMConfig
+from jaxmm.config import MethodConfig, scalar
 from jaxmm.errors import UserError, check_at_least
-from jaxmm.losses.classification import cross_entropy, weighted_mean
-from jaxmm.methods.common import (Components, Method, finish_step, gradients, identity, init_state,
-                                  make_features, make_predict, own_key, pmean, step_key)
+from jaxmm.methods.common import (Method, finish_step, gradients, init_state,
+                                  make_features, make_predict, own_key, step_key)
+from jaxmm.model import Model
+from jaxmm.task import likelihood
 
 
-def make_ogm_ge(config: OGMConfig, components: Components, *,
-                axis_name: str | None = None) -> Method:
+@dataclass
+class OGMConfig(MethodConfig):
+    """On-the-fly gradient modulation (OGM-GE, Peng et al., 2022)."""
+    name: str = "ogm_ge"
+    alpha: float = scalar(0.8)      # strength of the modulation, >= 0
+    noise: bool = True              # generalisation enhancement: noise on the encoders' gradients
+    epochs: int = 50                # modulates during the first so many epochs
+
+
+def make_ogm_ge(config: OGMConfig, model: Model) -> Method:
     """`concat` whose encoders learn more slowly the further their modality is ahead.
 
     Raises:
@@ -26,47 +36,45 @@ def make_ogm_ge(config: OGMConfig, components: Components, *,
     """
     check_at_least("method.alpha", config.alpha, 0)
     check_at_least("method.epochs", config.epochs, 0)
-    if len(components.encoders) < 2:
+    if len(model.encoders) < 2:
         raise UserError("ogm_ge balances modalities against each other and needs two or more; "
                         "use unimodal")
-    head = heads.concat(components.num_classes)
+    model = model._replace(head=heads.concat(model.task.size))
 
     def init(key, batch):
-        return init_state(components, head, key, batch)
+        return init_state(model, key, batch)
 
     def step(state, batch):
         key = step_key(state)
-        batch = components.transform(key, batch)
-        loss, out, grads = gradients(
-            components, head, state, batch,
-            lambda out: cross_entropy(out.logits["fused"], batch["label"], axis_name=axis_name),
-            axis_name=axis_name)
-        coefficients = modulation(out.logits, batch, config.alpha, axis_name)
-        active = components.epoch(state.step).done < config.epochs
+        batch = model.transform(key, batch)
+
+        def loss_fn(params):
+            out = model.run(params, state.batch_stats, batch, train=True)
+            return model.mean(model.task.loss(out.outputs["fused"], batch["label"])), out
+
+        loss, out, grads = gradients(model, state.params, loss_fn)
+        coefficients = modulation(model, out.outputs, batch, config.alpha)
+        active = model.epoch(state.step).done < config.epochs
         for i, (m, k) in enumerate(coefficients.items()):
             modulated = modulate(jax.random.fold_in(own_key(key), i), grads[m], k,
                                  noise=config.noise)
             grads[m] = jax.tree.map(lambda new, old: jnp.where(active, new, old),
                                     modulated, grads[m])
-        state, metrics = finish_step(components, state, batch, loss, out, grads,
-                                     axis_name=axis_name)
+        state, metrics = finish_step(model, state, batch, loss, out, grads)
         return state, metrics | {f"coefficient/{m}": jnp.where(active, k, 1.0)
                                  for m, k in coefficients.items()}
 
-    return Method(init, step, make_predict(components, head), make_features(components), identity)
+    return Method(init, step, make_predict(model), make_features(model))
 
 
-def modulation(logits: Logits, batch: Batch, alpha: float,
-               axis_name: str | None = None) -> dict[str, chex.Array]:
+def modulation(model: Model, logits: Logits, batch: Batch, alpha: float) -> dict[str, chex.Array]:
     """k_m in (0, 1] by modality: 1 - tanh(alpha rho_m) where rho_m > 1, otherwise 1.
 
-    rho_m compares s_m, the mean probability of the true class in the readout of the modality over
-    the global batch, with the mean of the others.
+    rho_m compares s_m, the mean probability of the true class (exp(-loss)) in the readout of the
+    modality over the global batch, with the mean of the others.
     """
-    scores = {}
-    for m, present in batch["present"].items():
-        p = jnp.take_along_axis(jax.nn.softmax(logits[m]), batch["label"][:, None], axis=1)[:, 0]
-        scores[m] = pmean(weighted_mean(p, present, axis_name), axis_name)
+    scores = {m: model.mean(likelihood(model.task, logits[m], batch["label"]), present)
+              for m, present in batch["present"].items()}
     total = sum(scores.values())
     result = {}
     for m, s in scores.items():

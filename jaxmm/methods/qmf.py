@@ -2,22 +2,32 @@
 
 As the baseline of MLA (arXiv 2311.10707, table 1).
 """
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxmm import heads
 from jaxmm.batch import Batch, Logits
-from jaxmm.config import QMFConfig
+from jaxmm.config import MethodConfig, scalar
 from jaxmm.errors import check_at_least
-from jaxmm.losses.classification import cross_entropy
 from jaxmm.losses.ranking import ranking_loss
-from jaxmm.methods.common import (Components, Method, finish_step, gradients, identity, init_state,
+from jaxmm.methods.common import (Method, finish_step, gradients, init_state,
                                   make_features, make_predict, step_key)
+from jaxmm.methods.fusion import modality_loss
+from jaxmm.model import Model
 from jaxmm.state import history
+from jaxmm.task import need_classes
 
 
-def make_qmf(config: QMFConfig, components: Components, *, axis_name: str | None = None) -> Method:
+@dataclass
+class QMFConfig(MethodConfig):
+    """Quality-aware fusion: logits weighted by energy (QMF, Zhang et al., 2023)."""
+    name: str = "qmf"
+    weight: float = scalar(0.1)     # of the ranking losses, >= 0; 1 for images with text
+
+
+def make_qmf(config: QMFConfig, model: Model) -> Method:
     """One linear layer per modality, fused by confidence that is ranked by difficulty.
 
     The loss is CE(z_f) + sum_m CE(z_m) + w sum_m rank_m, with z_f = sum_m sg(c_m) z_m and
@@ -28,39 +38,36 @@ def make_qmf(config: QMFConfig, components: Components, *, axis_name: str | None
       UserError: a negative weight.
     """
     check_at_least("method.weight", config.weight, 0)
-    head = heads.separate(components.num_classes)
+    need_classes(model.task, "fusion by energy", "use late or concat")
+    model = model._replace(head=heads.separate(model.task.size), fuse=fuse)
 
     def init(key, batch):
-        return init_state(components, head, key, batch, lambda key, widths: {
-            "history": {m: history.init(components.num_examples) for m in widths}})
+        return init_state(model, key, batch, lambda key, widths: {
+            "history": {m: history.init(model.num_examples) for m in widths}})
 
     def updated(state, logits: Logits, batch: Batch):
         """Histories by modality with the losses of this step."""
-        return {m: history.update(
-            h, batch["id"], optax.softmax_cross_entropy_with_integer_labels(
-                logits[m], batch["label"]), batch["present"][m], axis_name=axis_name)
-            for m, h in state.extra["history"].items()}
+        return {m: history.update(h, batch["id"], model.task.loss(logits[m], batch["label"]),
+                                  batch["present"][m], axis_name=model.axis_name)
+                for m, h in state.extra["history"].items()}
 
     def step(state, batch):
-        batch = components.transform(step_key(state), batch)
+        batch = model.transform(step_key(state), batch)
 
-        def loss_fn(out):
-            histories = updated(state, out.logits, batch)
-            loss = cross_entropy(out.logits["fused"], batch["label"], axis_name=axis_name)
-            for m, h in histories.items():
-                z, present = out.logits[m], batch["present"][m]
-                loss += cross_entropy(z, batch["label"], present, axis_name)
-                loss += config.weight * ranking_loss(
-                    energy(z), history.relative(h, batch["id"]), present, axis_name)
-            return loss
+        def loss_fn(params):
+            out = model.run(params, state.batch_stats, batch, train=True)
+            loss = model.mean(model.task.loss(out.outputs["fused"], batch["label"]))
+            for m, h in updated(state, out.outputs, batch).items():
+                loss += modality_loss(model, out.outputs, batch, m)
+                loss += config.weight * ranking_loss(*model.gather((
+                    energy(out.outputs[m]), history.relative(h, batch["id"]), batch["present"][m])))
+            return loss, out
 
-        loss, out, grads = gradients(components, head, state, batch, loss_fn, fuse=fuse,
-                                     axis_name=axis_name)
-        return finish_step(components, state, batch, loss, out, grads, axis_name=axis_name,
-                           extra={"history": updated(state, out.logits, batch)})
+        loss, out, grads = gradients(model, state.params, loss_fn)
+        return finish_step(model, state, batch, loss, out, grads,
+                           extra={"history": updated(state, out.outputs, batch)})
 
-    return Method(init, step, make_predict(components, head, fuse), make_features(components),
-                  identity)
+    return Method(init, step, make_predict(model), make_features(model))
 
 
 def energy(logits):

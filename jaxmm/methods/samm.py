@@ -1,28 +1,44 @@
 """SAMM: semantic-aware multimodal continual learning (arXiv 2405.02766).
 
-The paper names no equations; `../losses/relational.py` and `../evaluate/fusion.py` hold its
+The paper names no equations; `../losses/relational.py` and `../heads/fusion.py` hold its
 relational distance and its dynamic inference.
 """
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 
-from jaxmm import heads
-from jaxmm.config import SAMMConfig
+from jaxmm.config import scalar
 from jaxmm.errors import check_at_least, check_choice
-from jaxmm.evaluate.fusion import confidence_weighted
-from jaxmm.losses.classification import cross_entropy, mean_squared_error
+from jaxmm.heads.fusion import confidence_weighted
+from jaxmm.losses.distillation import mean_squared_error
 from jaxmm.losses.relational import angle_loss, distance_loss
-from jaxmm.methods.common import (Components, Method, apply_gradients, encode_all,
-                                  head_accuracy, init_state, make_features, make_predict, only, pmean, select_modalities,
-                                  step_key)
-from jaxmm.methods.continual import check_capacity, fused_head, sample_past
+from jaxmm.methods.common import (Method, finish_step, gradients, init_state,
+                                  make_features, make_predict, only, step_key)
+from jaxmm.methods.continual import ERConfig, check_memory, init_memory, sample_past
+from jaxmm.methods.fusion import modality_loss, with_all_heads
+from jaxmm.model import Model, select_modalities
 from jaxmm.state import calibration, replay
+from jaxmm.task import Task, likelihood, need_classes
+
+
+@dataclass
+class SAMMConfig(ERConfig):
+    """Semantic-aware multimodal continual learning (arXiv 2405.02766)."""
+    name: str = "samm"
+    lambda_: float = scalar(0.01)   # weight of the unimodal terms, >= 0
+    beta: float = scalar(25.0)      # weight of the alignment between modalities, >= 0
+    gamma: float = scalar(1.0)      # weight of the consistency with stored logits, >= 0
+    alignment: str = "logits"       # of "logits" or "features", or "none"
+    relation: str = "distance"      # that alignment compares: "distance" or "angle"
+    consistency: bool = True
+    dynamic: bool = True            # add the head "dynamic", calibrated on the memory
+
 
 RELATIONS = {"distance": distance_loss, "angle": angle_loss}
 
 
-def make_samm(config: SAMMConfig, components: Components, *,
-              axis_name: str | None = None) -> Method:
+def make_samm(config: SAMMConfig, model: Model) -> Method:
     """Supervision, alignment and consistency on the current batch and on a replayed one.
 
     With z_m the logits of modality m's head and z_f those of the fused head::
@@ -42,29 +58,24 @@ def make_samm(config: SAMMConfig, components: Components, *,
       UserError: an option that does not exist or is out of range, or a memory smaller than the
         batch.
     """
-    components = select_modalities(components, config.modalities, "method.modalities")
-    check_options(config, components)
-    encoders = components.encoders
-    head = heads.with_unimodal_heads(fused_head(config, components), components.num_classes)
+    model = select_modalities(model, config.modalities, "method.modalities")
+    check_options(config, model)
+    model = with_all_heads(config, model)
+    encoders = model.encoders
     all_heads = (*encoders, "fused")
 
     def init(key, batch):
-        example = jax.tree.map(lambda x: x[0], only(batch, encoders))
-        example |= {"logits": {h: jnp.zeros(components.num_classes) for h in all_heads}}
-        return init_state(components, head, key, batch, lambda key, _: {
-            "memory": replay.init(config.capacity, example, key),
+        logits = {h: jnp.zeros(model.task.size) for h in all_heads}
+        return init_state(model, key, batch, lambda key, _: {
+            "memory": init_memory(config, model, key, batch, logits=logits),
             "temperature": {h: jnp.ones(()) for h in all_heads}})
 
-    def forward(params, batch_stats, batch):
-        features, batch_stats = encode_all(encoders, params, batch_stats, batch, train=True)
-        return features, head.apply(params["head"], features), batch_stats
-
-    def supervised(features, logits, batch, weights):
-        """sup(z, y): rows of weight 0 do not count."""
-        loss = cross_entropy(logits["fused"], batch["label"], weights, axis_name)
-        aligned = {"features": features, "logits": logits}.get(config.alignment)
+    def supervised(out, batch, counts):
+        """sup(z, y) over the rows that count."""
+        loss = model.mean(model.task.loss(out.outputs["fused"], batch["label"]), counts)
+        aligned = {"features": out.features, "logits": out.outputs}.get(config.alignment)
         for m in encoders:
-            unimodal = cross_entropy(logits[m], batch["label"], batch["present"][m], axis_name)
+            unimodal = modality_loss(model, out.outputs, batch, m)
             if aligned:
                 unimodal += config.beta * alignment(m, aligned, batch["present"])
             loss += config.lambda_ * unimodal
@@ -73,41 +84,39 @@ def make_samm(config: SAMMConfig, components: Components, *,
     def alignment(m, aligned, present):
         """mean_{k != m} D(z_m, sg(z_k)) over the rows that have both, of the global batch."""
         others = [k for k in encoders if k != m]
-        distances = [RELATIONS[config.relation](*gather_rows(
-            (aligned[m], aligned[k], present[m] & present[k]), axis_name)) for k in others]
+        distances = [RELATIONS[config.relation](*model.gather(
+            (aligned[m], aligned[k], present[m] & present[k]))) for k in others]
         return sum(distances) / max(len(others), 1)
 
-    def consistency(logits, past, weights):
+    def consistency(logits, past, counts):
         """cons(z, z*), against the stored logits of the head that is now the most confident."""
-        target = consistency_target(logits, past["logits"], past["label"], past["present"])
-        loss = mean_squared_error(logits["fused"], target, weights, axis_name)
-        return loss + config.lambda_ * sum(
-            mean_squared_error(logits[m], target, past["present"][m], axis_name) for m in encoders)
+        target = consistency_target(model.task, logits, past["logits"], past["label"], past["present"])
+        loss = model.mean(mean_squared_error(logits["fused"], target), counts)
+        return loss + config.lambda_ * sum(model.mean(
+            mean_squared_error(logits[m], target), past["present"][m]) for m in encoders)
 
     def step(state, batch):
         batch = only(batch, encoders)
-        memory, stored, valid = sample_past(config, state.extra["memory"], batch, axis_name)
+        memory, stored, valid = sample_past(config, model, state.extra["memory"], batch)
         now_key, past_key = jax.random.split(step_key(state))
-        now = components.transform(now_key, batch)
-        past = components.transform(past_key, stored)
+        now = model.transform(now_key, batch)
+        past = model.transform(past_key, stored)
 
-        def loss(params):
-            features, logits, batch_stats = forward(params, state.batch_stats, now)
-            value = supervised(features, logits, now, jnp.ones(valid.shape))
-            past_features, past_logits, batch_stats = forward(params, batch_stats, past)
-            value += supervised(past_features, past_logits, past, valid)
+        def loss_fn(params):
+            out = model.run(params, state.batch_stats, now, train=True)
+            loss = supervised(out, now, None)
+            again = model.run(params, out.batch_stats, past, train=True)
+            loss += supervised(again, past, valid)
             if config.consistency:
-                value += config.gamma * consistency(past_logits, past, valid)
-            return value, (logits, batch_stats)
+                loss += config.gamma * consistency(again.outputs, past, valid)
+            return loss, out._replace(batch_stats=again.batch_stats)
 
-        (value, (logits, batch_stats)), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
-        metrics = {"loss": pmean(value, axis_name)} | head_accuracy(logits, batch, axis_name)
-        state = apply_gradients(components, state, pmean(grads, axis_name))
-        memory = replay.add(memory, batch | {"logits": logits}, axis_name=axis_name)
-        return state._replace(batch_stats=batch_stats, step=state.step + 1,
-                              extra=state.extra | {"memory": memory}), metrics
+        loss, out, grads = gradients(model, state.params, loss_fn)
+        memory = replay.add(memory, batch | {"logits": out.outputs}, axis_name=model.axis_name)
+        return finish_step(model, state, batch, loss, out, grads,
+                           extra=state.extra | {"memory": memory})
 
-    static_predict = make_predict(components, head)
+    static_predict = make_predict(model)
 
     def predict(state, batch):
         logits = static_predict(state, batch)
@@ -119,34 +128,31 @@ def make_samm(config: SAMMConfig, components: Components, *,
     def end_task(state):
         """Temperature by head, fitted on the filled part of the memory in evaluation mode."""
         memory = state.extra["memory"]
-        logits = predict_memory(static_predict, state, memory.storage, components.batch_size)
+        logits = predict_memory(static_predict, state, memory.storage, model.batch_size)
         present = head_present(memory.storage["present"], encoders)
         temperature = {h: calibration.fit_temperature(
             logits[h], memory.storage["label"], replay.filled(memory) & present[h])
             for h in all_heads}
         return state._replace(extra=state.extra | {"temperature": temperature})
 
-    return Method(init, step, predict, make_features(components), end_task)
+    return Method(init, step, predict, make_features(model),
+                  end_task=end_task if model.task.name == "classification" else None)
 
 
-def gather_rows(tree, axis_name: str | None):
-    """The rows [B, ...] of all devices: relations are those of the global batch."""
-    return tree if axis_name is None else jax.lax.all_gather(tree, axis_name, tiled=True)
-
-
-def consistency_target(logits, stored, labels, present):
-    """z* [B, C]: by example, the stored logits of the head that now gives y most probability.
+def consistency_target(task: Task, outputs, stored, labels, present):
+    """z* [B, K]: by example, the stored output of the head that now gives y most probability.
 
     Args:
-      logits: [B, C] by head, now.
-      stored: [B, C] by head, kept when the examples entered the memory.
-      labels: [B].
+      task: probability is exp(-loss).
+      outputs: [B, K] by head, now.
+      stored: [B, K] by head, kept when the examples entered the memory.
+      labels: [B, ...].
       present: bool [B] by modality; a head without its modalities is not picked.
     """
-    names = list(logits)
+    names = list(outputs)
     usable = head_present(present, [h for h in names if h != "fused"])
-    confidence = jnp.stack([jnp.where(usable[h], jnp.take_along_axis(
-        jax.nn.softmax(logits[h]), labels[:, None], 1)[:, 0], -1.0) for h in names])
+    confidence = jnp.stack([jnp.where(usable[h], likelihood(task, outputs[h], labels), -1.0)
+                            for h in names])
     kept = jnp.stack([stored[h] for h in names])
     return jnp.take_along_axis(kept, confidence.argmax(0)[None, :, None], 0)[0]
 
@@ -170,9 +176,12 @@ def predict_memory(predict, state, storage, chunk: int):
     return jax.tree.map(lambda *z: jnp.concatenate(z), *parts)
 
 
-def check_options(config: SAMMConfig, components: Components) -> None:
+def check_options(config: SAMMConfig, model: Model) -> None:
     """Raises UserError for an option that does not exist or is out of range."""
-    check_capacity(config, components)
+    check_memory(config, model)
+    if config.dynamic:
+        need_classes(model.task, "the calibrated head \"dynamic\"",
+                     "set --config.method.dynamic=false")
     check_choice("method.alignment", config.alignment, ("logits", "features", "none"))
     check_choice("method.relation", config.relation, RELATIONS)
     for option in ("lambda_", "beta", "gamma"):

@@ -4,22 +4,64 @@ Uni-modal teacher and uni-modal ensemble (arXiv 2305.01233). Teachers are consta
 parameters in evaluation mode, in the method's own part of the state and outside the optimizer.
 """
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
 from jaxmm import heads
-from jaxmm.config import (FinetuneConfig, MethodConfig, SelfDistillConfig, TaughtConfig, UMEConfig,
-                          UMTConfig, UnimodalConfig, method_config)
+from jaxmm.config import MethodConfig, scalar
 from jaxmm.errors import UserError, check_at_least
-from jaxmm.losses.classification import cross_entropy, kl_divergence, mean_squared_error
-from jaxmm.methods.common import (Components, Method, TrainState, finish_step, forward, gradients,
-                                  identity, init_state, make_features, make_predict,
-                                  step_key)
-from jaxmm.methods.fusion import fused_head
+from jaxmm.losses.distillation import kl_divergence, mean_squared_error
+from jaxmm.methods.common import (Method, TrainState, finish_step, gradients, init_state,
+                                  make_features, make_predict, step_key)
+from jaxmm.methods.fusion import FusedConfig, UnimodalConfig, with_fused_head
+from jaxmm.model import Model
+from jaxmm.task import need_classes
 
 
-def make_umt(config: UMTConfig, components: Components, *, axis_name: str | None = None) -> Method:
+@dataclass
+class TaughtConfig(FusedConfig):
+    """A method that starts from trained models.
+
+    `teachers` is where their run folders are, with {teacher} for the name of each, as in
+    runs/compare/{teacher}/seed_0; by default they are trained first, in the run's own folder.
+    """
+    teachers: str = ""
+
+
+@dataclass
+class UMTConfig(TaughtConfig):
+    """Distils from unimodal teachers (UMT, arXiv 2305.01233)."""
+    name: str = "umt"
+    weight: float = scalar(50.0)    # of the distillation, >= 0
+    labels: bool = True             # learn from labels too; off: distillation alone
+
+
+@dataclass
+class SelfDistillConfig(TaughtConfig):
+    """Distils from a trained model of the same kind."""
+    name: str = "self_distill_label"
+    weight: float = scalar(1.0)     # of the distillation, >= 0
+    temperature: float = 4.0        # of "self_distill_label", > 0
+
+
+@dataclass
+class FinetuneConfig(TaughtConfig):
+    """Unimodal encoders as the start, under a new fused head."""
+    name: str = "finetune"
+    encoder_scale: float = 0.1      # learning rate of the encoders as a multiple of the head's, >= 0
+
+
+@dataclass
+class UMEConfig(MethodConfig):
+    """Averages the predictions of unimodal models (UME, arXiv 2305.01233)."""
+    name: str = "ume"
+    weights: str = ""               # MODALITY:WEIGHT,...; equal by default
+    teachers: str = ""              # as of TaughtConfig
+
+
+def make_umt(config: UMTConfig, model: Model) -> Method:
     """Uni-modal teacher: CE(z_f, y) + w sum_m MSE(h_m, h_m of the teacher).
 
     Every modality's features follow those of an encoder trained on it alone, before they are
@@ -31,33 +73,31 @@ def make_umt(config: UMTConfig, components: Components, *, axis_name: str | None
     """
 
     def distillation(out, teacher, batch):
-        return sum(mean_squared_error(out.features[m], teacher.features[m], batch["present"][m],
-                                      axis_name) for m in components.encoders)
+        return sum(model.mean(mean_squared_error(out.features[m], teacher.features[m]),
+                              batch["present"][m]) for m in model.encoders)
 
-    return make_distilled(config, components, distillation, unimodal_models(components),
-                          unimodal_encoders, labels=config.labels, axis_name=axis_name)
+    return make_distilled(config, model, distillation, unimodal_models(model), unimodal_encoders,
+                          labels=config.labels)
 
 
-def make_self_distill_label(config: SelfDistillConfig, components: Components, *,
-                            axis_name: str | None = None) -> Method:
+def make_self_distill_label(config: SelfDistillConfig, model: Model) -> Method:
     """CE(z_f, y) + w KL of the softened predictions of a trained model of the same kind (UMT).
 
     Raises:
       UserError: a negative weight, a temperature that is not positive, or no such fusion.
     """
     check_at_least("method.temperature", config.temperature, 1e-3)
+    need_classes(model.task, "distillation of softened predictions", "use self_distill_feature")
 
     def distillation(out, teacher, batch):
         del batch
-        return kl_divergence(out.logits["fused"], teacher.logits["fused"], config.temperature,
-                             axis_name=axis_name)
+        return model.mean(kl_divergence(out.outputs["fused"], teacher.outputs["fused"],
+                                        config.temperature))
 
-    return make_distilled(config, components, distillation, fused_model(config), whole_model,
-                          axis_name=axis_name)
+    return make_distilled(config, model, distillation, fused_model(config), whole_model)
 
 
-def make_self_distill_feature(config: SelfDistillConfig, components: Components, *,
-                              axis_name: str | None = None) -> Method:
+def make_self_distill_feature(config: SelfDistillConfig, model: Model) -> Method:
     """CE(z_f, y) + w MSE of the fused feature of a trained model of the same kind (UMT).
 
     Raises:
@@ -66,31 +106,29 @@ def make_self_distill_feature(config: SelfDistillConfig, components: Components,
 
     def distillation(out, teacher, batch):
         del batch
-        return mean_squared_error(heads.concatenate(out.features),
-                                  heads.concatenate(teacher.features), axis_name=axis_name)
+        return model.mean(mean_squared_error(heads.concatenate(out.features),
+                                             heads.concatenate(teacher.features)))
 
-    return make_distilled(config, components, distillation, fused_model(config), whole_model,
-                          axis_name=axis_name)
+    return make_distilled(config, model, distillation, fused_model(config), whole_model)
 
 
-def make_distilled(config: TaughtConfig, components: Components, distillation, teachers, collect, *,
-                   labels: bool = True, axis_name: str | None = None) -> Method:
+def make_distilled(config: TaughtConfig, model: Model, distillation, teachers, collect, *,
+                   labels: bool = True) -> Method:
     """A method with the loss CE(z_f, y) + w distillation(output, teacher's output, batch).
 
     Args:
       config: with `weight` and the fused head.
-      components: what to build from.
+      model: what to build from.
       distillation: (Output of the student, Output of the teacher, batch) -> scalar.
       teachers: models to be trained first, by name.
       collect: states of the teachers by name -> (params, batch_stats) of one model.
       labels: whether the cross-entropy is part of the loss.
-      axis_name: of the devices.
     """
     check_at_least("method.weight", config.weight, 0)
-    head = fused_head(config, components)
+    model = with_fused_head(config, model)
 
     def init(key, batch):
-        state = init_state(components, head, key, batch)
+        state = init_state(model, key, batch)
         return state._replace(extra={"teacher": (state.params, state.batch_stats)})
 
     def teach(state, models):
@@ -99,88 +137,85 @@ def make_distilled(config: TaughtConfig, components: Components, distillation, t
         return state._replace(extra={"teacher": (untaught | params, batch_stats)})
 
     def step(state, batch):
-        batch = components.transform(step_key(state), batch)
-        teacher = forward(components, head, *state.extra["teacher"], batch, train=False)
+        batch = model.transform(step_key(state), batch)
+        teacher = model.run(*state.extra["teacher"], batch, train=False)
 
-        def loss_fn(out):
+        def loss_fn(params):
+            out = model.run(params, state.batch_stats, batch, train=True)
             loss = config.weight * distillation(out, teacher, batch)
             if labels:
-                loss += cross_entropy(out.logits["fused"], batch["label"], axis_name=axis_name)
-            return loss
+                loss += model.mean(model.task.loss(out.outputs["fused"], batch["label"]))
+            return loss, out
 
-        loss, out, grads = gradients(components, head, state, batch, loss_fn, axis_name=axis_name)
-        return finish_step(components, state, batch, loss, out, grads, axis_name=axis_name)
+        return finish_step(model, state, batch, *gradients(model, state.params, loss_fn))
 
-    return Method(init, step, make_predict(components, head), make_features(components), identity,
-                  teachers, teach)
+    return Method(init, step, make_predict(model), make_features(model),
+                  teachers=teachers, teach=teach)
 
 
-def make_finetune(config: FinetuneConfig, components: Components, *,
-                  axis_name: str | None = None) -> Method:
+def make_finetune(config: FinetuneConfig, model: Model) -> Method:
     """Trained unimodal encoders as initial weights, under a new fused head (UMT).
 
     Raises:
       UserError: a negative `encoder_scale`, or no such fusion.
     """
     check_at_least("method.encoder_scale", config.encoder_scale, 0)
-    return make_transferred(config, components, unimodal_models(components), unimodal_encoders,
-                            scale={m: config.encoder_scale for m in components.encoders},
-                            axis_name=axis_name)
+    return make_transferred(config, model, unimodal_models(model), unimodal_encoders,
+                            scale={m: config.encoder_scale for m in model.encoders})
 
 
-def make_frozen_linear(config: TaughtConfig, components: Components, *,
-                       axis_name: str | None = None) -> Method:
+def make_frozen_linear(config: TaughtConfig, model: Model) -> Method:
     """A fused head on frozen unimodal encoders: one side of the rule for UMT or UME.
 
     Raises:
       UserError: there is no such fusion.
     """
-    return make_transferred(config, components, unimodal_models(components), unimodal_encoders,
-                            groups=("head",), axis_name=axis_name)
+    return make_transferred(config, model, unimodal_models(model), unimodal_encoders,
+                            groups=("head",))
 
 
-def make_frozen_linear_on_distilled(config: TaughtConfig, components: Components, *,
-                                    axis_name: str | None = None) -> Method:
+def make_frozen_linear_on_distilled(config: TaughtConfig, model: Model) -> Method:
     """A fused head on frozen encoders that were trained by distillation alone (UMT).
 
     Raises:
       UserError: there is no such fusion.
     """
     distilled = UMTConfig(labels=False)
-    return make_transferred(config, components, {"umt+labels=false": distilled}, whole_model,
-                            groups=("head",), axis_name=axis_name)
+    return make_transferred(config, model, {"umt+labels=false": distilled}, whole_model,
+                            groups=("head",))
 
 
-def make_transferred(config: TaughtConfig, components: Components, teachers, collect, *,
-                     groups=None, scale=None, axis_name: str | None = None) -> Method:
+def make_transferred(config: TaughtConfig, model: Model, teachers, collect, *,
+                     groups=None, scale=None) -> Method:
     """CE(z_f, y) under a new head, from encoders that are trained already.
 
     For `collect` see `make_distilled`, for `groups` and `scale` `jaxmm.methods.common`.
     """
-    head = fused_head(config, components)
+    model = with_fused_head(config, model)
 
     def init(key, batch):
-        return init_state(components, head, key, batch)
+        return init_state(model, key, batch)
 
     def step(state, batch):
-        batch = components.transform(step_key(state), batch)
-        loss, out, grads = gradients(
-            components, head, state, batch,
-            lambda out: cross_entropy(out.logits["fused"], batch["label"], axis_name=axis_name),
-            groups=groups, axis_name=axis_name)
-        return finish_step(components, state, batch, loss, out, grads, scale=scale,
-                           axis_name=axis_name)
+        batch = model.transform(step_key(state), batch)
+
+        def loss_fn(params):
+            out = model.run(params, state.batch_stats, batch, train=groups or True)
+            return model.mean(model.task.loss(out.outputs["fused"], batch["label"])), out
+
+        return finish_step(model, state, batch,
+                           *gradients(model, state.params, loss_fn, groups), scale=scale)
 
     def teach(state, models):
         params, batch_stats = collect(models)
-        return state._replace(params=state.params | {m: params[m] for m in components.encoders},
+        return state._replace(params=state.params | {m: params[m] for m in model.encoders},
                               batch_stats=batch_stats)
 
-    return Method(init, step, make_predict(components, head), make_features(components), identity,
-                  teachers, teach)
+    return Method(init, step, make_predict(model), make_features(model),
+                  teachers=teachers, teach=teach)
 
 
-def make_ume(config: UMEConfig, components: Components, *, axis_name: str | None = None) -> Method:
+def make_ume(config: UMEConfig, model: Model) -> Method:
     """Uni-modal ensemble: the mean of the probabilities of separately trained unimodal models.
 
     Nothing is trained further. The fused logits are log sum_m w_m softmax(z_m), with weights that
@@ -189,12 +224,14 @@ def make_ume(config: UMEConfig, components: Components, *, axis_name: str | None
     Raises:
       UserError: weights that cannot be read, or are not positive.
     """
-    del axis_name
-    head = heads.separate(components.num_classes)
-    weights = parse_weights(config.weights, components.encoders)
+    need_classes(model.task, "an average of probabilities", "use late")
+    weights = parse_weights(config.weights, model.encoders)
+    model = model._replace(
+        head=heads.separate(model.task.size),
+        fuse=lambda logits, present: mean_probability(logits, present, weights))
 
     def init(key, batch):
-        return init_state(components, head, key, batch)
+        return init_state(model, key, batch)
 
     def teach(state, models):
         params, batch_stats = unimodal_encoders(models)
@@ -202,11 +239,8 @@ def make_ume(config: UMEConfig, components: Components, *, axis_name: str | None
                   for m in model.batch_stats}
         return state._replace(params=params | {"head": layers}, batch_stats=batch_stats)
 
-    def fuse(logits, present):
-        return mean_probability(logits, present, weights)
-
-    return Method(init, None, make_predict(components, head, fuse), make_features(components),
-                  identity, unimodal_models(components), teach)
+    return Method(init, None, make_predict(model), make_features(model),
+                  teachers=unimodal_models(model), teach=teach)
 
 
 def mean_probability(logits, present, weights: Mapping[str, float]):
@@ -236,18 +270,16 @@ def parse_weights(text: str, modalities) -> dict[str, float]:
     return weights
 
 
-def unimodal_models(components: Components) -> dict[str, MethodConfig]:
+def unimodal_models(model: Model) -> dict[str, MethodConfig]:
     """One `unimodal` model per modality, as teachers."""
-    return {f"unimodal_{m}": UnimodalConfig(modality=m) for m in components.encoders}
+    return {f"unimodal_{m}": UnimodalConfig(modality=m) for m in model.encoders}
 
 
 def fused_model(config: TaughtConfig) -> dict[str, MethodConfig]:
     """A model with the same fused head, trained on the labels alone, as teacher."""
     if config.fusion == "concat":
-        return {"concat": method_config("concat")}
-    teacher = method_config("concat")
-    teacher.fusion, teacher.hidden = config.fusion, config.hidden
-    return {f"concat+fusion={config.fusion}": teacher}
+        return {"concat": FusedConfig("concat")}
+    return {f"concat+fusion={config.fusion}": FusedConfig("concat", config.fusion, config.hidden)}
 
 
 def unimodal_encoders(models: Mapping[str, TrainState]):

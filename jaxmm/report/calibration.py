@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxmm.batch import Batch, Logits, batch_size
-from jaxmm.evaluate import metrics
+from jaxmm import metrics
 from jaxmm.report.tables import markdown, sort_heads
 
 

@@ -7,8 +7,9 @@ import jax
 
 from jaxmm import escape, files
 from jaxmm.batch import batch_size
-from jaxmm.config import AugmentConfig, Config, EncoderConfig, method_config
+from jaxmm.config import AugmentConfig, Config, EncoderConfig
 from jaxmm.errors import UserError
+from jaxmm.methods import method_config
 from jaxmm.report import plots, stream_report
 from jaxmm.report.tables import Scores, main_head, percent, scores_table
 from jaxmm.train import plan, validity, writers

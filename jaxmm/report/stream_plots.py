@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap
 
-from jaxmm.evaluate.metrics import Reliability
+from jaxmm.metrics import Reliability
 from jaxmm.report.calibration import Calibration
 from jaxmm.report.plots import (GREY, GRID, HALO, INK, Figure, chance_line, comparison_bars,
                                 head_colours, style)

@@ -1,7 +1,7 @@
 """The one place that compiles a method and maps it over runs and devices.
 
 On one device the step is jitted, on several it is pmapped: the state is replicated, every device
-takes its slice of the global batch, and methods reduce over the axis `AXIS`. Callers see whole
+takes its slice of the global batch, and the model reduces over the axis `AXIS`. Callers see whole
 batches and do not know how many devices there are, nor over how many hosts they are spread: each
 process holds the state of its own devices, feeds them their slices and gets the whole outputs.
 
@@ -10,7 +10,7 @@ them or, where their number is a multiple of the devices, they are spread over t
 with its whole batch.
 
 Scalar options, such as the learning rate, enter what is compiled as arrays, so that another value
-compiles nothing anew.
+needs no new compilation.
 """
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from jaxmm.batch import Batch, check_batch, take
 from jaxmm.config import MethodConfig
 from jaxmm.data.feeding import Mapped, is_streamed, make_reader, read_all
 from jaxmm.errors import UserError
-from jaxmm.methods.common import Method, TrainState, identity
+from jaxmm.methods.common import Method, Progress, TrainState
 
 AXIS = "devices"
 
@@ -41,9 +41,13 @@ class Programs(NamedTuple):
     state has a leading axis [S], index is [K, S, B], metrics are [K, S] and logits [B, S, C].
     """
     init: Callable[[int, Batch], TrainState]        # (seed, example batch) -> one copy of one run
-    steps: Callable[[TrainState, Feed, np.ndarray], tuple[TrainState, dict]] | None  # index [K, B]
+    steps: Callable[..., tuple[TrainState, dict]] | None    # (state, feed, index [K, B], phase="")
     predict: Callable[[TrainState, Feed, np.ndarray], dict]                   # index [B]
     features: Callable[[TrainState, Feed, np.ndarray], dict]                  # index [B]
+    phase: Callable[[Progress], str]
+    end_epoch: Callable[[TrainState, Callable], TrainState] | None  # features_of(split, run) -> Batch
+    visit: Callable[[TrainState, Feed, np.ndarray, np.ndarray], TrainState] | None
+    # (state, feed, index [1, B], bool [1, B]: rows that count)
     end_task: Callable[[TrainState], TrainState]
     feed: Callable[..., Feed]       # (split, placement, coming=(), workers=0)
     place: Callable[[TrainState], TrainState]       # one copy -> on the devices
@@ -141,11 +145,12 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
 
         return stream
 
-    def run_steps(state, rows, index, options):
-        method = make_method(axis_name, options)
+    def run_steps(phase, state, rows, index, options):
+        step_fn = make_method(axis_name, options).step
+        step_fn = step_fn[phase] if isinstance(step_fn, Mapping) else step_fn
 
         def step(state, index):
-            return method.step(state, gather(rows, index))
+            return step_fn(state, gather(rows, index))
 
         # No loop around a single step: convolutions inside loops are slow on CPU.
         if index.shape[0] > 1:
@@ -153,12 +158,28 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
         state, metrics = step(state, index[0])
         return state, jax.tree.map(lambda x: jnp.asarray(x)[None], metrics)
 
-    compiled_steps = mapped(run_steps, (0, None, 1, 0), (0, 1), donate_argnums=0)
+    @functools.cache
+    def compiled_steps(phase):
+        return mapped(functools.partial(run_steps, phase), (0, None, 1, 0), (0, 1),
+                      donate_argnums=0)
+
     values = place(stack([jax.tree.map(jnp.float32, dict(o)) for o in options]))
 
-    def steps(state, feed, index):
-        state, metrics = compiled_steps(state, *feed(index), values)
+    def steps(state, feed, index, phase=""):
+        step = methods[0].step
+        phase = phase or (next(iter(step)) if isinstance(step, Mapping) else "")
+        state, metrics = compiled_steps(phase)(state, *feed(index), values)
         return state, fetch(metrics, run_axis=1)
+
+    def run_visit(state, rows, index, counts, options):
+        batch = gather(rows, index[0])
+        present = {m: p & counts[0] for m, p in batch["present"].items()}
+        return make_method(axis_name, options).visit(state, batch | {"present": present})
+
+    compiled_visit = mapped(run_visit, (0, None, 1, 1, 0), 0, donate_argnums=0)
+
+    def visit(state, feed, index, counts):
+        return compiled_visit(state, *feed(index), split_index(counts), values)
 
     def reader(name):
         def read(state, rows, index, options):
@@ -175,20 +196,36 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
 
         return read_batch
 
-    def end_task(state):
-        # On one copy and not compiled as a whole: it happens once a task, over the whole memory.
-        if methods[0].end_task is identity:
-            return state
+    def on_copies(fn, state):
+        """fn(method, copy of its run's state, number of the run), not compiled as a whole.
+
+        What it returns is copied: the same array may stand in it twice, and steps donate their
+        state.
+        """
         copies = unstack(fetch(state), num_runs)
-        return place(stack([method.end_task(copy) for method, copy in zip(methods, copies)]))
+        new = [jax.tree.map(jnp.copy, fn(method, copy, i))
+               for i, (method, copy) in enumerate(zip(methods, copies))]
+        return place(stack(new))
+
+    def end_task(state):
+        # It happens once a task, over a whole memory.
+        if methods[0].end_task is None:
+            return state
+        return on_copies(lambda method, copy, i: method.end_task(copy), state)
+
+    def end_epoch(state, features_of):
+        return on_copies(lambda method, copy, i: method.end_epoch(
+            copy, lambda split: features_of(split, i)), state)
 
     def init(seed, batch):
         return compiled_init(jax.random.key(seed), batch)
 
     compiled_init = jax.jit(methods[0].init)
-    return Programs(init, steps if methods[0].step else None, reader("predict"), reader("features"),
-                    end_task, feed, place, fetch, count, num_runs, methods[0].teachers,
-                    methods[0].teach)
+    method = methods[0]
+    return Programs(init, steps if method.step else None, reader("predict"), reader("features"),
+                    method.phase or (lambda progress: ""), method.end_epoch and end_epoch,
+                    method.visit and visit, end_task, feed, place, fetch, count, num_runs,
+                    method.teachers, method.teach)
 
 
 def map_in_turn(fn: Callable, in_axes: Sequence[int | None], out_axes: int | tuple[int, ...]):

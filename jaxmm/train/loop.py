@@ -17,12 +17,13 @@ from jaxmm.config import Config, replace
 from jaxmm.data import feeding
 from jaxmm.data.dataset import Dataset
 from jaxmm.methods import TrainState
+from jaxmm.methods.common import Progress
 from jaxmm.train import checkpoints, hosts, plan, validity, writers
 from jaxmm.train.devices import stack, unstack
 from jaxmm.train.restore import read_history
 from jaxmm.train.runs import FILE as CONFIG_FILE, check_folder, claim_folder, save_stream
 from jaxmm.train.setup import (Run, Setup, build_many, find_obstacle, init_state, join,
-                               predict_split, score_split)
+                               predict_split, score_split, split_features)
 from jaxmm.train.signals import Preempted, stop_signals
 from jaxmm.train.teaching import (check_same_teachers, check_teachers, folder_of,
                                   restore_teachers, taught, teacher_checksums)
@@ -124,7 +125,7 @@ def check_start(setup: Setup, workdir: pathlib.Path) -> None:
 
 def check_meta(setup: Setup, workdir: pathlib.Path, meta: Mapping[str, Any]) -> tuple[str, ...]:
     """Raises UserError if the data or the teachers of a run have changed; see `validity.check`."""
-    read_history(workdir, meta)
+    read_history(workdir, meta, setup.task.scores)
     check_same_teachers(workdir, setup, meta.get("teachers", {}))
     return validity.check(workdir, setup, meta)
 
@@ -266,7 +267,8 @@ def _open_folder(run: Opened) -> Iterator[Opened]:
     step, restored = -1, checkpoints.restore(manager, run.state)
     if restored:
         step, state, meta = restored
-        run = run._replace(state=state, history=read_history(workdir, meta), step=step,
+        history = read_history(workdir, meta, setup.task.scores)
+        run = run._replace(state=state, history=history, step=step,
                            changed=check_meta(setup, workdir, meta))
         validity.warn(workdir, setup, meta, run.changed)
         checkpoints.set_aside(manager, step)
@@ -312,6 +314,25 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
             run.history.append(record)
             hosts.from_main(functools.partial(run.write, {"kind": "eval"} | record))
 
+    def features_of(split, i):
+        rows = runs[i].setup.dataset.splits[split]
+        features = {m: h.reshape(len(h), len(runs), -1)[:, i]
+                    for m, h in split_features(setup, state, rows).items()}
+        return {key: rows[key] for key in ("label", "id", "present")} | {"features": features}
+
+    def visited(task):
+        """The state after the rows of a finished task were visited."""
+        if not programs.visit:
+            return state
+        batches = list(plan.visits([run.setup.tasks[task] for run in runs], config.batch_size))
+        split, placement = setup.dataset.splits["train"], setup.config.data.placement
+        rows = (programs.feed(split, placement, [index for index, _ in batches])
+                if feeding.is_streamed(split, placement) else feed)
+        new = state
+        for index, counts in batches:
+            new = programs.visit(new, rows, index, counts)
+        return new
+
     def save(last):
         copies = unstack(programs.fetch(state), len(runs))
         for i, run in sound():
@@ -351,7 +372,8 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
         begin = time.perf_counter()
         for chunk in _chunks(runs, setup.steps_per_call):
             called = time.perf_counter()
-            state, metrics = programs.steps(state, feed, chunk.index)
+            phase = programs.phase(Progress(chunk.task, chunk.epoch, step))
+            state, metrics = programs.steps(state, feed, chunk.index, phase)
             if progress and step == runs[0].step:
                 jax.block_until_ready(metrics)
                 tqdm.write(f"first call: {time.perf_counter() - called:.1f} s, compilation "
@@ -368,8 +390,10 @@ def _run(runs: Sequence[Opened], devices, progress) -> list[Run | FloatingPointE
                 bar.set_postfix(means, refresh=False)
                 bar.update(step - bar.n)
                 pending, begin = [], time.perf_counter()
+            if chunk.ends_epoch and sound() and programs.end_epoch:
+                state = programs.end_epoch(state, features_of)
             if chunk.ends_task and sound():
-                state = programs.end_task(state)
+                state = programs.end_task(visited(chunk.task))
             if chunk.ends_epoch and sound():
                 for split in splits_to_evaluate(setup, chunk, step == total):
                     evaluate(split, chunk.task, chunk.epoch + 1)

@@ -8,7 +8,7 @@ import optax
 
 from jaxmm.config import OptimizerConfig
 from jaxmm.errors import UserError, check_at_least, check_choice
-from jaxmm.methods.common import Optimizer
+from jaxmm.model import Optimizer
 from jaxmm.train.plan import Epoch
 
 
@@ -30,7 +30,7 @@ def make_optimizer(config: OptimizerConfig, epochs: int,
     """The optimizer, with one state per parameter group.
 
     The learning rate follows `epoch(step)`, the place within the task's `epochs`: it starts
-    anew with every task, and does not depend on how often a method updates a group in a step; a
+    again with every task, and does not depend on how often a method updates a group in a step; a
     group's factor in `scale` multiplies it. Clipping takes the global norm over all groups of one
     update. `sgd` adds weight decay to the gradient before momentum; `adamw` decouples it.
 

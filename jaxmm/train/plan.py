@@ -64,6 +64,26 @@ def total_steps(tasks: Sequence[np.ndarray], config: TrainConfig) -> int:
     return sum(config.epochs * steps_per_epoch(task, config.batch_size) for task in tasks)
 
 
+def visits(tasks: Sequence[np.ndarray], batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """All rows of a task in order, by batches.
+
+    Args:
+      tasks: the rows of the task of each of S runs that one program trains.
+      batch_size: B.
+
+    Yields:
+      Rows int32 and which of them count bool, [1, B] for one run and [1, S, B] for several; those
+      that do not fill up the last batches.
+    """
+    length = -(-max(map(len, tasks)) // batch_size) * batch_size
+    index, counts = np.zeros((len(tasks), length), np.int32), np.zeros((len(tasks), length), bool)
+    for i, rows in enumerate(tasks):
+        index[i, :len(rows)], counts[i, :len(rows)] = rows, True
+    for start in range(0, length, batch_size):
+        part = [x[None, :, start:start + batch_size] for x in (index, counts)]
+        yield tuple(x[:, 0] if len(tasks) == 1 else x for x in part)
+
+
 def index_of(chunk: Chunk) -> np.ndarray:
     """The rows of a chunk, int32 [K, B]."""
     return chunk.index

@@ -1,14 +1,14 @@
 """Runs read back from their folders."""
 import math
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 
 from jaxmm.data.dataset import SPLITS, Dataset
 from jaxmm.errors import UserError
-from jaxmm.evaluate.predictions import SCORES
+from jaxmm.task import CLASS_SCORES
 from jaxmm.train import checkpoints, validity
 from jaxmm.train.setup import Run, build, init_state
 from jaxmm.train.runs import read_config
@@ -39,7 +39,7 @@ def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
     if restored is None:
         raise _no_checkpoint(workdir)
     step, state, meta = restored
-    run = Run(setup, setup.programs.place(state), read_history(workdir, meta),
+    run = Run(setup, setup.programs.place(state), read_history(workdir, meta, setup.task.scores),
               validity.changed_splits(setup, meta))
     validity.warn(workdir, setup, meta, run.changed)
     return _rescore(run, step)
@@ -63,8 +63,8 @@ def restore_each(run: Run, workdir) -> Iterator[tuple[int, Run]]:
             if step in manager.all_steps():
                 raise
             continue        # removed meanwhile, as training goes on
-        yield step, _rescore(Run(setup, setup.programs.place(state), read_history(workdir, meta),
-                                 run.changed), step)
+        history = read_history(workdir, meta, setup.task.scores)
+        yield step, _rescore(Run(setup, setup.programs.place(state), history, run.changed), step)
     manager.close()
 
 
@@ -73,8 +73,11 @@ def _rescore(run: Run, step: int) -> Run:
         run.setup, run.state, run.history, step, run.changed))
 
 
-def read_history(workdir, meta: Mapping[str, Any]) -> list[dict[str, Any]]:
+def read_history(workdir, meta: Mapping[str, Any],
+                 scores: Collection[str] = CLASS_SCORES) -> list[dict[str, Any]]:
     """The evaluations of a run, from the `meta` of a checkpoint, which is checked as a whole.
+
+    `scores` are those of the task, which every evaluation holds.
 
     Raises:
       UserError: they have another form, as a checkpoint may have that was made elsewhere.
@@ -84,20 +87,20 @@ def read_history(workdir, meta: Mapping[str, Any]) -> list[dict[str, Any]]:
         raise UserError(f"{workdir}: its checkpoint tells nothing of its data or teachers; it may be "
                         "of another version")
     for i, record in enumerate(history if isinstance(history, list) else [None]):
-        if not _is_evaluation(record):
+        if not _is_evaluation(record, scores):
             raise UserError(f"{workdir}: the history in its checkpoint is of another form (record "
                             f"{i}); it may be of another version")
     return history
 
 
-def _is_evaluation(record: Any) -> bool:
+def _is_evaluation(record: Any, scores: Collection[str]) -> bool:
     if not isinstance(record, dict) or record.get("split") not in SPLITS:
         return False
     over_tasks = [record[name] for name in ("class_incremental", "task_incremental", "recency")
                   if name in record]
     return (all(type(record.get(name)) is int for name in ("step", "epoch", "task"))
             and _by_head(record.get("scores"), lambda by_metric: isinstance(by_metric, dict)
-                         and set(SCORES) <= set(by_metric) and all(map(_is_number, by_metric.values())))
+                         and set(scores) <= set(by_metric) and all(map(_is_number, by_metric.values())))
             and all(_by_head(x, lambda values: isinstance(values, list) and all(
                 v is None or _is_number(v) for v in values)) for x in over_tasks))
 

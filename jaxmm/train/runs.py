@@ -14,6 +14,7 @@ from jaxmm import files
 from jaxmm.config import Config
 from jaxmm.data.streams import Stream, to_json
 from jaxmm.errors import UserError
+from jaxmm.methods import method_config
 
 FILE = "config.json"
 STREAM_FILE = "stream.json"
@@ -87,7 +88,8 @@ def read_config(workdir: pathlib.Path) -> Config:
         raise UserError(f"{workdir} is no run folder: {FILE} is missing; name the --workdir of a "
                         "training run")
     try:
-        return load_json(path, [f.name for f in dataclasses.fields(Config)])
+        # Folders from before there was a task have none.
+        return load_json(path, [f.name for f in dataclasses.fields(Config) if f.name != "task"])
     except UserError as error:
         raise UserError(f"{error}; it may be damaged, or of another version") from error
 
@@ -139,7 +141,7 @@ def _section(cls: type, values: Any, path: str):
     if cls is config_lib.MethodConfig:
         if not isinstance(values.get("name"), str):
             raise UserError(f"{path}.name is {_shown(values.get('name'))}; expected a method")
-        cls = type(config_lib.method_config(values["name"]))
+        cls = type(method_config(values["name"]))
     if cls is config_lib.PreprocessConfig:
         kind = values.get("kind", "")
         if not isinstance(kind, str) or kind not in config_lib.PREPROCESS:

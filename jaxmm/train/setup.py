@@ -18,11 +18,13 @@ from jaxmm.data.feeding import is_streamed
 from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import (Transform, make_transform, normalisation, normalise,
                                   on_host)
-from jaxmm.encoders import CONVOLUTIONAL, make_encoder
+from jaxmm.encoders import NETWORKS, make_encoder, network_name
 from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.evaluate.predictions import read_rows, row_chunks, score
 from jaxmm.evaluate.tasks import score_tasks
-from jaxmm.methods import Components, Method, TrainState, make_method
+from jaxmm.methods import Method, TrainState, make_method
+from jaxmm.model import Model
+from jaxmm.task import Task, check_labels, make_task, need_classes
 from jaxmm.train import plan, together
 from jaxmm.train.devices import Options, Programs, make_programs
 from jaxmm.train.optimizers import accumulate, make_optimizer
@@ -41,6 +43,7 @@ class Setup(NamedTuple):
     """Everything that a config decides, built and compiled."""
     config: Config
     dataset: Dataset
+    task: Task                      # what is predicted
     stream: Stream | None           # the tasks of a continual run
     tasks: list[np.ndarray]         # rows of the training split, by task that is learned
     programs: Programs
@@ -80,8 +83,13 @@ def build(config: Config, *, dataset: Dataset | None = None,
     dataset = data.load(config.data) if dataset is None else data.check_dataset(dataset)
     stream = None
     if config.stream.kind:
+        need_classes(make_task(config.task, dataset.class_names, dataset.splits["train"]["label"]),
+                     "a stream of tasks", "use a config without a stream")
         dataset, stream = make_stream(config.stream, dataset)
     train = dataset.splits["train"]
+    task = make_task(config.task, dataset.class_names, train["label"])
+    for split, batch in dataset.splits.items():
+        check_labels(split, task, batch["label"])
     for section in ("encoders", "augment"):
         unknown = set(getattr(config, section)) - set(dataset.modalities)
         if unknown:
@@ -115,9 +123,9 @@ def build(config: Config, *, dataset: Dataset | None = None,
         encoders = {m: make_encoder(c, ranks[m], num_tokens=dataset.num_tokens.get(m, 0),
                                     axis_name=axis_name)
                     for m, c in encoder_configs.items()}
-        components = Components(encoders, dataset.num_classes, transform, optimizer, epoch,
-                                config.train.batch_size, int(train["id"].max()) + 1)
-        return make_method(changed.method, components, axis_name=axis_name)
+        model = Model(encoders, task, transform, optimizer, epoch,
+                      config.train.batch_size, int(train["id"].max()) + 1, axis_name)
+        return make_method(changed.method, model)
 
     programs = make_programs(make, devices, [together.scalar_options(config)], to_float32)
     if stream and not programs.steps:
@@ -126,14 +134,15 @@ def build(config: Config, *, dataset: Dataset | None = None,
     if config.train.batch_size % programs.num_devices:
         raise UserError(f"train.batch_size={config.train.batch_size} does not divide over "
                         f"{programs.num_devices} devices; choose a multiple of their number")
-    convolves = any(c.name in CONVOLUTIONAL or (c.name == "auto" and ranks[m] > 1)
-                    for m, c in encoder_configs.items())
+    convolves = any(
+        NETWORKS[network_name(c, ranks[m], dataset.num_tokens.get(m, 0))].convolves
+        for m, c in encoder_configs.items())
     slow_together = convolves and jax.default_backend() == "cpu"
     obstacle = ("their rows are streamed from the host" if streamed else
                 "convolutions over several runs at once are slow on CPU" if slow_together else "")
     steps_per_call = config.train.steps_per_call or (1 if obstacle else SCANNED_STEPS)
     checksums = fingerprint(dataset, stream.tasks if stream else ())
-    setup = Setup(config, dataset, stream, tasks, programs, steps_per_call, make, obstacle,
+    setup = Setup(config, dataset, task, stream, tasks, programs, steps_per_call, make, obstacle,
                   checksums, to_float32)
     size, memory = state_size(setup), memory_size()    # finds shapes that do not fit, too
     if size > memory:
@@ -285,5 +294,5 @@ def _read(setup, state, read, split):
 def score_split(setup: Setup, logits: Logits, split: str) -> dict[str, Any]:
     """"scores" of every head on a split and, on a stream, what `score_tasks` finds."""
     batch = setup.dataset.splits[split]
-    scores = {"scores": score(logits, batch)}
+    scores = {"scores": score(logits, batch, setup.task.scores)}
     return scores | score_tasks(logits, batch, setup.stream, split) if setup.stream else scores

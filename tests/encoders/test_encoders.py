@@ -125,6 +125,41 @@ def test_bfloat16_computes_near_float32_and_keeps_float32_state():
     assert {leaf.dtype for leaf in jax.tree.leaves(stats)} == {jnp.dtype("float32")}
 
 
+@pytest.mark.parametrize("rank, name, shapes", [
+    (2, "cnn", [(8, 4, 4, 4), (8, 2, 2, 8)]), (4, "cnn", [(8, 3, 4, 4, 4), (8, 3, 2, 2, 8)]),
+    (3, "mlp", [(8, 4), (8, 6)])])
+def test_a_chain_of_stages_is_the_encoder(rank, name, shapes):
+    (params, batch_stats), _, x = built(rank, name)
+    encoder = make_encoder(EncoderConfig(name, width=4, depth=2, features=6), rank)
+    options = {"train": True, "mask": np.array([1, 0, 1, 1, 0, 1, 1, 1], bool)}
+
+    @jax.jit
+    def both(x):
+        y, stats, taps = x, batch_stats, []
+        for stage in encoder.stages:
+            y, stats = stage(params, stats, y, **options)
+            taps.append(y)
+        return taps, encoder.pool(params, stats, y, **options), encoder.apply(
+            params, batch_stats, x, **options)
+
+    taps, chained, whole = both(x)
+    assert [tap.shape for tap in taps] == shapes
+    chex.assert_trees_all_close(chained, whole, rtol=1e-6, atol=1e-6)
+
+
+def test_stages_of_a_resnet():
+    """The stem before its max-pool, then four stages, which are those of torchvision."""
+    encoder = make_encoder(EncoderConfig("resnet18", width=2, stem="standard"), 3)
+    x, shapes = jax.ShapeDtypeStruct((2, 64, 96, 3), np.float32), []
+    params, stats = jax.eval_shape(encoder.init, KEY, x)
+    for stage in encoder.stages:
+        x, stats = jax.eval_shape(functools.partial(stage, train=True), params, stats, x)
+        shapes.append(x.shape[1:])
+    assert shapes == [(32, 48, 2), (16, 24, 2), (8, 12, 4), (4, 6, 8), (2, 3, 16)]
+    features, _ = jax.eval_shape(functools.partial(encoder.pool, train=True), params, stats, x)
+    assert features.shape == (2, 16)
+
+
 def test_eight_devices_are_one():
     (params, batch_stats), apply, x = built(3)
     mask = np.array([1, 0, 1, 1, 0, 1, 1, 1], bool)

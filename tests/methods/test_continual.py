@@ -2,9 +2,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmm.config import ERConfig, OptimizerConfig, SGDConfig, StreamConfig
+from jaxmm.config import OptimizerConfig, StreamConfig
 from jaxmm.errors import UserError
 from jaxmm.evaluate import tasks
+from jaxmm.methods.continual import ERConfig, SGDConfig
 from jaxmm.state import replay
 from jaxmm.train import checkpoints, loop, setup as setup_lib
 

@@ -5,10 +5,11 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmm.config import DropoutConfig, UnimodalConfig
 from jaxmm.errors import UserError
 from jaxmm.methods import common
-from jaxmm.methods.fusion import drop_features, drop_modality
+from jaxmm.methods.fusion import DropoutConfig, UnimodalConfig, drop_features, drop_modality
+from jaxmm.model import Model
+from jaxmm.task import classification
 from jaxmm.train import setup as setup_lib
 
 
@@ -145,13 +146,15 @@ def test_accuracy_is_over_the_examples_that_have_the_modality():
     logits = {m: np.eye(3, dtype=np.float32)[[0, 1, 2, 0]] for m in ("sound", "image", "fused")}
     batch = {"label": np.array([0, 1, 1, 1]), "present": {"sound": np.array([True, False, True, False]),
                                                           "image": np.zeros(4, bool)}}
-    found = common.head_accuracy(logits, batch, None)
+    one = Model({}, classification("abc"), None, None, None, 4, 4)
+    found = common.head_progress(one, logits, batch)
     assert (found["accuracy/fused"], found["accuracy/sound"]) == (0.5, 0.5)
     assert np.isnan(found["accuracy/image"])
     # On two devices, of which one has no example with sound.
     halves = jax.tree.map(lambda x: x.reshape(2, 2, *x.shape[1:]), (logits, batch))
     batch["present"]["sound"][0] = False
-    found = jax.pmap(lambda z, b: common.head_accuracy(z, b, "i"), axis_name="i",
+    two = one._replace(axis_name="i")
+    found = jax.pmap(lambda z, b: common.head_progress(two, z, b), axis_name="i",
                      devices=jax.devices()[:2])(*halves)
     np.testing.assert_array_equal(found["accuracy/sound"], [0, 0])
     np.testing.assert_array_equal(found["accuracy/image"], [np.nan, np.nan])

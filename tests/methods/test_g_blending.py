@@ -2,9 +2,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmm.config import GBlendingConfig
 from jaxmm.errors import UserError
-from jaxmm.methods.g_blending import blend
+from jaxmm.methods.g_blending import GBlendingConfig, blend
 from jaxmm.train import setup as setup_lib
 
 

@@ -25,8 +25,9 @@ def steps(setup, state, feed, first, last):
 def test_devices_and_resuming(name, encoder, make_dataset, make_config):
     """Five steps with three modalities, some missing, on the same global batches.
 
-    On one device and on eight, parameters, own state, metrics and predictions agree; a state that
-    was taken off the devices after three steps and put back goes on to the same bits.
+    On one device and on eight, parameters, own state, metrics and predictions agree, a step after
+    the end of a task included; a state that was taken off the devices after three steps and put back
+    goes on to the same bits.
     """
     dataset = make_dataset(SHAPES, rows=(40, 16, 16), missing=True)
     optimizer = OptimizerConfig(learning_rate=0.02, schedule="constant")
@@ -45,6 +46,8 @@ def test_devices_and_resuming(name, encoder, make_dataset, make_config):
             resumed = setup.programs.place(checkpoints.unflatten(target, saved))
             resumed, _ = steps(setup, resumed, feed, 3, 5)
             chex.assert_trees_all_equal(checkpoints.flatten(resumed), checkpoints.flatten(state))
+        if setup.programs.steps:
+            state, metrics = steps(setup, setup.programs.end_task(state), feed, 5, 6)
         # Without the momentum, which is ten times as large as the parameters it moves.
         state = checkpoints.flatten(setup.programs.fetch(state)._replace(opt_state=()))
         params = {name: x for name, x in state.items() if name.startswith("params/")}

@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 
 from jaxmm.batch import make_batch
-from jaxmm.config import EncoderConfig, MLAConfig, OptimizerConfig, TrainConfig
+from jaxmm.config import EncoderConfig, OptimizerConfig, TrainConfig
 from jaxmm.data.transform import make_transform
 from jaxmm.encoders import make_encoder
 from jaxmm.errors import UserError
-from jaxmm.methods import Components, make_method
+from jaxmm.methods import make_method
+from jaxmm.methods.mla import MLAConfig
+from jaxmm.model import Model
+from jaxmm.task import classification
 from jaxmm.train.optimizers import make_optimizer
 from jaxmm.train.plan import make_epoch
 
@@ -17,7 +20,7 @@ WIDTHS = {"sound": 3, "image": 5}
 LR, MOMENTUM, DECAY = 0.1, 0.9, 0.01
 
 
-def components(num_classes=3, features=4, steps_per_epoch=4):
+def model(features=4, steps_per_epoch=4):
     encoder = {m: make_encoder(EncoderConfig(name="mlp", depth=1, width=features), 1)
                for m in MODALITIES}
     epoch = make_epoch([np.arange(steps_per_epoch)], TrainConfig(batch_size=1))
@@ -25,8 +28,7 @@ def components(num_classes=3, features=4, steps_per_epoch=4):
         OptimizerConfig(learning_rate=LR, momentum=MOMENTUM, weight_decay=DECAY,
                         schedule="constant"), 10, epoch)
     statistics = {m: (np.float32(0), np.float32(1)) for m in MODALITIES}
-    return Components(encoder, num_classes, make_transform(statistics), optimizer,
-                      epoch, 6, 100)
+    return Model(encoder, classification("abc"), make_transform(statistics), optimizer, epoch, 6, 100)
 
 
 def batches(count, rows=6, missing=False, seed=0):
@@ -82,7 +84,7 @@ def algorithm_1(params, all_batches, config, steps_per_epoch=4):
     ids=["paper", "no projection", "previous", "released alpha"])
 @pytest.mark.parametrize("missing", [False, True])
 def test_steps_are_algorithm_1(config, missing):
-    method = make_method(config, components())
+    method = make_method(config, model())
     data = list(batches(6, missing=missing))
     state = jax.jit(method.init)(jax.random.key(0), data[0])
     expected, P = algorithm_1(state.params, data, config)
@@ -94,7 +96,7 @@ def test_steps_are_algorithm_1(config, missing):
 
 
 def test_update_leaves_other_modalities_bit_for_bit():
-    method = make_method(MLAConfig(), components())
+    method = make_method(MLAConfig(), model())
     batch = next(batches(1))
     step = jax.jit(method.step)
     state, _ = step(jax.jit(method.init)(jax.random.key(0), batch), batch)
@@ -110,7 +112,7 @@ def test_update_leaves_other_modalities_bit_for_bit():
 
 
 def test_a_modality_that_a_batch_lacks_does_not_enter_the_projection():
-    method = make_method(MLAConfig(), components())
+    method = make_method(MLAConfig(), model())
     data = list(batches(2))
     state, step = method.init(jax.random.key(0), data[0]), jax.jit(method.step)
     skipped = make_batch({m: data[1]["inputs"][m] for m in MODALITIES}, data[1]["label"],
@@ -123,33 +125,25 @@ def test_a_modality_that_a_batch_lacks_does_not_enter_the_projection():
     assert np.sum(eigenvalues < 1 - 1e-4) == 2
 
 
-def test_unpaired_batch_trains_each_modality_on_its_own_rows():
-    """Modalities with different rows and sizes give what one update on each would."""
-    config = MLAConfig()
-    method = make_method(config, components())
+def test_unpaired_rows_train_each_modality_on_its_own():
+    """Six rows of sound and four of image, stacked: as two data sets, each with its own labels."""
     first, second = batches(2)
-    unpaired = {
-        "inputs": {"sound": first["inputs"]["sound"], "image": second["inputs"]["image"][:4]},
-        "label": {"sound": first["label"], "image": second["label"][:4]},
-        "id": {"sound": first["id"], "image": second["id"][:4]},
-        "present": {"sound": np.ones(6, bool), "image": np.ones(4, bool)},
-    }
-    state = method.init(jax.random.key(1), first)
-    got, _ = jax.jit(method.step)(state, unpaired)
-    # The same as paired batches of six rows of which only those count.
-    label = np.concatenate([first["label"], second["label"][:4]])
-    paired = make_batch(
-        {"sound": np.concatenate([first["inputs"]["sound"], np.zeros((4, 3), np.float32)]),
+    stacked = make_batch(
+        {"sound": np.concatenate([first["inputs"]["sound"], np.full((4, 3), np.nan, np.float32)]),
          "image": np.concatenate([np.zeros((6, 5), np.float32), second["inputs"]["image"][:4]])},
-        label, present={"sound": np.arange(10) < 6, "image": np.arange(10) >= 6})
-    expected, _ = jax.jit(method.step)(state, paired)
-    chex.assert_trees_all_close(got.params, expected.params, atol=1e-6)
+        np.concatenate([first["label"], second["label"][:4]]),
+        present={"sound": np.arange(10) < 6, "image": np.arange(10) >= 6})
+    method = make_method(MLAConfig(), model())
+    state = method.init(jax.random.key(1), first)
+    got, _ = jax.jit(method.step)(state, stacked)
+    chex.assert_trees_all_close(got.params, algorithm_1(state.params, [stacked], MLAConfig())[0],
+                                atol=2e-5)
 
 
 def test_prediction_fuses_by_entropy_or_mean():
     batch = next(batches(1))
     for dynamic in (True, False):
-        method = make_method(MLAConfig(dynamic_fusion=dynamic), components())
+        method = make_method(MLAConfig(dynamic_fusion=dynamic), model())
         state = method.init(jax.random.key(0), batch)
         logits = method.predict(state, batch)
         z = np.stack([logits[m] for m in MODALITIES])
@@ -160,7 +154,7 @@ def test_prediction_fuses_by_entropy_or_mean():
 
 
 def test_encoders_of_different_widths_are_refused():
-    parts = components()
+    parts = model()
     parts.encoders["image"] = make_encoder(EncoderConfig(name="mlp", depth=1, width=5), 1)
     method = make_method(MLAConfig(), parts)
     with pytest.raises(UserError, match="sound 4.*image 5|image 5.*sound 4"):
@@ -171,7 +165,7 @@ def test_encoders_of_different_widths_are_refused():
                                     {"alpha_schedule": "linear"}, {"alpha": float("nan")}])
 def test_options_that_do_not_exist_are_refused(option):
     with pytest.raises(UserError, match=f"method.{next(iter(option))}"):
-        make_method(MLAConfig(**option), components())
+        make_method(MLAConfig(**option), model())
 
 
 def test_the_program_grows_with_the_modalities_and_not_with_their_square():
@@ -179,7 +173,7 @@ def test_the_program_grows_with_the_modalities_and_not_with_their_square():
     def operations(count):
         names = [f"m{i}" for i in range(count)]
         encoders = {m: make_encoder(EncoderConfig(name="mlp", depth=1, width=4), 1) for m in names}
-        parts = components()._replace(encoders=encoders, transform=make_transform(
+        parts = model()._replace(encoders=encoders, transform=make_transform(
             {m: (np.float32(0), np.float32(1)) for m in names}))
         method = make_method(MLAConfig(), parts)
         batch = make_batch({m: np.zeros((6, 2), np.float32) for m in names}, np.arange(6) % 3)

@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 
 from jaxmm.batch import make_batch
-from jaxmm.config import EncoderConfig, OGMConfig
+from jaxmm.config import EncoderConfig
 from jaxmm.encoders import make_encoder
 from jaxmm.errors import UserError
-from jaxmm.methods.ogm_ge import modulate, modulation
+from jaxmm.methods.ogm_ge import OGMConfig, modulate, modulation
+from jaxmm.model import Model
+from jaxmm.task import classification
 from jaxmm.train import setup as setup_lib
+
+
+MODEL = Model({}, classification("01"), None, None, None, 2, 2)   # only means over a batch are used
 
 
 def logits_with(p):
@@ -20,11 +25,11 @@ def test_coefficients_by_hand():
     """Scores 0.6 and 0.3: rho 2 and 1/2. With a third of 0.92: rho 0.98, 0.4 and 2.04."""
     batch = make_batch({"a": np.zeros((2, 1)), "b": np.zeros((2, 1))}, [0, 0])
     logits = {"a": logits_with([0.5, 0.7]), "b": logits_with([0.2, 0.4])}
-    k = modulation(logits, batch, alpha=0.8)
+    k = modulation(MODEL, logits, batch, alpha=0.8)
     np.testing.assert_allclose([k["a"], k["b"]], [1 - np.tanh(1.6), 1], rtol=1e-5)
     batch = make_batch({m: np.zeros((2, 1)) for m in "abc"}, [0, 0],
                        present={"c": np.array([True, False])})
-    k = modulation(logits | {"c": logits_with([0.92, 0.1])}, batch, alpha=0.1)
+    k = modulation(MODEL, logits | {"c": logits_with([0.92, 0.1])}, batch, alpha=0.1)
     np.testing.assert_allclose([k["a"], k["b"], k["c"]], [1, 1, 1 - np.tanh(0.92 / 4.5)], rtol=1e-5)
 
 

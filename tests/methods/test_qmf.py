@@ -2,8 +2,8 @@ import jax
 import numpy as np
 
 from jaxmm.batch import take
-from jaxmm.config import OptimizerConfig, QMFConfig
-from jaxmm.methods.qmf import fuse
+from jaxmm.config import OptimizerConfig
+from jaxmm.methods.qmf import QMFConfig, fuse
 from jaxmm.train import setup as setup_lib
 
 

@@ -5,12 +5,14 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmm.config import OptimizerConfig, SAMMConfig
+from jaxmm.config import OptimizerConfig
 from jaxmm.errors import UserError
-from jaxmm.evaluate.fusion import confidence_weighted
+from jaxmm.heads.fusion import confidence_weighted
 from jaxmm.losses.relational import angle_loss, distance_loss
 from jaxmm.methods import samm
+from jaxmm.methods.samm import SAMMConfig
 from jaxmm.state import calibration, replay
+from jaxmm.task import classification
 from jaxmm.train import setup as setup_lib
 
 ONE = jax.devices()[:1]
@@ -25,11 +27,11 @@ def test_consistency_target_is_what_the_most_confident_head_stored():
               "fused": jnp.array([[4.0, 0.0], [6.0, 0.0]])}
     stored = {h: jnp.array([[i, 10.0 + i], [20.0 + i, 30.0 + i]]) for i, h in enumerate(HEADS)}
     present = {m: jnp.array([True, True]) for m in ("sound", "image")}
-    target = samm.consistency_target(logits, stored, jnp.array([1, 0]), present)
+    target = samm.consistency_target(classification("ab"), logits, stored, jnp.array([1, 0]), present)
     np.testing.assert_array_equal(target, [[1, 11], [22, 32]])
     # Without image, its head and the fused one are out of the choice.
     present["image"] = jnp.array([False, False])
-    target = samm.consistency_target(logits, stored, jnp.array([1, 0]), present)
+    target = samm.consistency_target(classification("ab"), logits, stored, jnp.array([1, 0]), present)
     np.testing.assert_array_equal(target, [[0, 10], [20, 30]])
 
 
@@ -192,7 +194,7 @@ def test_without_lambda_the_unimodal_heads_do_not_learn(make_dataset, make_confi
     (dict(relation="size"), "method.relation='size'; expected one of distance, angle"),
     (dict(fusion="glue"), "method.fusion='glue'.*film"),
     (dict(capacity=7), "method.capacity=7 is smaller than the replay batch of 8"),
-    (dict(modalities="sound,smell"), "'smell' is no modality.*image, sound")])
+    (dict(modalities="sound,smell"), "'smell' is not a modality.*image, sound")])
 def test_options_that_do_not_exist_are_refused(changes, message, make_dataset, make_config):
     with pytest.raises(UserError, match=message):
         setup_lib.build(make_config(SAMMConfig(**changes)), dataset=make_dataset(), devices=ONE)

@@ -4,10 +4,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmm.config import (EncoderConfig, FinetuneConfig, OptimizerConfig, SelfDistillConfig,
-                          TaughtConfig, UMEConfig, UMTConfig, UnimodalConfig, method_config)
+from jaxmm.config import EncoderConfig, OptimizerConfig
 from jaxmm.errors import UserError
-from jaxmm.methods.taught import mean_probability
+from jaxmm.methods import method_config
+from jaxmm.methods.fusion import UnimodalConfig
+from jaxmm.methods.taught import (FinetuneConfig, SelfDistillConfig, TaughtConfig, UMEConfig,
+                                  UMTConfig, mean_probability)
 from jaxmm.train import loop, setup as setup_lib, teaching
 
 ONE = jax.devices()[:1]

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from jaxmm.config import Config, method_config
+from jaxmm.config import Config
+from jaxmm.methods import method_config
 from jaxmm.report import advice
 from jaxmm.train.runs import load_json
 

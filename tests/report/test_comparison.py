@@ -3,7 +3,8 @@ import csv
 import numpy as np
 import pytest
 
-from jaxmm.config import Config, StreamConfig, method_config
+from jaxmm.config import Config, StreamConfig
+from jaxmm.methods import method_config
 from jaxmm.report import comparison
 from jaxmm.report.comparison import Result, Summary
 from jaxmm.report.variants import Variant

@@ -8,9 +8,10 @@ import pytest
 from configs import (cremad, dom_vggsound, food101, gcil_vggsound, iemocap, iemocap_features, mvsa,
                      seq_vggsound, synthetic, ucf101, vggsound)
 from jaxmm.batch import make_batch
-from jaxmm.config import METHOD_CONFIGS, EncoderConfig, method_config
+from jaxmm.config import EncoderConfig
 from jaxmm.data.dataset import Dataset
 from jaxmm.encoders import make_encoder
+from jaxmm.methods import METHODS, method_config
 from jaxmm.report import comparison, published, variants
 from jaxmm.report.comparison import Summary
 from jaxmm.report.published import Value
@@ -296,7 +297,7 @@ def test_options_in_published_rows_are_options_of_their_methods():
     checked = set()
     for row in published._rows():
         method, _, options = variants.parse(row["method"]) if not row["setting"] else ("", "", {})
-        if method in METHOD_CONFIGS:
+        if method in METHODS:
             for option, value in options.items():
                 variants.set_option(method_config(method), option, value)
                 checked.add(f"{method}+{option}")

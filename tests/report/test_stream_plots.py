@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from jaxmm.evaluate.metrics import Reliability
+from jaxmm.metrics import Reliability
 from jaxmm.report import plots, stream_plots
 from jaxmm.report.calibration import Calibration, Quality
 

@@ -3,9 +3,11 @@ import json
 import jax
 import pytest
 
-from jaxmm.config import SAMMConfig, SGDConfig, StreamConfig
+from jaxmm.config import StreamConfig
 from jaxmm.data import streams
-from jaxmm.evaluate.metrics import brier_score
+from jaxmm.methods.continual import SGDConfig
+from jaxmm.methods.samm import SAMMConfig
+from jaxmm.metrics import brier_score
 from jaxmm.report import continual, run_report, stream_report
 from jaxmm.report.tables import scores_table
 from jaxmm.train import loop, setup as setup_lib

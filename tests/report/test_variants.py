@@ -1,7 +1,9 @@
 import pytest
 
-from jaxmm.config import Config, ERConfig, StreamConfig, method_config
+from jaxmm.config import Config, StreamConfig
 from jaxmm.errors import UserError
+from jaxmm.methods import method_config
+from jaxmm.methods.continual import ERConfig
 from jaxmm.report import variants
 
 MODALITIES = ["sound", "image"]

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmm.config import AugmentConfig, EncoderConfig, MLAConfig, replace
+from jaxmm.config import AugmentConfig, EncoderConfig, replace
 from jaxmm.errors import UserError, WriteError
+from jaxmm.methods.mla import MLAConfig
 from jaxmm.train import checkpoints, loop, setup as setup_lib
 from jaxmm.train.runs import claim_folder
 

@@ -9,9 +9,10 @@ import sys
 import pytest
 
 from jaxmm import files
-from jaxmm.config import (AugmentConfig, EncoderConfig, FlowConfig, MLAConfig, PreprocessConfig,
-                          TrainConfig, UMTConfig)
+from jaxmm.config import AugmentConfig, EncoderConfig, FlowConfig, PreprocessConfig, TrainConfig
 from jaxmm.errors import UserError
+from jaxmm.methods.mla import MLAConfig
+from jaxmm.methods.taught import UMTConfig
 from jaxmm.train import runs
 
 
@@ -24,6 +25,14 @@ def test_config_survives_the_file(make_config, tmp_path):
     assert read == config and isinstance(read.method, MLAConfig)
     with runs.claim_folder(tmp_path / "run", config):
         pass
+
+
+def test_a_folder_from_before_an_option_was_there_belongs_to_its_run(make_config, tmp_path):
+    config = make_config("samm")
+    values = runs.to_dict(config)
+    del values["task"], values["method"]["replay_batch"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    assert runs.read_config(tmp_path) == config and runs.check_folder(tmp_path, config)
 
 
 def test_differences_are_listed_by_path():

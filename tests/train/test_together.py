@@ -1,5 +1,6 @@
 """Several runs in one program: the same results as one after the other."""
 import json
+from collections.abc import Mapping
 from unittest import mock
 
 import chex
@@ -114,7 +115,8 @@ def test_every_scalar_of_every_method_enters_as_an_array(name, make_dataset, mak
     def step(values):
         method = setup.make_method(None, values)
         state = method.init(jax.random.key(0), batch)
-        return method.predict(method.step(state, batch)[0], batch)
+        steps = method.step.values() if isinstance(method.step, Mapping) else [method.step]
+        return [method.predict(step(state, batch)[0], batch) for step in steps]
 
     jax.eval_shape(step, {path: np.float32(0.1) for path in together.scalar_options(config)})
 

@@ -29,8 +29,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmm.batch import batch_size
-from jaxmm.config import AugmentConfig, Config, EncoderConfig, method_config
+from jaxmm.config import AugmentConfig, Config, EncoderConfig
 from jaxmm.data.dataset import Dataset
+from jaxmm.methods import method_config
 from jaxmm.report import variants
 from jaxmm.report.variants import Variant
 from jaxmm.train.runs import to_dict

@@ -1,10 +1,10 @@
-"""Metrics against scikit-learn, by hand and in loops."""
+"""Metrics against scikit-learn (those that are our own), by hand and in loops."""
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.metrics
 
-from jaxmm.evaluate import metrics
+from jaxmm import metrics
 
 RNG = np.random.default_rng(0)
 LABELS = RNG.integers(0, 5, 200)
@@ -19,7 +19,6 @@ def test_against_scikit_learn():
     one_hot = np.eye(7)[LABELS]
     expected = {
         metrics.accuracy: sklearn.metrics.accuracy_score(LABELS, PREDICTIONS),
-        metrics.macro_f1: sklearn.metrics.f1_score(LABELS, PREDICTIONS, average="macro"),
         metrics.negative_log_likelihood:
             sklearn.metrics.log_loss(LABELS, PROBABILITIES, labels=range(7)),
         metrics.brier_score: 7 * sklearn.metrics.mean_squared_error(one_hot, PROBABILITIES),
@@ -70,3 +69,43 @@ def test_extreme_logits():
     np.testing.assert_allclose(metrics.negative_log_likelihood(logits, labels), 1e4)
     np.testing.assert_allclose(metrics.brier_score(logits, labels), 1.0)
     np.testing.assert_allclose(metrics.expected_calibration_error(logits, labels), 0.5)
+
+
+def test_macro_f1_by_hand():
+    """Class 0: 2 of 3 predicted and 2 to find; class 1: 1 and 3; 2 is predicted in vain; no 3."""
+    predictions, labels = np.array([0, 0, 1, 2, 0]), np.array([0, 0, 1, 1, 1])
+    value = (2 * 2 / (3 + 2) + 2 / (1 + 3) + 0) / 3
+    np.testing.assert_allclose(metrics.macro_f1(np.eye(4)[predictions], labels), value)
+
+
+def test_labels_by_hand():
+    """Three labels of four examples; the last one neither occurs nor is predicted."""
+    labels = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]], bool)
+    logits = np.array([[3.0, -1, -1], [-1, 2, -1], [1, 1, -1], [-2, 3, -1]])
+    # Label 0: 1 right, 1 missed, 1 too many; label 1: 2 right, 1 too many.
+    np.testing.assert_allclose(metrics.label_f1(logits, labels, "macro"), (1 / 2 + 4 / 5 + 0) / 3)
+    np.testing.assert_allclose(metrics.label_f1(logits, labels, "micro"), 6 / (4 + 5))
+    np.testing.assert_allclose(metrics.label_accuracy(logits, labels), 9 / 12)
+    # Ranked by logit: label 0 right, wrong, right; label 1 wrong, right, right.
+    np.testing.assert_allclose(metrics.mean_average_precision(logits, labels),
+                               ((1 + 2 / 3) / 2 + (1 / 2 + 2 / 3) / 2) / 2)
+    assert metrics.mean_average_precision(logits, np.zeros_like(labels)) == 0
+
+
+def test_numbers_by_hand():
+    labels = np.array([[1.0, 0], [2, 0], [3, 0]])
+    outputs = np.array([[2.0, 1], [2, 2], [8, 3]], np.float32)
+    np.testing.assert_allclose(metrics.mean_absolute_error(outputs, labels), (6 + 6) / 6)
+    np.testing.assert_allclose(metrics.root_mean_squared_error(outputs, labels),
+                               (np.sqrt(26 / 3) + np.sqrt(14 / 3)) / 2)
+    # Deviations (-1, 0, 1) and (-2, -2, 4); the second label is constant.
+    np.testing.assert_allclose(metrics.pearson(outputs, labels), 6 / np.sqrt(2 * 24) / 2)
+
+
+def test_sentiment_by_hand():
+    labels = np.array([[2.6], [-0.2], [0.0], [-1.0], [0.4]])
+    outputs = np.array([[9.0], [0.1], [-2.0], [-1.4], [0.3]])
+    # Rounded: 3, 0, 0, -1, 0 and 3, 0, -2, -1, 0; signs without the 0: + - - + and + + - +.
+    np.testing.assert_allclose(metrics.seven_way_accuracy(outputs, labels), 4 / 5)
+    np.testing.assert_allclose(metrics.sentiment_accuracy(outputs, labels), 3 / 4)
+    np.testing.assert_allclose(metrics.sentiment_f1(outputs, labels), (4 / 5 + 2 / 3) / 2)

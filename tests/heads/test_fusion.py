@@ -6,7 +6,7 @@ import pytest
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from jaxmm.evaluate import fusion
+from jaxmm.heads import fusion
 
 RNG = np.random.default_rng(0)
 LOGITS = {m: RNG.normal(0, 2, (4, 3)).astype(np.float32) for m in ["audio", "visual", "text"]}

@@ -1,0 +1,60 @@
+"""DER++: dark experience replay, of logits and of labels (Buzzega et al., NeurIPS 2020)."""
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from jaxmm.config import scalar
+from jaxmm.errors import check_at_least
+from jaxmm.losses.distillation import mean_squared_error
+from jaxmm.methods import common
+from jaxmm.methods.continual import ERConfig, check_memory, chosen_model, init_memory, sample_past
+from jaxmm.state import replay
+
+
+@dataclass
+class DERConfig(ERConfig):
+    """Dark experience replay (DER++); with beta = 0, DER."""
+    name: str = "derpp"
+    alpha: float = scalar(0.5)      # weight of the match with stored logits, >= 0
+    beta: float = scalar(0.5)       # weight of the labels of replayed examples, >= 0
+
+
+def make_derpp(config: DERConfig, model: common.Model) -> common.Method:
+    """CE(z, y) + alpha MSE(z'_1, z*_1) + beta CE(z'_2, y'_2), all of the fused head.
+
+    x'_1 and x'_2 are two independent samples of the memory, augmented afresh; z* are the logits of
+    the step in which an example entered it. The batches go through the network one after the other.
+    """
+    check_at_least("method.alpha", config.alpha, 0)
+    check_at_least("method.beta", config.beta, 0)
+    model = chosen_model(config, model)
+    check_memory(config, model)
+
+    def init(key, batch):
+        return common.init_state(model, key, batch, lambda key, _: {
+            "memory": init_memory(config, model, key, batch, logits=jnp.zeros(model.task.size))})
+
+    def step(state, batch):
+        batch = common.only(batch, model.encoders)
+        memory, first, valid = sample_past(config, model, state.extra["memory"], batch)
+        memory, second, _ = sample_past(config, model, memory, batch)
+        now, first, second = map(model.transform, jax.random.split(common.step_key(state), 3),
+                                 (batch, first, second))
+
+        def loss_fn(params):
+            out = model.run(params, state.batch_stats, now, train=True)
+            dark = model.run(params, out.batch_stats, first, train=True)
+            past = model.run(params, dark.batch_stats, second, train=True)
+            loss = model.mean(model.task.loss(out.outputs["fused"], now["label"]))
+            loss += config.alpha * model.mean(
+                mean_squared_error(dark.outputs["fused"], first["logits"]), valid)
+            loss += config.beta * model.mean(
+                model.task.loss(past.outputs["fused"], second["label"]), valid)
+            return loss, out._replace(batch_stats=past.batch_stats)
+
+        loss, out, grads = common.gradients(model, state.params, loss_fn)
+        memory = replay.add(memory, batch | {"logits": out.outputs["fused"]}, axis_name=model.axis_name)
+        return common.finish_step(model, state, batch, loss, out, grads, extra={"memory": memory})
+
+    return common.Method(init, step, common.make_predict(model), common.make_features(model))

@@ -1,0 +1,60 @@
+"""LwF: learning without forgetting, without examples of the past (Li and Hoiem, ECCV 2016)."""
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+
+from jaxmm import task
+from jaxmm.config import scalar
+from jaxmm.errors import check_above, check_at_least
+from jaxmm.losses.distillation import kl_divergence
+from jaxmm.methods import common
+from jaxmm.methods.continual import SGDConfig, chosen_model
+from jaxmm.state import seen
+
+
+@dataclass
+class LwFConfig(SGDConfig):
+    """Learning without forgetting: distils from the network of the end of the last task."""
+    name: str = "lwf"
+    alpha: float = scalar(1.0)      # weight of the distillation, >= 0
+    temperature: float = 2.0        # T of it, > 0
+    head_epochs: int = 0            # at the start of a new task, that train the head alone
+
+
+def make_lwf(config: LwFConfig, model: common.Model) -> common.Method:
+    """CE(z, y; classes seen) + alpha T^2 KL(softmax(h* / T) || softmax(z / T); old classes).
+
+    z are the fused logits, h* those of the network when the last task ended, on the same batch.
+    """
+    check_at_least("method.alpha", config.alpha, 0)
+    check_above("method.temperature", config.temperature, 0)
+    task.need_classes(model.task, "lwf, which tells old classes from new ones,", "use er or derpp")
+    model = chosen_model(config, model)
+
+    def init(key, batch):
+        return remember(common.init_state(model, key, batch), seen.init(model.task.size))
+
+    def remember(state, known):
+        return state._replace(extra={"seen": known, "old": (state.params, state.batch_stats)})
+
+    def step(state, batch, groups=None):
+        batch = model.transform(common.step_key(state), batch)
+        known = seen.update(state.extra["seen"], batch["label"], axis_name=model.axis_name)
+        before = model.run(*state.extra["old"], batch, train=False).outputs["fused"]
+
+        def loss_fn(params):
+            out = model.run(params, state.batch_stats, batch, train=groups or True)
+            z = out.outputs["fused"]
+            loss = model.task.loss(seen.restrict(z, known.first >= 0), batch["label"])
+            drift = kl_divergence(*(seen.restrict(x, seen.old(known)) for x in (z, before)),
+                                  config.temperature)
+            return model.mean(loss + config.alpha * jnp.where(known.task > 0, drift, 0.0)), out
+
+        loss, out, grads = common.gradients(model, state.params, loss_fn, groups)
+        return common.finish_step(model, state, batch, loss, out, grads, extra=state.extra | {"seen": known})
+
+    return common.Method(
+        init, {"all": step, "head": lambda state, batch: step(state, batch, ("head",))},
+        common.make_predict(model), common.make_features(model),
+        phase=lambda at: "head" if at.task > 0 and at.epoch < config.head_epochs else "all",
+        end_task=lambda state: remember(state, seen.next_task(state.extra["seen"])))

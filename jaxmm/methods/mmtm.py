@@ -1,0 +1,36 @@
+"""Late fusion of encoders that exchange what they see (MMTM), as Wu et al., 2022, train it."""
+from dataclasses import dataclass
+
+from jaxmm.config import MethodConfig
+from jaxmm.encoders import exchange
+from jaxmm.errors import UserError, check_at_least
+from jaxmm.methods.common import Method
+from jaxmm.methods.fusion import make_late
+from jaxmm.model import Model
+
+
+@dataclass
+class MMTMConfig(MethodConfig):
+    """Late fusion of encoders with multimodal transfer modules between their stages."""
+    name: str = "mmtm"
+    stages: int = 0                 # the last ones, behind which modalities exchange; 0: all
+
+
+def make_mmtm(config: MMTMConfig, model: Model) -> Method:
+    """`late` with an exchange behind the last stages: sum_m CE(z_m, y), fused by the mean.
+
+    Raises:
+      UserError: fewer than two modalities, encoders that are no chains of equally many stages, or
+        more stages than they have.
+    """
+    check_at_least("method.stages", config.stages, 0)
+    counts = {m: len(encoder.stages) for m, encoder in model.encoders.items()}
+    if len(counts) < 2:
+        raise UserError("mmtm exchanges between modalities and needs two or more; use unimodal")
+    count, stages = min(counts.values()), config.stages or max(counts.values())
+    if not count or max(counts.values()) > count or stages > count:
+        found = ", ".join(f"{m} {n}" for m, n in counts.items())
+        raise UserError(f"mmtm exchanges behind the last {stages} stages, so encoders need equally "
+                        f"many, and no fewer; found {found}; set --config.encoders."
+                        "MODALITY.name and depth, or --config.method.stages")
+    return make_late(config, model._replace(exchange=exchange.mmtm(tuple(range(count)[-stages:]))))

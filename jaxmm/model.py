@@ -1,0 +1,119 @@
+"""The model that a method trains: encoders and a head, its forward pass, and the global batch."""
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from jaxmm.batch import Batch, Logits
+from jaxmm.encoders import Encoder
+from jaxmm.encoders.exchange import Exchange
+from jaxmm.errors import UserError
+from jaxmm.heads import Features, Head
+from jaxmm.losses import weighted_mean
+from jaxmm.task import Task
+
+
+class Optimizer(NamedTuple):
+    """Updates of parameter groups; groups that a step leaves out keep parameters and state."""
+    init: Callable[[Mapping[str, Any]], dict[str, Any]]
+    update: Callable[..., tuple[dict[str, Any], dict[str, Any]]]  # (grads, opt_state, params, step, scale)
+
+
+class Output(NamedTuple):
+    """A forward pass through encoders and head."""
+    features: Features              # [B, s] by modality
+    taps: dict[str, tuple[chex.Array, ...]]     # by modality: what each stage hands on
+    outputs: Logits                 # [B, K] by head
+    batch_stats: dict[str, Any]     # new, by modality
+
+
+class Model(NamedTuple):
+    """What a method is built from, besides its own options; it adds the head, and an exchange.
+
+    A batch may be spread over devices. `mean`, `sum` and `gather` are over the global batch, the
+    same on every device and differentiable, so that a method need not know of devices.
+    """
+    encoders: dict[str, Encoder]    # by modality
+    task: Task                      # what the heads put out
+    transform: Callable[[chex.PRNGKey | None, Batch], Batch]  # normalises; augments if it gets a key
+    optimizer: Optimizer
+    epoch: Callable[[chex.Array], Any]      # step -> its place in its task: `train.plan.Epoch`
+    batch_size: int                 # of the global batch
+    num_examples: int               # of the training split: ids lie below it
+    axis_name: str | None = None    # of the devices, if the step is mapped over several
+    head: Head | None = None
+    exchange: Exchange | None = None    # between the stages of the encoders
+    fuse: Callable | None = None    # (outputs by modality, present) -> [B, K], in place of the head's "fused"
+
+    def run(self, params, batch_stats, batch: Batch, *, train: bool | Collection[str],
+            only: Collection[str] | None = None, perturb: Callable | None = None) -> Output:
+        """The forward pass on a transformed batch.
+
+        Args:
+          params: by parameter group.
+          batch_stats: by modality, and of the exchange.
+          batch: as `transform` returns it; features of missing modalities are zero.
+          train: whether batch norm uses the statistics of the batch and moves the running ones; or
+            the modalities whose encoders do.
+          only: modalities to encode; all by default. The batch statistics of the others stay.
+          perturb: features -> features, between encoders and head.
+        """
+        names = list(self.encoders if only is None else only)
+        x, updated = {m: batch["inputs"][m] for m in names}, dict(batch_stats)
+        options = {m: {"train": train if isinstance(train, bool) else m in train,
+                       "mask": batch["present"][m]} for m in names}
+        taps = {m: () for m in names}
+        for i in range(max(len(self.encoders[m].stages) for m in names)):
+            for m in names:
+                if i < len(self.encoders[m].stages):
+                    x[m], updated[m] = self.encoders[m].stages[i](
+                        params[m], updated[m], x[m], **options[m])
+            if self.exchange and i in self.exchange.after:
+                stage = f"stage_{i}"
+                x, stats = self.exchange.apply(
+                    params["exchange"][stage], updated["exchange"][stage], x, batch["present"],
+                    train=bool(train), mean=self.mean)
+                updated["exchange"] = updated["exchange"] | {stage: stats}
+            taps = {m: taps[m] + ((x[m],) if i < len(self.encoders[m].stages) else ())
+                    for m in names}
+        features = {}
+        for m in names:
+            h, updated[m] = self.encoders[m].pool(params[m], updated[m], x[m], **options[m])
+            features[m] = jnp.where(batch["present"][m][:, None], h, 0.0)
+        outputs = self.head.apply(params["head"], perturb(features) if perturb else features)
+        if self.fuse:
+            outputs |= {"fused": self.fuse({m: outputs[m] for m in features}, batch["present"])}
+        return Output(features, taps, outputs, updated)
+
+    def mean(self, values: chex.Array, present: chex.Array | None = None) -> chex.Array:
+        """Mean of `values` [B] over the examples `present` bool [B] (all by default).
+
+        It is 0, with zero gradient, if there is none.
+        """
+        return weighted_mean(values, present, self.sum)
+
+    def sum(self, tree):
+        """Sum over the devices of what each has."""
+        return tree if self.axis_name is None else jax.lax.psum(tree, self.axis_name)
+
+    def gather(self, tree):
+        """The rows [B, ...] of all devices, for what compares examples with each other."""
+        if self.axis_name is None:
+            return tree
+        return jax.lax.all_gather(tree, self.axis_name, tiled=True)
+
+
+def select_modalities(model: Model, names: str, option: str) -> Model:
+    """The model with only the modalities in `names`, joined by commas; all if it is empty.
+
+    Raises:
+      UserError: a name that is not a modality of the data; `option` is where it was given.
+    """
+    chosen = [name.strip() for name in names.split(",")] if names else list(model.encoders)
+    for m in chosen:
+        if m not in model.encoders:
+            raise UserError(f"{option}={names!r}: {m!r} is not a modality of the data; expected "
+                            f"{', '.join(model.encoders)} (--config.{option}=...)")
+    return model._replace(encoders={m: model.encoders[m] for m in chosen})

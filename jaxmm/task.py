@@ -1,0 +1,146 @@
+"""What is predicted: the loss of an example, and the scores of a split."""
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import chex
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxmm import metrics
+from jaxmm.config import TaskConfig
+from jaxmm.errors import UserError, check_choice
+
+# Labels in a batch, by task: type, rank, and how messages call them.
+LABELS = {"classification": (np.integer, 1, "class numbers int32 [rows]"),
+          "multilabel": (np.bool_, 2, "bool [rows, labels]"),
+          "regression": (np.floating, 2, "float32 [rows, outputs]")}
+
+
+CLASS_SCORES = {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1,
+                "ece": metrics.expected_calibration_error, "nll": metrics.negative_log_likelihood}
+
+
+class Task(NamedTuple):
+    """What the heads of a model put out, and how it is judged."""
+    name: str                           # "classification", "multilabel", "regression"
+    size: int                           # K outputs of a head
+    names: tuple[str, ...]              # of the outputs
+    loss: Callable                      # (outputs [B, K], labels) -> [B], >= 0
+    progress: tuple[str, Callable]      # name and (outputs, labels) -> [B]: shown during training
+    scores: Mapping[str, Callable]      # (outputs [N, K], labels) -> number; the headline first
+    chance: float | None                # headline of guessing, where that is known
+
+    @property
+    def headline(self) -> str:
+        """The score that reports lead with."""
+        return next(iter(self.scores))
+
+
+def classification(names: tuple[str, ...]) -> Task:
+    """One of C classes, labels int [B]; outputs are logits, the loss is cross-entropy in nats."""
+    return Task("classification", len(names), names, cross_entropy,
+                ("accuracy", lambda z, y: z.argmax(-1) == y), CLASS_SCORES, 1 / len(names))
+
+
+def multilabel(names: tuple[str, ...]) -> Task:
+    """Labels that hold or not, bool [B, K]; the loss is the mean over them of the cross-entropy."""
+    return Task("multilabel", len(names), names, binary_cross_entropy,
+                ("label_accuracy", lambda z, y: jnp.mean((z > 0) == y, axis=-1)),
+                {"macro_f1": partial(metrics.label_f1, average="macro"),
+                 "micro_f1": partial(metrics.label_f1, average="micro"),
+                 "map": metrics.mean_average_precision,
+                 "label_accuracy": metrics.label_accuracy}, None)
+
+
+def regression(names: tuple[str, ...], sentiment: bool = False) -> Task:
+    """Numbers, labels float [B, K]; the loss is the mean squared error.
+
+    `sentiment` adds Acc-7, Acc-2 and F1 of a scale from -3 to 3, as of MOSI.
+    """
+    scores = {"mae": metrics.mean_absolute_error, "rmse": metrics.root_mean_squared_error,
+              "pearson": metrics.pearson}
+    if sentiment:
+        scores |= {"acc_7": metrics.seven_way_accuracy, "acc_2": metrics.sentiment_accuracy,
+                   "f1": metrics.sentiment_f1}
+    return Task("regression", len(names), names, squared_error,
+                ("mae", lambda z, y: jnp.mean(jnp.abs(z - y), axis=-1)), scores, None)
+
+
+def make_task(config: TaskConfig, names: tuple[str, ...], labels: chex.Array) -> Task:
+    """The task that `config.kind` names; "auto" is told by the type of the labels.
+
+    Raises:
+      UserError: there is no such task, or the labels are not its.
+    """
+    check_choice("task.kind", config.kind, ("auto", *LABELS))
+    name = config.kind
+    if name == "auto":
+        fitting = [k for k, (kind, *_) in LABELS.items() if np.issubdtype(labels.dtype, kind)]
+        if not fitting:
+            raise UserError(f"train/label is {labels.dtype}; expected integers (classes), bools "
+                            "(labels that hold or not) or floats (numbers to predict)")
+        name, = fitting
+    if config.sentiment and name != "regression":
+        raise UserError(f"task.sentiment=True is for a scale of real numbers; this is a {name}")
+    options = {"sentiment": config.sentiment} if name == "regression" else {}
+    makers = {"classification": classification, "multilabel": multilabel, "regression": regression}
+    return check_labels("train", makers[name](tuple(names), **options), labels)
+
+
+def check_labels(where: str, task: Task, labels: chex.Array) -> Task:
+    """The task itself, if these are labels of it.
+
+    Raises:
+      UserError: another type, rank or number of outputs, a class out of range, or a number that is
+        not finite.
+    """
+    kind, rank, expected = LABELS[task.name]
+    if not np.issubdtype(labels.dtype, kind) or labels.ndim != rank:
+        raise UserError(f"{where}/label is {labels.dtype} of shape {labels.shape}; a {task.name} "
+                        f"needs {expected}: change the labels, or --config.task.kind")
+    if rank == 2 and labels.shape[1] != task.size:
+        raise UserError(f"{where}/label has rows of {labels.shape[1]}; expected {task.size}, one for "
+                        f"each of {', '.join(task.names)}")
+    if task.name == "classification" and not ((0 <= labels) & (labels < task.size)).all():
+        raise UserError(f"{where}/label has values from {labels.min()} to {labels.max()}; expected "
+                        f"class numbers from 0 to {task.size - 1}")
+    if task.name == "regression" and not np.isfinite(labels).all():
+        row = np.argmin(np.isfinite(labels).all(axis=1))
+        raise UserError(f"{where}/label has a value that is not finite in row {row}; repair or "
+                        "remove such rows")
+    return task
+
+
+def likelihood(task: Task, outputs: chex.Array, labels: chex.Array) -> chex.Array:
+    """exp(-loss) [B] in (0, 1]: of a classification, the probability of the true class."""
+    return jnp.exp(-task.loss(outputs, labels))
+
+
+def need_classes(task: Task, what: str, remedy: str) -> None:
+    """Raises UserError unless the task is a classification; `what` needs probabilities of classes."""
+    if task.name != "classification":
+        raise UserError(f"{what} needs a classification; the task is {task.name}: {remedy}")
+
+
+def cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
+    """Softmax cross-entropy (nats) [B] of logits [B, C] with class numbers [B]."""
+    chex.assert_rank([logits, labels], [2, 1])
+    chex.assert_type(labels, int)
+    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
+
+
+def binary_cross_entropy(logits: chex.Array, labels: chex.Array) -> chex.Array:
+    """Mean over the labels of the sigmoid cross-entropy (nats) [B]; both arguments [B, K]."""
+    chex.assert_equal_shape([logits, labels])
+    chex.assert_type(labels, bool)
+    values = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), labels)
+    return jnp.mean(values, axis=-1)
+
+
+def squared_error(outputs: chex.Array, labels: chex.Array) -> chex.Array:
+    """Mean over the outputs of the squared difference [B]; both arguments [B, K]."""
+    chex.assert_equal_shape([outputs, labels])
+    chex.assert_type(labels, float)
+    return jnp.mean((outputs.astype(jnp.float32) - labels) ** 2, axis=-1)

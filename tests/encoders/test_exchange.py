@@ -1,0 +1,88 @@
+"""MMTM against the released module (nyukat/greedy_multimodal_learning, run with torch 2.13)."""
+import functools
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmm.encoders import exchange
+from jaxmm.losses import weighted_mean
+
+TRUTH = np.load(pathlib.Path(__file__).with_name("mmtm.npz"))
+NAMES = ("skeleton", "visual")
+MMTM = exchange.mmtm((0,))
+ALL = {m: np.ones(3, bool) for m in NAMES}
+apply = jax.jit(functools.partial(MMTM.apply, mean=weighted_mean), static_argnames="train")
+
+
+def layer(name, columns=slice(None)):
+    return {"kernel": TRUTH[f"weights/{name}.weight"][:, columns].T,
+            "bias": TRUTH[f"weights/{name}.bias"]}
+
+
+# The released layer reads [visual, skeleton]; ours the modalities in alphabetical order.
+PARAMS = {"squeeze": layer("fc_squeeze", np.roll(np.arange(16), 8)),
+          "gate": {m: layer(f"fc_{m}") for m in NAMES}}
+MAPS = {m: TRUTH[f"input/{m}"].transpose(0, 2, 3, 1) for m in NAMES}
+STATS = MMTM.init(jax.random.key(0), {m: 8 for m in NAMES})[1]
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_pass_and_its_gradients_are_those_of_the_released_module():
+    maps, stats = apply(PARAMS, STATS, MAPS, ALL, train=True)
+    for m in NAMES:
+        close(maps[m], TRUTH[f"output/{m}"].transpose(0, 2, 3, 1))
+        close(stats[m]["mean"], TRUTH[f"output/squeeze_{m}"].mean(0))
+
+    def loss(params, maps):
+        return sum((x ** 2).sum() for x in apply(params, STATS, maps, ALL, train=True)[0].values())
+
+    params, inputs = jax.grad(loss, (0, 1))(PARAMS, MAPS)
+    close(params["squeeze"]["kernel"].T[:, np.roll(np.arange(16), 8)],
+          TRUTH["output/gradient/fc_squeeze.weight"])
+    close(params["gate"]["visual"]["kernel"].T, TRUTH["output/gradient/fc_visual.weight"])
+    close(params["gate"]["skeleton"]["bias"], TRUTH["output/gradient/fc_skeleton.bias"])
+    for m in NAMES:
+        close(inputs[m], TRUTH[f"output/gradient_input/{m}"].transpose(0, 2, 3, 1))
+
+
+def test_gates_are_one_half_at_zero_maps_and_maps_may_have_any_rank():
+    shapes = {"a": (2, 3, 4, 5, 6), "b": (2, 8), "c": (2, 9, 4)}
+    params, stats = MMTM.init(jax.random.key(0), {m: s[-1] for m, s in shapes.items()})
+    assert params["squeeze"]["kernel"].shape == (18, 9)
+    present = {m: np.ones(2, bool) for m in shapes}
+
+    def gates(scale):
+        """d maps / d inputs where all of them are `scale`, less what comes through the gates."""
+        maps = {m: jnp.full(s, scale) for m, s in shapes.items()}
+        return {m: x / scale for m, x in apply(params, stats, maps, present, train=False)[0].items()}
+
+    for m, gate in gates(1e-20).items():
+        np.testing.assert_allclose(gate, np.full(shapes[m], 0.5), rtol=1e-6)
+    assert any(np.ptp(np.asarray(gate)) > 0.01 for gate in gates(1.0).values())
+
+
+def test_an_absent_modality_enters_as_its_running_mean():
+    """The mean over passes of the means over the examples that have it; none leaves it as it is."""
+    present = ALL | {"visual": np.array([True, False, False])}
+    _, stats = apply(PARAMS, STATS, MAPS, present, train=True)
+    _, stats = apply(PARAMS, stats, MAPS, ALL, train=True)
+    squeezes = TRUTH["output/squeeze_visual"]
+    expected = (squeezes[0] + squeezes.mean(0)) / 2
+    close(stats["visual"]["mean"], expected)
+    nobody = ALL | {"visual": np.zeros(3, bool)}
+    absent, after = apply(PARAMS, stats, MAPS, nobody, train=True)
+    jax.tree.map(np.testing.assert_array_equal, after["visual"], stats["visual"])
+    shown = MAPS | {"visual": np.broadcast_to(expected, MAPS["visual"].shape)}
+    close(absent["skeleton"], apply(PARAMS, stats, shown, ALL, train=True)[0]["skeleton"])
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_statistics_move_in_training_alone(train):
+    _, stats = apply(PARAMS, STATS, MAPS, ALL, train=train)
+    assert float(stats["visual"]["passes"]) == train

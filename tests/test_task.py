@@ -1,0 +1,69 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmm import task as task_lib
+from jaxmm.config import TaskConfig
+from jaxmm.errors import UserError
+from jaxmm.task import classification, likelihood, make_task, multilabel, regression
+
+INTS = np.array([0, 1, 2], np.int32)
+BOOLS = np.array([[True, False], [False, False], [True, True]])
+FLOATS = np.array([[0.5], [-1.0], [3.0]], np.float32)
+
+
+def test_losses_by_hand():
+    logits = np.log(np.float32([[0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])) + 7
+    labels = np.array([0, 1])
+    for fn in jax.jit(task_lib.cross_entropy), task_lib.cross_entropy:
+        np.testing.assert_allclose(fn(logits, labels), -np.log([0.5, 0.1]), rtol=1e-5)
+    np.testing.assert_allclose(likelihood(classification("abc"), logits, labels), [0.5, 0.1],
+                               rtol=1e-5)
+    odds = np.float32([[np.log(3), 0.0], [np.log(3), -np.log(4)]])      # 3/4, 1/2; 3/4, 1/5
+    loss = multilabel("ab").loss(odds, np.array([[True, True], [False, False]]))
+    np.testing.assert_allclose(loss, [-np.log(3 / 4 * 1 / 2) / 2, -np.log(1 / 4 * 4 / 5) / 2],
+                               rtol=1e-5)
+    loss = regression("ab").loss(np.float32([[1, 2], [0, 0]]), np.float32([[1, 4], [3, 1]]))
+    np.testing.assert_allclose(loss, [2, 5])
+
+
+@pytest.mark.parametrize("make", [classification, multilabel, regression])
+def test_half_precision_outputs_have_float32_losses(make):
+    labels = {"classification": INTS[:2], "multilabel": BOOLS[:2, :1].repeat(3, 1),
+              "regression": FLOATS[:2].repeat(3, 1)}
+    task = make("abc")
+    assert task.loss(jnp.zeros((2, 3), jnp.bfloat16), labels[task.name]).dtype == jnp.float32
+
+
+@pytest.mark.parametrize("labels, names, kind, headline, chance", [
+    (INTS, "abc", "classification", "accuracy", 1 / 3), (BOOLS, "ab", "multilabel", "macro_f1", None),
+    (FLOATS, "a", "regression", "mae", None)])
+def test_type_of_the_labels_says_what_is_predicted(labels, names, kind, headline, chance):
+    for config in TaskConfig(), TaskConfig(kind=kind):
+        task = make_task(config, names, labels)
+        assert (task.name, task.size, task.headline, task.chance) == (kind, len(names), headline, chance)
+    for other in {"classification", "multilabel", "regression"} - {kind}:
+        with pytest.raises(UserError, match=f"train/label is {labels.dtype}.*a {other} needs"):
+            make_task(TaskConfig(kind=other), names, labels)
+
+
+@pytest.mark.parametrize("config, names, labels, message", [
+    (TaskConfig(kind="ranking"), "abc", INTS, "task.kind='ranking'; expected one of auto, class"),
+    (TaskConfig(sentiment=True), "abc", INTS, "task.sentiment=True is for a scale"),
+    (TaskConfig(), "ab", INTS, "values from 0 to 2; expected class numbers from 0 to 1"),
+    (TaskConfig(), "abc", BOOLS, "rows of 2; expected 3, one for each of a, b, c"),
+    (TaskConfig(), "a", FLOATS[:, 0], "float32 of shape .3,.; a regression needs float32"),
+    (TaskConfig(), "a", np.array([[0.0], [np.nan]]), "not finite in row 1"),
+    (TaskConfig(), "ab", np.array(["x"]), "train/label is <U1; expected integers")])
+def test_labels_of_another_kind_are_refused(config, names, labels, message):
+    with pytest.raises(UserError, match=message) as error:
+        make_task(config, names, labels)
+    assert "\n" not in str(error.value)
+
+
+def test_scores_of_a_scale_of_sentiment():
+    task = make_task(TaskConfig(sentiment=True), "a", FLOATS)
+    assert list(task.scores) == ["mae", "rmse", "pearson", "acc_7", "acc_2", "f1"]
+    assert {name: fn(FLOATS, FLOATS) for name, fn in task.scores.items()} == {
+        "mae": 0, "rmse": 0, "pearson": pytest.approx(1), "acc_7": 1, "acc_2": 1, "f1": 1}
