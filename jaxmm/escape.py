@@ -4,8 +4,9 @@ import shlex
 from collections.abc import Iterable
 from typing import Any
 
-# What Markdown, its tables, HTML and formulas take as signs; of underscores those around words.
-_SIGNS = re.compile(r"[\\`*\[\]<|~$&]|(?<![^\W_])_|_(?![^\W_])")
+# What Markdown, its tables, HTML and formulas take as signs; of underscores those around words, and
+# no star that ends a text, as in 66.4*, which opens nothing.
+_SIGNS = re.compile(r"[\\`\[\]<|~$&]|\*(?!$)|(?<!\w)\*|(?<![^\W_])_|_(?![^\W_])")
 
 
 def printable(text: Any) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from jaxmm.batch import make_batch
+from jaxmm.caches import cache_folder
 from jaxmm.config import (PREPROCESS, DataConfig, FlowConfig, FramesConfig, PreprocessConfig,
                           SpectrogramConfig, TextConfig)
 from jaxmm.data import decode, text

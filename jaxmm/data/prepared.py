@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmm import files
+from jaxmm.caches import cache_folder
 from jaxmm.data.dataset import SPLITS
-from jaxmm.data.spectrogram import cache_folder
 from jaxmm.errors import UserError
 
 KINDS = {

@@ -84,11 +84,11 @@ def test_on_streams_kind_memory_and_modality_choose_the_value():
     assert values(config, STREAM, "sgd")["sgd", None]["fused"] == 22.03
 
 
-METHODS = ("sum", "concat", "late", "film", "gated", "ogm_ge", "qmf", "mla", "mla+projection=none")
+MLA_TABLE = ("sum", "concat", "late", "film", "gated", "ogm_ge", "qmf", "mla", "mla+projection=none")
 
 
 @pytest.mark.parametrize("config, data, rows, capacities", [
-    (cremad, CREMAD, METHODS, ()),
+    (cremad, CREMAD, MLA_TABLE, ()),
     (seq_vggsound, STREAM, ("joint", "sgd", "er", "er:audio", "samm"), (500, 1000)),
     (dom_vggsound, STREAM, ("joint", "sgd:visual", "er", "samm"), (500, 2000)),
     (gcil_vggsound, STREAM, ("joint", "sgd", "er", "samm"), (500, 2000)),
