@@ -21,9 +21,9 @@ import numpy as np
 import pytest
 
 from jaxmm.batch import make_batch
+from jaxmm.caches import cache_folder
 from jaxmm.config import Config, EncoderConfig, MethodConfig, OptimizerConfig, TrainConfig
 from jaxmm.data.dataset import Dataset
-from jaxmm.caches import cache_folder
 from jaxmm.methods import method_config
 
 jax.config.update("jax_num_cpu_devices", 8)

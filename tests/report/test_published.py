@@ -235,7 +235,7 @@ def test_the_table_has_a_column_of_published_values_beside_the_head_that_has_som
         "\nPaper: arXiv 1, table 2.\n")
     other = {("late", None): {"fused": Value(0.664, None, "arXiv 1, table 2", ("less", "more"))}}
     table = comparison.accuracy_table(summaries, ["audio"], published=other)
-    assert r"|       66.4\* |" in table
+    assert "|        66.4* |" in table
     assert table.endswith("\nPaper: arXiv 1, table 2.\n\n\\* Not comparable: less; more.\n")
     assert "paper" not in comparison.accuracy_table(summaries, ["audio"]).lower()
 
@@ -252,8 +252,8 @@ def test_linear_probes_are_values_of_their_own(make_dataset, tmp_path):
     scores = {"fused": {"accuracy": 0.5}, "audio": {"accuracy": 0.3, "probe": 0.4}}
     table, probes = comparison.write([comparison.Result("concat", 0, scores)], make_dataset(),
                                      tmp_path, "command", "", found).split("Linear probes:")
-    assert r"49.5\*" in table and "43.4" not in table
-    assert r"43.4\*" in probes and "49.5" not in probes
+    assert "49.5*" in table and "43.4" not in table
+    assert "43.4*" in probes and "49.5" not in probes
 
 
 def test_every_published_value_can_be_read_and_has_a_protocol():
