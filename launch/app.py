@@ -3,6 +3,7 @@ import copy
 import dataclasses
 import errno
 import functools
+import importlib
 import os
 import pathlib
 import re
@@ -14,7 +15,6 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 from ml_collections.config_flags import config_path
 
-from jaxmm import config as config_lib
 from jaxmm import escape
 from jaxmm.caches import cache_folder, is_writable
 from jaxmm.config import Config
@@ -161,11 +161,11 @@ def _parse_flags(argv):
 
 def _unknown_field(message: str) -> str | None:
     """What to say of a field that the config does not have, if that is what went wrong."""
-    found = re.search(r"Field (\w+) not found on dataclass <class 'jaxmm\.config\.(\w+)'>", message)
+    found = re.search(r"Field (\w+) not found on dataclass <class '(jaxmm\.[\w.]+)\.(\w+)'>", message)
     if not found:
         return None
-    field, section = found.groups()
-    options = [f.name for f in dataclasses.fields(getattr(config_lib, section))]
+    field, module, section = found.groups()
+    options = [f.name for f in dataclasses.fields(getattr(importlib.import_module(module), section))]
     return f"{section} has no option {field!r}; expected one of {', '.join(options)}"
 
 

@@ -140,7 +140,7 @@ def test_everything_wrong_is_found_before_anything_is_made(config_for, make_data
 
     with pytest.raises(UserError, match="method 'mlb' is unknown; expected one of unimodal, "):
         plan(["concat", "mlb"])
-    with pytest.raises(UserError, match="--seeds=0; expected at least 1"):
+    with pytest.raises(UserError, match="--seeds=0; expected 1 to 1000"):
         plan(["concat"], 0)
     with pytest.raises(UserError, match="--methods is empty"):
         plan([])

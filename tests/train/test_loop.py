@@ -138,8 +138,8 @@ def test_non_finite_loss_stops_and_keeps_the_last_good_checkpoint(make_dataset, 
     def break_steps(setup):
         count = iter(range(100))
 
-        def steps(state, feed, index):
-            state, metrics = setup.programs.steps(state, feed, index)
+        def steps(*args):
+            state, metrics = setup.programs.steps(*args)
             return state, metrics if next(count) < 5 else metrics | {"loss": np.array([np.inf])}
 
         return setup._replace(programs=setup.programs._replace(steps=steps))

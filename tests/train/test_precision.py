@@ -24,9 +24,12 @@ def test_state_loss_and_logits_of_every_method(name, make_dataset, make_config):
     method = setup.make_method(None, {})
     batch = take(dataset.splits["train"], np.arange(8))
     state = jax.eval_shape(method.init, jax.random.key(0), batch)
-    stepped, metrics = jax.eval_shape(method.step, state, batch)
-    logits = jax.eval_shape(method.predict, stepped, batch)
-    features = jax.eval_shape(method.features, stepped, batch)
+    phases = method.step if isinstance(method.step, dict) else {"": method.step}
+    stepped, metrics = {}, {}
+    for phase, step in phases.items():
+        stepped[phase], metrics[phase] = jax.eval_shape(step, state, batch)
+    logits = jax.eval_shape(method.predict, state, batch)
+    features = jax.eval_shape(method.features, state, batch)
     assert types((state, stepped, metrics, logits, features)) == {jnp.dtype("float32")}
     text = str(jax.make_jaxpr(method.predict)(state, batch))
     assert "bf16" in text       # the encoders do compute in it
