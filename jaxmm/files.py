@@ -65,7 +65,7 @@ def _bytes(content: str | bytes) -> bytes:
 
 
 def _open_own(path: pathlib.Path, flags: int, mode: str):
-    """Opens a regular file, which is made if needed, under its only name.
+    """Opens a regular file, which is made if needed, and no link to one.
 
     Raises:
       OSError: it is something else, such as a link, by which a file elsewhere would be changed.
@@ -85,11 +85,13 @@ def _open_own(path: pathlib.Path, flags: int, mode: str):
 
 
 def _stranger(found: os.stat_result) -> str:
-    """What a file or folder is that is not the run's own alone; "" if it is."""
+    """What a file or folder is that is not the run's own; "" if it is.
+
+    Hard links are its own: copies of a folder as of one moment are made of them, and an archive from
+    elsewhere brings none to files that it did not bring.
+    """
     if stat.S_ISLNK(found.st_mode):
         return "it is a symbolic link"
-    if stat.S_ISREG(found.st_mode) and found.st_nlink > 1:
-        return "it has another name elsewhere, a hard link"
     return "" if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode) else "it is no file"
 
 
