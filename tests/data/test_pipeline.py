@@ -109,6 +109,15 @@ def test_texts_are_tokens_of_a_vocabulary_made_of_train_alone(made):
     assert text.shape == (27, 12) and text.dtype == np.int32
     assert text.max() < dataset.num_tokens["text"] and (text[:, 0] == text[0, 0]).all()
     assert not dataset.splits["train"]["inputs"]["visual"].dtype == np.int32
+    # A run keeps it: other texts, or a file that is gone, change nothing then.
+    kept = dataset.vocabularies["text"]
+    assert len(kept) == dataset.num_tokens["text"] and kept[0] == "[PAD]"
+    other = (*kept[:5], *reversed(kept[5:]))
+    again = data.load(config(path, text=TextConfig(length=12, vocabulary="gone.txt"), visual=IMAGE),
+                      {"text": other})
+    assert again.vocabularies["text"] == other
+    number = np.array([other.index(token) for token in kept])
+    np.testing.assert_array_equal(again.splits["train"]["inputs"]["text"], number[text])
 
 
 def test_vectors_are_arrays_or_many_are_read_on_demand(made, monkeypatch, tmp_path):

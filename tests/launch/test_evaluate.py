@@ -2,7 +2,7 @@ import jax
 import pytest
 from absl import flags
 
-for name in {"workdir", "probe"} & set(flags.FLAGS):     # as in the other launchers
+for name in {"workdir", "probe", "data", "step", "split"} & set(flags.FLAGS):     # as in the other launchers
     delattr(flags.FLAGS, name)
 
 from jaxmm.batch import take
@@ -29,7 +29,7 @@ def make_workdir(make_dataset, make_config, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def tiny_runs(make_dataset, monkeypatch):
     """Configs of the tests name no data set that could be loaded."""
-    monkeypatch.setattr(evaluate, "restore", lambda workdir, step: restore(
+    monkeypatch.setattr(evaluate, "restore", lambda workdir, step, **_: restore(
         workdir, step, dataset=make_dataset(missing=True), devices=ONE))
 
 
@@ -72,10 +72,10 @@ def test_data_that_have_changed_are_said(workdir, make_dataset, monkeypatch, cap
     new = dataset._replace(splits=dataset.splits | {
         s: dataset.splits[s] | {"label": (dataset.splits[s]["label"] + 1) % 3}
         for s in ("train", "test")})
-    monkeypatch.setattr(evaluate, "restore", lambda workdir, step: restore(
+    monkeypatch.setattr(evaluate, "restore", lambda workdir, step, **_: restore(
         workdir, step, dataset=new, devices=ONE))
     expected = ("the splits train, test of tiny changed after this run was trained; scores are of the "
-                "data there are now, normalised by another training split")
+                "data there are now")
     text = evaluate.evaluate(workdir, None, "test", [], [])
     assert text.splitlines()[1] == f"Note: {expected}"
     assert f"{workdir}: {expected}" in caplog.text
