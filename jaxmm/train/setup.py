@@ -321,6 +321,32 @@ def split_features(setup: Setup, state: TrainState, split: Batch) -> dict[str, n
     return _read(setup, state, setup.programs.features, split)
 
 
+def predict_block(setup: Setup, state: TrainState, block: Batch, features: bool = False,
+                  ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Outputs of the heads and, if asked for, features, for some rows that were checked before.
+
+    However many they are, the compiled programs are the same.
+    """
+    chunks = row_chunks(batch_size(block), setup.config.train.batch_size)
+    feed = setup.programs.feed(block, "host")
+    readers = [setup.programs.predict] + [setup.programs.features] * features
+    found = [read_rows(lambda feed, index, read=read: read(state, feed, index), feed, batch_size(block),
+                       chunks) for read in readers]
+    return found[0], found[1] if features else {}
+
+
+def make_weights(setup: Setup, state: TrainState) -> Callable[[Logits, Mapping], Logits]:
+    """weights(outputs, present): what fusion at test time weighs each head with, [B] by head.
+
+    It is empty for methods that fuse without such weights.
+    """
+    method = setup.make_method(None, together.scalar_options(setup.config))
+    if method.weights is None:
+        return lambda outputs, present: {}
+    state = setup.programs.fetch(state)
+    return lambda outputs, present: jax.device_get(method.weights(state, outputs, present))
+
+
 def _read(setup, state, read, split):
     splits = setup.dataset.splits
     if not any(split is known for known in splits.values()):

@@ -1,8 +1,11 @@
+import csv
+
 import jax
+import numpy as np
 import pytest
 from absl import flags
 
-for name in {"workdir", "probe", "data", "step", "split"} & set(flags.FLAGS):     # as in the other launchers
+for name in {"workdir", "probe"} & set(flags.FLAGS):     # as in the other launchers
     delattr(flags.FLAGS, name)
 
 from jaxmm.batch import take
@@ -65,6 +68,19 @@ def test_noise_changes_its_modality_alone(workdir):
     assert notes.splitlines()[1:] == ["Noise of 3 standard deviations on image"]
     image, sound = zip(*(t.splitlines()[2:4] for t in (clean, noisy)))
     assert sound[0] == sound[1] and image[0] != image[1]
+
+
+def test_predictions_of_every_example_have_the_accuracy_of_the_table(workdir, make_dataset, tmp_path):
+    evaluate.evaluate(workdir, None, "test", [], [], predictions=str(tmp_path / "test.csv"))
+    with open(tmp_path / "test.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    scores = restore(workdir, dataset=make_dataset(missing=True), devices=ONE).history[-1]["scores"]
+    assert [int(row["id"]) for row in rows] == list(range(16))
+    for head in ("sound", "image", "fused"):
+        had = [row for row in rows if row[f"{head}/class"]]
+        assert len(had) < 16 or head == "fused"
+        right = [row["label/class"] == row[f"{head}/class"] for row in had]
+        assert np.mean(right) == pytest.approx(scores[head]["accuracy"], abs=1e-7)
 
 
 def test_data_that_have_changed_are_said(workdir, make_dataset, monkeypatch, caplog):
