@@ -14,7 +14,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, BinaryIO
 
 from absl import logging
 
@@ -37,6 +37,24 @@ def write(path: pathlib.Path, content: str | bytes) -> None:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise WriteError(f"{path} could not be written ({error.strerror or error})") from error
+
+
+@contextmanager
+def open_whole(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """A file to be written within, which is at `path` once that is done; see `write`."""
+    part = path.with_name(path.name + ".part")
+    try:
+        part.unlink(missing_ok=True)
+        file = part.open("xb")
+    except OSError as error:
+        raise WriteError(f"{path} could not be written ({error.strerror or error})") from error
+    try:
+        with file:
+            yield file
+        part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def append(path: pathlib.Path, content: str | bytes) -> None:

@@ -3,6 +3,7 @@ r"""Evaluates a trained model: on any split, with modalities missing or noisy. C
     python -m launch.evaluate --workdir=runs/av_digits_mla
     python -m launch.evaluate --workdir=runs/av_digits_mla --drop=audio
     python -m launch.evaluate --workdir=runs/av_digits_mla --noise=audio:0.5,visual:1 --split=val
+    python -m launch.evaluate --workdir=runs/mine --data=MOVED.npz --predictions=test.csv
 
 Without options it evaluates what `python -m launch.train` leaves. Of a run on a stream of tasks it
 also says the accuracy over the tasks of val or test.
@@ -26,26 +27,30 @@ import numpy as np
 from absl import flags
 
 from jaxmm import escape
-from jaxmm.batch import Batch, batch_size
-from jaxmm.data.dataset import statistics
+from jaxmm.batch import Batch, Logits, batch_size
+from jaxmm.data.dataset import SPLITS
 from jaxmm.data.streams import Stream
 from jaxmm.errors import UserError, check_choice
 from jaxmm.evaluate.corruptions import corrupt
 from jaxmm.evaluate.predictions import score
 from jaxmm.evaluate.tasks import score_tasks
 from jaxmm.report import analysis, continual
+from jaxmm.report import predictions as table
 from jaxmm.report.tables import scores_table
 from jaxmm.train import validity
-from jaxmm.train.setup import predict_split
+from jaxmm.train.setup import Run, input_statistics, make_weights, predict_split
 from jaxmm.train.restore import restore
 from launch import app
 
 WORKDIR = flags.DEFINE_string("workdir", "", "Run folder; that of launch.train by default.")
+DATA = flags.DEFINE_string("data", "", "Where its data lie now; by default where they lay then.")
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to use; the last by default.")
 SPLIT = flags.DEFINE_string("split", "test", "train, val or test.")
 DROP = flags.DEFINE_multi_string("drop", [], "Modalities to leave out: MODALITY,...")
 NOISE = flags.DEFINE_multi_string(
     "noise", [], "Noise to add, in standard deviations of the training data: MODALITY:SIGMA,...")
+PREDICTIONS = flags.DEFINE_string(
+    "predictions", "", "File for the prediction of every example, .csv or .npz; see launch.predict.")
 
 ANALYSES = {
     "probe": flags.DEFINE_bool("probe", False, "Analyse what each encoder's features tell."),
@@ -67,35 +72,46 @@ def main() -> None:
     if not names:
         if REFERENCE.value:
             raise UserError("--reference is for analyses; name one, such as --probe")
-        print(evaluate(workdir, STEP.value, SPLIT.value, DROP.value, NOISE.value))
+        print(evaluate(workdir, STEP.value, SPLIT.value, DROP.value, NOISE.value, DATA.value,
+                       PREDICTIONS.value))
         return
     if DROP.value or NOISE.value:
         raise UserError(f"--drop and --noise do not go with --{names[0]}, which looks at the model "
                         "as it is; --robustness shows both")
-    print(analyse(workdir, STEP.value, SPLIT.value, names, REFERENCE.value))
+    if PREDICTIONS.value:
+        raise UserError(f"--predictions does not go with --{names[0]}; ask for them alone")
+    print(analyse(workdir, STEP.value, SPLIT.value, names, REFERENCE.value, DATA.value))
     print(f"\n{escape.printable(workdir / analysis.FILE)} shows it with the plots.")
 
 
 def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence[str],
-             noise: Sequence[str]) -> str:
-    """What was evaluated, in a line, and the table of every head."""
-    run = restore(workdir, step)
+             noise: Sequence[str], path: str = "", predictions: str = "") -> str:
+    """What was evaluated, in a line, and the table of every head.
+
+    `path` is where the data of the run lie now; by default where they lay when it was trained.
+    `predictions` is a file for what every head says of every example.
+    """
+    if predictions:
+        table.check_path("--predictions", pathlib.Path(predictions).expanduser(), table.SUFFIXES)
+    run = restore(workdir, step, data=path)
     dataset = run.setup.dataset
-    if split not in dataset.splits:
-        raise UserError(f"--split={split}; expected one of {', '.join(dataset.splits)}")
+    if split not in SPLITS:
+        raise UserError(f"--split={split}; expected one of {', '.join(SPLITS)}")
+    original = dataset.splits[split]
     used = [m for m in dataset.modalities if m in run.state.params]
     dropped, sigmas = parse_drop(drop, used), parse_noise(noise, used)
     for m in sigmas:
         if m in dataset.num_tokens:
             raise UserError(f"--noise={m}: {m} is text, which takes no noise; name another modality")
-    original = dataset.splits[split]
-    batch = corrupt(original, dropped, sigmas, statistics(dataset.splits["train"]),
+    batch = corrupt(original, dropped, sigmas, input_statistics(run.setup),
                     run.setup.config.data.seed)
     if not batch_size(batch):
         raise UserError(f"--drop={','.join(dropped)} leaves no example of {split} with any "
                         "modality; drop fewer")
     logits = predict_split(run.setup, run.state, batch)
     scores = score(logits, batch)
+    if predictions:
+        write_predictions(run, batch, logits, predictions)
     notes = [f"{run.setup.config.method.name} on {dataset.name}, "
              f"step {run.setup.programs.fetch(run.state).step}: "
              f"{batch_size(batch)} examples of {split}"]
@@ -116,12 +132,22 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
     return "\n\n".join(["\n".join(map(escape.printable, notes)), *tables])
 
 
+def write_predictions(run: Run, batch: Batch, logits: Logits, path: str) -> None:
+    """A row for every example of `batch`, as launch.predict writes it, with `label`, its class."""
+    weights = make_weights(run.setup, run.state)(logits, batch["present"])
+    columns = table.describe(run.setup.task, logits, batch["present"], weights, True)
+    if run.setup.task.name == "classification":
+        columns = {"label/class": batch["label"]} | columns
+    with table.open_table(pathlib.Path(path).expanduser(), run.setup.task.names) as add:
+        add(batch["id"].tolist(), columns)
+
+
 def analyse(workdir: pathlib.Path, step: int | None, split: str, names: Sequence[str],
-            references: Sequence[str]) -> str:
+            references: Sequence[str], path: str = "") -> str:
     """The analyses called `names`, which are also written into the run folder."""
-    run = restore(workdir, step)
-    check_choice("--split", split, run.setup.dataset.splits)
-    others = [analysis.Trained(restore(folder, None), folder)
+    run = restore(workdir, step, data=path)
+    check_choice("--split", split, SPLITS)
+    others = [analysis.Trained(restore(folder, None, data=path), folder)
               for folder in map(pathlib.Path, references)]
     return analysis.write(run, workdir, names, split, others)
 

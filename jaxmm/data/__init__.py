@@ -1,4 +1,6 @@
 """Data sets by name."""
+from collections.abc import Mapping, Sequence
+
 from jaxmm.config import DataConfig
 from jaxmm.data import arrays, av_digits, missing, pipeline, synthetic
 from jaxmm.data.dataset import Dataset, check_dataset
@@ -11,16 +13,18 @@ DATASETS = {"arrays": arrays.load, "av_digits": av_digits.load,
             **dict.fromkeys(("prepared", *PREPARED), pipeline.load), "synthetic": synthetic.load}
 
 
-def load(config: DataConfig) -> Dataset:
+def load(config: DataConfig, vocabularies: Mapping[str, Sequence[str]] | None = None) -> Dataset:
     """The data set that `config.name` names, checked, its modalities masked as `config` says.
 
-    Splits that are not to be streamed are in memory as a whole.
+    Splits that are not to be streamed are in memory as a whole. `vocabularies` are tokens by id of
+    the modalities that are texts, as a run has kept them; None: as the config says.
     """
     if config.name not in DATASETS:
         raise UserError(f"data.name={config.name!r} is no data set; "
                         f"expected one of {', '.join(DATASETS)}")
     check_at_least("data.seed", config.seed, 0)
-    dataset = check_dataset(DATASETS[config.name](config))
+    known = {"vocabularies": vocabularies} if DATASETS[config.name] is pipeline.load else {}
+    dataset = check_dataset(DATASETS[config.name](config, **known))
     splits = {name: split if is_streamed(split, config.placement) else read_all(split)
               for name, split in dataset.splits.items()}
     return missing.mask(dataset._replace(splits=splits), config)

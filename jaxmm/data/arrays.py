@@ -12,7 +12,8 @@ import math
 import os
 import pathlib
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import psutil
@@ -76,21 +77,33 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
       UserError: there is no such file, it is no whole `.npz` file of plain arrays, or they are larger
         than the memory that is left.
     """
+    with open_file(path, FORM) as (file, members):
+        size, left = sum(member.file_size for member in members.values()), memory_left()
+        if size > left:
+            raise UserError(f"{path}: its arrays take {size / 2**30:.1f} GiB of memory, "
+                            f"{left / 2**30:.1f} GiB are left; give fewer rows or a smaller type "
+                            "(uint8, float16), or run it on a larger machine")
+        return {name: read_member(file, member) for name, member in members.items()}
+
+
+@contextlib.contextmanager
+def open_file(path: pathlib.Path, form: str,
+              ) -> Iterator[tuple[zipfile.ZipFile, dict[str, zipfile.ZipInfo]]]:
+    """An `.npz` file and its members, by the names of the arrays.
+
+    Raises:
+      UserError: there is no such file, or it is no whole `.npz` file, or reading it within fails;
+        `form` is what was expected.
+    """
     if not path.is_file():
-        raise UserError(f"{path}: {_not_there(path)}; expected {FORM}")
+        raise UserError(f"{path}: {_not_there(path)}; expected {form}")
     try:
         with zipfile.ZipFile(path) as file:
             members = file.infolist()
             if _count(path) not in (len(members), 2**16 - 1):   # which stands for more
                 raise ValueError("the directory at its end is not whole")
             _check_members(path, [member.filename for member in members])
-            size, left = sum(member.file_size for member in members), memory_left()
-            if size > left:
-                raise UserError(f"{path}: its arrays take {size / 2**30:.1f} GiB of memory, "
-                                f"{left / 2**30:.1f} GiB are left; give fewer rows or a smaller type "
-                                "(uint8, float16), or run it on a larger machine")
-            return {member.filename.removesuffix(".npy"): _read_member(file, member)
-                    for member in members}
+            yield file, {member.filename.removesuffix(".npy"): member for member in members}
     except UserError:
         raise
     except PermissionError as error:
@@ -98,31 +111,64 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     # Damage shows in many ways: where numbers do not fit, in checksums, in unknown versions.
     except Exception as error:  # pylint: disable=broad-exception-caught
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise UserError(f"{path}: {_other_file(path)} ({reason}); expected {FORM}") from error
+        raise UserError(f"{path}: {_other_file(path)} ({reason}); expected {form}") from error
 
 
-def _read_member(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+class Header(NamedTuple):
+    """What an array says of itself."""
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype
+
+
+def read_header(file: zipfile.ZipFile, member: zipfile.ZipInfo, stream) -> Header:
+    """The header of an array, of which `stream` is at the beginning, if it holds what that says."""
+    version = np.lib.format.read_magic(stream)
+    headers = {(1, 0): np.lib.format.read_array_header_1_0,
+               (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in headers:
+        raise ValueError(f"{member.filename} is of version {version}")
+    header = Header(*headers[version](stream))
+    if header.dtype.hasobject:
+        raise UserError(f"{file.filename}: {member.filename} holds pickled Python objects, which "
+                        "may run code; expected plain arrays: numbers, or text of one length "
+                        "(numpy.array(names, str))")
+    size = math.prod(header.shape) * header.dtype.itemsize
+    held = member.file_size - stream.tell()
+    if size != held or not header.dtype.itemsize:
+        raise ValueError(f"{member.filename} says {header.dtype} of shape {header.shape}, {size} "
+                         f"bytes, and holds {held}")
+    return header
+
+
+def read_member(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     """One array, if the file holds exactly what its header says: only then is its checksum read."""
     with file.open(member) as stream:
-        version = np.lib.format.read_magic(stream)
-        headers = {(1, 0): np.lib.format.read_array_header_1_0,
-                   (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in headers:
-            raise ValueError(f"{member.filename} is of version {version}")
-        shape, _, dtype = headers[version](stream)
-        if dtype.hasobject:
-            raise UserError(f"{file.filename}: {member.filename} holds pickled Python objects, which "
-                            "may run code; expected plain arrays: numbers, or text of one length "
-                            "(numpy.array(names, str))")
-        size, held = math.prod(shape) * dtype.itemsize, member.file_size - stream.tell()
-        if size != held or not dtype.itemsize:
-            raise ValueError(f"{member.filename} says {dtype} of shape {shape}, {size} bytes, "
-                             f"and holds {held}")
+        read_header(file, member, stream)
     with file.open(member) as stream:
         array = np.lib.format.read_array(stream, allow_pickle=False)
         if stream.read(1):
             raise ValueError(f"{member.filename} holds more than it says")
         return array
+
+
+def read_rows(file: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> Iterator[np.ndarray]:
+    """The rows of one array, `size` at a time, without ever holding more of them.
+
+    An array in Fortran order, whose rows lie apart, is read as a whole.
+    """
+    with file.open(member) as stream:
+        shape, fortran_order, dtype = read_header(file, member, stream)
+        if fortran_order and len(shape) > 1:
+            whole = read_member(file, member)
+            yield from (whole[i:i + size] for i in range(0, shape[0], size))
+            return
+        for start in range(0, shape[0], size):
+            part = (min(size, shape[0] - start), *shape[1:])
+            content = stream.read(math.prod(part) * dtype.itemsize)
+            yield np.frombuffer(content, dtype).reshape(part)
+        if stream.read(1):      # the end, where the checksum is compared
+            raise ValueError(f"{member.filename} holds more than it says")
 
 
 def _count(path: pathlib.Path) -> int:

@@ -27,6 +27,7 @@ class Dataset(NamedTuple):
                                       # arrays or `Rows`
     class_names: tuple[str, ...]      # by class number; its length is C
     num_tokens: Mapping[str, int] = {}  # of modalities that are texts: token ids are below it
+    vocabularies: Mapping[str, tuple[str, ...]] = {}    # of these: tokens by id, where they are known
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -36,6 +37,20 @@ class Dataset(NamedTuple):
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+
+class Form(NamedTuple):
+    """What the examples of one modality are like in the training split."""
+    shape: tuple[int, ...]      # of an example
+    dtype: np.dtype
+    most: float                 # largest magnitude in at most SAMPLED_ROWS rows; NaN if not looked at
+    whole: bool                 # whether these are whole numbers
+
+
+def form_of(x, present: np.ndarray) -> Form:
+    """The form of a modality of a whole split; of rows that are read on demand none is read."""
+    most, whole = (math.nan, False) if isinstance(x, Rows) else reach(x, present)
+    return Form(tuple(x.shape[1:]), np.dtype(x.dtype), most, whole)
 
 
 def check_dataset(dataset: Dataset) -> Dataset:
@@ -49,7 +64,8 @@ def check_dataset(dataset: Dataset) -> Dataset:
     if "train" not in dataset.splits:
         raise UserError(f"{dataset.name} has no train split; found {sorted(dataset.splits)}")
     names, train = dataset.class_names, dataset.splits["train"]
-    check_split(f"{dataset.name}: train", train, train)
+    check_split(f"{dataset.name}: train", train)
+    forms = {m: form_of(x, train["present"][m]) for m, x in train["inputs"].items()}
     for m in map(str, train["inputs"]):
         # They are parts of the names of folders, arrays and options.
         if m in RESERVED or not m.strip() or not m.isprintable() or "/" in m:
@@ -62,17 +78,13 @@ def check_dataset(dataset: Dataset) -> Dataset:
     for split, batch in dataset.splits.items():
         where = f"{dataset.name}: {split}"
         if batch is not train:
-            check_split(where, batch, train)
+            check_split(where, batch, forms)
         label = batch["label"]
         if label.min() < 0 or label.max() >= dataset.num_classes:
             raise UserError(f"{where}/label has values from {label.min()} to {label.max()}; "
                             f"expected class numbers from 0 to {dataset.num_classes - 1}")
         for m, x in batch["inputs"].items():
-            kinds = [_KINDS[y.dtype.kind] for y in (x, train["inputs"][m])]
-            if kinds[0] != kinds[1]:
-                raise UserError(f"{where}/{m} holds {kinds[0]} ({x.dtype}), train/{m} {kinds[1]} "
-                                f"({train['inputs'][m].dtype}); give every split the same type, and "
-                                "the same scale")
+            check_kind(f"{where}/{m}", x.dtype, f"train/{m}", forms[m].dtype)
     for m, x in train["inputs"].items():
         _say_axes(f"{dataset.name}: train/{m}", x.shape)
         if not train["present"][m].any():
@@ -84,8 +96,24 @@ def check_dataset(dataset: Dataset) -> Dataset:
 _KINDS = {"b": "bools", "u": "integers", "i": "integers", "f": "floats"}
 
 
-def check_split(where: str, batch: Batch, train: Batch) -> None:
-    """Raises UserError unless the batch has the modalities of `train`, in its form and scale."""
+def check_kind(where: str, dtype: np.dtype, like: str, expected: np.dtype) -> None:
+    """Raises UserError unless both types are of bools, of integers, or of floats."""
+    kinds = _KINDS[dtype.kind], _KINDS[expected.kind]
+    if kinds[0] != kinds[1]:
+        raise UserError(f"{where} holds {kinds[0]} ({dtype}), {like} {kinds[1]} ({expected}); give every "
+                        "split the same type, and the same scale")
+
+
+def check_split(where: str, batch: Batch, like: Mapping[str, Form] | None = None,
+                first: int = 0) -> None:
+    """Raises UserError unless the batch has modalities in the form and scale of the training split.
+
+    Args:
+      where: what the batch is called in messages.
+      batch: a whole split.
+      like: the forms of the training split, by modality; None for that split itself.
+      first: number of its first row, for messages.
+    """
     try:
         inputs, present, label = batch["inputs"], batch["present"], batch["label"]
         masks, _ = {x.dtype for x in present.values()}, {x.dtype for x in inputs.values()}
@@ -93,41 +121,42 @@ def check_split(where: str, batch: Batch, train: Batch) -> None:
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{where} is no batch ({type(error).__name__}: {error}); make it by "
                         "jaxmm.batch.make_batch") from error
-    if set(inputs) != set(train["inputs"]) or set(present) != set(inputs):
-        other = present if set(inputs) == set(train["inputs"]) else inputs
+    expected = set(inputs if like is None else like)
+    if set(inputs) != expected or set(present) != expected:
+        other = present if set(inputs) == expected else inputs
         raise UserError(f"{where} has the modalities {sorted(other)}, train has "
-                        f"{sorted(train['inputs'])}; give every split the same ones")
+                        f"{sorted(expected)}; give every split the same ones")
     if not labels <= {"i", "u"} or label.ndim != 1 or masks != {np.dtype(bool)}:
         raise UserError(f"{where} has labels of {label.dtype} and masks of "
                         f"{', '.join(sorted(map(str, masks)))}; expected integers [rows] and bool: "
                         "make the batch by jaxmm.batch.make_batch")
     check_rows(where, batch)
     for m, x in inputs.items():
-        like = train["inputs"][m]
         if x.dtype.kind not in _KINDS or len(x.shape) < 2 or not math.prod(x.shape):
             raise UserError(f"{where}/{m} is {x.dtype} of shape {x.shape}; expected numbers with at "
                             "least two axes [rows, ...]")
-        if x.shape[1:] != like.shape[1:]:
+        if like and x.shape[1:] != like[m].shape:
             raise UserError(f"{where}/{m} has rows of shape {x.shape[1:]}, train/{m} "
-                            f"{like.shape[1:]}; every split needs the same shape")
-        if isinstance(x, Rows) or isinstance(like, Rows):   # finite and of one scale when prepared
+                            f"{like[m].shape}; every split needs the same shape")
+        if isinstance(x, Rows):     # finite and of one scale when prepared
             continue
         if x.dtype.kind == "f":
             finite = np.isfinite(x).reshape(len(x), -1).all(axis=1) | ~present[m]
             if not finite.all():
                 raise UserError(f"{where}/{m} has values that are not finite (NaN or infinite) in "
-                                f"{np.sum(~finite)} rows, the first row {np.argmin(finite)}; "
+                                f"{np.sum(~finite)} rows, the first row {first + np.argmin(finite)}; "
                                 "repair or remove these rows")
-        if x is not like:
-            _check_scale(f"{where}/{m}", _reach(x, present[m]),
-                         f"train/{m}", _reach(like, train["present"][m]))
+        if like:
+            found = reach(x, present[m])
+            check_scale(f"{where}/{m}", found, f"train/{m}", like[m])
+            say_scale(f"{where}/{m}", found, f"train/{m}", like[m])
     nothing = ~np.any(list(present.values()), axis=0)
     if nothing.any():
         raise UserError(f"{where} has {nothing.sum()} rows without any modality, the first row "
-                        f"{np.argmax(nothing)}; every example needs at least one")
+                        f"{first + np.argmax(nothing)}; every example needs at least one")
 
 
-def _reach(x: np.ndarray, present: np.ndarray) -> tuple[float, bool]:
+def reach(x: np.ndarray, present: np.ndarray) -> tuple[float, bool]:
     """The largest magnitude in at most SAMPLED_ROWS rows, and whether all of them are whole."""
     rows = np.flatnonzero(present)
     x = np.asarray(x[rows[::-(-len(rows) // SAMPLED_ROWS) or 1]])
@@ -135,16 +164,23 @@ def _reach(x: np.ndarray, present: np.ndarray) -> tuple[float, bool]:
     return (max(abs(float(x.min())), abs(float(x.max()))) if x.size else 0.0), whole
 
 
-def _check_scale(name: str, found: tuple[float, bool], train: str, expected: tuple[float, bool],
-                 ) -> None:
-    """Raises UserError where one has bytes and the other fractions; says other differences."""
+def check_scale(name: str, found: tuple[float, bool], train: str, form: Form) -> None:
+    """Raises UserError where one has bytes and the other fractions.
+
+    `found` is what `reach` says. Of rows that are read on demand nothing is known: NaN compares to
+    nothing.
+    """
+    expected = form.most, form.whole
     for (fractions, whole), (most, other_whole) in ((found, expected), (expected, found)):
         if fractions <= 1 and not whole and other_whole and 50 < most <= 255:
             raise UserError(f"{name} reaches {found[0]:g}, {train} {expected[0]:g}: one holds "
                             "fractions, the other bytes; give every split the same scale")
-    least, most = sorted((found[0], expected[0]))
-    if most > 50 * least > 0:
-        say(f"{name} reaches {found[0]:g}, {train} {expected[0]:g}; if only one of them is scaled, "
+
+
+def say_scale(name: str, found: tuple[float, bool], train: str, form: Form) -> None:
+    """Says that one reaches much further than the other; see `check_scale`."""
+    if found[0] > 50 * form.most > 0 or form.most > 50 * found[0] > 0:
+        say(f"{name} reaches {found[0]:g}, {train} {form.most:g}; if only one of them is scaled, "
             "results mean nothing")
 
 

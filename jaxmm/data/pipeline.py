@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmm.batch import make_batch
+from jaxmm.batch import Batch, make_batch
 from jaxmm.caches import cache_folder
 from jaxmm.config import (PREPROCESS, DataConfig, FlowConfig, FramesConfig, PreprocessConfig,
                           SpectrogramConfig, TextConfig)
@@ -26,17 +26,50 @@ from jaxmm.errors import UserError, check_choice
 SECTIONS = {"audio": SpectrogramConfig, "frames": FramesConfig, "flow": FlowConfig,
             "text": TextConfig, "features": PreprocessConfig}     # what each kind stored needs
 FEW_BYTES = 2**28           # of the vectors of a modality in a split: more are read on demand
+Vocabularies = Mapping[str, Sequence[str]]  # tokens by id, by modality
 CACHED_RECORDS = 32         # of each split, for the modalities that are read one after the other
 
 
-def load(config: DataConfig) -> Dataset:
+def load(config: DataConfig, vocabularies: Vocabularies | None = None) -> Dataset:
     """The prepared data set in the folder `config.path`, read as `config.preprocess` says.
 
-    Without a `val` split, a slice of train drawn by `config.seed` is it.
+    Without a `val` split, a slice of train drawn by `config.seed` is it. `vocabularies` (tokens by id,
+    by modality) take the place of those that the config names, or that would be made of train.
 
     Raises:
       UserError: there is no such data set, it is not for classification, or a modality lacks its
         section, or has one of another kind, or that is out of range.
+    """
+    prepared = open_config(config)
+    if not prepared.class_names:
+        raise UserError(f"{prepared.folder}: {prepared.name} has no classes to learn")
+    for split in ("train", "test"):
+        if split not in prepared.splits:
+            raise UserError(f"{prepared.folder} has no {split} split; prepare one with both")
+    check_sections(prepared, config.preprocess)
+    parts = {split: read_index(prepared, split) for split in prepared.splits}
+    tokenizers = {}
+    for m, section in config.preprocess.items():
+        if isinstance(section, TextConfig):
+            train = parts["train"]
+            train = [t for t, p in zip(texts(train, m), train[f"present/{m}"]) if p]
+            tokenizers[m] = text.make_tokenizer(section, train, (vocabularies or {}).get(m))
+    splits = {split: read_split(prepared, config, split, parts[split], tokenizers)
+              for split in prepared.splits}
+    if "val" not in splits:
+        splits |= split_train(str(prepared.folder), splits["train"], config)
+    # The benchmark is known by the name of its data set.
+    name = prepared.name.removesuffix("_mmcl")
+    return Dataset(name, {s: splits[s] for s in SPLITS}, prepared.class_names,
+                   {m: tokenizer.get_vocab_size() for m, tokenizer in tokenizers.items()},
+                   {m: text.tokens(tokenizer) for m, tokenizer in tokenizers.items()})
+
+
+def open_config(config: DataConfig) -> Prepared:
+    """The prepared data set that the config names, if it is of its name.
+
+    Raises:
+      UserError: there is none, or it is another one.
     """
     if not config.path:
         raise UserError("data.path is empty; name the folder that launch.prepare made: "
@@ -45,32 +78,17 @@ def load(config: DataConfig) -> Dataset:
     if config.name != "prepared" and not prepared.name.startswith(config.name):
         raise UserError(f"{prepared.folder} holds {prepared.name}; expected {config.name}, or a "
                         "variant of it: name another --config.data.path")
-    if not prepared.class_names:
-        raise UserError(f"{prepared.folder}: {prepared.name} has no classes to learn")
-    for split in ("train", "test"):
-        if split not in prepared.splits:
-            raise UserError(f"{prepared.folder} has no {split} split; prepare one with both")
-    check_sections(prepared, config.preprocess)
-    parts = {split: read_index(prepared, split) for split in prepared.splits}
-    num_tokens, tokenizers = {}, {}
-    for m, section in config.preprocess.items():
-        if isinstance(section, TextConfig):
-            train = parts["train"]
-            train = [t for t, p in zip(texts(train, m), train[f"present/{m}"]) if p]
-            tokenizers[m] = text.make_tokenizer(section, train)
-            num_tokens[m] = tokenizers[m].get_vocab_size()
-    splits = {}
-    for split, records in prepared.splits.items():
-        shared, part = Shared(records), parts[split]
-        inputs = {m: _inputs(prepared, config, split, m, shared, part, tokenizers)
-                  for m in sorted(prepared.modalities)}
-        present = {m: part[f"present/{m}"] for m in inputs}
-        splits[split] = make_batch(inputs, part["label"], present=present)
-    if "val" not in splits:
-        splits |= split_train(str(prepared.folder), splits["train"], config)
-    # The benchmark is known by the name of its data set.
-    name = prepared.name.removesuffix("_mmcl")
-    return Dataset(name, {s: splits[s] for s in SPLITS}, prepared.class_names, num_tokens)
+    return prepared
+
+
+def read_split(prepared: Prepared, config: DataConfig, split: str, part: Mapping[str, np.ndarray],
+               tokenizers: Mapping[str, Any]) -> Batch:
+    """A split whose index is `part`; its sound, images and many vectors are still to be read."""
+    shared = Shared(prepared.splits[split])
+    inputs = {m: _inputs(prepared, config, split, m, shared, part, tokenizers)
+              for m in sorted(prepared.modalities)}
+    present = {m: part[f"present/{m}"] for m in inputs}
+    return make_batch(inputs, part["label"], present=present)
 
 
 def _inputs(prepared, config, split, modality, records, part, tokenizers):

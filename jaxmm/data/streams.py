@@ -35,8 +35,11 @@ class Stream(NamedTuple):
     class_names: tuple[str, ...] = ()   # of the classes, not of the labels; set by `make_stream`
 
 
-def make_stream(config: StreamConfig, dataset: Dataset) -> tuple[Dataset, Stream]:
+def make_stream(config: StreamConfig, dataset: Dataset,
+                coarse: Mapping[int, str] | None = None) -> tuple[Dataset, Stream]:
     """The stream of `config.kind` over all splits, and the data set with the labels to learn.
+
+    `coarse` is the category of every class, in place of the file `config.coarse`.
 
     Raises:
       UserError: an unknown kind, or tasks that the data set cannot be cut into.
@@ -46,7 +49,7 @@ def make_stream(config: StreamConfig, dataset: Dataset) -> tuple[Dataset, Stream
     if config.kind == "class":
         stream = class_incremental(labels["train"], config.num_tasks, config.seed)
     elif config.kind == "domain":
-        coarse = read_coarse_map(config.coarse, class_names)
+        coarse = coarse or read_coarse_map(config.coarse, class_names)
         stream = domain_incremental(labels["train"], coarse, config.num_tasks, config.seed)
         class_names = tuple(sorted(set(coarse.values()), key=by_number))
     elif config.kind == "generalized":

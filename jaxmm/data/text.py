@@ -15,19 +15,25 @@ from jaxmm.errors import UserError, check_at_least
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def make_tokenizer(config: TextConfig, texts: Sequence[str]) -> Tokenizer:
+def make_tokenizer(config: TextConfig, texts: Sequence[str],
+                   tokens: Sequence[str] | None = None) -> Tokenizer:
     """Lower-cases, splits into words and these into pieces; see `tokenize`.
 
-    The vocabulary is the file `config.vocabulary`, one token a line, "[PAD]" the first; without
-    one, it is made of `texts`, those of the training split.
+    The vocabulary is `tokens`, by id, as a run has kept them; else the file `config.vocabulary`, one
+    token a line, "[PAD]" the first; without one, it is made of `texts`, those of the training split.
 
     Raises:
       UserError: there is no such file, it is no such vocabulary, or an option is out of range.
     """
     check_at_least("preprocess length", config.length, 2)
     check_at_least("preprocess max_tokens", config.max_tokens, 2 * len(SPECIAL))
-    tokenizer = BertWordPieceTokenizer(read_vocabulary(config.vocabulary) if config.vocabulary
-                                       else make_vocabulary(texts, config.max_tokens))
+    if tokens is not None:
+        vocabulary = {token: number for number, token in enumerate(tokens)}
+    elif config.vocabulary:
+        vocabulary = read_vocabulary(config.vocabulary)
+    else:
+        vocabulary = make_vocabulary(texts, config.max_tokens)
+    tokenizer = BertWordPieceTokenizer(vocabulary)
     tokenizer.enable_truncation(config.length)
     tokenizer.enable_padding(length=config.length)
     return tokenizer
@@ -74,6 +80,12 @@ def read_vocabulary(path: str) -> dict[str, int]:
         raise UserError(f"{path} is no WordPiece vocabulary: expected [PAD] in its first line, and "
                         f"{', '.join(SPECIAL[1:4])}")
     return vocabulary
+
+
+def tokens(tokenizer: Tokenizer) -> tuple[str, ...]:
+    """The vocabulary, by id."""
+    vocabulary = tokenizer.get_vocab()
+    return tuple(sorted(vocabulary, key=vocabulary.get))
 
 
 def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:

@@ -5,6 +5,7 @@ batch is augmented alike on one device and on many.
 """
 import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import chex
 import jax
@@ -95,19 +96,19 @@ def normalisation(train: Batch, sections: Mapping[str, PreprocessConfig]) -> Nor
     return found | {m: (np.float64(s.mean), np.float64(s.std)) for m, s in named.items()}
 
 
-def on_host(train: Batch, norms: Norms, sections: Mapping[str, PreprocessConfig]) -> Norms:
+def on_host(inputs: Mapping[str, Any], norms: Norms, sections: Mapping[str, PreprocessConfig]) -> Norms:
     """Those of the norms that `normalise` is for: in float32, numbers would lose digits or overflow.
 
     So do types that float32 does not hold, numbers that are far from zero and close together, and
     those that are about as small or large as float32 can be. What is preprocessed, on the device,
-    is none of it.
+    is none of it. `inputs` are arrays by modality, or whatever has their dtype.
     """
     def exceeds(x, mean, std):
         return bool(not np.can_cast(x.dtype, np.float32) or (np.abs(mean) > 2**16 * std).any()
                     or std.min() < 1e-30 or max(np.abs(mean).max(), std.max()) > 1e30)
 
     return {m: norm for m, norm in norms.items()
-            if not (m in sections and sections[m].kind) and exceeds(train["inputs"][m], *norm)}
+            if not (m in sections and sections[m].kind) and exceeds(inputs[m], *norm)}
 
 
 def normalise(split: Batch, norms: Norms) -> Batch:
@@ -134,7 +135,7 @@ def normalise(split: Batch, norms: Norms) -> Batch:
             inputs[m][i:i + 256] = _normalised(np.asarray(x[i:i + 256]), mean, std)
         far = split["present"][m] & ~np.isfinite(inputs[m]).reshape(len(x), -1).all(axis=1)
         if far.any():
-            raise UserError(f"{m}: row {np.argmax(far)} is too far from the training data for "
+            raise UserError(f"{m}: row {split['id'][np.argmax(far)]} is too far from the training data for "
                             "float32; repair or remove it")
     return split | {"inputs": inputs}
 

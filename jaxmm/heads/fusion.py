@@ -53,8 +53,21 @@ def confidence_weighted(
       SAMM, arXiv 2405.02766, dynamic inference.
     """
     stacked, mask = _stack({k: z / temperatures[k] for k, z in logits.items()}, present)
-    confidence = jnp.max(jax.nn.softmax(stacked), axis=-1)
-    return jnp.sum(jnp.where(mask, confidence, 0.0)[..., None] * stacked, axis=0)
+    return jnp.sum(_confidence(stacked, mask)[..., None] * stacked, axis=0)
+
+
+def confidences(
+    logits: Mapping[str, chex.Array],
+    temperatures: Mapping[str, chex.Numeric],
+    present: Mapping[str, chex.Array] | None = None,
+) -> dict[str, chex.Array]:
+    """The weights [B] by head of `confidence_weighted`, 0 for heads that take no part."""
+    stacked, mask = _stack({k: z / temperatures[k] for k, z in logits.items()}, present)
+    return dict(zip(logits, _confidence(stacked, mask), strict=True))
+
+
+def _confidence(stacked, mask):
+    return jnp.where(mask, jnp.max(jax.nn.softmax(stacked), axis=-1), 0.0)
 
 
 def mean_logits(

@@ -52,6 +52,8 @@ class Method(NamedTuple):
     teachers: Mapping[str, MethodConfig] = {}    # models to be trained before it, by name
     teach: Callable[[TrainState, Mapping[str, TrainState]], TrainState] | None = None
     # (first state, last state of each teacher) -> first state with what they know
+    weights: Callable[[TrainState, Logits, Mapping[str, chex.Array]], Logits] | None = None
+    # (state, outputs by head, present) -> [B] by head: what fusion at test time weighs each with
 
 
 def only(batch: Batch, modalities) -> Batch:

@@ -120,7 +120,12 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
             metrics |= {"loss": metrics["loss"] + loss / len(encoders)} | progress
         return state._replace(step=state.step + 1), metrics
 
-    return Method(init, step, make_predict(model), make_features(model))
+    def weights(state, outputs, present):
+        del state
+        return entropy_weighted({m: outputs[m] for m in encoders}, present)[1]
+
+    return Method(init, step, make_predict(model), make_features(model),
+                  weights=weights if config.dynamic_fusion else None)
 
 
 def entropy_fused(logits, present) -> chex.Array:

@@ -67,7 +67,11 @@ def make_qmf(config: QMFConfig, model: Model) -> Method:
         return finish_step(model, state, batch, loss, out, grads,
                            extra={"history": updated(state, out.outputs, batch)})
 
-    return Method(init, step, make_predict(model), make_features(model))
+    def weights(state, outputs, present):
+        del state
+        return confidences({m: outputs[m] for m in model.encoders}, present)
+
+    return Method(init, step, make_predict(model), make_features(model), weights=weights)
 
 
 def energy(logits):
@@ -77,5 +81,10 @@ def energy(logits):
 
 def fuse(logits, present):
     """sum_m sg(c_m) z_m [B, C] over the modalities that are present."""
-    return sum(jnp.where(present[m], jax.lax.stop_gradient(energy(z)), 0.0)[:, None] * z
-               for m, z in logits.items())
+    confidence = confidences(logits, present)
+    return sum(confidence[m][:, None] * z for m, z in logits.items())
+
+
+def confidences(logits, present):
+    """sg(c_m) [B] by modality, 0 where it is missing."""
+    return {m: jnp.where(present[m], jax.lax.stop_gradient(energy(z)), 0.0) for m, z in logits.items()}

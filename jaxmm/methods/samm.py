@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxmm.config import scalar
 from jaxmm.errors import check_at_least, check_choice
-from jaxmm.heads.fusion import confidence_weighted
+from jaxmm.heads.fusion import confidence_weighted, confidences
 from jaxmm.losses.distillation import mean_squared_error
 from jaxmm.losses.relational import angle_loss, distance_loss
 from jaxmm.methods.common import (Method, finish_step, gradients, init_state,
@@ -135,7 +135,12 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
             for h in all_heads}
         return state._replace(extra=state.extra | {"temperature": temperature})
 
+    def weights(state, outputs, present):
+        return confidences({h: outputs[h] for h in all_heads}, state.extra["temperature"],
+                           head_present(present, encoders))
+
     return Method(init, step, predict, make_features(model),
+                  weights=weights if config.dynamic else None,
                   end_task=end_task if model.task.name == "classification" else None)
 
 

@@ -13,7 +13,7 @@ from absl import logging
 
 from jaxmm import escape, files
 from jaxmm.batch import Batch, batch_size
-from jaxmm.data.dataset import fingerprint, statistics
+from jaxmm.data.dataset import fingerprint
 from jaxmm.errors import UserError
 from jaxmm.evaluate import robustness
 from jaxmm.evaluate.class_level import average, beats_sum, class_accuracy
@@ -23,7 +23,7 @@ from jaxmm.report import analysis_plots, plots
 from jaxmm.report.tables import csv_text, main_head, markdown, percent, sort_heads
 from jaxmm.train import validity
 from jaxmm.train.restore import restore_each
-from jaxmm.train.setup import Run, predict_split, split_features
+from jaxmm.train.setup import Run, input_statistics, predict_split, split_features
 
 FILE = "analysis.md"
 LONGEST_TABLE = 20      # classes; of more only those with the largest gain are shown
@@ -244,7 +244,7 @@ def robustness_section(subject: Trained, split: str, references: Sequence[Traine
     """Accuracy of every head against noise on a modality, and with modalities missing."""
     del references
     dataset, seed = subject.run.setup.dataset, subject.run.setup.config.data.seed
-    batch, norms = dataset.splits[split], statistics(dataset.splits["train"])
+    batch, norms = dataset.splits[split], input_statistics(subject.run.setup)
 
     def read(rows: Batch):
         return predict(subject, rows)

@@ -16,12 +16,14 @@ from tqdm import tqdm
 from jaxmm.config import Config, replace
 from jaxmm.data import feeding
 from jaxmm.data.dataset import Dataset
+from jaxmm.data.spec import from_json, to_json
 from jaxmm.methods import TrainState
 from jaxmm.methods.common import Progress
 from jaxmm.train import checkpoints, hosts, plan, validity, writers
 from jaxmm.train.devices import stack, unstack
 from jaxmm.train.restore import read_history
-from jaxmm.train.runs import FILE as CONFIG_FILE, check_folder, claim_folder, save_stream
+from jaxmm.train.runs import (FILE as CONFIG_FILE, MODEL_FILE, check_folder, claim_folder, read_spec,
+                              save_stream, write_spec)
 from jaxmm.train.setup import (Run, Setup, build_many, find_obstacle, init_state, join,
                                predict_split, score_split, split_features)
 from jaxmm.train.signals import Preempted, stop_signals
@@ -94,7 +96,9 @@ def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Datase
       UserError, WriteError, Preempted: see `train`.
     """
     workdirs = [pathlib.Path(workdir) for workdir in workdirs]
-    setups = list(build_many(configs, dataset=dataset, devices=devices))
+    specs = hosts.from_main(lambda: [kept_spec(*run) for run in zip(configs, workdirs)])
+    setups = list(build_many(configs, dataset=dataset, devices=devices,
+                             specs=[spec and from_json(spec) for spec in specs]))
 
     def check():
         for setup, workdir in zip(setups, workdirs):
@@ -113,20 +117,31 @@ def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Datase
         yield from _train_group(group, options)
 
 
+def kept_spec(config: Config, workdir: pathlib.Path) -> dict[str, Any] | None:
+    """What a run of this config has kept of its data, as JSON; None of a new one."""
+    if not (workdir / CONFIG_FILE).exists():
+        return None
+    check_folder(workdir, config)
+    spec = read_spec(workdir)
+    return spec and to_json(spec)
+
+
 def check_start(setup: Setup, workdir: pathlib.Path) -> None:
     """Raises UserError if a run cannot begin, or go on, in this folder; touches nothing."""
     checkpoints.check_path(workdir)
     check_folder(workdir, setup.config)
     if not (workdir / CONFIG_FILE).exists():
         check_teachers(setup)
-    elif meta := checkpoints.last_meta(workdir):
-        check_meta(setup, workdir, meta)
+    else:
+        check_meta(setup, workdir, checkpoints.last_meta(workdir) or {
+            "data": setup.spec.checksums, "history": []})
 
 
 def check_meta(setup: Setup, workdir: pathlib.Path, meta: Mapping[str, Any]) -> tuple[str, ...]:
     """Raises UserError if the data or the teachers of a run have changed; see `validity.check`."""
     read_history(workdir, meta, setup.task.scores)
     check_same_teachers(workdir, setup, meta.get("teachers", {}))
+    validity.check_spec(workdir, setup, meta)
     return validity.check(workdir, setup, meta)
 
 
@@ -272,7 +287,9 @@ def _open_folder(run: Opened) -> Iterator[Opened]:
                            changed=check_meta(setup, workdir, meta))
         validity.warn(workdir, setup, meta, run.changed)
         checkpoints.set_aside(manager, step)
-    known = {"data": setup.checksums,
+    if not (workdir / MODEL_FILE).exists():
+        write_spec(workdir, setup.spec)
+    known = {"data": setup.checksums, "model": setup.spec.checksum,
              "teachers": meta.get("teachers", {}) if restored else teacher_checksums(setup)}
     with (open_writer(workdir, step, config.tensorboard, config.on_save_error) as write,
           checkpoints.open_saver(manager, config.keep_checkpoints,

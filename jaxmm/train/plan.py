@@ -33,12 +33,12 @@ class Chunk(NamedTuple):
     ends_task: bool
 
 
-def steps_per_epoch(task: np.ndarray, batch_size: int) -> int:
+def steps_per_epoch(task: Sequence[int], batch_size: int) -> int:
     """Full batches in one pass over the rows of a task; one if it has fewer rows than a batch."""
     return max(len(task) // batch_size, 1)
 
 
-def check_batch_size(tasks: Sequence[np.ndarray], batch_size: int) -> None:
+def check_batch_size(tasks: Sequence[Sequence[int]], batch_size: int) -> None:
     """Raises UserError if the batch is larger than all the data."""
     rows = sum(len(task) for task in tasks)
     if not 1 <= batch_size <= rows:
@@ -46,7 +46,7 @@ def check_batch_size(tasks: Sequence[np.ndarray], batch_size: int) -> None:
                         "training examples there are")
 
 
-def make_epoch(tasks: Sequence[np.ndarray], config: TrainConfig) -> Callable[[chex.Array], Epoch]:
+def make_epoch(tasks: Sequence[Sequence[int]], config: TrainConfig) -> Callable[[chex.Array], Epoch]:
     """epoch(step): where a step stands within the task that it belongs to."""
     lengths = np.array([steps_per_epoch(task, config.batch_size) for task in tasks], np.int32)
     starts = np.concatenate([[0], np.cumsum(config.epochs * lengths)[:-1]]).astype(np.int32)
@@ -59,7 +59,7 @@ def make_epoch(tasks: Sequence[np.ndarray], config: TrainConfig) -> Callable[[ch
     return epoch
 
 
-def total_steps(tasks: Sequence[np.ndarray], config: TrainConfig) -> int:
+def total_steps(tasks: Sequence[Sequence[int]], config: TrainConfig) -> int:
     """Steps of the whole run."""
     return sum(config.epochs * steps_per_epoch(task, config.batch_size) for task in tasks)
 

@@ -1,44 +1,65 @@
 """Runs read back from their folders."""
 import math
+import os
 import pathlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 
+from jaxmm.config import replace
 from jaxmm.data.dataset import SPLITS, Dataset
+from jaxmm.data.spec import absent
 from jaxmm.errors import UserError
 from jaxmm.task import CLASS_SCORES
 from jaxmm.train import checkpoints, validity
 from jaxmm.train.setup import Run, build, init_state
-from jaxmm.train.runs import read_config
+from jaxmm.train.runs import read_config, read_spec
 
 
 def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
-            devices: Sequence[jax.Device] | None = None) -> Run:
+            data: str | None = "", devices: Sequence[jax.Device] | None = None) -> Run:
     """The run of a folder as it was after `step`, by default its last checkpoint.
 
-    The folder is read only. For `dataset` and `devices` see `jaxmm.train.setup.build`; by default
-    it runs on a number of devices that divides the batch. Splits that have changed since are named
-    in a warning and in `Run.changed`, and the history has no scores of what they were.
+    The folder is read only, and all that predicting needs: where its data are gone, a split of
+    `Run.setup.dataset` is a UserError when it is asked for. For `dataset` and `devices` see
+    `jaxmm.train.setup.build`; by default it runs on a number of devices that divides the batch. Splits
+    that have changed since are named in a warning and in `Run.changed`, and the history has no scores
+    of what they were.
+
+    Args:
+      workdir: the run folder.
+      step: of a checkpoint.
+      dataset: in place of the one that its config names.
+      data: the path of its data now, in place of `data.path` of its config; None: not to be read.
+      devices: to run on.
 
     Raises:
-      UserError: no run folder, no checkpoint (of that step), or none that is undamaged.
+      UserError: no run folder, no checkpoint (of that step), or none that is undamaged; or data that
+        have another form than those it was trained on.
     """
     workdir = pathlib.Path(workdir)
-    config = read_config(workdir)
+    config, spec = read_config(workdir), read_spec(workdir)
+    if data:
+        config = replace(config, {"data.path": data})
+    path = config.data.path
+    if dataset is None and spec and (data is None or not data and path and not os.path.exists(
+            os.path.expanduser(path))):
+        dataset = absent(spec, f"{workdir}: the data it was trained on are needed for this, and "
+                         f"{path or config.data.name} is not there; name them by --data=PATH")
     if not (workdir / checkpoints.FOLDER).is_dir():
         raise _no_checkpoint(workdir)
     if devices is None:     # as many as share the batch evenly: any number can read a run
         devices = jax.local_devices()
         devices = devices[:math.gcd(len(devices), config.train.batch_size)]
-    setup = build(config, dataset=dataset, devices=devices)
+    setup = build(config, dataset=dataset, spec=spec, devices=devices)
     manager = checkpoints.open_manager(workdir)
     restored = checkpoints.restore(manager, setup.programs.fetch(init_state(setup)), step)
     manager.close()
     if restored is None:
         raise _no_checkpoint(workdir)
     step, state, meta = restored
+    validity.check_spec(workdir, setup, meta)
     run = Run(setup, setup.programs.place(state), read_history(workdir, meta, setup.task.scores),
               validity.changed_splits(setup, meta))
     validity.warn(workdir, setup, meta, run.changed)

@@ -10,21 +10,26 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from jaxmm import config as config_lib
-from jaxmm import files
+from jaxmm import files, provenance
 from jaxmm.config import Config
+from jaxmm.data import spec as spec_lib
+from jaxmm.data.spec import DataSpec
 from jaxmm.data.streams import Stream, to_json
 from jaxmm.errors import UserError
 from jaxmm.methods import method_config
 
 FILE = "config.json"
+MODEL_FILE = "model.json"
+MOST_BYTES = 2**30          # of `model.json`: it has two numbers for every feature of a vector
+MADE_BY = "made_by"         # in `config.json`, beside the options: what made the run
 STREAM_FILE = "stream.json"
 LOCK_FILE = "lock"
 # What training adds to, or removes from, in a run folder: never through a link.
-OWN = (FILE, STREAM_FILE, LOCK_FILE, "metrics.jsonl", "checkpoints", "teachers", "tensorboard")
+OWN = (FILE, MODEL_FILE, STREAM_FILE, LOCK_FILE, "metrics.jsonl", "checkpoints", "teachers", "tensorboard")
 # Options that may change within a run: its result stays the same, or, with other steps_per_call,
-# the same up to rounding. Prepared data that are streamed, or not any more, have other checksums: of
-# them normalisation looks at a sample.
-RESULT_STAYS = ("data.placement", "data.workers", "train.checkpoint_epochs",
+# the same up to rounding. Data may move, as they are told by their checksums. Prepared data that are
+# streamed, or not any more, have other ones.
+RESULT_STAYS = ("data.path", "data.placement", "data.workers", "train.checkpoint_epochs",
                 "train.keep_checkpoints", "train.on_save_error", "train.steps_per_call",
                 "train.tensorboard")
 
@@ -42,8 +47,15 @@ def claim_folder(workdir: pathlib.Path, config: Config) -> Iterator[None]:
         files.check_own(workdir / name)
     with lock(workdir):
         if not check_folder(workdir, config):   # again: another process may have been faster
-            files.write(workdir / FILE, json.dumps(to_dict(config), indent=2) + "\n")
+            made_by = _made_by(workdir) or provenance.describe()
+            files.write(workdir / FILE, json.dumps(to_dict(config) | {MADE_BY: made_by}, indent=2) + "\n")
         yield
+
+
+def _made_by(workdir: pathlib.Path) -> Any:
+    """What made a run that is there already; None of a new one, or where an older version made it."""
+    path = workdir / FILE
+    return files.parse_json(files.read(path)).get(MADE_BY, {}) if path.exists() else None
 
 
 def check_folder(workdir: pathlib.Path, config: Config) -> bool:
@@ -77,6 +89,27 @@ def save_stream(workdir: pathlib.Path, stream: Stream) -> None:
     files.write(workdir / STREAM_FILE, json.dumps(to_json(stream), indent=1) + "\n")
 
 
+def write_spec(workdir: pathlib.Path, spec: DataSpec) -> None:
+    """Writes `model.json`: what a run keeps of its data."""
+    files.write(workdir / MODEL_FILE, json.dumps(spec_lib.to_json(spec), indent=1) + "\n")
+
+
+def read_spec(workdir: pathlib.Path) -> DataSpec | None:
+    """What a run has kept of its data; None where an older version made it, which kept nothing.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = workdir / MODEL_FILE
+    if not path.exists():
+        return None
+    try:
+        return spec_lib.from_json(files.parse_json(files.read_bytes(path, MOST_BYTES)))
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read ({error}); restore that file, or remove it where the "
+                        "data that the run was trained on are at hand") from error
+
+
 def read_config(workdir: pathlib.Path) -> Config:
     """The config of a run folder.
 
@@ -103,6 +136,8 @@ def load_json(path: pathlib.Path, needed: Sequence[str] = ()) -> Config:
     text = files.read(path)
     try:
         values = files.parse_json(text)
+        if isinstance(values, dict):
+            values.pop(MADE_BY, None)
         config = from_dict(values)
         for name in needed:
             if name not in values:

@@ -1,6 +1,7 @@
 """What a config decides, built and compiled: everything of a run but its history."""
 import dataclasses
 import functools
+import itertools
 import json
 import math
 import os
@@ -11,13 +12,13 @@ import jax
 import numpy as np
 
 from jaxmm import data
-from jaxmm.batch import Batch, Logits, batch_size, take
+from jaxmm.batch import Batch, Logits, batch_size
 from jaxmm.config import AugmentConfig, Config, EncoderConfig, replace
-from jaxmm.data.dataset import Dataset, check_split, fingerprint
+from jaxmm.data.dataset import Dataset, check_split, fingerprint, statistics
 from jaxmm.data.feeding import is_streamed
+from jaxmm.data.spec import DataSpec, check_same_form, coarse_map, example, make_spec
 from jaxmm.data.streams import Stream, make_stream
-from jaxmm.data.transform import (Transform, make_transform, normalisation, normalise,
-                                  on_host)
+from jaxmm.data.transform import Norms, Transform, make_transform, normalise, on_host
 from jaxmm.encoders import NETWORKS, make_encoder, network_name
 from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.evaluate.predictions import read_rows, row_chunks, score
@@ -42,7 +43,8 @@ SCANNED_STEPS = 32      # longest chunk where steps are scanned; a signal waits 
 class Setup(NamedTuple):
     """Everything that a config decides, built and compiled."""
     config: Config
-    dataset: Dataset
+    dataset: Dataset                # without splits where a run is restored without its data
+    spec: DataSpec                  # of the data that the run is, or was, trained on
     task: Task                      # what is predicted
     stream: Stream | None           # the tasks of a continual run
     tasks: list[np.ndarray]         # rows of the training split, by task that is learned
@@ -50,13 +52,13 @@ class Setup(NamedTuple):
     steps_per_call: int
     make_method: Callable[[str | None, Options], Method]    # (axis_name, scalar options)
     obstacle: str                   # why it cannot share a program with other runs; "" if it can
-    checksums: dict[str, str]       # by split: `fingerprint` of the data set with its tasks
+    checksums: dict[str, str]       # by split that is there: `fingerprint` of it with its tasks
     to_float32: Callable[[Batch], Batch]    # rows as the data set has them -> as devices get them
 
     @property
     def total_steps(self) -> int:
         """Steps of the whole run; 0 for a method that only predicts."""
-        return plan.total_steps(self.tasks, self.config.train) if self.programs.steps else 0
+        return plan.total_steps(lengths(self.spec), self.config.train) if self.programs.steps else 0
 
 
 class Run(NamedTuple):
@@ -67,64 +69,68 @@ class Run(NamedTuple):
     changed: tuple[str, ...] = ()   # splits that have changed since; scored anew, see `validity`
 
 
-def build(config: Config, *, dataset: Dataset | None = None,
+def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | None = None,
           devices: Sequence[jax.Device] | None = None) -> Setup:
     """Loads the data and compiles the method, touching no file of a run.
 
     Args:
       config: all options.
       dataset: used in place of the one that `config.data` names.
+      spec: what a run has kept of its data, such as its statistics, in place of what `dataset` says.
       devices: to run on; all by default.
 
     Raises:
       UserError: whatever in the config cannot be run, in one line.
     """
     check_single(config)
-    dataset = data.load(config.data) if dataset is None else data.check_dataset(dataset)
-    stream = None
-    if config.stream.kind:
-        need_classes(make_task(config.task, dataset.class_names, dataset.splits["train"]["label"]),
-                     "a stream of tasks", "use a config without a stream")
-        dataset, stream = make_stream(config.stream, dataset)
-    train = dataset.splits["train"]
-    task = make_task(config.task, dataset.class_names, train["label"])
+    if dataset is None:
+        dataset = data.load(config.data, spec and spec.vocabularies)
+    elif dataset.splits or spec is None:
+        dataset = data.check_dataset(dataset)
+    if dataset.splits:
+        dataset, stream, tasks = _make_tasks(config, dataset, spec)
+        checksums = fingerprint(dataset, stream.tasks if stream else ())
+        if spec:
+            check_same_form(spec, dataset, stream)
+        else:
+            spec = make_spec(dataset, stream, tasks, checksums, config.data.preprocess)
+    else:
+        stream, tasks, checksums = spec.stream, [], {}
+    task = make_task(config.task, spec.class_names, example(spec)["label"])
     for split, batch in dataset.splits.items():
         check_labels(split, task, batch["label"])
     for section in ("encoders", "augment"):
-        unknown = set(getattr(config, section)) - set(dataset.modalities)
+        unknown = set(getattr(config, section)) - set(spec.modalities)
         if unknown:
             raise UserError(f"{section}.{min(unknown)}: no such modality in {dataset.name}; "
-                            f"expected one of {', '.join(dataset.modalities)}")
-    tasks = [task.indices["train"] for task in stream.tasks] if stream else []
-    if config.stream.joint or not tasks:
-        tasks = [np.concatenate(tasks) if tasks else np.arange(batch_size(train))]
-    plan.check_batch_size(tasks, config.train.batch_size)
-    if (steps := plan.total_steps(tasks, config.train)) > LARGEST:
+                            f"expected one of {', '.join(spec.modalities)}")
+    rows = lengths(spec)
+    plan.check_batch_size(rows, config.train.batch_size)
+    if (steps := plan.total_steps(rows, config.train)) > LARGEST:
         raise UserError(f"train.epochs={config.train.epochs} makes {steps} steps; expected at most "
                         f"{LARGEST}")
-    streamed = is_streamed(train, config.data.placement)
+    streamed = bool(dataset.splits) and is_streamed(dataset.splits["train"], config.data.placement)
     if config.train.tensorboard:
         check_tensorboard()
-    norms = normalisation(train, config.data.preprocess)
-    wide = on_host(train, norms, config.data.preprocess)
+    wide = on_host(spec.forms, spec.norms, config.data.preprocess)
     to_float32 = functools.partial(normalise, norms=wide)
-    transform = make_transform({m: norm for m, norm in norms.items() if m not in wide},
+    transform = make_transform({m: norm for m, norm in spec.norms.items() if m not in wide},
                                dict(config.augment), config.data.preprocess)
-    ranks = example_ranks(train, transform)
+    ranks = example_ranks(example(spec), transform)
     for m, options in config.augment.items():
-        check_augmentation(m, options, 0 if m in dataset.num_tokens else ranks[m])
-    encoder_configs = {m: config.encoders.get(m, EncoderConfig()) for m in dataset.modalities}
-    epoch = plan.make_epoch(tasks, config.train)
+        check_augmentation(m, options, 0 if m in spec.num_tokens else ranks[m])
+    encoder_configs = {m: config.encoders.get(m, EncoderConfig()) for m in spec.modalities}
+    epoch = plan.make_epoch(rows, config.train)
 
     def make(axis_name, options):
         changed = replace(config, options)
         optimizer = accumulate(make_optimizer(changed.optimizer, config.train.epochs, epoch),
                                config.train.accumulate)
-        encoders = {m: make_encoder(c, ranks[m], num_tokens=dataset.num_tokens.get(m, 0),
+        encoders = {m: make_encoder(c, ranks[m], num_tokens=spec.num_tokens.get(m, 0),
                                     axis_name=axis_name)
                     for m, c in encoder_configs.items()}
         model = Model(encoders, task, transform, optimizer, epoch,
-                      config.train.batch_size, int(train["id"].max()) + 1, axis_name)
+                      config.train.batch_size, spec.num_examples, axis_name)
         return make_method(changed.method, model)
 
     programs = make_programs(make, devices, [together.scalar_options(config)], to_float32)
@@ -135,14 +141,13 @@ def build(config: Config, *, dataset: Dataset | None = None,
         raise UserError(f"train.batch_size={config.train.batch_size} does not divide over "
                         f"{programs.num_devices} devices; choose a multiple of their number")
     convolves = any(
-        NETWORKS[network_name(c, ranks[m], dataset.num_tokens.get(m, 0))].convolves
+        NETWORKS[network_name(c, ranks[m], spec.num_tokens.get(m, 0))].convolves
         for m, c in encoder_configs.items())
     slow_together = convolves and jax.default_backend() == "cpu"
     obstacle = ("their rows are streamed from the host" if streamed else
                 "convolutions over several runs at once are slow on CPU" if slow_together else "")
     steps_per_call = config.train.steps_per_call or (1 if obstacle else SCANNED_STEPS)
-    checksums = fingerprint(dataset, stream.tasks if stream else ())
-    setup = Setup(config, dataset, task, stream, tasks, programs, steps_per_call, make, obstacle,
+    setup = Setup(config, dataset, spec, task, stream, tasks, programs, steps_per_call, make, obstacle,
                   checksums, to_float32)
     size, memory = state_size(setup), memory_size()    # finds shapes that do not fit, too
     if size > memory:
@@ -150,6 +155,35 @@ def build(config: Config, *, dataset: Dataset | None = None,
                         f"{memory / 2**30:.1f} GiB of memory; lower the sizes of the encoders or "
                         "method.capacity")
     return setup
+
+
+def _make_tasks(config: Config, dataset: Dataset, spec: DataSpec | None,
+                ) -> tuple[Dataset, Stream | None, list[np.ndarray]]:
+    """The data with the labels to learn, the stream if there is one, and the rows of its tasks."""
+    if not config.stream.kind:
+        return dataset, None, [np.arange(batch_size(dataset.splits["train"]))]
+    need_classes(make_task(config.task, dataset.class_names, dataset.splits["train"]["label"]),
+                 "a stream of tasks", "use a config without a stream")
+    dataset, stream = make_stream(config.stream, dataset, spec and coarse_map(spec))
+    tasks = [task.indices["train"] for task in stream.tasks]
+    return dataset, stream, [np.concatenate(tasks)] if config.stream.joint else tasks
+
+
+def lengths(spec: DataSpec) -> list[range]:
+    """Something as long as the rows of each task, for what asks for no more."""
+    return [range(rows) for rows in spec.rows]
+
+
+def input_statistics(setup: Setup) -> Norms:
+    """Mean and standard deviation of the inputs as they are read, over the rows trained on.
+
+    They are those that the run keeps; of what is preprocessed, of the training split there is now.
+    """
+    sections, train = setup.config.data.preprocess, setup.dataset.splits["train"]
+    kept = {m: norm for m, norm in setup.spec.norms.items()
+            if m not in sections or not (sections[m].kind or sections[m].mean)}
+    return kept | statistics({part: {m: x for m, x in train[part].items() if m not in kept}
+                              for part in ("inputs", "present")})
 
 
 def state_size(setup: Setup) -> int:
@@ -165,14 +199,19 @@ def memory_size() -> int:
 
 
 def build_many(configs: Sequence[Config], *, dataset: Dataset | None = None,
+               specs: Sequence[DataSpec | None] = (),
                devices: Sequence[jax.Device] | None = None) -> Iterator[Setup]:
-    """`build` for every config; those that differ in their seed alone share what is compiled."""
+    """`build` for every config; those that differ in their seed alone share what is compiled.
+
+    `specs` are those that runs have kept, if any.
+    """
     built = {}
-    for config in configs:
+    for config, spec in itertools.zip_longest(configs, specs):
         check_single(config)
-        key = json.dumps(to_dict(replace(config, {"train.seed": 0})), sort_keys=True)
+        key = (json.dumps(to_dict(replace(config, {"train.seed": 0})), sort_keys=True),
+               spec and spec.checksum)
         if key not in built:
-            built[key] = build(config, dataset=dataset, devices=devices)
+            built[key] = build(config, dataset=dataset, spec=spec, devices=devices)
         yield built[key]._replace(config=config)
 
 
@@ -251,10 +290,9 @@ def check_single(config: Config) -> None:
                         "launch.compare --seeds, and functions a config for each seed")
 
 
-def example_ranks(split: Batch, transform: Transform) -> dict[str, int]:
+def example_ranks(batch: Batch, transform: Transform) -> dict[str, int]:
     """Rank of an example as its encoder gets it, by modality."""
-    example = take(split, np.zeros(1, int))
-    inputs = jax.eval_shape(lambda batch: transform(None, batch), example)["inputs"]
+    inputs = jax.eval_shape(lambda batch: transform(None, batch), batch)["inputs"]
     return {m: inputs[m].ndim - 1 for m in sorted(inputs)}
 
 
@@ -264,8 +302,9 @@ def init_state(setup: Setup) -> TrainState:
 
 
 def _first_copy(setup):
-    example = setup.to_float32(take(setup.dataset.splits["train"], np.zeros(2, int)))
-    return setup.programs.init(setup.config.train.seed, example)
+    wide = on_host(setup.spec.forms, setup.spec.norms, setup.config.data.preprocess)
+    return setup.programs.init(setup.config.train.seed,
+                               example(setup.spec, dict.fromkeys(wide, np.float32)))
 
 
 def predict_split(setup: Setup, state: TrainState, split: Batch) -> dict[str, np.ndarray]:
@@ -282,10 +321,36 @@ def split_features(setup: Setup, state: TrainState, split: Batch) -> dict[str, n
     return _read(setup, state, setup.programs.features, split)
 
 
+def predict_block(setup: Setup, state: TrainState, block: Batch, features: bool = False,
+                  ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Outputs of the heads and, if asked for, features, for some rows that were checked before.
+
+    However many they are, the compiled programs are the same.
+    """
+    chunks = row_chunks(batch_size(block), setup.config.train.batch_size)
+    feed = setup.programs.feed(block, "host")
+    readers = [setup.programs.predict] + [setup.programs.features] * features
+    found = [read_rows(lambda feed, index, read=read: read(state, feed, index), feed, batch_size(block),
+                       chunks) for read in readers]
+    return found[0], found[1] if features else {}
+
+
+def make_weights(setup: Setup, state: TrainState) -> Callable[[Logits, Mapping], Logits]:
+    """weights(outputs, present): what fusion at test time weighs each head with, [B] by head.
+
+    It is empty for methods that fuse without such weights.
+    """
+    method = setup.make_method(None, together.scalar_options(setup.config))
+    if method.weights is None:
+        return lambda outputs, present: {}
+    state = setup.programs.fetch(state)
+    return lambda outputs, present: jax.device_get(method.weights(state, outputs, present))
+
+
 def _read(setup, state, read, split):
     splits = setup.dataset.splits
     if not any(split is known for known in splits.values()):
-        check_split("split", split, splits["train"])
+        check_split("split", split, setup.spec.forms)
     chunks = row_chunks(batch_size(split), setup.config.train.batch_size)
     feed = setup.programs.feed(split, setup.config.data.placement, chunks)
     return read_rows(lambda feed, index: read(state, feed, index), feed, batch_size(split), chunks)

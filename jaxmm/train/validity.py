@@ -12,6 +12,7 @@ from absl import logging
 from jaxmm.data.dataset import old_fingerprint
 from jaxmm.errors import UserError
 from jaxmm.methods import TrainState
+from jaxmm.train.runs import MODEL_FILE
 from jaxmm.train.setup import Setup, predict_split, score_split
 
 History = Sequence[Mapping[str, Any]]
@@ -49,12 +50,25 @@ def check(where: pathlib.Path, setup: Setup, meta: Mapping[str, Any]) -> tuple[s
     return scored
 
 
+def check_spec(where: pathlib.Path, setup: Setup, meta: Mapping[str, Any]) -> None:
+    """Raises UserError if a checkpoint is of a run with other statistics, classes or vocabularies.
+
+    Without its `model.json` a run has those of the data there are now.
+    """
+    if meta.get("model", setup.spec.checksum) != setup.spec.checksum:
+        raise UserError(f"{where}: {MODEL_FILE} is not the one that its checkpoints were made with, or is "
+                        "missing and the training data are others; restore that file")
+
+
 def warn(where: pathlib.Path, setup: Setup, meta: Mapping[str, Any],
          changed: Sequence[str]) -> None:
     """Says that splits have changed, or that an older version left no way to tell."""
     if not isinstance(meta["data"], Mapping):
         logging.warning("%s is of an older version, which kept no checksums of validation and test "
                         "data; its scores are taken to be of the data there are now", where)
+    elif "model" not in meta:
+        logging.warning("%s is of an older version, which kept nothing of its data: normalisation, "
+                        "vocabulary and classes are taken from the data there are now", where)
     if changed:
         logging.warning("%s: %s", where, describe(setup.dataset.name, changed))
 
@@ -64,9 +78,8 @@ def describe(name: str, changed: Sequence[str]) -> str:
     if not changed:
         return ""
     splits = f"the splits {', '.join(changed)}" if len(changed) > 1 else f"the split {changed[0]}"
-    text = (f"{splits} of {name} changed after this run was trained; scores are of the data there "
-            "are now")
-    return text + ", normalised by another training split" * ("train" in changed)
+    return (f"{splits} of {name} changed after this run was trained; scores are of the data there are "
+            "now")
 
 
 def rescore(setup: Setup, state: TrainState, history: History, step: int,

@@ -8,10 +8,12 @@ from jaxmm.config import (DataConfig, FlowConfig, FramesConfig, PreprocessConfig
                           TextConfig)
 from jaxmm.data import pipeline
 from jaxmm.data.dataset import fingerprint, statistics
+from jaxmm.data.new_rows import read_blocks
 from jaxmm.data.prepare.decode import Options
 from jaxmm.data.prepare.run import prepare
 from jaxmm.data.prepared import open_prepared
 from jaxmm.data.rows import Rows
+from jaxmm.data.spec import make_spec
 from jaxmm.errors import UserError
 
 SOUND = SpectrogramConfig(rate=8000, seconds=0.25, n_fft=64, hop=32)
@@ -109,6 +111,37 @@ def test_texts_are_tokens_of_a_vocabulary_made_of_train_alone(made):
     assert text.shape == (27, 12) and text.dtype == np.int32
     assert text.max() < dataset.num_tokens["text"] and (text[:, 0] == text[0, 0]).all()
     assert not dataset.splits["train"]["inputs"]["visual"].dtype == np.int32
+    # A run keeps it: other texts, or a file that is gone, change nothing then.
+    kept = dataset.vocabularies["text"]
+    assert len(kept) == dataset.num_tokens["text"] and kept[0] == "[PAD]"
+    other = (*kept[:5], *reversed(kept[5:]))
+    again = data.load(config(path, text=TextConfig(length=12, vocabulary="gone.txt"), visual=IMAGE),
+                      {"text": other})
+    assert again.vocabularies["text"] == other
+    number = np.array([other.index(token) for token in kept])
+    np.testing.assert_array_equal(again.splits["train"]["inputs"]["text"], number[text])
+
+
+def test_rows_of_a_prepared_split_are_read_for_a_trained_model(made):
+    """Texts by the vocabulary of the run, images on demand; named by their keys, labels not read."""
+    path, _ = made("mvsa", clips=5)
+    options = config(path, text=TextConfig(length=12), visual=IMAGE, placement="host")
+    dataset = data.load(options)
+    spec = make_spec(dataset, None, [], {}, options.preprocess)
+    with pytest.raises(UserError, match="has the splits train, val, test; name one by --split"):
+        next(read_blocks(path, spec, options, 4))
+    blocks = list(read_blocks(path, spec, options, 4, "test"))
+    test, records = dataset.splits["test"], open_prepared(path).splits["test"]
+    assert [name for names, _ in blocks for name in names] == [record["key"] for record in records]
+    for m in ("text", "visual"):
+        np.testing.assert_array_equal(np.concatenate([b["inputs"][m] for _, b in blocks]),
+                                      test["inputs"][m][np.arange(len(records))])
+    assert {len(names) for names, _ in blocks[:-1]} == {4} and not blocks[0][1]["label"].any()
+    other = spec._replace(vocabularies={"text": (*spec.vocabularies["text"], "more")})
+    forms = {"visual": spec.forms["visual"]}
+    assert next(read_blocks(path, other, options, 4, "test"))[1]["inputs"]["text"].shape == (4, 12)
+    with pytest.raises(UserError, match="'text' is no modality of the model; expected one of visual"):
+        next(read_blocks(path, spec._replace(forms=forms), options, 4, "test"))
 
 
 def test_vectors_are_arrays_or_many_are_read_on_demand(made, monkeypatch, tmp_path):

@@ -166,7 +166,7 @@ def test_whatever_the_type_and_scale_the_encoder_gets_the_same(dtype, offset, sc
         x = np.array([[offset + scale * int(v) for v in row] for row in PATTERN], dtype)
     batch = make_batch({"x": np.repeat(x, 2, axis=0)[::2]}, np.zeros(4, int))     # not contiguous
     norms = transform.normalisation(batch, {})
-    wide = transform.on_host(batch, norms, {})
+    wide = transform.on_host(batch["inputs"], norms, {})
     apply = transform.make_transform({m: norm for m, norm in norms.items() if m not in wide})
     found = apply(None, transform.normalise(batch, wide))["inputs"]["x"]
     assert found.dtype == np.float32
@@ -182,7 +182,7 @@ def test_ordinary_numbers_are_normalised_on_the_device():
     batch = make_batch(inputs, np.zeros(9))
     sections = {"text": TextConfig(), "flow": FramesConfig(height=4, width=4, size=4)}
     norms = transform.normalisation(batch, sections)
-    assert list(transform.on_host(batch, norms, sections)) == ["wide"]
+    assert list(transform.on_host(batch["inputs"], norms, sections)) == ["wide"]
 
 
 def test_rows_read_on_demand_are_normalised_as_arrays_are():

@@ -81,6 +81,11 @@ def test_confidence_weighted_equals_its_formula():
         (np.asarray(LOGITS[m], np.float64), TEMPERATURES[m]) for m in LOGITS))
     np.testing.assert_allclose(
         confidence_weighted(LOGITS, TEMPERATURES), expected, rtol=1e-4, atol=1e-5)
+    weights = fusion.confidences(LOGITS, TEMPERATURES, PRESENT)
+    fused = sum(weights[m][:, None] * np.where(PRESENT[m][:, None], LOGITS[m] / TEMPERATURES[m], 0)
+                for m in LOGITS)
+    np.testing.assert_allclose(confidence_weighted(LOGITS, TEMPERATURES, PRESENT), fused, rtol=1e-4,
+                               atol=1e-5)
 
 
 def test_mean_logits_by_hand():

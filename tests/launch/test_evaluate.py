@@ -1,4 +1,7 @@
+import csv
+
 import jax
+import numpy as np
 import pytest
 from absl import flags
 
@@ -29,7 +32,7 @@ def make_workdir(make_dataset, make_config, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def tiny_runs(make_dataset, monkeypatch):
     """Configs of the tests name no data set that could be loaded."""
-    monkeypatch.setattr(evaluate, "restore", lambda workdir, step: restore(
+    monkeypatch.setattr(evaluate, "restore", lambda workdir, step, **_: restore(
         workdir, step, dataset=make_dataset(missing=True), devices=ONE))
 
 
@@ -67,15 +70,28 @@ def test_noise_changes_its_modality_alone(workdir):
     assert sound[0] == sound[1] and image[0] != image[1]
 
 
+def test_predictions_of_every_example_have_the_accuracy_of_the_table(workdir, make_dataset, tmp_path):
+    evaluate.evaluate(workdir, None, "test", [], [], predictions=str(tmp_path / "test.csv"))
+    with open(tmp_path / "test.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    scores = restore(workdir, dataset=make_dataset(missing=True), devices=ONE).history[-1]["scores"]
+    assert [int(row["id"]) for row in rows] == list(range(16))
+    for head in ("sound", "image", "fused"):
+        had = [row for row in rows if row[f"{head}/class"]]
+        assert len(had) < 16 or head == "fused"
+        right = [row["label/class"] == row[f"{head}/class"] for row in had]
+        assert np.mean(right) == pytest.approx(scores[head]["accuracy"], abs=1e-7)
+
+
 def test_data_that_have_changed_are_said(workdir, make_dataset, monkeypatch, caplog):
     dataset = make_dataset(missing=True)
     new = dataset._replace(splits=dataset.splits | {
         s: dataset.splits[s] | {"label": (dataset.splits[s]["label"] + 1) % 3}
         for s in ("train", "test")})
-    monkeypatch.setattr(evaluate, "restore", lambda workdir, step: restore(
+    monkeypatch.setattr(evaluate, "restore", lambda workdir, step, **_: restore(
         workdir, step, dataset=new, devices=ONE))
     expected = ("the splits train, test of tiny changed after this run was trained; scores are of the "
-                "data there are now, normalised by another training split")
+                "data there are now")
     text = evaluate.evaluate(workdir, None, "test", [], [])
     assert text.splitlines()[1] == f"Note: {expected}"
     assert f"{workdir}: {expected}" in caplog.text

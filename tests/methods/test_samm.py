@@ -171,6 +171,9 @@ def test_end_of_a_task_calibrates_on_the_filled_memory_alone(make_dataset, make_
     val = setup_lib.predict_split(setup, done, dataset.splits["val"])
     expected = confidence_weighted({h: val[h] for h in HEADS}, done.extra["temperature"])
     np.testing.assert_allclose(val["dynamic"], expected, rtol=1e-4, atol=1e-5)
+    weights = setup_lib.make_weights(setup, done)(val, dataset.splits["val"]["present"])
+    fused = sum(weights[h][:, None] * val[h] / done.extra["temperature"][h] for h in HEADS)
+    np.testing.assert_allclose(val["dynamic"], fused, rtol=1e-4, atol=1e-5)
 
 
 def test_without_lambda_the_unimodal_heads_do_not_learn(make_dataset, make_config):

@@ -125,6 +125,7 @@ def test_options_that_leave_the_result_as_it_is_may_change(make_config, tmp_path
         pass
     config.train.on_save_error, config.train.keep_checkpoints = "continue", 7
     config.data.placement, config.data.workers = "host", 2      # as on a smaller machine
+    config.data.path = "moved.npz"
     with runs.claim_folder(tmp_path, config):
         assert runs.read_config(tmp_path) == config
     config.train.epochs = 99
@@ -135,7 +136,7 @@ def test_options_that_leave_the_result_as_it_is_may_change(make_config, tmp_path
 
 @pytest.mark.parametrize("option, value", [
     ("seed", 1), ("val_fraction", 0.2), ("missing_rate", 0.5), ("missing_modality", "sound"),
-    ("kind", "B"), ("path", "other.npz"), ("preprocess", {"sound": PreprocessConfig(mean=(1.0,))})])
+    ("kind", "B"), ("preprocess", {"sound": PreprocessConfig(mean=(1.0,))})])
 def test_options_that_decide_what_the_data_are_may_not_change(option, value, make_config, tmp_path):
     config = make_config()
     with runs.claim_folder(tmp_path, config):

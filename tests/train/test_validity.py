@@ -98,17 +98,31 @@ def test_tasks_that_were_scored_on_other_data_are_refused(make_dataset, make_con
                    devices=ONE).changed == ("test",)
 
 
-def test_a_folder_of_an_older_version_goes_on(make_dataset, make_config, tmp_path, monkeypatch, caplog):
-    """It has one checksum, of the training split."""
-    config, dataset = make_config("concat", epochs=1), make_dataset()
-    with monkeypatch.context() as patch:
-        patch.setattr(setup_lib, "fingerprint", lambda dataset, tasks: old_fingerprint(dataset))
-        first = train(config, tmp_path / "run", dataset)
+def make_older(workdir, data):
+    """The folder as older versions left it: no model.json, and `data` for its checksums."""
+    manager = checkpoints.open_manager(workdir)
+    step = manager.latest_step()
+    leaves, meta = checkpoints.read(manager, step)
+    manager.delete(step)
+    checkpoints.write(manager, step, leaves, {"history": meta["history"], "data": data}, keep=1)
+    (workdir / "model.json").unlink()
+
+
+@pytest.mark.parametrize("one_checksum, said", [
+    (True, "run is of an older version, which kept no checksums of validation"),
+    (False, "run is of an older version, which kept nothing of its data: normalisation, vocabulary")])
+def test_a_folder_of_an_older_version_goes_on(make_dataset, make_config, tmp_path, caplog, one_checksum,
+                                              said):
+    """It has one checksum, of the training split, or those of all splits."""
+    config, dataset, workdir = make_config("concat", epochs=1), make_dataset(), tmp_path / "run"
+    first = train(config, workdir, dataset)
     assert not caplog.text
-    assert train(config, tmp_path / "run", dataset).history == first.history
-    assert "run is of an older version, which kept no checksums of validation" in caplog.text
+    make_older(workdir, old_fingerprint(dataset) if one_checksum else first.setup.checksums)
+    assert restore(workdir, dataset=dataset, devices=ONE).history == first.history
+    assert [said in r.message for r in caplog.records] == [True]
+    assert train(config, workdir, dataset).history == first.history
     with pytest.raises(UserError, match="not the data this run was trained on"):
-        train(config, tmp_path / "run", corrected(dataset, "train"))
+        train(config, workdir, corrected(dataset, "train"))
 
 
 def test_another_teacher_is_another_result(make_dataset, make_config, tmp_path, caplog):

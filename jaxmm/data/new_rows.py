@@ -1,0 +1,204 @@
+"""Rows without labels, for a trained model: read block by block, checked against what it was trained on.
+
+They are an `.npz` file with an array [N, ...] for each modality, or a split of a prepared data set.
+Any modality may be absent, from all rows or, by `present/MODALITY`, from some.
+"""
+import os
+import pathlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from jaxmm.batch import Batch, make_batch, take
+from jaxmm.config import DataConfig, TextConfig
+from jaxmm.data import arrays, pipeline, text
+from jaxmm.data.dataset import (SPLITS, Form, check_kind, check_scale, check_split, listed, reach, say,
+                                say_scale)
+from jaxmm.data.prepared import open_prepared
+from jaxmm.data.spec import DataSpec
+from jaxmm.errors import UserError
+
+FORM = "an .npz file with an array [rows, ...] for each modality, as numpy.savez writes it"
+RESERVED = ("label", "id")      # in an .npz file, beside the modalities
+
+Block = tuple[Sequence, Batch]  # names of the rows, and the rows
+
+
+def read_blocks(path: str, spec: DataSpec, config: DataConfig, size: int, split: str = "",
+                ) -> Iterator[Block]:
+    """The rows of a file or folder by blocks of at most `size`.
+
+    The `id` of a row in the batch is its position; its name is what `id` says in an `.npz` file, or
+    the key in a prepared data set, or else its position. Labels are not read.
+
+    Args:
+      path: of an `.npz` file, or a folder that launch.prepare made.
+      spec: of the data that the model was trained on.
+      config: how prepared data are read.
+      size: rows at once.
+      split: which to read, where there are several.
+
+    Raises:
+      UserError: it is neither; a modality is none of the model's or is otherwise than in training, by
+        shape, type or scale; a value is not finite; numbers of rows differ; or a row has nothing.
+    """
+    where = pathlib.Path(os.path.expanduser(path))
+    blocks = (_prepared(where, spec, config, size, split) if where.is_dir() else
+              _arrays(where, spec, size, split))
+    unknown = {m: form._replace(most=np.nan) for m, form in spec.forms.items()}
+    reached, start = {}, 0
+    for names, inputs, present in blocks:
+        rows = len(names)
+        for m, mask in present.items():
+            if mask.ndim != 1 or not np.isin(mask, (0, 1)).all():
+                raise UserError(f"{where}: present/{m} is {mask.dtype} with {mask.ndim} axes; expected True "
+                                "or False of shape [rows]: True where the row has the modality")
+        inputs = {m: fit(f"{where}: {m}", x, spec.forms[m], start, present.get(m))
+                  for m, x in inputs.items()}
+        lacking = {m: np.zeros((rows, *form.shape), form.dtype)
+                   for m, form in spec.forms.items() if m not in inputs}
+        batch = make_batch(inputs | lacking, np.zeros(rows, np.int32), ids=np.arange(start, start + rows),
+                           present=dict(present) | {m: np.zeros(rows, bool) for m in lacking},
+                           where=str(where))
+        dtype, shape = spec.label
+        check_split(str(where), batch, unknown, start)      # scale is that of all rows, below
+        for m, x in inputs.items():
+            most, whole = reach(x, batch["present"][m])
+            before = reached.get(m, (0.0, True))
+            reached[m] = max(before[0], most), before[1] and whole
+            check_scale(f"{where}: {m}", reached[m], f"train/{m} of the run", spec.forms[m])
+        yield names, batch | {"label": np.zeros((rows, *shape), dtype)}
+        start += rows
+    for m, found in reached.items():
+        say_scale(f"{where}: {m}", found, f"train/{m} of the run", spec.forms[m])
+
+
+def fit(where: str, x: np.ndarray, form: Form, first: int = 0, present: np.ndarray | None = None,
+        ) -> np.ndarray:
+    """Integers in the type that was trained on; floats that are wider than that in float32.
+
+    Args:
+      where: what the rows are called in messages.
+      x: rows [B, ...].
+      form: what was trained on.
+      first: number of the first row, for messages.
+      present: bool [B]; other rows may hold anything.
+
+    Raises:
+      UserError: that type does not hold a number.
+    """
+    if x.dtype == form.dtype or x.dtype.kind == "f" and (
+            x.dtype.itemsize <= 4 or form.dtype.itemsize > 4):
+        return x
+    dtype = np.dtype(np.float32) if x.dtype.kind == "f" else form.dtype
+    with np.errstate(over="ignore", invalid="ignore"):
+        result = x.astype(dtype)
+    wrong = (np.isfinite(x) & ~np.isfinite(result)) if dtype.kind == "f" else result != x
+    if present is not None:
+        wrong[~present.astype(bool)] = False
+    if wrong.any():
+        at = np.unravel_index(np.argmax(wrong), wrong.shape)
+        raise UserError(f"{where} has the value {x[at]} in row {first + at[0]}, which {dtype} does not hold; "
+                        f"the model was trained on {form.dtype}: give the same type and scale")
+    return result
+
+
+def _arrays(path: pathlib.Path, spec: DataSpec, size: int, split: str):
+    """(names, inputs, present) of the rows of an `.npz` file, by blocks."""
+    with arrays.open_file(path, FORM) as (file, members):
+        prefix = _prefix(path, members, split)
+        found = {name.removeprefix(prefix): member for name, member in members.items()
+                 if name.startswith(prefix) and name != "class_names"}
+        inputs = {m: member for m, member in found.items()
+                  if m not in RESERVED and not m.startswith("present/")}
+        masks = {m.removeprefix("present/"): member for m, member in found.items()
+                 if m.startswith("present/")}
+        _check_modalities(path, inputs, spec)
+        for m in masks:
+            if m not in inputs:
+                raise UserError(f"{path}: {prefix}present/{m} names no modality of the file; expected one "
+                                f"of {', '.join(inputs)}")
+        if "label" in found:
+            say(f"{path}: {prefix}label is not read")
+        headers = {name: _header(file, found[name]) for name in found if name != "label"}
+        first = next(iter(inputs))
+        count = headers[first].shape[0] if headers[first].shape else 0
+        for name, header in headers.items():
+            rows = header.shape[0] if header.shape else 0
+            if rows != count:
+                raise UserError(f"{path}: {prefix}{name} has {rows} rows, {prefix}{first} has {count}; "
+                                "every array needs one row for each example")
+        if not count:
+            raise UserError(f"{path}: {prefix}{first} has no rows; expected at least one example")
+        for m in inputs:
+            _check_header(f"{path}: {m}", headers[m], m, spec.forms[m])
+        if "id" in headers and (len(headers["id"].shape) != 1 or headers["id"].dtype.kind not in "iuU"):
+            raise UserError(f"{path}: {prefix}id is {headers['id'].dtype} of shape {headers['id'].shape}; "
+                            "expected numbers or text of shape [rows]")
+        readers = {name: arrays.read_rows(file, found[name], size) for name in headers}
+        for start in range(0, count, size):
+            part = {name: next(reader) for name, reader in readers.items()}
+            rows = len(part[first])
+            names = part["id"].tolist() if "id" in part else range(start, start + rows)
+            yield names, {m: part[m] for m in inputs}, {m: part[f"present/{m}"] for m in masks}
+        for reader in readers.values():
+            next(reader, None)      # to their ends, where checksums are compared
+
+
+def _header(file, member) -> arrays.Header:
+    with file.open(member) as stream:
+        return arrays.read_header(file, member, stream)
+
+
+def _check_header(where: str, header: arrays.Header, modality: str, form: Form) -> None:
+    if header.dtype.kind not in "buif":
+        raise UserError(f"{where} is {header.dtype}; expected numbers")
+    if header.shape[1:] != form.shape:
+        raise UserError(f"{where} has rows of shape {header.shape[1:]}; the model was trained on rows of "
+                        f"shape {form.shape}")
+    check_kind(where, header.dtype, f"train/{modality} of the run", form.dtype)
+
+
+def _check_modalities(path: pathlib.Path, found: Mapping, spec: DataSpec) -> None:
+    for m in found:
+        if m not in spec.forms:
+            raise UserError(f"{path}: {m!r} is no modality of the model; expected one of "
+                            f"{', '.join(spec.modalities)}")
+    if not found:
+        raise UserError(f"{path} has no modality of the model; expected one of "
+                        f"{', '.join(spec.modalities)}")
+
+
+def _prefix(path: pathlib.Path, names: Mapping, split: str) -> str:
+    """What the names of the arrays to read begin with: "" or, in the form for training, a split."""
+    splits = [s for s in SPLITS if any(name.startswith(f"{s}/") for name in names)]
+    chosen = _one_split(path, splits, split) if splits or split else ""
+    return f"{chosen}/" if chosen else ""
+
+
+def _one_split(path: pathlib.Path, splits: Sequence[str], split: str) -> str:
+    """The split to read, of those there are."""
+    if split and split not in splits:
+        raise UserError(f"{path} has no split {split!r}; found {', '.join(splits) or 'none'}")
+    if not split and len(splits) != 1:
+        raise UserError(f"{path} has the splits {listed(splits)}; name one by --split")
+    return split or splits[0]
+
+
+def _prepared(folder: pathlib.Path, spec: DataSpec, config: DataConfig, size: int, split: str):
+    """(names, inputs, present) of the rows of a prepared data set, by blocks."""
+    prepared = open_prepared(folder)
+    _check_modalities(folder, prepared.modalities, spec)
+    split = _one_split(folder, list(prepared.splits), split)
+    sections = {m: s for m, s in config.preprocess.items() if m in prepared.modalities}
+    pipeline.check_sections(prepared, sections)
+    tokenizers = {m: text.make_tokenizer(section, (), spec.vocabularies[m])
+                  for m, section in sections.items() if isinstance(section, TextConfig)}
+    batch = pipeline.read_split(prepared, config, split, pipeline.read_index(prepared, split), tokenizers)
+    records = prepared.splits[split]
+    for m, x in batch["inputs"].items():
+        _check_header(f"{folder}: {m}", arrays.Header(x.shape, False, x.dtype), m, spec.forms[m])
+    for start in range(0, len(records), size):
+        index = np.arange(start, min(start + size, len(records)))
+        part = take(batch, index)
+        yield [records[int(i)]["key"] for i in index], part["inputs"], part["present"]
