@@ -27,7 +27,7 @@ from absl import flags
 
 from jaxmm import escape
 from jaxmm.batch import Batch, batch_size
-from jaxmm.data.dataset import statistics
+from jaxmm.data.dataset import deviations
 from jaxmm.data.streams import Stream
 from jaxmm.errors import UserError, check_choice
 from jaxmm.evaluate.corruptions import corrupt
@@ -89,8 +89,8 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
         if m in dataset.num_tokens:
             raise UserError(f"--noise={m}: {m} is text, which takes no noise; name another modality")
     original = dataset.splits[split]
-    batch = corrupt(original, dropped, sigmas, statistics(dataset.splits["train"]),
-                    run.setup.config.data.seed)
+    batch = corrupt(original, dropped, sigmas, deviations(dataset.splits["train"]),
+                    run.setup.config.data.seed, used)
     if not batch_size(batch):
         raise UserError(f"--drop={','.join(dropped)} leaves no example of {split} with any "
                         "modality; drop fewer")
@@ -104,8 +104,8 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
     notes += [f"Noise of {sigma:g} standard deviations on {m}" for m, sigma in sigmas.items()]
     notes += [f"Without {m}, which has no row in the table" for m in dropped]
     if batch_size(batch) < batch_size(original):
-        notes.append(f"{batch_size(original) - batch_size(batch)} more examples have nothing else "
-                     "and are left out")
+        notes.append(f"{batch_size(original) - batch_size(batch)} more examples have no other modality "
+                     "of the run and are left out")
     tables = [scores_table(scores, dataset.modalities)]
     if run.setup.stream and split != "train":
         kind = run.setup.config.stream.kind

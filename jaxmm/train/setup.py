@@ -13,7 +13,7 @@ import numpy as np
 from jaxmm import data
 from jaxmm.batch import Batch, Logits, batch_size, take
 from jaxmm.config import AugmentConfig, Config, EncoderConfig, replace
-from jaxmm.data.dataset import Dataset, check_split, fingerprint
+from jaxmm.data.dataset import Dataset, check_split, fingerprint, say
 from jaxmm.data.feeding import is_streamed
 from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import (Transform, make_transform, normalisation, normalise,
@@ -22,7 +22,7 @@ from jaxmm.encoders import NETWORKS, make_encoder, network_name
 from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.evaluate.predictions import read_rows, row_chunks, score
 from jaxmm.evaluate.tasks import score_tasks
-from jaxmm.methods import Method, TrainState, make_method
+from jaxmm.methods import Method, TrainState, make_method, used_modalities
 from jaxmm.model import Model
 from jaxmm.task import Task, check_labels, make_task, need_classes
 from jaxmm.train import plan, together
@@ -98,6 +98,7 @@ def build(config: Config, *, dataset: Dataset | None = None,
     tasks = [task.indices["train"] for task in stream.tasks] if stream else []
     if config.stream.joint or not tasks:
         tasks = [np.concatenate(tasks) if tasks else np.arange(batch_size(train))]
+    tasks = rows_with(dataset, used_modalities(config.method, dataset.modalities), tasks)
     plan.check_batch_size(tasks, config.train.batch_size)
     if (steps := plan.total_steps(tasks, config.train)) > LARGEST:
         raise UserError(f"train.epochs={config.train.epochs} makes {steps} steps; expected at most "
@@ -150,6 +151,27 @@ def build(config: Config, *, dataset: Dataset | None = None,
                         f"{memory / 2**30:.1f} GiB of memory; lower the sizes of the encoders or "
                         "method.capacity")
     return setup
+
+
+def rows_with(dataset: Dataset, modalities: Sequence[str], tasks: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The rows of each task that have one of the modalities; of the rest of every split it is said.
+
+    Raises:
+      UserError: a task is left without rows.
+    """
+    has = {split: np.any([batch["present"][m] for m in modalities], axis=0)
+           for split, batch in dataset.splits.items()}
+    for split, found in has.items():
+        if not found.all():
+            say(f"{dataset.name}: {np.sum(~found)} of {len(found)} rows of {split} have none of "
+                f"{', '.join(modalities)} and are left out")
+    kept = [rows[has["train"][rows]] for rows in tasks]
+    for number, rows in enumerate(kept, 1):
+        if not len(rows):
+            of = f"task {number} of {len(kept)} has" if len(kept) > 1 else f"{dataset.name} has"
+            raise UserError(f"{of} no training row with {' or '.join(modalities)}; choose other "
+                            "modalities, or fewer tasks")
+    return kept
 
 
 def state_size(setup: Setup) -> int:
