@@ -104,8 +104,8 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
     notes += [f"Noise of {sigma:g} standard deviations on {m}" for m, sigma in sigmas.items()]
     notes += [f"Without {m}, which has no row in the table" for m in dropped]
     if batch_size(batch) < batch_size(original):
-        notes.append(f"{batch_size(original) - batch_size(batch)} more examples have no other modality "
-                     "of the run and are left out")
+        notes.append(f"{batch_size(original) - batch_size(batch)} more examples have nothing that the "
+                     "run would use and are left out")
     tables = [scores_table(scores, dataset.modalities)]
     if run.setup.stream and split != "train":
         kind = run.setup.config.stream.kind
