@@ -18,7 +18,8 @@ from jaxmm.task import Task
 class Optimizer(NamedTuple):
     """Updates of parameter groups; groups that a step leaves out keep parameters and state."""
     init: Callable[[Mapping[str, Any]], dict[str, Any]]
-    update: Callable[..., tuple[dict[str, Any], dict[str, Any]]]  # (grads, opt_state, params, step, scale, due)
+    update: Callable[..., tuple[dict[str, Any], dict[str, Any]]]
+    # (grads, opt_state, params, step, scale, due)
 
 
 class Output(NamedTuple):

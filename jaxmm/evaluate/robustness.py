@@ -24,8 +24,9 @@ def noise_curves(predict: Predict, split: Batch, deviations, modality: str, seed
 def missing_curves(predict: Predict, split: Batch, modalities: Sequence[str], seed: int) -> Curves:
     """Accuracies [len(RATES)] with modalities missing at random.
 
-    The same draws decide at every rate, and each example keeps one of the `modalities` of the run. A head is scored on
-    the examples that have its modality, the fused ones on those that have one of the run's.
+    The same draws decide at every rate, and each example keeps one of the `modalities` of the run. A
+    head is scored on the examples that have its modality, the fused ones on those that have one of
+    the run's.
     """
     own = split | {"present": {m: split["present"][m] for m in modalities}}
     masks = [drop(own, modalities, rate, seed, "robustness")["present"] for rate in RATES]

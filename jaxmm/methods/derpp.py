@@ -1,7 +1,6 @@
 """DER++: dark experience replay, of logits and of labels (Buzzega et al., NeurIPS 2020)."""
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 
 from jaxmm.config import scalar

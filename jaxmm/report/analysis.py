@@ -12,12 +12,13 @@ import numpy as np
 from absl import logging
 
 from jaxmm import escape, files
-from jaxmm.batch import Batch, batch_size
+from jaxmm.batch import Batch
 from jaxmm.data.dataset import deviations, fingerprint
 from jaxmm.errors import UserError
 from jaxmm.evaluate import robustness
 from jaxmm.evaluate.class_level import average, beats_sum, class_accuracy
 from jaxmm.evaluate.gap import modality_gap, principal_plane
+from jaxmm.evaluate.predictions import head_rows
 from jaxmm.evaluate.probe import probe_encoders
 from jaxmm.report import analysis_plots, plots
 from jaxmm.report.tables import csv_text, main_head, markdown, percent, sort_heads

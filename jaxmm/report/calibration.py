@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmm.batch import Batch, Logits, batch_size
+from jaxmm.batch import Batch, Logits
 from jaxmm import metrics
+from jaxmm.evaluate.predictions import head_rows
 from jaxmm.report.tables import markdown, sort_heads
 
 

@@ -80,8 +80,9 @@ def check_teachers(setup: Setup) -> None:
     """Raises UserError unless a run can start from its teachers.
 
     Those that the config names must be runs with its encoders, on its training rows: what they know
-    of others, as of test data, would be passed on; and of another seed, if the run imitates them. On a stream they have learned all tasks before
-    the first of the run, unless that learns them all at once.
+    of others, as of test data, would be passed on; and of another seed, if the run imitates them. On
+    a stream they have learned all tasks before the first of the run, unless that learns them all at
+    once.
     """
     if setup.programs.teachers and setup.stream and not setup.config.stream.joint:
         raise UserError(f"{setup.config.method.name}: its teachers would know all tasks of the stream "

@@ -14,7 +14,8 @@ ONE = jax.devices()[:1]
 
 
 def run(method, dataset, make_config, workdir, **stream):
-    config = make_config(method, epochs=6, batch_size=10)
+    config = make_config(method, epochs=6, batch_size=10, optimizer=OptimizerConfig(
+        learning_rate=0.03, schedule="constant"))
     config.stream = StreamConfig(kind="class", num_tasks=3, **stream)
     return loop.train(config, workdir, dataset=dataset, devices=ONE, progress=False)
 

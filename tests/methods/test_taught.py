@@ -182,7 +182,7 @@ def test_teachers_must_have_learned_from_the_rows_of_their_student(
               "masks": swapped(dataset, "train", present={
                   m: np.ones_like(p) for m, p in train["present"].items()})}
     for name, other in others.items():
-        with pytest.raises(UserError, match="unimodal_image/seed_1000: this teacher was trained on other data"):
+        with pytest.raises(UserError, match="unimodal_image/seed_1000: this teacher was trained on other"):
             run(config, tmp_path / name, other)
         assert not (tmp_path / name).exists()
     run(config, tmp_path / "fits", swapped(dataset, "test", label=test["label"][::-1]))

@@ -143,7 +143,8 @@ def test_a_group_updated_twice_in_a_step_takes_what_came_before_first():
 
 def test_a_group_that_is_not_due_stays_and_does_not_count():
     """Momentum and decay rest too; of three steps with gradients g, none, 3g the mean is 2g."""
-    inner = make_optimizer(OptimizerConfig(learning_rate=0.1, weight_decay=0.1, schedule="constant"), 10, EPOCH)
+    config = OptimizerConfig(learning_rate=0.1, weight_decay=0.1, schedule="constant")
+    inner = make_optimizer(config, 10, EPOCH)
     params, opt_state = inner.update(GRADS, inner.init(PARAMS), PARAMS, 0)
     zeros = jax.tree.map(jnp.zeros_like, GRADS)
     due = {"sound": jnp.bool_(False), "head": jnp.bool_(True)}
