@@ -18,7 +18,8 @@ from jaxmm.task import Task
 class Optimizer(NamedTuple):
     """Updates of parameter groups; groups that a step leaves out keep parameters and state."""
     init: Callable[[Mapping[str, Any]], dict[str, Any]]
-    update: Callable[..., tuple[dict[str, Any], dict[str, Any]]]  # (grads, opt_state, params, step, scale)
+    update: Callable[..., tuple[dict[str, Any], dict[str, Any]]]
+    # (grads, opt_state, params, step, scale, due)
 
 
 class Output(NamedTuple):
@@ -56,7 +57,7 @@ class Model(NamedTuple):
           batch_stats: by modality, and of the exchange.
           batch: as `transform` returns it; features of missing modalities are zero.
           train: whether batch norm uses the statistics of the batch and moves the running ones; or
-            the modalities whose encoders do.
+            the parameter groups that do: modalities, "exchange".
           only: modalities to encode; all by default. The batch statistics of the others stay.
           perturb: features -> features, between encoders and head.
         """
@@ -74,7 +75,7 @@ class Model(NamedTuple):
                 stage = f"stage_{i}"
                 x, stats = self.exchange.apply(
                     params["exchange"][stage], updated["exchange"][stage], x, batch["present"],
-                    train=bool(train), mean=self.mean)
+                    train=train if isinstance(train, bool) else "exchange" in train, mean=self.mean)
                 updated["exchange"] = updated["exchange"] | {stage: stats}
             taps = {m: taps[m] + ((x[m],) if i < len(self.encoders[m].stages) else ())
                     for m in names}
@@ -105,13 +106,18 @@ class Model(NamedTuple):
         return jax.lax.all_gather(tree, self.axis_name, tiled=True)
 
 
+def names_of(text: str) -> list[str]:
+    """The names in a text, joined by commas."""
+    return [name.strip() for name in text.split(",")] if text else []
+
+
 def select_modalities(model: Model, names: str, option: str) -> Model:
     """The model with only the modalities in `names`, joined by commas; all if it is empty.
 
     Raises:
       UserError: a name that is not a modality of the data; `option` is where it was given.
     """
-    chosen = [name.strip() for name in names.split(",")] if names else list(model.encoders)
+    chosen = names_of(names) or list(model.encoders)
     for m in chosen:
         if m not in model.encoders:
             raise UserError(f"{option}={names!r}: {m!r} is not a modality of the data; expected "

@@ -22,6 +22,7 @@ from jaxmm.report import advice
 from jaxmm.train.checkpoints import REMEDY
 from jaxmm.train.loop import train
 from jaxmm.train.setup import predict_split
+from jaxmm.train.teaching import other_seed
 from launch import app
 from launch.planning import plan_runs
 
@@ -63,8 +64,10 @@ def main() -> None:
     if diverged:
         shown += (f"\nDiverged: {', '.join(diverged)}. Compared are the {len(average)} seeds in which "
                   f"the average and {' and '.join(heads)} did not.\n")
-    options = {"method.teachers": runs[0].teachers}
+    seed = runs[0].config.train.seed
+    options = {"method.teachers": runs[0].teachers.replace("{seed}", str(seed))}
     if found.method == "umt":
+        options["train.seed"] = other_seed(seed)
         options["method.fusion"] = FUSIONS[found.head]
     command = escape.command(["python", "-m", "launch.advise", *sys.argv[1:]])
     path = advice.write(workdir, shown, replace(app.config_for(found.method), options), command)

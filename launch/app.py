@@ -87,13 +87,15 @@ def workdir_flag(value: str, default: str) -> pathlib.Path:
 
     Raises:
       UserError: it is the address of something that is no folder of this machine, or it has
-        {teacher} in its name, for which names of teachers would stand.
+        {teacher} or {seed} in its name, for which those of teachers would stand.
     """
     if re.match(r"[\w+.-]+://", value):
         raise UserError(f"--workdir={value}; expected a folder of this machine: mount what is "
                         "elsewhere, or copy the run there when it is done")
-    if "{teacher}" in value:
-        raise UserError(f"--workdir={value}: {{teacher}} stands for other names; choose another one")
+    for name in ("{teacher}", "{seed}"):
+        if name in value:
+            raise UserError(f"--workdir={value}: {name} stands for those of teachers; choose another "
+                            "name")
     # Shells leave the ~ in --workdir=~/runs as it is.
     return pathlib.Path(value).expanduser() if value else pathlib.Path("runs") / default
 

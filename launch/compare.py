@@ -16,8 +16,9 @@ that have a memory.
 
 Seed i of a comparison adds i to config.train.seed and, on a stream, to config.stream.seed: the
 order in which tasks come is one of the things that vary, as in SAMM. Methods that start from
-trained models (`umt`, `ume`, `finetune`, ...) use those of the same comparison and seed, which are
-trained first if they are not there.
+trained models use runs of the same comparison, which are trained first if they are not there: those
+that take weights over (`ume`, `finetune`, ...) of their own seed, those that imitate (`umt`,
+`self_distill_...`) of their seed + 1000, as a student must not start where its teacher did.
 
 Every run has a folder of its own, WORKDIR/METHOD/seed_N; the same command again resumes what was
 cut short and reuses what is finished, so methods and seeds can be added later. WORKDIR gets the

@@ -28,7 +28,7 @@ from absl import flags
 
 from jaxmm import escape
 from jaxmm.batch import Batch, Logits, batch_size
-from jaxmm.data.dataset import SPLITS
+from jaxmm.data.dataset import SPLITS, deviations
 from jaxmm.data.streams import Stream
 from jaxmm.errors import UserError, check_choice
 from jaxmm.evaluate.corruptions import corrupt
@@ -38,7 +38,7 @@ from jaxmm.report import analysis, continual
 from jaxmm.report import predictions as table
 from jaxmm.report.tables import scores_table
 from jaxmm.train import validity
-from jaxmm.train.setup import Run, input_statistics, make_weights, predict_split
+from jaxmm.train.setup import Run, make_weights, predict_split
 from jaxmm.train.restore import restore
 from launch import app
 
@@ -103,8 +103,8 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
     for m in sigmas:
         if m in dataset.num_tokens:
             raise UserError(f"--noise={m}: {m} is text, which takes no noise; name another modality")
-    batch = corrupt(original, dropped, sigmas, input_statistics(run.setup),
-                    run.setup.config.data.seed)
+    batch = corrupt(original, dropped, sigmas, deviations(dataset.splits["train"]),
+                    run.setup.config.data.seed, used)
     if not batch_size(batch):
         raise UserError(f"--drop={','.join(dropped)} leaves no example of {split} with any "
                         "modality; drop fewer")
@@ -120,8 +120,8 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
     notes += [f"Noise of {sigma:g} standard deviations on {m}" for m, sigma in sigmas.items()]
     notes += [f"Without {m}, which has no row in the table" for m in dropped]
     if batch_size(batch) < batch_size(original):
-        notes.append(f"{batch_size(original) - batch_size(batch)} more examples have nothing else "
-                     "and are left out")
+        notes.append(f"{batch_size(original) - batch_size(batch)} more examples have nothing that the "
+                     "run would use and are left out")
     tables = [scores_table(scores, dataset.modalities)]
     if run.setup.stream and split != "train":
         kind = run.setup.config.stream.kind

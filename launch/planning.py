@@ -20,7 +20,7 @@ class Planned(NamedTuple):
     config: Config              # of the variant, with the seed of the run
     stream: Stream | None
     workdir: pathlib.Path
-    teachers: str               # folders of the models that it starts from, by {teacher}
+    teachers: str               # folders of the models that it starts from, by {teacher} and {seed}
 
 
 def plan_runs(config_for: Callable[[str], Config], methods: Sequence[str], seeds: int,
@@ -42,7 +42,7 @@ def plan_runs(config_for: Callable[[str], Config], methods: Sequence[str], seeds
             setup = build(config, dataset=dataset)      # finds what does not fit
             folder = f"seed_{config.train.seed}"
             runs.append(Planned(variant, config, setup.stream, workdir / variant.folder / folder,
-                                f"{workdir}/{{teacher}}/{folder}"))
+                                f"{workdir}/{{teacher}}/seed_{{seed}}"))
             check_start(setup, runs[-1].workdir)
     # What is there already comes first: it may belong to another config, and nothing is made then.
     for run in sorted(runs, key=lambda run: not run.workdir.exists()):

@@ -310,19 +310,20 @@ def old_fingerprint(dataset: Dataset) -> int:
     return checksum
 
 
-def statistics(train: Batch, process: Callable[[str, np.ndarray], Any] = lambda m, x: x,
-               ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def statistics(train: Batch, process: Callable[[str, np.ndarray], Any] = lambda m, x: x, *,
+               constant_deviation: float = 1.0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Mean and standard deviation of each modality over the rows that have it.
 
     One number per feature of a vector, per channel of [H, W, C] and [T, H, W, C], and one for all
     of [H, W]; float64, and long double for 64-bit integers, which float64 does not hold. The
     deviation of what is constant, or differs by no more than the rounding of its numbers, which is
-    said, is replaced by 1. Of rows that are read on demand, at most SAMPLED_ROWS are looked at, at equal
+    said, is replaced. Of rows that are read on demand, at most SAMPLED_ROWS are looked at, at equal
     steps.
 
     Args:
       train: a whole split.
       process: (modality, rows [n, ...]) -> what to take the statistics of, [n, ...].
+      constant_deviation: what stands for the deviation of what is constant; 1 to divide by it.
     """
     result = {}
     for m, x in train["inputs"].items():
@@ -335,8 +336,13 @@ def statistics(train: Batch, process: Callable[[str, np.ndarray], Any] = lambda 
             say(f"train/{m}: {constant.sum()} of {constant.size} "
                 f"{'channels' if train['inputs'][m].ndim > 2 else 'features'} are constant "
                 f"({listed(np.flatnonzero(constant))}), and tell nothing")
-        result[m] = mean, np.where(constant, 1, std)
+        result[m] = mean, np.where(constant, constant_deviation, std)
     return result
+
+
+def deviations(train: Batch) -> dict[str, np.ndarray]:
+    """The standard deviation of each modality as `statistics` finds it, 0 of what is constant."""
+    return {m: std for m, (_, std) in statistics(train, constant_deviation=0).items()}
 
 
 def is_constant(mean: np.ndarray, std: np.ndarray, dtype: np.dtype) -> np.ndarray:

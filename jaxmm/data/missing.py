@@ -5,6 +5,7 @@ from jaxmm.batch import Batch
 from jaxmm.config import DataConfig
 from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError, check_choice
+from jaxmm.keys import named_rng
 
 
 def mask(dataset: Dataset, config: DataConfig) -> Dataset:
@@ -13,7 +14,8 @@ def mask(dataset: Dataset, config: DataConfig) -> Dataset:
     Every modality of every example of every split is dropped with that probability (MLA, arXiv
     2311.10707, section 4.2); with `data.missing_modality` that modality alone, and in training
     alone (its figure 2). The masks are drawn by `data.seed`, come on top of what an example lacks
-    already, and leave each example one modality at least.
+    already, and leave each example one modality at least. They are of the data: a run of part of the
+    modalities learns from, and is scored on, the examples that have one of its own.
 
     Raises:
       UserError: the rate is not in [0, 1), or there is no such modality.
@@ -26,22 +28,24 @@ def mask(dataset: Dataset, config: DataConfig) -> Dataset:
     if rate == 0:
         return dataset
     splits = dict(dataset.splits)
-    for number, split in enumerate(["train"] if only else sorted(splits)):
-        rng = np.random.default_rng([config.seed, number])
-        splits[split] = drop(splits[split], [only] if only else dataset.modalities, rate, rng)
+    for split in ["train"] if only else splits:
+        splits[split] = drop(splits[split], [only] if only else dataset.modalities, rate,
+                             config.seed, split)
     return dataset._replace(splits=splits)
 
 
-def drop(split: Batch, modalities, rate: float, rng: np.random.Generator) -> Batch:
+def drop(split: Batch, modalities, rate: float, seed: int, name: str) -> Batch:
     """The split with each of the modalities dropped with probability `rate` in each example.
 
-    An example that would have nothing left keeps one of those it had, each as likely.
+    What is drawn depends on the seed, the name of the split and that of the modality. An example that
+    would have nothing left keeps one of those it had, each as likely.
     """
     names = sorted(split["present"])
     had = np.stack([split["present"][m] for m in names])
     at_risk = np.isin(names, modalities)[:, None]
-    kept = had & ~(at_risk & (rng.random(had.shape) < rate))
-    spared = np.where(had, rng.random(had.shape), -1).argmax(axis=0)
+    drawn, turn = np.stack([named_rng(seed, name, m).random((2, had.shape[1])) for m in names], axis=1)
+    kept = had & ~(at_risk & (drawn < rate))
+    spared = np.where(had, turn, -1).argmax(axis=0)
     empty = np.flatnonzero(~kept.any(axis=0))
     kept[spared[empty], empty] = had[spared[empty], empty]
     return split | {"present": dict(zip(names, kept))}

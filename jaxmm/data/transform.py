@@ -1,7 +1,7 @@
 """Preprocessing, normalisation and augmentation of batches, as pure functions inside the step.
 
-Randomness depends on the key of the step, the modality and the example's id alone, so a global
-batch is augmented alike on one device and on many.
+Randomness depends on the key of the step, the modality's name and the example's id alone, so a global
+batch is augmented alike on one device and on many, and a modality alike whichever others there are.
 """
 import functools
 from collections.abc import Callable, Mapping
@@ -19,6 +19,7 @@ from jaxmm.data.dataset import statistics
 from jaxmm.data.preprocess import preprocess
 from jaxmm.data.rows import Rows
 from jaxmm.errors import UserError
+from jaxmm.keys import named_key
 
 Norms = Mapping[str, tuple[np.ndarray, np.ndarray]]     # mean and standard deviation by modality
 Transform = Callable[[chex.PRNGKey | None, Batch], Batch]
@@ -39,27 +40,26 @@ def make_transform(statistics: Norms,
 
     def transform(key, batch):
         inputs = {}
-        count = len(batch["inputs"])
-        for i, (m, x) in enumerate(sorted(batch["inputs"].items())):
+        for m, x in batch["inputs"].items():
             section = sections.get(m, PreprocessConfig())
 
-            def keys(number):           # one for each example
-                return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, number),
-                                                               batch["id"])
+            def keys(name):             # one for each example
+                return jax.vmap(jax.random.fold_in, (None, 0))(named_key(key, name), batch["id"])
 
             if isinstance(section, (FramesConfig, SpectrogramConfig)) and key is None:
                 x = over_examples(lambda e, s=section: preprocess(None, 0.5, e, s), x)
             elif isinstance(section, (FramesConfig, SpectrogramConfig)):
-                moments = jax.vmap(jax.random.uniform)(keys(2 * count))     # alike for all m
+                moments = jax.vmap(jax.random.uniform)(keys("moment"))      # alike for all m
                 x = over_examples(lambda k, t, e, s=section: preprocess(k, t, e, s),
-                                  keys(count + i), moments, x)
+                                  keys(f"preprocess/{m}"), moments, x)
             if m in statistics:
                 mean, std = (jnp.asarray(s, jnp.float32) for s in statistics[m])
                 x = (x.astype(jnp.float32) - mean) / std
             if key is not None and m in augment:
                 lying = isinstance(section, SpectrogramConfig) and section.mels     # [times, mels]
                 x = x.swapaxes(1, 2) if lying else x
-                x = jax.vmap(lambda k, e, m=m: augment_example(k, e, augment[m]))(keys(i), x)
+                x = jax.vmap(lambda k, e, m=m: augment_example(k, e, augment[m]))(
+                    keys(f"augment/{m}"), x)
                 x = x.swapaxes(1, 2) if lying else x
             # What is missing may hold anything, NaN included; the mean (padding) stands in for it.
             present = batch["present"][m].reshape(-1, *[1] * (x.ndim - 1))

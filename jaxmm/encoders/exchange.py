@@ -9,7 +9,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxmm.heads import linear, linear_init
+from jaxmm.heads import concatenated_init, in_order, linear, linear_init
+from jaxmm.keys import named_key
 
 
 class Exchange(NamedTuple):
@@ -33,11 +34,10 @@ def mmtm(after: tuple[int, ...]) -> Exchange:
     """
 
     def init(key, channels: Mapping[str, int]):
-        squeeze_key, *keys = jax.random.split(key, len(channels) + 1)
-        total = sum(channels.values())
-        params = {"squeeze": linear_init(squeeze_key, total, total // 2),
-                  "gate": {m: linear_init(k, total // 2, channels[m])
-                           for k, m in zip(keys, sorted(channels))}}
+        half = sum(channels.values()) // 2
+        params = {"squeeze": concatenated_init(named_key(key, "squeeze"), in_order(channels), half),
+                  "gate": {m: linear_init(named_key(key, f"gate/{m}"), half, channels[m])
+                           for m in channels}}
         return params, {m: {"mean": jnp.zeros(c), "passes": jnp.zeros(())}
                         for m, c in channels.items()}
 

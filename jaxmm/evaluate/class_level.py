@@ -33,11 +33,11 @@ def average(logits: Mapping[str, chex.Array], present: Mapping[str, chex.Array])
 
     Args:
       logits: [N, C] by modality.
-      present: bool [N] by modality, at least one in every example.
+      present: bool [N] by modality; an example with none of them gets zeros.
     """
     total = sum(np.exp(log_softmax(np.asarray(z, np.float64))) * present[m][:, None]
                 for m, z in logits.items())
-    return total / sum(present[m].astype(int) for m in logits)[:, None]
+    return total / np.maximum(sum(present[m].astype(int) for m in logits), 1)[:, None]
 
 
 def beats_sum(fused: np.ndarray, unimodal: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -6,10 +6,11 @@ import numpy as np
 
 from jaxmm.batch import Batch, batch_size
 from jaxmm.data.rows import Rows, select
+from jaxmm.keys import named_rng
 
 
 def corrupt(split: Batch, drop: Collection[str], noise: Mapping[str, float],
-            statistics: Mapping[str, tuple[np.ndarray, np.ndarray]], seed: int) -> Batch:
+            deviations: Mapping[str, np.ndarray], seed: int, used: Collection[str] = ()) -> Batch:
     """The split with some modalities missing and others noisy; all else stays bit for bit.
 
     Args:
@@ -18,28 +19,29 @@ def corrupt(split: Batch, drop: Collection[str], noise: Mapping[str, float],
       noise: by modality, what to add: Gaussian noise of this many standard deviations of the
         training data. The inputs become float32, or float64 where that loses digits, and may
         leave their range.
-      statistics: mean and standard deviation of the training data, by modality.
+      deviations: standard deviation of the training data by modality, 0 of what is constant there.
       seed: of the noise, which is another one in each modality.
+      used: modalities of the run; all by default.
 
     Returns:
-      A split without the examples that would have no modality at all.
+      A split without the examples that would have none of these modalities.
     """
     inputs, present = dict(split["inputs"]), dict(split["present"])
     for m, sigma in noise.items():
         clean = inputs[m]
         dtype = np.result_type(clean.dtype, np.float32)
-        std = np.asarray(sigma * statistics[m][1].astype(dtype), dtype)
+        std = np.asarray(sigma * deviations[m].astype(dtype), dtype)
         if isinstance(clean, Rows):
             inputs[m] = clean.change(functools.partial(
                 read_noisy, read=clean.read, std=std, seed=[seed, *m.encode()]), np.float32)
             continue
-        rng = np.random.default_rng([seed, *m.encode()])
+        rng = named_rng(seed, m)
         clean = clean.astype(dtype)
         inputs[m] = clean + std * rng.standard_normal(clean.shape, np.float32)
     for m in drop:
         present[m] = np.zeros(batch_size(split), bool)
     split = split | {"inputs": inputs, "present": present}
-    left = np.any(list(present.values()), axis=0)
+    left = np.any([present[m] for m in used or present], axis=0)
     return split if left.all() else select(split, left)
 
 

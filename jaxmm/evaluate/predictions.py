@@ -1,9 +1,9 @@
 """Predictions for whole splits, and the scores of every head."""
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
-from jaxmm.batch import Batch, batch_size
+from jaxmm.batch import Batch
 from jaxmm.task import CLASS_SCORES
 
 
@@ -33,12 +33,23 @@ def read_rows(read, feed, rows: int, chunks: Sequence[np.ndarray]) -> dict[str, 
     return outputs
 
 
+def head_rows(heads: Collection[str], present: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """bool [N] by head: the examples that it is scored on.
+
+    The head of a modality is scored on those that have it, any other one on those that have one of
+    the modalities with a head: a run of part of the modalities predicts nothing of the rest.
+    """
+    own = [present[m] for m in present if m in heads]
+    anything = np.any(own or list(present.values()), axis=0)
+    return {head: present.get(head, anything) for head in heads}
+
+
 def score(outputs: Mapping[str, np.ndarray], split: Batch,
           fns: Mapping[str, Callable] = CLASS_SCORES) -> dict[str, dict[str, float]]:
-    """The scores of each head, over the examples that have its modality; `fns` are the task's."""
-    scores = {}
+    """The scores of each head over its examples, see `head_rows`; `fns` are the task's."""
+    scores, counted = {}, head_rows(outputs, split["present"])
     for head, z in outputs.items():
-        rows = split["present"].get(head, np.ones(batch_size(split), bool))
+        rows = counted[head]
         if rows.any():
             z, labels = (z, split["label"]) if rows.all() else (z[rows], split["label"][rows])
             scores[head] = {name: float(fn(z, labels)) for name, fn in fns.items()}

@@ -15,25 +15,27 @@ Curves = dict[str, np.ndarray]          # accuracies by head; NaN where no examp
 Predict = Callable[[Batch], Logits]
 
 
-def noise_curves(predict: Predict, split: Batch, statistics, modality: str, seed: int) -> Curves:
+def noise_curves(predict: Predict, split: Batch, deviations, modality: str, seed: int) -> Curves:
     """Accuracies [len(SIGMAS)] with noise on one modality; see `corrupt` for the arguments."""
-    return _curves(predict, [corrupt(split, (), {modality: sigma}, statistics, seed)
+    return _curves(predict, [corrupt(split, (), {modality: sigma}, deviations, seed)
                              for sigma in SIGMAS])
 
 
 def missing_curves(predict: Predict, split: Batch, modalities: Sequence[str], seed: int) -> Curves:
     """Accuracies [len(RATES)] with modalities missing at random.
 
-    The same draws decide at every rate, and each example keeps one modality. A head is scored on
-    the examples that have its modality, the fused ones on all.
+    The same draws decide at every rate, and each example keeps one of the `modalities` of the run. A
+    head is scored on the examples that have its modality, the fused ones on those that have one of
+    the run's.
     """
-    return _curves(predict, [drop(split, modalities, rate, np.random.default_rng(seed))
-                             for rate in RATES])
+    own = split | {"present": {m: split["present"][m] for m in modalities}}
+    masks = [drop(own, modalities, rate, seed, "robustness")["present"] for rate in RATES]
+    return _curves(predict, [split | {"present": split["present"] | mask} for mask in masks])
 
 
-def dropped(predict: Predict, split: Batch, statistics, modality: str) -> dict[str, float]:
+def dropped(predict: Predict, split: Batch, deviations, modality: str) -> dict[str, float]:
     """Accuracies by head without a modality, over the examples that have another one."""
-    rest = corrupt(split, (modality,), {}, statistics, 0)
+    rest = corrupt(split, (modality,), {}, deviations, 0)
     return accuracies(predict(rest), rest) if batch_size(rest) else {}
 
 

@@ -7,11 +7,12 @@ import numpy as np
 from jaxmm.batch import Batch
 from jaxmm.data.streams import Stream, task_labels
 from jaxmm.evaluate.continual import task_recency
+from jaxmm.evaluate.predictions import head_rows
 
 
 def score_tasks(logits: Mapping[str, np.ndarray], split: Batch, stream: Stream,
                 name: str) -> dict[str, Any]:
-    """Accuracies on every task, by head, over the examples that have the head's modality.
+    """Accuracies on every task, by head, over the examples of the head, see `head_rows`.
 
     Args:
       logits: [N, C] by head, for the whole split.
@@ -26,9 +27,10 @@ def score_tasks(logits: Mapping[str, np.ndarray], split: Batch, stream: Stream,
       a task has the modality.
     """
     labels = task_labels(stream)
+    counted = head_rows(logits, split["present"])
     scores = {"class_incremental": {}, "task_incremental": {}, "recency": {}}
     for head, z in logits.items():
-        present = split["present"].get(head, np.ones(len(z), bool))
+        present = counted[head]
         rows = [task.indices[name][present[task.indices[name]]] for task in stream.tasks]
         masked = [_keep(z[r], kept) for r, kept in zip(rows, labels)]
         truth = [split["label"][r] for r in rows]

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from jaxmm.batch import Logits
 from jaxmm.errors import UserError, check_at_least
+from jaxmm.keys import named_key
 
 Features = Mapping[str, chex.Array]
 
@@ -28,6 +29,28 @@ def linear_init(key: chex.PRNGKey, fan_in: int, fan_out: int) -> dict[str, chex.
     return {"kernel": kernel, "bias": jnp.zeros(fan_out)}
 
 
+def slices_init(key: chex.PRNGKey, widths: Mapping[str, int], fan_out: int) -> dict[str, chex.Array]:
+    """The kernel of one linear layer on concatenated features by modality, [width, fan_out] each.
+
+    Each is drawn by the name of its modality.
+    """
+    fan_in = sum(widths.values())
+    return {m: linear_init(named_key(key, m), fan_in, fan_out)["kernel"][:width]
+            for m, width in widths.items()}
+
+
+def concatenated_init(key: chex.PRNGKey, widths: Mapping[str, int], fan_out: int
+                      ) -> dict[str, chex.Array]:
+    """A linear layer on features that are concatenated in the order of `widths`."""
+    kernels = slices_init(key, widths, fan_out)
+    return {"kernel": jnp.concatenate(list(kernels.values())), "bias": jnp.zeros(fan_out)}
+
+
+def in_order(widths: Mapping[str, int]) -> dict[str, int]:
+    """The widths in alphabetical order of the modalities, as `concatenate` has them."""
+    return {m: widths[m] for m in sorted(widths)}
+
+
 def linear(params: Mapping[str, chex.Array], features: chex.Array) -> chex.Array:
     """features [B, s] -> [B, C], in float32."""
     chex.assert_rank([features, params["kernel"]], 2)
@@ -38,8 +61,7 @@ def separate(num_outputs: int) -> Head:
     """One linear layer per modality; fused is the sum of their logits (baseline `sum`)."""
 
     def init(key, widths):
-        keys = jax.random.split(key, len(widths))
-        return {m: linear_init(k, widths[m], num_outputs) for k, m in zip(keys, sorted(widths))}
+        return {m: linear_init(named_key(key, m), widths[m], num_outputs) for m in widths}
 
     def apply(params, features):
         logits = {m: linear(params[m], h) for m, h in features.items()}
@@ -55,10 +77,7 @@ def concat(num_outputs: int) -> Head:
     """
 
     def init(key, widths):
-        layer = linear_init(key, sum(widths.values()), num_outputs)
-        ends = [sum(widths[k] for k in sorted(widths)[:i + 1]) for i in range(len(widths))]
-        slices = jnp.split(layer["kernel"], ends[:-1])
-        return {"kernel": dict(zip(sorted(widths), slices)), "bias": layer["bias"]}
+        return {"kernel": slices_init(key, widths, num_outputs), "bias": jnp.zeros(num_outputs)}
 
     def apply(params, features):
         share = params["bias"] / len(features)
@@ -78,11 +97,10 @@ def film(num_outputs: int) -> Head:
 
     def init(key, widths):
         first, *others = widths
-        out_key, *keys = jax.random.split(key, len(widths))
-        modulation = {m: linear_init(k, widths[first], 2 * widths[m])
-                      for k, m in zip(keys, others)}
-        return {"modulation": modulation,
-                "out": linear_init(out_key, sum(widths[m] for m in others), num_outputs)}
+        modulation = {m: linear_init(named_key(key, f"modulation/{m}"), widths[first], 2 * widths[m])
+                      for m in others}
+        return {"modulation": modulation, "out": concatenated_init(
+            named_key(key, "out"), {m: widths[m] for m in others}, num_outputs)}
 
     def fuse(params, features):
         first, *others = features
@@ -104,11 +122,10 @@ def gated(num_outputs: int) -> Head:
 
     def init(key, widths):
         first, *others = widths
-        out_key, gate_key, *keys = jax.random.split(key, len(widths) + 1)
         size = widths[first]
-        values = {m: linear_init(k, widths[m], size) for k, m in zip(keys, others)}
-        return {"gate": linear_init(gate_key, size, size), "value": values,
-                "out": linear_init(out_key, size * len(others), num_outputs)}
+        values = {m: linear_init(named_key(key, f"value/{m}"), widths[m], size) for m in others}
+        return {"gate": linear_init(named_key(key, "gate"), size, size), "value": values,
+                "out": concatenated_init(named_key(key, "out"), dict.fromkeys(others, size), num_outputs)}
 
     def fuse(params, features):
         first, *others = features
@@ -125,7 +142,7 @@ def mlp(num_outputs: int, hidden: int = 1024) -> Head:
 
     def init(key, widths):
         hidden_key, out_key = jax.random.split(key)
-        return {"hidden": linear_init(hidden_key, sum(widths.values()), hidden),
+        return {"hidden": concatenated_init(hidden_key, in_order(widths), hidden),
                 "out": linear_init(out_key, hidden, num_outputs)}
 
     def fuse(params, features):
@@ -150,7 +167,7 @@ def attention(num_outputs: int) -> Head:
             found = ", ".join(f"{m} {s}" for m, s in widths.items())
             raise UserError(f"attention needs features of one size; found {found}; set "
                             "--config.encoders.MODALITY.features to the same number")
-        return linear_init(key, sum(widths.values()), num_outputs)
+        return concatenated_init(key, in_order(widths), num_outputs)
 
     def fuse(params, features):
         tokens = jnp.stack([features[m] for m in sorted(features)], axis=1).astype(jnp.float32)

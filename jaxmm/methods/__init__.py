@@ -1,6 +1,6 @@
 """Methods by name, with their options: a method is one file and one line here."""
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from jaxmm.config import MethodConfig
@@ -8,7 +8,7 @@ from jaxmm.errors import UserError
 from jaxmm.methods import (continual, derpp, fusion, g_blending, lwf, mla, mmtm, ogm_ge, qmf, samm,
                            taught)
 from jaxmm.methods.common import Method, TrainState
-from jaxmm.model import Model
+from jaxmm.model import Model, names_of
 
 
 class Entry(NamedTuple):
@@ -53,6 +53,12 @@ METHODS = {entry.options.name: entry for entry in (
 def method_config(name: str) -> MethodConfig:
     """The default options of the method called `name`."""
     return copy.copy(METHODS[name].options) if name in METHODS else MethodConfig(name)
+
+
+def used_modalities(options: MethodConfig, modalities: Sequence[str]) -> tuple[str, ...]:
+    """Those of the data's modalities that a method with these options learns from."""
+    named = names_of(getattr(options, "modality", "") or getattr(options, "modalities", ""))
+    return tuple(m for m in modalities if m in named) or tuple(modalities)
 
 
 def make_method(options: MethodConfig, model: Model) -> Method:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxmm.batch import Batch, Logits, Metrics
 from jaxmm.config import MethodConfig
 from jaxmm.heads import Features
+from jaxmm.keys import named_key
 from jaxmm.model import Model, Output
 
 
@@ -54,6 +55,7 @@ class Method(NamedTuple):
     # (first state, last state of each teacher) -> first state with what they know
     weights: Callable[[TrainState, Logits, Mapping[str, chex.Array]], Logits] | None = None
     # (state, outputs by head, present) -> [B] by head: what fusion at test time weighs each with
+    distils: bool = False       # it imitates its teachers, and must not start where they did
 
 
 def only(batch: Batch, modalities) -> Batch:
@@ -67,24 +69,27 @@ def step_key(state: TrainState) -> chex.PRNGKey:
 
 
 def own_key(key: chex.PRNGKey) -> chex.PRNGKey:
-    """The key of a step for what a method draws, apart from the small numbers the transform takes."""
-    return jax.random.fold_in(key, 2**31 - 1)
+    """The key of a step for what a method draws itself, apart from what the transform draws."""
+    return named_key(key, "method")
 
 
 def init_state(model: Model, key: chex.PRNGKey, batch: Batch,
                extra: Callable[[chex.PRNGKey, Mapping[str, int]], Any] | None = None) -> TrainState:
-    """The state before the first step; `extra` makes the method's own part from (key, widths)."""
+    """The state before the first step; `extra` makes the method's own part from (key, widths).
+
+    An encoder starts by the key and the name of its modality alone: alike in all methods of a seed.
+    """
     init_key, head_key, extra_key, run_key = jax.random.split(key, 4)
     inputs = model.transform(None, batch)["inputs"]
     params, batch_stats, widths = {}, {}, {}
-    for i, (m, encoder) in enumerate(model.encoders.items()):
-        params[m], batch_stats[m] = encoder.init(jax.random.fold_in(init_key, i), inputs[m])
+    for m, encoder in model.encoders.items():
+        params[m], batch_stats[m] = encoder.init(named_key(init_key, m), inputs[m])
         features, _ = jax.eval_shape(lambda p, s, x, e=encoder: e.apply(p, s, x, train=False),
                                      params[m], batch_stats[m], inputs[m])
         widths[m] = features.shape[-1]
     if model.exchange:
         params["exchange"], batch_stats["exchange"] = init_exchange(
-            model, jax.random.fold_in(init_key, len(params)), params, batch_stats, inputs)
+            model, named_key(init_key, "exchange"), params, batch_stats, inputs)
     params["head"] = model.head.init(head_key, widths)
     return TrainState(params, batch_stats, model.optimizer.init(params), run_key,
                       jnp.zeros((), jnp.int32), extra(extra_key, widths) if extra else ())
@@ -94,8 +99,9 @@ def init_exchange(model: Model, key: chex.PRNGKey, params, batch_stats, inputs):
     """(params, stats) of the exchange by stage, for the maps that these inputs [B, ...] give."""
     shapes = {m: jax.eval_shape(lambda p, s, x, e=encoder: tap_all(e, p, s, x), params[m],
                                 batch_stats[m], inputs[m]) for m, encoder in model.encoders.items()}
-    made = {f"stage_{i}": model.exchange.init(jax.random.fold_in(key, i), {
-        m: taps[i].shape[-1] for m, taps in shapes.items()}) for i in model.exchange.after}
+    names = {f"stage_{i}": i for i in model.exchange.after}
+    made = {name: model.exchange.init(named_key(key, name), {
+        m: taps[i].shape[-1] for m, taps in shapes.items()}) for name, i in names.items()}
     return {k: p for k, (p, _) in made.items()}, {k: s for k, (_, s) in made.items()}
 
 
@@ -125,19 +131,23 @@ def gradients(model: Model, params, loss_fn, groups: Collection[str] | None = No
 
 
 def apply_gradients(model: Model, state: TrainState, grads,
-                    scale: Mapping[str, float] | None = None) -> TrainState:
+                    scale: Mapping[str, float] | None = None,
+                    due: Mapping[str, chex.Array] | None = None) -> TrainState:
     """One step of the optimizer on the groups in `grads`; all other groups stay bit for bit.
 
-    `scale` holds factors on the learning rate, by group.
+    `scale` holds factors on the learning rate, by group; `due`, by group, whether there is a
+    gradient at all (by default there is). A group without one stays as it is, momentum and decay
+    included.
     """
     new_params, new_opt_state = model.optimizer.update(
-        grads, state.opt_state, state.params, state.step, scale)
+        grads, state.opt_state, state.params, state.step, scale, due)
     return state._replace(params=state.params | new_params,
                           opt_state=state.opt_state | new_opt_state)
 
 
 def finish_step(model: Model, state: TrainState, batch: Batch, loss, out: Output, grads, *,
-                extra=None, scale: Mapping[str, float] | None = None) -> tuple[TrainState, Metrics]:
+                extra=None, scale: Mapping[str, float] | None = None,
+                present: Mapping[str, chex.Array] | None = None) -> tuple[TrainState, Metrics]:
     """The state after a step, and its metrics.
 
     Args:
@@ -149,9 +159,13 @@ def finish_step(model: Model, state: TrainState, batch: Batch, loss, out: Output
       grads: by parameter group.
       extra: the method's own part of the new state; the old one by default.
       scale: factors on the learning rate by parameter group.
+      present: bool by modality, [B] or of more rows: of all that the gradients come from; those of
+        the batch by default. The encoder of a modality that no row has is not updated.
     """
     metrics = {"loss": loss} | head_progress(model, out.outputs, batch)
-    state = apply_gradients(model, state, grads, scale)
+    present = batch["present"] if present is None else present
+    due = {m: anyone(model, present[m]) for m in model.encoders}
+    state = apply_gradients(model, state, grads, scale, due)
     return state._replace(batch_stats=out.batch_stats, step=state.step + 1,
                           extra=state.extra if extra is None else extra), metrics
 
@@ -175,6 +189,17 @@ def head_progress(model: Model, outputs: Logits, batch: Batch) -> Metrics:
 def anyone(model: Model, present) -> chex.Array:
     """Whether `present` bool [B] holds for any example of the global batch."""
     return model.sum(present.any().astype(jnp.float32)) > 0
+
+
+def first_of_each(model: Model, ids: chex.Array) -> chex.Array:
+    """bool [B]: the first row of each id in the global batch.
+
+    A task of fewer rows than a batch fills it up by repeating them.
+    """
+    everyone = model.gather(ids)
+    start = 0 if model.axis_name is None else jax.lax.axis_index(model.axis_name) * len(ids)
+    before = jnp.arange(len(everyone)) < (start + jnp.arange(len(ids)))[:, None]
+    return ~((everyone == ids[:, None]) & before).any(axis=1)
 
 
 def make_predict(model: Model) -> Callable[..., Logits]:
@@ -203,7 +228,7 @@ def make_joint(model: Model, loss_fn, *, perturb=None) -> Method:
     Args:
       model: with a head.
       loss_fn: (outputs by head, batch) -> scalar over the global batch.
-      perturb: (key, features, ids [B]) -> features, between encoders and head in training.
+      perturb: (key, features, batch) -> features, between encoders and head in training.
     """
 
     def init(key, batch):
@@ -212,7 +237,7 @@ def make_joint(model: Model, loss_fn, *, perturb=None) -> Method:
     def step(state, batch):
         key = step_key(state)
         batch = model.transform(key, batch)
-        noise = perturb and (lambda features: perturb(own_key(key), features, batch["id"]))
+        noise = perturb and (lambda features: perturb(own_key(key), features, batch))
 
         def loss(params):
             out = model.run(params, state.batch_stats, batch, train=True, perturb=noise)

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxmm.errors import UserError, check_at_least
-from jaxmm.methods.common import (Method, finish_step, gradients, init_state,
+from jaxmm.keys import named_key
+from jaxmm.methods.common import (Method, finish_step, first_of_each, gradients, init_state,
                                   make_features, make_joint, make_predict, only, step_key)
 from jaxmm.methods.fusion import FusedConfig, fused_loss, with_fused_head
 from jaxmm.model import Model, select_modalities
@@ -58,8 +59,9 @@ def make_er(config: ERConfig, model: Model) -> Method:
     def step(state, batch):
         batch = only(batch, model.encoders)
         memory, past, valid = sample_past(config, model, state.extra["memory"], batch)
-        now_key, past_key = jax.random.split(step_key(state))
-        both = concatenate(model.transform(now_key, batch), model.transform(past_key, past))
+        key = step_key(state)
+        both = concatenate(model.transform(key, batch),
+                           model.transform(named_key(key, "replayed"), past))
         rows = len(batch["label"])
         counts = jnp.concatenate([jnp.ones(rows, bool), valid])
 
@@ -69,9 +71,9 @@ def make_er(config: ERConfig, model: Model) -> Method:
 
         loss, out, grads = gradients(model, state.params, loss_fn)
         now = jax.tree.map(lambda z: z[:rows], out.outputs)
-        memory = replay.add(memory, batch, axis_name=model.axis_name)
+        memory = remember(model, memory, batch)
         return finish_step(model, state, batch, loss, out._replace(outputs=now), grads,
-                           extra={"memory": memory})
+                           extra={"memory": memory}, present=both["present"])
 
     return Method(init, step, make_predict(model), make_features(model))
 
@@ -110,6 +112,11 @@ def sample_past(config: ERConfig, model: Model, memory: replay.ReplayState, batc
                                         axis_name=model.axis_name)
     present = {m: p & valid for m, p in past["present"].items()}
     return memory, past | {"present": present}, valid
+
+
+def remember(model: Model, memory: replay.ReplayState, batch) -> replay.ReplayState:
+    """The memory after it was shown a batch, whose repeated rows do not count."""
+    return replay.add(memory, batch, first_of_each(model, batch["id"]), axis_name=model.axis_name)
 
 
 def concatenate(a, b):

@@ -1,15 +1,15 @@
 """DER++: dark experience replay, of logits and of labels (Buzzega et al., NeurIPS 2020)."""
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 
 from jaxmm.config import scalar
 from jaxmm.errors import check_at_least
 from jaxmm.losses.distillation import mean_squared_error
+from jaxmm.keys import named_key
 from jaxmm.methods import common
-from jaxmm.methods.continual import ERConfig, check_memory, chosen_model, init_memory, sample_past
-from jaxmm.state import replay
+from jaxmm.methods.continual import (ERConfig, check_memory, chosen_model, init_memory, remember,
+                                     sample_past)
 
 
 @dataclass
@@ -39,8 +39,10 @@ def make_derpp(config: DERConfig, model: common.Model) -> common.Method:
         batch = common.only(batch, model.encoders)
         memory, first, valid = sample_past(config, model, state.extra["memory"], batch)
         memory, second, _ = sample_past(config, model, memory, batch)
-        now, first, second = map(model.transform, jax.random.split(common.step_key(state), 3),
-                                 (batch, first, second))
+        key = common.step_key(state)
+        now = model.transform(key, batch)
+        first = model.transform(named_key(key, "replayed"), first)
+        second = model.transform(named_key(key, "replayed labels"), second)
 
         def loss_fn(params):
             out = model.run(params, state.batch_stats, now, train=True)
@@ -54,7 +56,10 @@ def make_derpp(config: DERConfig, model: common.Model) -> common.Method:
             return loss, out._replace(batch_stats=past.batch_stats)
 
         loss, out, grads = common.gradients(model, state.params, loss_fn)
-        memory = replay.add(memory, batch | {"logits": out.outputs["fused"]}, axis_name=model.axis_name)
-        return common.finish_step(model, state, batch, loss, out, grads, extra={"memory": memory})
+        memory = remember(model, memory, batch | {"logits": out.outputs["fused"]})
+        present = {m: jnp.concatenate([b["present"][m] for b in (now, first, second)])
+                   for m in model.encoders}
+        return common.finish_step(model, state, batch, loss, out, grads, extra={"memory": memory},
+                                  present=present)
 
     return common.Method(init, step, common.make_predict(model), common.make_features(model))

@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxmm import heads
+from jaxmm.batch import Batch
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, check_choice
 from jaxmm.heads.fusion import mean_logits
+from jaxmm.keys import named_key
 from jaxmm.methods.common import Method, make_joint
 from jaxmm.model import Model, select_modalities
 
@@ -125,27 +127,32 @@ def check_rate(rate: float) -> None:
 
 
 def drop_features(rate: float, key: chex.PRNGKey, features: heads.Features,
-                  ids: chex.Array) -> heads.Features:
+                  batch: Batch) -> heads.Features:
     """Features [B, s], each zero with probability `rate` and otherwise divided by 1 - rate.
 
-    What is dropped from an example depends on the key and its id, not on its place in the batch.
+    What is dropped from an example depends on the key, the modality and its id, not on its place in
+    the batch.
     """
 
     def drop(key, h):
         return jnp.where(jax.random.bernoulli(key, 1 - rate, h.shape), h / (1 - rate), 0.0)
 
     return {m: jax.vmap(drop)(jax.vmap(jax.random.fold_in, (None, 0))(
-        jax.random.fold_in(key, i), ids), h) for i, (m, h) in enumerate(features.items())}
+        named_key(key, m), batch["id"]), h) for m, h in features.items()}
 
 
 def drop_modality(rate: float, key: chex.PRNGKey, features: heads.Features,
-                  ids: chex.Array) -> heads.Features:
-    """Features with those of one modality, drawn for the whole batch, zero with this probability."""
-    del ids
-    hit_key, which_key = jax.random.split(key)
-    hit = jax.random.bernoulli(hit_key, rate)
-    which = jax.random.randint(which_key, (), 0, len(features))
-    return {m: jnp.where(hit & (which == i), 0.0, h) for i, (m, h) in enumerate(features.items())}
+                  batch: Batch) -> heads.Features:
+    """Features with those of one modality, drawn for the whole batch, zero with this probability.
+
+    Examples that have nothing else keep them.
+    """
+    hit = jax.random.bernoulli(named_key(key, "hit"), rate)
+    draws = {m: jax.random.uniform(named_key(key, f"draw/{m}")) for m in features}
+    first = functools.reduce(jnp.maximum, draws.values())
+    count = sum(batch["present"][m].astype(jnp.int32) for m in features)
+    return {m: jnp.where((hit & (draws[m] == first) & (count > 1))[:, None], 0.0, h)
+            for m, h in features.items()}
 
 
 def make_late(config: MethodConfig, model: Model) -> Method:

@@ -88,14 +88,12 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
         if config.projection == "rls":
             kernel = rls.project(extra["rls"], grads["head"]["kernel"])    # eq. 3
             grads["head"] = grads["head"] | {"kernel": kernel}
-        updated = apply_gradients(model, state, grads)._replace(
-            batch_stats=state.batch_stats | {modality: out.batch_stats[modality]}, extra=extra)
         due = anyone(model, present)
-        # The groups of all other modalities are the same objects: a choice for each of them, at every
-        # modality, would let the program grow with the square of their number.
-        state = jax.tree.map(lambda new, old: old if new is old else jnp.where(due, new, old),
-                             updated, state)
-        return state, loss, head_progress(model, {modality: out.outputs[modality]}, batch)
+        # Of a modality that nobody has there are no new statistics: nothing but `extra` would change.
+        extra = jax.tree.map(lambda new, old: jnp.where(due, new, old), extra, state.extra)
+        state = apply_gradients(model, state, grads, due={modality: due, "head": due})._replace(
+            batch_stats=state.batch_stats | {modality: out.batch_stats[modality]}, extra=extra)
+        return state, loss, due, head_progress(model, {modality: out.outputs[modality]}, batch)
 
     def update_projection(state: TrainState, features, present, modality: str):
         """P_t of eq. 4-5 from the mean feature of this modality, or of the one before it."""
@@ -114,11 +112,13 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
 
     def step(state, batch):
         batch = model.transform(step_key(state), batch)
-        metrics = {"loss": 0.0}
+        metrics, losses, updates = {}, 0.0, 0
         for modality in encoders:                                     # eq. 1
-            state, loss, progress = update_modality(state, batch, modality)
-            metrics |= {"loss": metrics["loss"] + loss / len(encoders)} | progress
-        return state._replace(step=state.step + 1), metrics
+            state, loss, due, progress = update_modality(state, batch, modality)
+            losses, updates = losses + loss, updates + due.astype(jnp.int32)
+            metrics |= progress
+        # The mean over the modalities that there are; the loss of another one is 0.
+        return state._replace(step=state.step + 1), {"loss": losses / jnp.maximum(updates, 1)} | metrics
 
     def weights(state, outputs, present):
         del state

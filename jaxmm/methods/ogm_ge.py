@@ -13,7 +13,8 @@ from jaxmm import heads
 from jaxmm.batch import Batch, Logits
 from jaxmm.config import MethodConfig, scalar
 from jaxmm.errors import UserError, check_at_least
-from jaxmm.methods.common import (Method, finish_step, gradients, init_state,
+from jaxmm.keys import named_key
+from jaxmm.methods.common import (Method, anyone, finish_step, gradients, init_state,
                                   make_features, make_predict, own_key, step_key)
 from jaxmm.model import Model
 from jaxmm.task import likelihood
@@ -55,8 +56,8 @@ def make_ogm_ge(config: OGMConfig, model: Model) -> Method:
         loss, out, grads = gradients(model, state.params, loss_fn)
         coefficients = modulation(model, out.outputs, batch, config.alpha)
         active = model.epoch(state.step).done < config.epochs
-        for i, (m, k) in enumerate(coefficients.items()):
-            modulated = modulate(jax.random.fold_in(own_key(key), i), grads[m], k,
+        for m, k in coefficients.items():
+            modulated = modulate(named_key(own_key(key), m), grads[m], k,
                                  noise=config.noise)
             grads[m] = jax.tree.map(lambda new, old: jnp.where(active, new, old),
                                     modulated, grads[m])
@@ -71,16 +72,18 @@ def modulation(model: Model, logits: Logits, batch: Batch, alpha: float) -> dict
     """k_m in (0, 1] by modality: 1 - tanh(alpha rho_m) where rho_m > 1, otherwise 1.
 
     rho_m compares s_m, the mean probability of the true class (exp(-loss)) in the readout of the
-    modality over the global batch, with the mean of the others.
+    modality over the examples of the global batch that have it, with the mean of the others. A
+    modality that no example has is not compared: where one alone is there, k is 1.
     """
+    there = {m: anyone(model, present) for m, present in batch["present"].items()}
     scores = {m: model.mean(likelihood(model.task, logits[m], batch["label"]), present)
-              for m, present in batch["present"].items()}
-    total = sum(scores.values())
+              for m, present in batch["present"].items()}       # 0 of one that is not there
+    total, count = sum(scores.values()), sum(x.astype(jnp.int32) for x in there.values())
     result = {}
     for m, s in scores.items():
-        others = (total - s) / (len(scores) - 1)
+        others = (total - s) / jnp.maximum(count - 1, 1)
         rho = s / jnp.maximum(others, 1e-8)
-        result[m] = jnp.where(rho > 1, 1 - jnp.tanh(alpha * rho), 1.0)
+        result[m] = jnp.where(there[m] & (count > 1) & (rho > 1), 1 - jnp.tanh(alpha * rho), 1.0)
     return result
 
 
@@ -89,12 +92,12 @@ def modulate(key: chex.PRNGKey, grads: Mapping, coefficient: chex.Array, *, nois
 
     The kernels are those of the convolutions; in an encoder without any, all of rank 2 or more.
     """
-    leaves, structure = jax.tree.flatten(grads)
-    rank = 4 if any(g.ndim >= 4 for g in leaves) else 2
-    for i, g in enumerate(leaves):
-        if g.ndim >= rank:
-            leaves[i] = coefficient * g
-            if noise:
-                noise_key = jax.random.fold_in(key, i)
-                leaves[i] += jnp.std(g) * jax.random.normal(noise_key, g.shape, g.dtype)
-    return jax.tree.unflatten(structure, leaves)
+    rank = 4 if any(g.ndim >= 4 for g in jax.tree.leaves(grads)) else 2
+
+    def of_leaf(path, g):
+        if g.ndim < rank:
+            return g
+        drawn = jax.random.normal(named_key(key, jax.tree_util.keystr(path)), g.shape, g.dtype)
+        return coefficient * g + (jnp.std(g) * drawn if noise else 0.0)
+
+    return jax.tree_util.tree_map_with_path(of_leaf, grads)

@@ -12,8 +12,8 @@ from jaxmm.batch import Batch, Logits
 from jaxmm.config import MethodConfig, scalar
 from jaxmm.errors import check_at_least
 from jaxmm.losses.ranking import ranking_loss
-from jaxmm.methods.common import (Method, finish_step, gradients, init_state,
-                                  make_features, make_predict, step_key)
+from jaxmm.methods.common import (Method, finish_step, first_of_each, gradients,
+                                  init_state, make_features, make_predict, step_key)
 from jaxmm.methods.fusion import modality_loss
 from jaxmm.model import Model
 from jaxmm.state import history
@@ -32,7 +32,8 @@ def make_qmf(config: QMFConfig, model: Model) -> Method:
 
     The loss is CE(z_f) + sum_m CE(z_m) + w sum_m rank_m, with z_f = sum_m sg(c_m) z_m and
     c_m = logsumexp(z_m) / 10. How hard an example is for a modality is the sum of its losses so far,
-    those of this step included, in `state.extra["history"]`.
+    those of this step included, in `state.extra["history"]`, relative to those of all examples that
+    the modality has had one of.
 
     Raises:
       UserError: a negative weight.
@@ -46,9 +47,10 @@ def make_qmf(config: QMFConfig, model: Model) -> Method:
             "history": {m: history.init(model.num_examples) for m in widths}})
 
     def updated(state, logits: Logits, batch: Batch):
-        """Histories by modality with the losses of this step."""
+        """Histories by modality with the losses of this step, once for each example."""
+        first = first_of_each(model, batch["id"])
         return {m: history.update(h, batch["id"], model.task.loss(logits[m], batch["label"]),
-                                  batch["present"][m], axis_name=model.axis_name)
+                                  batch["present"][m] & first, axis_name=model.axis_name)
                 for m, h in state.extra["history"].items()}
 
     def step(state, batch):

@@ -13,9 +13,11 @@ from jaxmm.errors import check_at_least, check_choice
 from jaxmm.heads.fusion import confidence_weighted, confidences
 from jaxmm.losses.distillation import mean_squared_error
 from jaxmm.losses.relational import angle_loss, distance_loss
+from jaxmm.keys import named_key
 from jaxmm.methods.common import (Method, finish_step, gradients, init_state,
                                   make_features, make_predict, only, step_key)
-from jaxmm.methods.continual import ERConfig, check_memory, init_memory, sample_past
+from jaxmm.methods.continual import (ERConfig, check_memory, concatenate, init_memory, remember,
+                                     sample_past)
 from jaxmm.methods.fusion import modality_loss, with_all_heads
 from jaxmm.model import Model, select_modalities
 from jaxmm.state import calibration, replay
@@ -82,11 +84,17 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
         return loss
 
     def alignment(m, aligned, present):
-        """mean_{k != m} D(z_m, sg(z_k)) over the rows that have both, of the global batch."""
-        others = [k for k in encoders if k != m]
-        distances = [RELATIONS[config.relation](*model.gather(
-            (aligned[m], aligned[k], present[m] & present[k]))) for k in others]
-        return sum(distances) / max(len(others), 1)
+        """mean_{k != m} D(z_m, sg(z_k)) over the rows that have both, of the global batch.
+
+        A modality k that shares no row with m is left out of the mean.
+        """
+        distances, count = 0.0, 0
+        for k in encoders:
+            if k != m:
+                a, b, both = model.gather((aligned[m], aligned[k], present[m] & present[k]))
+                distances += RELATIONS[config.relation](a, b, both)
+                count += both.any().astype(jnp.int32)
+        return distances / jnp.maximum(count, 1)
 
     def consistency(logits, past, counts):
         """cons(z, z*), against the stored logits of the head that is now the most confident."""
@@ -98,9 +106,9 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
     def step(state, batch):
         batch = only(batch, encoders)
         memory, stored, valid = sample_past(config, model, state.extra["memory"], batch)
-        now_key, past_key = jax.random.split(step_key(state))
-        now = model.transform(now_key, batch)
-        past = model.transform(past_key, stored)
+        key = step_key(state)
+        now = model.transform(key, batch)
+        past = model.transform(named_key(key, "replayed"), stored)
 
         def loss_fn(params):
             out = model.run(params, state.batch_stats, now, train=True)
@@ -112,9 +120,10 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
             return loss, out._replace(batch_stats=again.batch_stats)
 
         loss, out, grads = gradients(model, state.params, loss_fn)
-        memory = replay.add(memory, batch | {"logits": out.outputs}, axis_name=model.axis_name)
+        memory = remember(model, memory, batch | {"logits": out.outputs})
         return finish_step(model, state, batch, loss, out, grads,
-                           extra=state.extra | {"memory": memory})
+                           extra=state.extra | {"memory": memory},
+                           present=concatenate(now["present"], past["present"]))
 
     static_predict = make_predict(model)
 

@@ -2,6 +2,9 @@
 
 Uni-modal teacher and uni-modal ensemble (arXiv 2305.01233). Teachers are constants of the step:
 parameters in evaluation mode, in the method's own part of the state and outside the optimizer.
+
+A student that imitates must not start where its teacher did: its teachers are runs of another seed.
+Where trained weights are taken over, they are those of runs of the same seed.
 """
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +28,8 @@ class TaughtConfig(FusedConfig):
     """A method that starts from trained models.
 
     `teachers` is where their run folders are, with {teacher} for the name of each, as in
-    runs/compare/{teacher}/seed_0; by default they are trained first, in the run's own folder.
+    runs/compare/{teacher}/seed_0; by default they are trained first, in the run's own folder. Those
+    of a method that distils need another `train.seed`.
     """
     teachers: str = ""
 
@@ -105,11 +109,16 @@ def make_self_distill_feature(config: SelfDistillConfig, model: Model) -> Method
     """
 
     def distillation(out, teacher, batch):
-        del batch
-        return model.mean(mean_squared_error(heads.concatenate(out.features),
-                                             heads.concatenate(teacher.features)))
+        return model.mean(feature_error(out.features, teacher.features, batch["present"]))
 
     return make_distilled(config, model, distillation, fused_model(config), whole_model)
+
+
+def feature_error(a: heads.Features, b: heads.Features, present) -> jax.Array:
+    """Mean [B] of the squared differences over the features of the modalities that an example has."""
+    widths = {m: present[m] * h.shape[-1] for m, h in a.items()}
+    total = sum(widths[m] * mean_squared_error(h, b[m]) for m, h in a.items())
+    return total / jnp.maximum(sum(widths.values()), 1)
 
 
 def make_distilled(config: TaughtConfig, model: Model, distillation, teachers, collect, *,
@@ -150,17 +159,20 @@ def make_distilled(config: TaughtConfig, model: Model, distillation, teachers, c
         return finish_step(model, state, batch, *gradients(model, state.params, loss_fn))
 
     return Method(init, step, make_predict(model), make_features(model),
-                  teachers=teachers, teach=teach)
+                  teachers=teachers, teach=teach, distils=True)
 
 
 def make_finetune(config: FinetuneConfig, model: Model) -> Method:
     """Trained unimodal encoders as initial weights, under a new fused head (UMT).
+
+    With `encoder_scale` 0 they are frozen, batch statistics included.
 
     Raises:
       UserError: a negative `encoder_scale`, or no such fusion.
     """
     check_at_least("method.encoder_scale", config.encoder_scale, 0)
     return make_transferred(config, model, unimodal_models(model), unimodal_encoders,
+                            groups=None if config.encoder_scale else ("head",),
                             scale={m: config.encoder_scale for m in model.encoders})
 
 

@@ -12,18 +12,19 @@ import numpy as np
 from absl import logging
 
 from jaxmm import escape, files
-from jaxmm.batch import Batch, batch_size
-from jaxmm.data.dataset import fingerprint
+from jaxmm.batch import Batch
+from jaxmm.data.dataset import deviations, fingerprint
 from jaxmm.errors import UserError
 from jaxmm.evaluate import robustness
 from jaxmm.evaluate.class_level import average, beats_sum, class_accuracy
 from jaxmm.evaluate.gap import modality_gap, principal_plane
+from jaxmm.evaluate.predictions import head_rows
 from jaxmm.evaluate.probe import probe_encoders
 from jaxmm.report import analysis_plots, plots
 from jaxmm.report.tables import csv_text, main_head, markdown, percent, sort_heads
 from jaxmm.train import validity
 from jaxmm.train.restore import restore_each
-from jaxmm.train.setup import Run, input_statistics, predict_split, split_features
+from jaxmm.train.setup import Run, predict_split, split_features
 
 FILE = "analysis.md"
 LONGEST_TABLE = 20      # classes; of more only those with the largest gain are shown
@@ -203,18 +204,19 @@ def class_section(subject: Trained, split: str, references: Sequence[Trained]) -
                         f"has only {modalities[0]}; name a run of several, and this one as a "
                         "--reference")
     batch = dataset.splits[split]
-    everywhere = np.ones(batch_size(batch), bool)
     own = predict(subject, batch)
+    anything = head_rows(own, batch["present"])[main_head(own)]
     alone = unimodal(references)
     logits = {m: predict(alone[m], batch)[m] if m in alone else own[m] for m in modalities}
     single = {m: class_accuracy(z, batch["label"], batch["present"][m]) for m, z in logits.items()}
     columns = single | {"average": class_accuracy(
-        average(logits, batch["present"]), batch["label"], everywhere)}
+        average(logits, batch["present"]), batch["label"], anything)}
     for other in references:
         if other.method != "unimodal":
             z = predict(other, batch)
-            columns[other.method] = class_accuracy(z[main_head(z)], batch["label"], everywhere)
-    fused = class_accuracy(own[main_head(own)], batch["label"], everywhere)
+            columns[other.method] = class_accuracy(
+                z[main_head(z)], batch["label"], head_rows(z, batch["present"])[main_head(z)])
+    fused = class_accuracy(own[main_head(own)], batch["label"], anything)
     columns[f"{subject.method}, {main_head(own)}"] = fused
     gain, beats = fused - sum(single.values()), beats_sum(fused, single)
     best = np.max(list(single.values()), axis=0)
@@ -244,7 +246,7 @@ def robustness_section(subject: Trained, split: str, references: Sequence[Traine
     """Accuracy of every head against noise on a modality, and with modalities missing."""
     del references
     dataset, seed = subject.run.setup.dataset, subject.run.setup.config.data.seed
-    batch, norms = dataset.splits[split], input_statistics(subject.run.setup)
+    batch, noise = dataset.splits[split], deviations(dataset.splits["train"])
 
     def read(rows: Batch):
         return predict(subject, rows)
@@ -252,7 +254,7 @@ def robustness_section(subject: Trained, split: str, references: Sequence[Traine
     panels, tables = {}, []
     for m in subject.modalities:
         if m not in dataset.num_tokens:     # noise means nothing to the words of a text
-            curves = robustness.noise_curves(read, batch, norms, m, seed)
+            curves = robustness.noise_curves(read, batch, noise, m, seed)
             panels[f"noise on {m}"] = robustness.SIGMAS, curves
             tables.append(f"Noise on {escape.markdown(m)}, in standard deviations of the training data:\n\n"
                           + curve_table("noise", robustness.SIGMAS, curves, dataset.modalities))
@@ -262,7 +264,7 @@ def robustness_section(subject: Trained, split: str, references: Sequence[Traine
         tables.append("Each modality of each example missing with a probability, one always kept; "
                       "the head of a modality is scored where it is there:\n\n"
                       + curve_table("missing", robustness.RATES, curves, dataset.modalities))
-        without = {m: robustness.dropped(read, batch, norms, m) for m in subject.modalities}
+        without = {m: robustness.dropped(read, batch, noise, m) for m in subject.modalities}
         heads = sort_heads({h for by_head in without.values() for h in by_head}, dataset.modalities)
         tables.append("One modality missing everywhere:\n\n" + markdown(
             [{"without": m} | {h: percent(a) for h, a in by_head.items()}

@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmm.batch import Batch, Logits, batch_size
+from jaxmm.batch import Batch, Logits
 from jaxmm import metrics
+from jaxmm.evaluate.predictions import head_rows
 from jaxmm.report.tables import markdown, sort_heads
 
 
@@ -26,16 +27,16 @@ class Calibration(NamedTuple):
 
 def calibration(logits: Logits, split: Batch,
                 temperature: Mapping[str, float]) -> dict[str, Calibration]:
-    """By head, over the examples that have its modality; heads without examples are left out.
+    """By head, over its examples (see `head_rows`); heads without examples are left out.
 
     Args:
       logits: [N, C] by head.
       split: its labels [N] and masks.
       temperature: by head, for those that have one.
     """
-    result = {}
+    result, counted = {}, head_rows(logits, split["present"])
     for head, z in logits.items():
-        rows = split["present"].get(head, np.ones(batch_size(split), bool))
+        rows = counted[head]
         if rows.any():
             z, labels, t = z[rows], split["label"][rows], temperature.get(head)
             result[head] = Calibration(quality(z, labels), t,

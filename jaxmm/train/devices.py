@@ -56,6 +56,7 @@ class Programs(NamedTuple):
     num_runs: int
     teachers: Mapping[str, MethodConfig]            # of the method
     teach: Callable[[TrainState, Mapping[str, TrainState]], TrainState] | None  # of one run's copies
+    distils: bool                                   # see `Method`
 
 
 def make_programs(make_method: Callable[[str | None, Options], Method],
@@ -225,7 +226,7 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
     return Programs(init, steps if method.step else None, reader("predict"), reader("features"),
                     method.phase or (lambda progress: ""), method.end_epoch and end_epoch,
                     method.visit and visit, end_task, feed, place, fetch, count, num_runs,
-                    method.teachers, method.teach)
+                    method.teachers, method.teach, method.distils)
 
 
 def map_in_turn(fn: Callable, in_axes: Sequence[int | None], out_axes: int | tuple[int, ...]):

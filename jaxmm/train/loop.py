@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from jaxmm.config import Config, replace
+from jaxmm.config import Config
 from jaxmm.data import feeding
 from jaxmm.data.dataset import Dataset
 from jaxmm.data.spec import from_json, to_json
@@ -28,7 +28,7 @@ from jaxmm.train.setup import (Run, Setup, build_many, find_obstacle, init_state
                                predict_split, score_split, split_features)
 from jaxmm.train.signals import Preempted, stop_signals
 from jaxmm.train.teaching import (check_same_teachers, check_teachers, folder_of,
-                                  restore_teachers, taught, teacher_checksums)
+                                  restore_teachers, taught, teacher_checksums, teacher_config)
 from jaxmm.train.writers import Write, open_writer
 
 METRICS_EVERY = 32      # steps between two looks at the metrics; longer queues can deadlock on CPU
@@ -61,7 +61,7 @@ def train(config: Config, workdir, *, dataset: Dataset | None = None,
       devices: see `build`.
       progress: whether to show a bar.
       teachers: folders for the models to be trained before, where the config names none; {teacher}
-        stands for the name of each. By default they lie in the run folder.
+        stands for the name of each, {seed} for its seed. By default they lie in the run folder.
 
     Raises:
       UserError: the config cannot be run, or the folder belongs to another one, or another process
@@ -211,14 +211,14 @@ def train_teachers(runs: Sequence[Opened], places: Mapping[pathlib.Path, str], o
     """
     models, errors = {run.workdir: {} for run in runs}, {}
     for name, method in runs[0].setup.programs.teachers.items() if runs else ():
-        folders = {run.workdir: folder_of(name, places[run.workdir]) for run in runs}
+        folders = {run.workdir: folder_of(name, places[run.workdir], run.setup) for run in runs}
         # Runs may share a teacher.
         jobs = {folders[run.workdir]: run for run in runs}
         if options["progress"]:
             tqdm.write(f"{runs[0].setup.config.method.name} starts from {name}: "
                        f"{', '.join(map(str, jobs))}")
-        trained = train_many([replace(run.setup.config, {"method": method})
-                              for run in jobs.values()], list(jobs), **options,
+        trained = train_many([teacher_config(run.setup, method) for run in jobs.values()],
+                             list(jobs), **options,
                              teachers=[places[run.workdir] for run in jobs.values()])
         results = dict(zip(jobs, trained))
         for workdir, folder in folders.items():

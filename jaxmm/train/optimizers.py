@@ -1,5 +1,6 @@
 """Optimizers and learning-rate schedules, from optax."""
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import chex
 import jax
@@ -32,7 +33,8 @@ def make_optimizer(config: OptimizerConfig, epochs: int,
     The learning rate follows `epoch(step)`, the place within the task's `epochs`: it starts
     again with every task, and does not depend on how often a method updates a group in a step; a
     group's factor in `scale` multiplies it. Clipping takes the global norm over all groups of one
-    update. `sgd` adds weight decay to the gradient before momentum; `adamw` decouples it.
+    update. `sgd` adds weight decay to the gradient before momentum; `adamw` decouples it. Groups that
+    are not `due` keep parameters and state; their gradients are 0.
 
     Raises:
       UserError: unknown optimizer or schedule, or an option out of range.
@@ -54,7 +56,7 @@ def make_optimizer(config: OptimizerConfig, epochs: int,
     def init(params):
         return {group: tx.init(p) for group, p in params.items()}
 
-    def update(grads, opt_state, params, step, scale=None):
+    def update(grads, opt_state, params, step, scale=None, due=None):
         grads, _ = clip.update(grads, clip.init(grads))
         learning_rate = schedule(epoch(step))
         new_params, new_opt_state = {}, {}
@@ -63,18 +65,26 @@ def make_optimizer(config: OptimizerConfig, epochs: int,
             rate = learning_rate * (scale or {}).get(group, 1.0)
             updates = jax.tree.map(lambda d, rate=rate: -rate * d, direction)
             new_params[group] = optax.apply_updates(params[group], updates)
-        return new_params, new_opt_state
+        return keep(due or {}, new_params, params), keep(due or {}, new_opt_state, opt_state)
 
     return Optimizer(init, update)
+
+
+def keep(due: Mapping[str, chex.Array], new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
+    """`new` by group, but `old` for groups that are not due; those that `due` does not name are."""
+    return {group: tree if group not in due else jax.tree.map(
+        lambda x, y, d=due[group]: jnp.where(d, x, y), tree, old[group])
+        for group, tree in new.items()}
 
 
 def accumulate(optimizer: Optimizer, steps: int) -> Optimizer:
     """Updates once in so many steps, with the mean of their gradients.
 
-    The sum of a group's gradients is a part of its state. The updates that a method makes within
-    a step all come in the last of `steps`: where there are several for a group, as for the head of
-    MLA, the first one takes what came before. At the end of an epoch or task the sum is kept for
-    the next one.
+    The sum of a group's gradients, and how many steps had one, are a part of its state: a step in
+    which a group is not `due` does not count, and a group without any gradient is not updated. The
+    updates that a method makes within a step all come in the last of `steps`: where there are
+    several for a group, as for the head of MLA, the first one takes what came before. At the end of
+    an epoch or task the sum is kept for the next one.
     """
     check_at_least("train.accumulate", steps, 1)
     if steps == 1:
@@ -82,24 +92,33 @@ def accumulate(optimizer: Optimizer, steps: int) -> Optimizer:
 
     def init(params):
         zeros = jax.tree.map(jnp.zeros_like, params)
-        return {group: {"inner": inner, "sum": zeros[group]}
+        return {group: {"inner": inner, "sum": zeros[group], "count": jnp.int32(0),
+                        "last": jnp.int32(-1)}  # step that was counted, or whose sum was taken, last
                 for group, inner in optimizer.init(params).items()}
 
-    def update(grads, opt_state, params, step, scale=None):
-        total = {group: jax.tree.map(jnp.add, opt_state[group]["sum"], grad)
-                 for group, grad in grads.items()}
-        means = jax.tree.map(lambda x: x / steps, total)
+    def update(grads, opt_state, params, step, scale=None, due=None):
+        begin = step // steps * steps
+        here = {group: jnp.asarray((due or {}).get(group, True)) for group in grads}
+        means, totals, counts, ready = {}, {}, {}, {}
+        for group, grad in grads.items():
+            state = opt_state[group]
+            totals[group] = jax.tree.map(
+                lambda x, g, h=here[group]: x + jnp.where(h, g, 0), state["sum"], grad)
+            counts[group] = (jnp.where(state["last"] < begin, 0, state["count"])
+                             + (here[group] & (state["last"] < step)).astype(jnp.int32))
+            waiting = (begin <= state["last"]) & (state["last"] < step)
+            ready[group] = ((step + 1) % steps == 0) & (here[group] | waiting)
+            means[group] = jax.tree.map(
+                lambda x, n=counts[group]: x / jnp.maximum(n, 1), totals[group])
         inner = {group: state["inner"] for group, state in opt_state.items()}
-        new_params, new_inner = optimizer.update(means, inner, params, step, scale)
-        due = (step + 1) % steps == 0
-
-        def choose(new, old):
-            return jax.tree.map(lambda x, y: jnp.where(due, x, y), new, old)
-
-        old_params = {group: params[group] for group in grads}
-        return choose(new_params, old_params), {
-            group: {"inner": choose(new_inner[group], inner[group]),
-                    "sum": choose(jax.tree.map(jnp.zeros_like, total[group]), total[group])}
-            for group in grads}
+        new_params, new_inner = optimizer.update(means, inner, params, step, scale, ready)
+        new_state = {}
+        for group, total in totals.items():
+            new_state[group] = {
+                "inner": new_inner[group], "count": counts[group],
+                "sum": jax.tree.map(lambda x, r=ready[group]: jnp.where(r, 0, x), total),
+                "last": jnp.where(here[group] | ready[group], jnp.int32(step),
+                                  opt_state[group]["last"])}
+        return new_params, new_state
 
     return Optimizer(init, update)

@@ -14,16 +14,16 @@ import numpy as np
 from jaxmm import data
 from jaxmm.batch import Batch, Logits, batch_size
 from jaxmm.config import AugmentConfig, Config, EncoderConfig, replace
-from jaxmm.data.dataset import Dataset, check_split, fingerprint, statistics
+from jaxmm.data.dataset import Dataset, check_split, fingerprint, say
 from jaxmm.data.feeding import is_streamed
 from jaxmm.data.spec import DataSpec, check_same_form, coarse_map, example, make_spec
 from jaxmm.data.streams import Stream, make_stream
-from jaxmm.data.transform import Norms, Transform, make_transform, normalise, on_host
+from jaxmm.data.transform import Transform, make_transform, normalise, on_host
 from jaxmm.encoders import NETWORKS, make_encoder, network_name
 from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.evaluate.predictions import read_rows, row_chunks, score
 from jaxmm.evaluate.tasks import score_tasks
-from jaxmm.methods import Method, TrainState, make_method
+from jaxmm.methods import Method, TrainState, make_method, used_modalities
 from jaxmm.model import Model
 from jaxmm.task import Task, check_labels, make_task, need_classes
 from jaxmm.train import plan, together
@@ -160,13 +160,15 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
 def _make_tasks(config: Config, dataset: Dataset, spec: DataSpec | None,
                 ) -> tuple[Dataset, Stream | None, list[np.ndarray]]:
     """The data with the labels to learn, the stream if there is one, and the rows of its tasks."""
+    used = used_modalities(config.method, dataset.modalities)
     if not config.stream.kind:
-        return dataset, None, [np.arange(batch_size(dataset.splits["train"]))]
+        tasks = [np.arange(batch_size(dataset.splits["train"]))]
+        return dataset, None, rows_with(dataset, used, tasks)
     need_classes(make_task(config.task, dataset.class_names, dataset.splits["train"]["label"]),
                  "a stream of tasks", "use a config without a stream")
     dataset, stream = make_stream(config.stream, dataset, spec and coarse_map(spec))
     tasks = [task.indices["train"] for task in stream.tasks]
-    return dataset, stream, [np.concatenate(tasks)] if config.stream.joint else tasks
+    return dataset, stream, rows_with(dataset, used, [np.concatenate(tasks)] if config.stream.joint else tasks)
 
 
 def lengths(spec: DataSpec) -> list[range]:
@@ -174,16 +176,25 @@ def lengths(spec: DataSpec) -> list[range]:
     return [range(rows) for rows in spec.rows]
 
 
-def input_statistics(setup: Setup) -> Norms:
-    """Mean and standard deviation of the inputs as they are read, over the rows trained on.
+def rows_with(dataset: Dataset, modalities: Sequence[str], tasks: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The rows of each task that have one of the modalities; of the rest of every split it is said.
 
-    They are those that the run keeps; of what is preprocessed, of the training split there is now.
+    Raises:
+      UserError: a task is left without rows.
     """
-    sections, train = setup.config.data.preprocess, setup.dataset.splits["train"]
-    kept = {m: norm for m, norm in setup.spec.norms.items()
-            if m not in sections or not (sections[m].kind or sections[m].mean)}
-    return kept | statistics({part: {m: x for m, x in train[part].items() if m not in kept}
-                              for part in ("inputs", "present")})
+    has = {split: np.any([batch["present"][m] for m in modalities], axis=0)
+           for split, batch in dataset.splits.items()}
+    for split, found in has.items():
+        if not found.all():
+            say(f"{dataset.name}: {np.sum(~found)} of {len(found)} rows of {split} have none of "
+                f"{', '.join(modalities)} and are left out")
+    kept = [rows[has["train"][rows]] for rows in tasks]
+    for number, rows in enumerate(kept, 1):
+        if not len(rows):
+            of = f"task {number} of {len(kept)} has" if len(kept) > 1 else f"{dataset.name} has"
+            raise UserError(f"{of} no training row with {' or '.join(modalities)}; choose other "
+                            "modalities, or fewer tasks")
+    return kept
 
 
 def state_size(setup: Setup) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
-from jaxmm.config import Config, EncoderConfig
+from jaxmm.config import Config, EncoderConfig, MethodConfig, replace
 from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError
 from jaxmm.methods import TrainState
@@ -16,9 +16,25 @@ from jaxmm.train.runs import differences, read_config, to_dict
 from jaxmm.train.setup import Setup
 
 
-def folder_of(teacher: str, location: str) -> pathlib.Path:
-    """The run folder of a teacher: `location` with its name for {teacher}."""
-    return pathlib.Path(location.replace("{teacher}", teacher))
+OTHER = 1000    # from the seed of a student that imitates to that of its teachers
+
+
+def other_seed(seed: int) -> int:
+    """The seed of the teachers of a student that imitates: it must not start where they did."""
+    return (seed + OTHER) % 2**31
+
+
+def teacher_config(setup: Setup, method: MethodConfig) -> Config:
+    """The config of a teacher of a run."""
+    seed = setup.config.train.seed
+    return replace(setup.config, {
+        "method": method, "train.seed": other_seed(seed) if setup.programs.distils else seed})
+
+
+def folder_of(teacher: str, location: str, setup: Setup) -> pathlib.Path:
+    """The run folder of a teacher: `location` with its name for {teacher}, its seed for {seed}."""
+    seed = teacher_config(setup, setup.programs.teachers[teacher]).train.seed
+    return pathlib.Path(location.replace("{teacher}", teacher).replace("{seed}", str(seed)))
 
 
 def restore_teachers(setup: Setup, *, dataset: Dataset | None = None,
@@ -31,7 +47,7 @@ def restore_teachers(setup: Setup, *, dataset: Dataset | None = None,
     check_teachers(setup)
     models = {}
     for name in setup.programs.teachers:
-        folder = folder_of(name, setup.config.method.teachers)
+        folder = folder_of(name, setup.config.method.teachers, setup)
         run = restore(folder, dataset=dataset, devices=devices)
         models[name] = run.setup.programs.fetch(run.state)
         if run.setup.total_steps > models[name].step:
@@ -44,7 +60,7 @@ def teacher_checksums(setup: Setup) -> dict[str, str]:
     """By name, checksums of the last states of the teachers that the config names and are there."""
     location, checksums = getattr(setup.config.method, "teachers", ""), {}
     for name in setup.programs.teachers if location else ():
-        meta = checkpoints.last_meta(folder_of(name, location))
+        meta = checkpoints.last_meta(folder_of(name, location, setup))
         if meta:
             arrays = json.dumps(meta["checksums"], sort_keys=True)
             checksums[name] = f"{zlib.crc32(arrays.encode()):08x}"
@@ -55,7 +71,7 @@ def check_same_teachers(where: pathlib.Path, setup: Setup, known: Mapping[str, s
     """Raises UserError if a teacher is no longer the model that it was, whose checksum is known."""
     for name, checksum in teacher_checksums(setup).items():
         if known.get(name, checksum) != checksum:
-            folder = folder_of(name, setup.config.method.teachers)
+            folder = folder_of(name, setup.config.method.teachers, setup)
             raise UserError(f"{where}: its teacher {folder} is another model now; restore that one, "
                             "or name another --workdir")
 
@@ -64,8 +80,9 @@ def check_teachers(setup: Setup) -> None:
     """Raises UserError unless a run can start from its teachers.
 
     Those that the config names must be runs with its encoders, on its training rows: what they know
-    of others, as of test data, would be passed on. On a stream they have learned all tasks before
-    the first of the run, unless that learns them all at once.
+    of others, as of test data, would be passed on; and of another seed, if the run imitates them. On
+    a stream they have learned all tasks before the first of the run, unless that learns them all at
+    once.
     """
     if setup.programs.teachers and setup.stream and not setup.config.stream.joint:
         raise UserError(f"{setup.config.method.name}: its teachers would know all tasks of the stream "
@@ -73,8 +90,13 @@ def check_teachers(setup: Setup) -> None:
                         "without a stream, or --config.stream.joint=true")
     location = getattr(setup.config.method, "teachers", "")
     for name in setup.programs.teachers if location else ():
-        folder = folder_of(name, location)
-        check_encoders(folder, read_config(folder), setup.config, setup.dataset.modalities)
+        folder = folder_of(name, location, setup)
+        teacher = read_config(folder)
+        check_encoders(folder, teacher, setup.config, setup.dataset.modalities)
+        if setup.programs.distils and teacher.train.seed == setup.config.train.seed:
+            raise UserError(f"{folder}: this teacher has train.seed={teacher.train.seed}, as its student, "
+                            f"and so started from the same weights, which {setup.config.method.name} would "
+                            "take for its success; choose another --config.train.seed")
         meta = checkpoints.last_meta(folder)
         if meta and "train" in validity.changed_splits(setup, meta):
             raise UserError(f"{folder}: this teacher was trained on other data than {setup.dataset.name}"

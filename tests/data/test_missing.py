@@ -35,6 +35,19 @@ def test_masks_follow_the_seed(dataset):
     assert (one != other).any()
 
 
+def test_masks_follow_from_the_names_of_split_and_modality():
+    """What sound loses does not depend on whether there is flow, nor on what else may be lost."""
+    def lost(m, others, split="train", modalities=None):
+        present = {m: np.ones(500, bool) for m in (m, *others)}
+        return missing.drop({"present": present}, modalities or [m], 0.3, 0, split)["present"][m]
+
+    alone = lost("sound", ["image"])
+    np.testing.assert_array_equal(lost("sound", ["flow", "image"]), alone)
+    together = lost("sound", ["flow", "image"], modalities=["flow", "image", "sound"])
+    assert not (alone & ~together).any() and (together & ~alone).sum() < 15     # given back: 0.3^3 / 3
+    assert (lost("sound", ["image"], "test") != alone).any() and (lost("image", ["sound"]) != alone).any()
+
+
 def test_one_modality_in_training_only(dataset):
     masked = missing.mask(dataset, DataConfig(missing_rate=0.3, missing_modality="flow"))
     flow, image, sound = masks(masked)

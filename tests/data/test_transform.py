@@ -35,6 +35,19 @@ def test_evaluation_is_not_augmented_and_training_depends_on_key_and_id_alone():
     assert not np.array_equal(apply(jax.random.key(1), batch)["inputs"]["sound"], whole)
 
 
+def test_a_modality_is_augmented_alike_whichever_others_there_are():
+    images = np.random.default_rng(0).integers(0, 256, (3, 6, 8, 3)).astype(np.uint8)
+    whole = make_batch({"image": images, "also": images, "sound": np.ones((3, 4), np.float32)}, np.zeros(3))
+    section = FramesConfig(height=6, width=8, size=4)
+    apply = jax.jit(transform.make_transform({}, {m: AugmentConfig(noise=1.0) for m in whole["inputs"]},
+                                             {"image": section, "also": section}))
+    found = apply(KEY, whole)["inputs"]
+    assert not np.allclose(found["image"], found["also"], atol=0.1)
+    for m, x in found.items():
+        alone = {part: {m: whole[part][m]} for part in ("inputs", "present")}
+        np.testing.assert_allclose(apply(KEY, whole | alone)["inputs"][m], x, atol=1e-6)
+
+
 def test_noise_has_the_standard_deviation_asked_for():
     x = np.zeros((200, 100), np.float32)
     noisy = transform.augment_example(KEY, x, AugmentConfig(noise=0.5))

@@ -7,7 +7,7 @@ from jaxmm.evaluate.robustness import RATES, SIGMAS
 
 LABELS = np.arange(400) % 2
 SIGN = (2 * LABELS - 1)[:, None].astype(np.float32)
-STATISTICS = {m: (np.zeros(1, np.float32), np.ones(1, np.float32)) for m in "ab"}
+DEVIATIONS = {m: np.ones(1, np.float32) for m in "ab"}
 
 
 def predict(batch):
@@ -23,7 +23,7 @@ def make_split():
 
 
 def test_noise_on_a_modality_leaves_the_head_of_the_other(split):
-    curves = robustness.noise_curves(predict, split, STATISTICS, "a", seed=0)
+    curves = robustness.noise_curves(predict, split, DEVIATIONS, "a", seed=0)
     assert set(curves) == {"a", "b", "fused"} and all(len(c) == len(SIGMAS) for c in curves.values())
     np.testing.assert_array_equal(curves["b"], 1.0)
     # The sign of 1 + sigma * N(0, 1), and of 1.5 + sigma * N(0, 1): normal distribution at 1/2, 3/4.
@@ -56,7 +56,26 @@ def test_missing_modalities_grow_and_heads_are_scored_where_theirs_is_there(spli
 
 
 def test_without_a_modality_what_is_left_is_scored(split):
-    assert robustness.dropped(predict, split, STATISTICS, "a") == {"b": 1.0, "fused": 1.0}
+    assert robustness.dropped(predict, split, DEVIATIONS, "a") == {"b": 1.0, "fused": 1.0}
     split["present"]["b"] = np.zeros(400, bool)
-    assert robustness.dropped(predict, split, STATISTICS, "b") == {"a": 1.0, "fused": 1.0}
-    assert robustness.dropped(predict, split, STATISTICS, "a") == {}
+    assert robustness.dropped(predict, split, DEVIATIONS, "b") == {"a": 1.0, "fused": 1.0}
+    assert robustness.dropped(predict, split, DEVIATIONS, "a") == {}
+
+
+def test_one_modality_of_the_run_is_kept_and_rows_without_any_are_not_scored():
+    """A run of a and b on rows that have c as well: no row that has either of them loses both."""
+    inputs = {"a": SIGN, "b": SIGN, "c": SIGN}
+    neither = np.arange(400) < 100
+    split = make_batch(inputs, LABELS, present={"a": ~neither, "b": ~neither})
+    seen = []
+
+    def of_the_run(batch):
+        seen.append(batch["present"])
+        z = predict(batch | {part: {m: batch[part][m] for m in "ab"} for part in ("inputs", "present")})
+        return z | {"fused": np.where(neither[:, None], [0, 1], z["fused"])}    # half of them wrong
+
+    curves = robustness.missing_curves(of_the_run, split, ["a", "b"], seed=0)
+    np.testing.assert_array_equal(curves["fused"], 1.0)
+    for present in seen:
+        np.testing.assert_array_equal(present["a"] | present["b"], ~neither)
+        assert present["c"].all()

@@ -10,9 +10,9 @@ STREAM = streams.add_split(streams.class_incremental(LABELS, 3, seed=0), "test",
 GROUPS = [task.classes for task in STREAM.tasks]
 
 
-def scored(logits, present=None):
-    split = make_batch({"sound": np.zeros((6, 1))}, LABELS, present=present)
-    return tasks.score_tasks({"sound": logits, "fused": logits}, split, STREAM, "test")
+def scored(logits, present=None, heads=("sound", "fused")):
+    split = make_batch({"sound": np.zeros((6, 1)), "image": np.zeros((6, 1))}, LABELS, present=present)
+    return tasks.score_tasks(dict.fromkeys(heads, logits), split, STREAM, "test")
 
 
 def test_accuracy_by_task_with_all_labels_and_with_the_tasks_own():
@@ -30,9 +30,11 @@ def test_examples_without_the_modality_do_not_count_for_its_head():
     present = np.ones(6, bool)
     present[GROUPS[0]] = False
     present[GROUPS[1][0]] = False
-    result = scored(np.eye(6), {"sound": present})
+    result = scored(np.eye(6), {"sound": present}, ("sound", "image", "fused"))
     assert result["class_incremental"]["sound"] == [None, 1, 1]
     assert result["class_incremental"]["fused"] == [1, 1, 1]
+    alone = scored(np.eye(6), {"sound": present})       # a run of the sound alone
+    assert alone["class_incremental"]["fused"] == [None, 1, 1]
     np.testing.assert_allclose(result["recency"]["sound"], [0, 1 / 3, 2 / 3])
 
 

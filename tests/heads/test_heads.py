@@ -27,13 +27,31 @@ def test_separate_by_hand():
 
 
 def test_concat_starts_as_one_layer_over_the_whole_width():
-    """The slices stack, by sorted modality, to one Glorot-normal kernel of the summed width."""
+    """The slices are of one Glorot-normal kernel of the summed width, and of each other apart."""
     params = heads.concat(30).init(jax.random.key(0), {"b": 120, "a": 50})
-    whole = heads.linear_init(jax.random.key(0), 170, 30)["kernel"]
-    np.testing.assert_array_equal(np.concatenate([params["kernel"]["a"], params["kernel"]["b"]]),
-                                  whole)
-    np.testing.assert_allclose(whole.std(), (2 / (170 + 30)) ** 0.5, rtol=0.05)
-    assert params["kernel"]["a"].shape == (50, 30) and not params["bias"].any()
+    a, b = (params["kernel"][m] for m in "ab")
+    assert (a.shape, b.shape) == ((50, 30), (120, 30)) and not params["bias"].any()
+    for kernel in (a, b):
+        np.testing.assert_allclose(kernel.std(), (2 / (170 + 30)) ** 0.5, rtol=0.05)
+    assert abs(np.corrcoef(a.ravel(), b[:50].ravel())[0, 1]) < 0.1
+
+
+@pytest.mark.parametrize("name", sorted(heads.FUSIONS))
+def test_what_a_head_draws_for_a_modality_follows_from_its_name(name):
+    """Without "c" between them, and in another order, a and z get what they had, but for the scale."""
+    init = heads.FUSIONS[name](3).init
+    few = init(jax.random.key(0), {"z": 4, "a": 4} if name in ("concat", "sum", "mlp", "attention")
+               else {"a": 4, "z": 4})
+    many = init(jax.random.key(0), {"a": 4, "c": 4, "z": 4})
+    # Of film and gated the first modality has no slice of the last layer.
+    pick = {"concat": lambda p: [p["kernel"]["a"], p["kernel"]["z"]],
+            "sum": lambda p: [p["a"]["kernel"], p["z"]["kernel"]],
+            "film": lambda p: [p["modulation"]["z"]["kernel"], p["out"]["kernel"][-4:]],
+            "gated": lambda p: [p["value"]["z"]["kernel"], p["out"]["kernel"][-4:]],
+            "mlp": lambda p: [p["hidden"]["kernel"][:4], p["hidden"]["kernel"][-4:]],
+            "attention": lambda p: [p["kernel"][:4], p["kernel"][-4:]]}[name]
+    for x, y in zip(pick(few), pick(many), strict=True):
+        np.testing.assert_allclose(x / np.linalg.norm(x), y / np.linalg.norm(y), rtol=1e-5)
 
 
 def linear(kernel, bias):

@@ -92,3 +92,6 @@ def test_a_run_folder_is_one_of_this_machine(monkeypatch, tmp_path):
     for address in ("gs://bucket/run", "s3://bucket/run", "file:///tmp/run"):
         with pytest.raises(UserError, match="expected a folder of this machine"):
             app.workdir_flag(address, "")
+    for name in ("{teacher}", "{seed}"):
+        with pytest.raises(UserError, match=f"{name} stands for those of teachers"):
+            app.workdir_flag(f"runs/{name}/one", "")

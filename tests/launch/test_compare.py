@@ -1,3 +1,5 @@
+import json
+
 import jax
 import pytest
 from absl import flags
@@ -186,15 +188,18 @@ def test_a_config_file_may_name_the_methods_worth_comparing(name, methods, data)
 
 
 def test_teachers_are_runs_of_the_comparison_and_probes_a_table(config_for, make_dataset, tmp_path):
-    """ume trains unimodal models of its seed, which the row of unimodal then reuses."""
+    """ume trains unimodal models of its seed, which the row of unimodal then reuses; umt other ones."""
     dataset = make_dataset()
-    runs = compare.plan_runs(config_for, ["ume", "unimodal"], 1, dataset, tmp_path / "all")
-    ume, image, sound = compare.make_runs(runs, dataset, probe=True, progress=False)
+    runs = compare.plan_runs(config_for, ["ume", "unimodal", "umt"], 1, dataset, tmp_path / "all")
+    ume, image, sound, _ = compare.make_runs(runs, dataset, probe=True, progress=False)
     assert not (tmp_path / "all/ume/seed_0/teachers").exists()
+    assert not (tmp_path / "all/umt/seed_0/teachers").exists()
     for m, alone in (("image", image), ("sound", sound)):
         assert ume.scores[m] == alone.scores[m]
         trained = restore(tmp_path / f"all/unimodal_{m}/seed_0", dataset=dataset, devices=ONE)
         assert alone.scores[m]["probe"] == probe_run(trained)[m]
+        imitated = json.loads((tmp_path / f"all/unimodal_{m}/seed_1000/config.json").read_text())
+        assert imitated["train"]["seed"] == 1000
     table = comparison.write([ume, image, sound], dataset, tmp_path / "all", "command")
     probes = [f"{100 * r.scores[m]['probe']:.1f}" for r, m in ((image, "image"), (sound, "sound"))]
     assert table.splitlines()[-1].split() == ["|", "unimodal", "|", probes[0], "|", probes[1], "|"]

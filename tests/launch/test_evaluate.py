@@ -55,7 +55,7 @@ def test_dropped_modalities_have_no_row_and_empty_examples_are_counted(workdir, 
     notes, table = evaluate.evaluate(workdir, None, "test", ["sound"], []).split("\n\n")
     assert notes.splitlines()[1:] == [
         "Without sound, which has no row in the table",
-        f"{16 - has_image.sum()} more examples have nothing else and are left out"]
+        f"{16 - has_image.sum()} more examples have nothing that the run would use and are left out"]
     rest = take(test, has_image)
     expected = score(predict_split(run.setup, run.state, rest), rest)["image"]
     # Late fusion of a single modality is that modality.

@@ -6,6 +6,7 @@ from jaxmm.config import OptimizerConfig, StreamConfig
 from jaxmm.errors import UserError
 from jaxmm.evaluate import tasks
 from jaxmm.methods.continual import ERConfig, SGDConfig
+from jaxmm.methods.fusion import UnimodalConfig
 from jaxmm.state import replay
 from jaxmm.train import checkpoints, loop, setup as setup_lib
 
@@ -13,7 +14,8 @@ ONE = jax.devices()[:1]
 
 
 def run(method, dataset, make_config, workdir, **stream):
-    config = make_config(method, epochs=6, batch_size=10)
+    config = make_config(method, epochs=6, batch_size=10, optimizer=OptimizerConfig(
+        learning_rate=0.03, schedule="constant"))
     config.stream = StreamConfig(kind="class", num_tasks=3, **stream)
     return loop.train(config, workdir, dataset=dataset, devices=ONE, progress=False)
 
@@ -95,6 +97,44 @@ def test_rows_the_memory_does_not_fill_do_not_count(make_dataset, make_config):
     for a, b in zip(jax.tree.leaves(results[0]), jax.tree.leaves(results[1])):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     assert int(replay.size(state.extra["memory"])) == 8
+
+
+@pytest.mark.parametrize("devices", [1, 4])
+def test_rows_that_fill_up_a_batch_enter_the_memory_once(devices, make_dataset, make_config):
+    """Of a task of five rows in batches of eight, over devices too."""
+    dataset = make_dataset()
+    setup = setup_lib.build(make_config(ERConfig(capacity=16)), dataset=dataset,
+                            devices=jax.devices()[:devices])
+    feed = setup.programs.feed(dataset.splits["train"], "device")
+    index = np.array([[3, 1, 4, 0, 2, 3, 1, 4]], np.int32)
+    state, _ = setup.programs.steps(setup_lib.init_state(setup), feed, index)
+    memory = setup.programs.fetch(state).extra["memory"]
+    assert int(memory.seen) == 5
+    np.testing.assert_array_equal(memory.storage["id"][:5], [3, 1, 4, 0, 2])
+
+
+@pytest.mark.parametrize("method", [SGDConfig(modalities="sound"), UnimodalConfig(modality="sound")],
+                         ids=["sgd", "unimodal"])
+def test_a_run_of_part_of_the_modalities_learns_from_rows_that_have_one(
+        method, make_dataset, make_config, caplog):
+    """20 of 32 rows, in its steps and order; it says how many of each split are left out."""
+    setup_lib.say.cache_clear()     # it says everything once
+    dataset = make_dataset()
+    for split, lost in (("train", 12), ("test", 4)):
+        dataset.splits[split]["present"]["sound"][:lost] = False
+    setup = setup_lib.build(make_config(method), dataset=dataset, devices=ONE)
+    np.testing.assert_array_equal(setup.tasks[0], np.arange(12, 32))
+    assert setup.total_steps == 2 * (20 // 8)
+    assert [f"{n} rows of {split} have none of sound" in caplog.text for n, split in (
+        ("12 of 32", "train"), ("4 of 16", "test"))] == [True, True] and "of val" not in caplog.text
+    logits = np.eye(3)[np.where(np.arange(16) < 4, 0, dataset.splits["test"]["label"])]
+    scores = setup_lib.score_split(setup, {"sound": logits, "fused": logits}, "test")["scores"]
+    assert scores["fused"]["accuracy"] == scores["sound"]["accuracy"] == 1
+    config = make_config(method, batch_size=4)
+    config.stream = StreamConfig(kind="class", num_tasks=3)
+    dataset.splits["train"]["present"]["sound"][dataset.splits["train"]["label"] == 1] = False
+    with pytest.raises(UserError, match="task [123] of 3 has no training row with sound"):
+        setup_lib.build(config, dataset=dataset, devices=ONE)
 
 
 @pytest.mark.parametrize("stream, message", [

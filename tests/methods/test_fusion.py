@@ -107,6 +107,32 @@ def test_unimodal_has_one_encoder_and_the_modality_must_exist(make_dataset, make
         setup_lib.build(make_config(UnimodalConfig(modality="smell")), dataset=make_dataset())
 
 
+@pytest.mark.parametrize("method", ["concat", "ogm_ge", "er"])
+def test_an_encoder_that_no_row_of_a_batch_is_for_stays(method, make_dataset, make_config):
+    """Nor do momentum, weight decay and noise move it; head and the other encoder go on."""
+    dataset = make_dataset(rows=(16, 8, 8))
+    dataset.splits["train"]["present"]["sound"][8:] = False
+    config = make_config(method)
+    setup = setup_lib.build(config, dataset=dataset, devices=jax.devices()[:1])
+    feed = setup.programs.feed(dataset.splits["train"], "device")
+    state = setup_lib.init_state(setup)
+    if method != "er":      # whose memory has rows with sound then
+        state, _ = setup.programs.steps(state, feed, np.arange(8, dtype=np.int32)[None])
+        assert any(x.any() for x in jax.tree.leaves(state.opt_state["sound"]))
+    before = jax.device_get(state)
+    state, _ = setup.programs.steps(state, feed, np.arange(8, 16, dtype=np.int32)[None])
+    chex.assert_trees_all_equal(jax.device_get((state.params["sound"], state.opt_state["sound"])),
+                                (before.params["sound"], before.opt_state["sound"]))
+    for group in ("image", "head"):
+        assert not all(np.array_equal(x, y) for x, y in zip(
+            jax.tree.leaves(state.params[group]), jax.tree.leaves(before.params[group])))
+    if method == "er":
+        state, _ = setup.programs.steps(state, feed, np.arange(8, dtype=np.int32)[None])
+        before = jax.device_get(state.params["sound"])
+        state, _ = setup.programs.steps(state, feed, np.arange(8, 16, dtype=np.int32)[None])
+        assert not np.array_equal(state.params["sound"]["Dense_0"]["kernel"], before["Dense_0"]["kernel"])
+
+
 def test_unknown_method_is_refused(make_dataset, make_config):
     with pytest.raises(UserError, match="'mlb'.*concat.*mla"):
         setup_lib.build(make_config("mlb"), dataset=make_dataset())
@@ -114,26 +140,32 @@ def test_unknown_method_is_refused(make_dataset, make_config):
 
 def test_dropped_features():
     h = jnp.arange(1, 4001.0).reshape(20, 200)
-    key, ids = jax.random.key(0), jnp.arange(20)
-    dropped = drop_features(0.75, key, {"a": h, "b": h}, ids)
+    key, batch = jax.random.key(0), {"id": jnp.arange(20)}
+    dropped = drop_features(0.75, key, {"a": h, "b": h}, batch)
     for x in dropped.values():
         assert set(np.unique(np.round(x / h, 5))) == {0.0, 4.0}
         np.testing.assert_allclose((x == 0).mean(), 0.75, atol=0.03)
     assert ((dropped["a"] == 0) != (dropped["b"] == 0)).any()
-    # An example loses the same features wherever it stands.
-    turned = drop_features(0.75, key, {"a": h[::-1], "b": h}, ids[::-1])
+    # An example loses the same features wherever it stands, and whatever else it has.
+    turned = drop_features(0.75, key, {"a": h[::-1], "b": h}, {"id": batch["id"][::-1]})
     np.testing.assert_array_equal(turned["a"][::-1], dropped["a"])
+    np.testing.assert_array_equal(drop_features(0.75, key, {"b": h}, batch)["b"], dropped["b"])
 
 
 def test_dropped_modality():
     features = {m: jnp.ones((2, 3)) for m in "abc"}
     keys = jax.random.split(jax.random.key(0), 3000)
-    kept = jax.vmap(lambda key: drop_modality(0.6, key, features, None))(keys)
+    batch = {"present": dict.fromkeys("abc", jnp.ones(2, bool))}
+    kept = jax.vmap(lambda key: drop_modality(0.6, key, features, batch))(keys)
     gone = np.stack([np.asarray((kept[m] == 0).all((1, 2))) for m in "abc"])
     for m, zero in zip("abc", gone):
         np.testing.assert_array_equal(np.asarray((kept[m] == 0).any((1, 2))), zero)
     assert gone.sum(0).max() == 1
     np.testing.assert_allclose(gone.mean(1), 0.2, atol=0.025)
+    # The second example has nothing but a, and keeps it.
+    batch["present"] |= dict.fromkeys("bc", jnp.array([True, False]))
+    kept = jax.vmap(lambda key: drop_modality(0.6, key, features, batch))(keys[:50])["a"]
+    assert (kept[:, 0] == 0).any() and (kept[:, 1] == 1).all()
 
 
 def test_rates_out_of_range(make_dataset, make_config):

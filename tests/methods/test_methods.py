@@ -1,11 +1,17 @@
 """What holds for every method."""
+import dataclasses
+
 import chex
 import jax
 import numpy as np
 import pytest
 
+from jaxmm.batch import make_batch
 from jaxmm.config import EncoderConfig, OptimizerConfig
+from jaxmm.encoders import Encoder
 from jaxmm.methods import METHODS
+from jaxmm.model import Model, Optimizer
+from jaxmm.task import classification
 from jaxmm.train import checkpoints, setup as setup_lib
 
 SHAPES = {"sound": (3,), "image": (4, 4), "flow": (4,)}
@@ -55,3 +61,26 @@ def test_devices_and_resuming(name, encoder, make_dataset, make_config):
     (params, derived), (other_params, other_derived) = results
     chex.assert_trees_all_close(params, other_params, atol=1e-5)
     chex.assert_trees_all_close(derived, other_derived, rtol=1e-4, atol=1e-5)
+
+
+def test_all_methods_of_a_seed_start_alike_in_every_modality_they_share():
+    """Also of part of the modalities, of which the first is another one then."""
+    def apply(params, stats, x, **options):
+        return x, stats
+
+    encoder = Encoder(lambda key, x: ({"w": jax.random.normal(key, (3,))}, {}), apply, (apply,), apply)
+    model = Model(dict.fromkeys("abc", encoder), classification("xy"), lambda key, batch: batch,
+                  Optimizer(lambda params: {}, None), None, 2, 2)
+    batch = make_batch({m: np.zeros((2, 2), np.float32) for m in "abc"}, [0, 1])
+    variants = [(name, {"modality": "b"} if name == "unimodal" else {}) for name in METHODS]
+    variants += [("unimodal", {"modality": "c"})]
+    variants += [(name, {"modalities": "b,c"}) for name in ("sgd", "er", "samm", "derpp", "lwf")]
+    first = {}
+    for name, changes in variants:
+        options = dataclasses.replace(METHODS[name].options, **changes)
+        params = METHODS[name].make(options, model).init(jax.random.key(5), batch).params
+        assert len(params.keys() & set("abc")) == (
+            1 if "modality" in changes else 2 if changes else 3)
+        for m in params.keys() & set("abc"):
+            chex.assert_trees_all_equal(params[m], first.setdefault(m, params[m]))
+    assert len(np.unique([first[m]["w"] for m in "abc"])) == 9

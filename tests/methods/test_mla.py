@@ -103,6 +103,9 @@ def test_update_leaves_other_modalities_bit_for_bit():
     batch["present"]["image"][:] = False    # only sound is trained
     after, metrics = step(state, batch)
     assert np.isnan(metrics["accuracy/image"]) and np.isfinite(metrics["accuracy/sound"])
+    log_p = np.log(softmax(np.asarray(method.predict(state, batch)["sound"], np.float64)))
+    # The mean over the modalities that there are: no 0 for the image.
+    np.testing.assert_allclose(metrics["loss"], -log_p[np.arange(6), batch["label"]].mean(), rtol=1e-5)
     for group in ("params", "opt_state", "batch_stats"):
         chex.assert_trees_all_equal(getattr(after, group)["image"], getattr(state, group)["image"])
         if group != "batch_stats":

@@ -33,6 +33,17 @@ def test_coefficients_by_hand():
     np.testing.assert_allclose([k["a"], k["b"], k["c"]], [1, 1, 1 - np.tanh(0.92 / 4.5)], rtol=1e-5)
 
 
+def test_a_modality_that_nobody_has_is_not_compared():
+    """Alone, "a" is not slowed down; with a third one, 0.6 stands against the 0.3 of b: rho 2, 1/2."""
+    inputs, nobody = {m: np.zeros((2, 1)) for m in "abc"}, np.zeros(2, bool)
+    logits = {"a": logits_with([0.5, 0.7]), "b": logits_with([0.2, 0.4]), "c": logits_with([0.9, 0.9])}
+    batch = make_batch(inputs, [0, 0], present={"b": nobody, "c": nobody})
+    assert all(float(k) == 1 for k in modulation(MODEL, logits, batch, alpha=0.8).values())
+    batch = make_batch(inputs, [0, 0], present={"c": nobody})
+    k = modulation(MODEL, logits, batch, alpha=0.8)
+    np.testing.assert_allclose([k["a"], k["b"], k["c"]], [1 - np.tanh(1.6), 1, 1], rtol=1e-5)
+
+
 @pytest.mark.parametrize("name, shape", [("cnn", (2, 8, 8)), ("mlp", (2, 5))])
 def test_which_leaves_are_touched(name, shape):
     """Kernels of convolutions alone where there are any, otherwise every matrix."""

@@ -4,6 +4,7 @@ import numpy as np
 from jaxmm.batch import take
 from jaxmm.config import OptimizerConfig
 from jaxmm.methods.qmf import QMFConfig, fuse
+from jaxmm.state.history import UNSEEN
 from jaxmm.train import setup as setup_lib
 
 
@@ -23,9 +24,10 @@ def numpy_loss(logits, batch, history, weight):
     total, new = ce(fused).mean(), {}
     for m, z in logits.items():
         total += ce(z)[present[m]].mean()
-        new[m] = history[m].copy()
-        new[m][batch["id"][present[m]]] += ce(z)[present[m]]
-        relative = (new[m] - new[m].min()) / (new[m].max() - new[m].min())
+        new[m], ids = history[m].copy(), batch["id"][present[m]]
+        new[m][ids] = np.maximum(new[m][ids], 0) + ce(z)[present[m]]
+        seen = new[m][new[m] >= 0]
+        relative = (new[m] - seen.min()) / (seen.max() - seen.min())
         c, l = energy(z), relative[batch["id"]]
         pairs = []
         for i in rows:
@@ -46,7 +48,7 @@ def test_loss_and_history_against_numpy(make_dataset, make_config):
     train = dataset.splits["train"]
     feed = setup.programs.feed(train, "device")
     state = setup_lib.init_state(setup)
-    history = {m: np.zeros(32) for m in dataset.modalities}
+    history = {m: np.full(32, UNSEEN) for m in dataset.modalities}
     logits = {m: np.asarray(z, np.float64) for m, z in setup_lib.predict_split(
         setup, state, train).items() if m != "fused"}
     for seed in (0, 1):

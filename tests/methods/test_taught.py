@@ -13,6 +13,7 @@ from jaxmm.methods.taught import (FinetuneConfig, SelfDistillConfig, TaughtConfi
 from jaxmm.train import loop, setup as setup_lib, teaching
 
 ONE = jax.devices()[:1]
+WHERE = "{teacher}/seed_{seed}"     # of the runs that teach
 
 
 def run(config, workdir, dataset, **kwargs):
@@ -25,11 +26,29 @@ def dataset(make_dataset):
 
 
 @pytest.fixture(scope="module")
-def unimodal(dataset, make_config, tmp_path_factory):
-    """Folder of run folders by name of the teacher, and the two runs in it."""
+def train_unimodal(dataset, make_config, tmp_path_factory):
+    """Folder of run folders as WHERE names them, and a function: seed -> the two runs in it."""
     root = tmp_path_factory.mktemp("runs")
-    return root, {m: run(make_config(UnimodalConfig(modality=m)), root / f"unimodal_{m}", dataset)
-                  for m in dataset.modalities}
+
+    def train(seed):
+        return {m: run(make_config(UnimodalConfig(modality=m), seed=seed),
+                       root / f"unimodal_{m}/seed_{seed}", dataset) for m in dataset.modalities}
+
+    return root, train
+
+
+@pytest.fixture(scope="module")
+def unimodal(train_unimodal):
+    """The folder, and the runs of the seed of the students: whose weights are taken over."""
+    root, train = train_unimodal
+    return root, train(0)
+
+
+@pytest.fixture(scope="module")
+def imitated(train_unimodal):
+    """The folder, and the runs of the seed that those have which students imitate."""
+    root, train = train_unimodal
+    return root, train(teaching.other_seed(0))
 
 
 def taught_state(config, dataset, root):
@@ -37,7 +56,7 @@ def taught_state(config, dataset, root):
     setup = setup_lib.build(config, dataset=dataset, devices=ONE)
     new = loop.Opened(setup, root / "new", save=None, write=None, history=[], step=0,
                       state=setup.programs.fetch(setup_lib.init_state(setup)))
-    (new,), _ = loop.teach([new], [f"{root}/{{teacher}}"],
+    (new,), _ = loop.teach([new], [f"{root}/{WHERE}"],
                            {"dataset": dataset, "devices": ONE, "progress": False})
     return setup, setup.programs.place(new.state)
 
@@ -61,9 +80,9 @@ def cross_entropy(logits, label):
 
 
 @pytest.mark.parametrize("labels", [True, False])
-def test_umt_loss_by_hand(labels, dataset, unimodal, make_config):
+def test_umt_loss_by_hand(labels, dataset, imitated, make_config):
     """CE + 50 sum_m MSE, the mean over batch and feature of the examples that have m."""
-    root, teachers = unimodal
+    root, teachers = imitated
     setup, state = taught_state(make_config(UMTConfig(labels=labels)), dataset, root)
     h, logits, batch = features_and_logits(setup, state, dataset)
     expected = cross_entropy(logits["fused"], batch["label"]).mean() if labels else 0.0
@@ -80,22 +99,24 @@ def test_self_distillation_by_hand(name, dataset, unimodal, make_config):
     root, _ = unimodal
     config = make_config(SelfDistillConfig(name, weight=3.0, temperature=2.0))
     setup, state = taught_state(config, dataset, root)
-    teacher = run(make_config("concat"), root / "concat", dataset)      # made by the line above
+    teacher = run(make_config("concat", seed=1000), root / "concat/seed_1000", dataset)   # made above
     h, logits, batch = features_and_logits(setup, state, dataset)
     wise_h, wise, _ = features_and_logits(teacher.setup, teacher.state, dataset)
     if name == "self_distill_label":
         log_p, log_q = (np.asarray(jax.nn.log_softmax(z["fused"] / 2.0)) for z in (wise, logits))
         expected = 2.0**2 * (np.exp(log_p) * (log_p - log_q)).sum(-1).mean()
     else:
-        expected = np.mean([np.square(h[m] - wise_h[m]) for m in h])
+        there = np.repeat(np.stack([batch["present"][m] for m in sorted(h)], 1), 6, axis=1)
+        squares = np.concatenate([np.square(h[m] - wise_h[m]) for m in sorted(h)], 1)
+        expected = np.mean([row[mask].mean() for row, mask in zip(squares, there)])
     expected = 3 * expected + cross_entropy(logits["fused"], batch["label"]).mean()
     _, metrics = step(setup, state, dataset)
     np.testing.assert_allclose(metrics["loss"][0], expected, rtol=1e-5)
 
 
-def test_teachers_are_constants_of_the_step(dataset, unimodal, make_config):
+def test_teachers_are_constants_of_the_step(dataset, imitated, make_config):
     """They do not change, have no optimizer state, and pass no gradient to anything else."""
-    root, teachers = unimodal
+    root, teachers = imitated
     setup, state = taught_state(make_config("umt"), dataset, root)
     before = jax.device_get(state.extra)
     for m, teacher in teachers.items():
@@ -106,13 +127,13 @@ def test_teachers_are_constants_of_the_step(dataset, unimodal, make_config):
     chex.assert_trees_all_equal(jax.device_get(state.extra), before)
 
 
-def test_a_finished_teacher_is_used_again(dataset, unimodal, make_config, tmp_path):
+def test_a_finished_teacher_is_used_again(dataset, imitated, make_config, tmp_path):
     """By default in the run's own folder; in another one if told so, or if the config names it."""
-    root, teachers = unimodal
+    root, teachers = imitated
     saved = {path: path.stat().st_mtime_ns for m in teachers
-             for path in (root / f"unimodal_{m}" / "checkpoints").iterdir()}
-    shared = run(make_config("umt"), tmp_path / "shared", dataset, teachers=f"{root}/{{teacher}}")
-    named = run(make_config(UMTConfig(teachers=f"{root}/{{teacher}}")), tmp_path / "named", dataset)
+             for path in (root / f"unimodal_{m}/seed_1000/checkpoints").iterdir()}
+    shared = run(make_config("umt"), tmp_path / "shared", dataset, teachers=f"{root}/{WHERE}")
+    named = run(make_config(UMTConfig(teachers=f"{root}/{{teacher}}/seed_1000")), tmp_path / "named", dataset)
     own = run(make_config("umt"), tmp_path / "own", dataset)
     for other in (named, own):
         chex.assert_trees_all_equal(jax.device_get(other.state.params),
@@ -125,7 +146,11 @@ def test_a_finished_teacher_is_used_again(dataset, unimodal, make_config, tmp_pa
 
 def test_teachers_that_do_not_fit_are_refused(dataset, unimodal, make_config, make_dataset, tmp_path):
     root, _ = unimodal
-    location = f"{root}/{{teacher}}"
+    location = f"{root}/{{teacher}}/seed_0"
+    with pytest.raises(UserError, match="unimodal_image/seed_0: this teacher has train.seed=0, as its "
+                                        "student.*choose another --config.train.seed"):
+        run(make_config(UMTConfig(teachers=location)), tmp_path / "alike", dataset)
+    assert not (tmp_path / "alike").exists()
     wide = make_config(UMTConfig(teachers=location), encoder=EncoderConfig("mlp", width=7, depth=1))
     with pytest.raises(UserError, match="unimodal_image.*encoders.image.width is 6, here 7"):
         run(wide, tmp_path / "wide", dataset)
@@ -144,9 +169,9 @@ def swapped(dataset, split, **parts):
 
 
 def test_teachers_must_have_learned_from_the_rows_of_their_student(
-        dataset, unimodal, make_config, make_dataset, tmp_path):
+        dataset, imitated, make_config, make_dataset, tmp_path):
     """Other labels, another split of the same rows, test rows, other masks; not other test data."""
-    config = make_config(UMTConfig(teachers=f"{unimodal[0]}/{{teacher}}"), epochs=1)
+    config = make_config(UMTConfig(teachers=f"{imitated[0]}/{WHERE}"), epochs=1)
     train, val, test = (dataset.splits[split] for split in ("train", "val", "test"))
     both = jax.tree.map(lambda a, b: np.concatenate([a, b]), train, val)
     redrawn = jax.tree.map(lambda x: x[::-1][:len(train["label"])], both)
@@ -157,7 +182,7 @@ def test_teachers_must_have_learned_from_the_rows_of_their_student(
               "masks": swapped(dataset, "train", present={
                   m: np.ones_like(p) for m, p in train["present"].items()})}
     for name, other in others.items():
-        with pytest.raises(UserError, match="unimodal_image: this teacher was trained on other data"):
+        with pytest.raises(UserError, match="unimodal_image/seed_1000: this teacher was trained on other"):
             run(config, tmp_path / name, other)
         assert not (tmp_path / name).exists()
     run(config, tmp_path / "fits", swapped(dataset, "test", label=test["label"][::-1]))
@@ -179,7 +204,7 @@ def test_finetuning_starts_from_the_encoders_and_moves_them_less(dataset, unimod
     moved = {}
     for scale in (1.0, 0.25):
         optimizer = OptimizerConfig(learning_rate=0.1, schedule="constant", weight_decay=0.0)
-        config = make_config(FinetuneConfig(encoder_scale=scale, teachers=f"{root}/{{teacher}}"),
+        config = make_config(FinetuneConfig(encoder_scale=scale, teachers=f"{root}/{WHERE}"),
                              optimizer=optimizer)
         setup, state = taught_state(config, dataset, root)
         before = jax.device_get(state.params)
@@ -206,6 +231,46 @@ def test_frozen_encoders_stay(dataset, unimodal, make_config):
     assert not np.allclose(state.params["head"]["out"]["bias"], head["out"]["bias"])
 
 
+@pytest.mark.parametrize("options", [FinetuneConfig(encoder_scale=0), TaughtConfig("frozen_linear")])
+def test_batch_statistics_of_frozen_encoders_stay(options, make_dataset, make_config):
+    """So features do not move: parameters, statistics and optimizer state of the encoders are the same."""
+    dataset = make_dataset({"sound": (4, 4), "image": (4, 4)})
+    config = make_config(options, encoder=EncoderConfig("cnn", width=2, depth=1, features=4))
+    setup = setup_lib.build(config, dataset=dataset, devices=ONE)
+    state = setup_lib.init_state(setup)
+    before = jax.device_get(state)
+    new, _ = step(setup, state, dataset)
+    assert jax.tree.leaves(before.batch_stats)
+    chex.assert_trees_all_equal(jax.device_get(new.batch_stats), before.batch_stats)
+    for m in dataset.modalities:
+        chex.assert_trees_all_equal(jax.device_get((new.params[m], new.opt_state[m])),
+                                    (before.params[m], before.opt_state[m]))
+    assert np.abs(new.params["head"]["bias"] - before.params["head"]["bias"]).max() > 0
+
+
+def test_umt_starts_as_far_from_its_teachers_in_every_modality(make_dataset, make_config):
+    """Two modalities of one distribution, over seeds: the errors agree within their standard error.
+
+    Every other method of a seed starts from the encoders of the student, in all modalities.
+    """
+    def features(method, seed, modality=None):
+        options = UnimodalConfig(modality=modality) if modality else method
+        setup = setup_lib.build(make_config(options, seed=seed), dataset=dataset, devices=ONE)
+        return setup_lib.split_features(setup, setup_lib.init_state(setup), dataset.splits["train"])
+
+    errors = []
+    for seed in range(5):
+        dataset = make_dataset({"image": (5,), "sound": (5,)}, seed=seed)
+        student = features("umt", seed)
+        errors.append([np.square(student[m] - features(None, teaching.other_seed(seed), m)[m]).mean()
+                       for m in dataset.modalities])
+        for m, own in student.items():
+            np.testing.assert_array_equal(features(None, seed, m)[m], own)
+    difference = np.diff(errors, axis=1)
+    assert np.mean(errors) > 0.1 and np.min(errors) > 0.2 * np.mean(errors)
+    assert abs(difference.mean()) < 2 * difference.std(ddof=1) / np.sqrt(5)
+
+
 def test_a_head_on_distilled_encoders(dataset, unimodal, make_config):
     """Teachers of teachers: the encoders are those of umt without labels, which has its own."""
     root, _ = unimodal
@@ -214,8 +279,8 @@ def test_a_head_on_distilled_encoders(dataset, unimodal, make_config):
     _, state = taught_state(config, dataset, root / "nested")
     distilled = config.method
     config.method = UMTConfig(labels=False)
-    teacher = run(config, root / "nested" / "umt+labels=false", dataset,
-                  teachers=f"{root}/nested/{{teacher}}")
+    teacher = run(config, root / "nested/umt+labels=false/seed_0", dataset,
+                  teachers=f"{root}/nested/{WHERE}")
     chex.assert_trees_all_equal(state.params["sound"], teacher.state.params["sound"])
     assert distilled.name == "frozen_linear_on_distilled"
 
@@ -224,7 +289,7 @@ def test_ume_averages_probabilities(dataset, unimodal, make_config, tmp_path):
     """Weights 1 and 3 over what an example has; nothing is trained, and the run is a whole run."""
     root, teachers = unimodal
     config = make_config(UMEConfig(weights="image:1,sound:3"))
-    result = run(config, tmp_path / "ume", dataset, teachers=f"{root}/{{teacher}}")
+    result = run(config, tmp_path / "ume", dataset, teachers=f"{root}/{WHERE}")
     assert [r["split"] for r in result.history] == ["val", "test"]
     split = dataset.splits["test"]
     logits = setup_lib.predict_split(result.setup, result.state, split)

@@ -8,14 +8,14 @@ from jaxmm.report import calibration
 
 # Two classes; logits (log 9, 0) are 90% sure of the first. Half of the rows belong to it.
 LOGITS = np.array([[math.log(9), 0.0]] * 4)
-SPLIT = make_batch({"sound": np.zeros((4, 1)), "flow": np.zeros((4, 1))}, [0, 1, 0, 0],
+SPLIT = make_batch({m: np.zeros((4, 1)) for m in ("sound", "flow", "image")}, [0, 1, 0, 0],
                    present={"sound": [True, True, False, False], "flow": np.zeros(4, bool)})
 
 
 def test_before_and_after_over_the_examples_of_the_head():
-    found = calibration.calibration({"sound": LOGITS, "fused": LOGITS, "flow": LOGITS}, SPLIT,
+    found = calibration.calibration(dict.fromkeys(("sound", "image", "fused", "flow"), LOGITS), SPLIT,
                                     {"sound": 2.0})
-    assert list(found) == ["sound", "fused"]    # nothing has flow
+    assert list(found) == ["sound", "image", "fused"]       # nothing has flow
     before, t, after = found["sound"]
     assert t == 2
     assert before[:3] == pytest.approx((0.9 - 0.5, -math.log(0.9 * 0.1) / 2,
@@ -28,7 +28,9 @@ def test_before_and_after_over_the_examples_of_the_head():
 
 
 def test_table_leaves_out_what_a_head_does_not_have():
-    found = calibration.calibration({"fused": LOGITS, "sound": LOGITS}, SPLIT, {"sound": 2.0})
+    found = calibration.calibration(dict.fromkeys(("fused", "sound", "image"), LOGITS), SPLIT,
+                                    {"sound": 2.0})
+    del found["image"]
     assert calibration.table(found, ["sound"]) == (
         "| head  | temperature |           ECE |           NLL |         Brier |\n"
         "| ----- | ----------: | ------------: | ------------: | ------------: |\n"

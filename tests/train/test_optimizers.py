@@ -139,3 +139,37 @@ def test_a_group_updated_twice_in_a_step_takes_what_came_before_first():
                                              step)
         values.append(float(params["head"]))
     assert values == [0.0, 0.0, -3.0, -5.0]     # (1 + 2 + 3) / 2, then 4 / 2
+
+
+def test_a_group_that_is_not_due_stays_and_does_not_count():
+    """Momentum and decay rest too; of three steps with gradients g, none, 3g the mean is 2g."""
+    config = OptimizerConfig(learning_rate=0.1, weight_decay=0.1, schedule="constant")
+    inner = make_optimizer(config, 10, EPOCH)
+    params, opt_state = inner.update(GRADS, inner.init(PARAMS), PARAMS, 0)
+    zeros = jax.tree.map(jnp.zeros_like, GRADS)
+    due = {"sound": jnp.bool_(False), "head": jnp.bool_(True)}
+    new_params, new_state = inner.update(zeros, opt_state, params, 1, None, due)
+    chex.assert_trees_all_equal((new_params["sound"], new_state["sound"]),
+                                (params["sound"], opt_state["sound"]))
+    assert (new_params["head"]["w"] != params["head"]["w"]).all()
+
+    sound = {"sound": PARAMS["sound"]}
+    expected, _ = inner.update({"sound": jax.tree.map(lambda g: 2 * g, GRADS["sound"])},
+                               inner.init(sound), sound, 2)
+    for factors in ([1, None, 3], [1, 3, None]):       # it comes in the last step all the same
+        optimizer = accumulate(inner, 3)
+        params, opt_state = sound, optimizer.init(sound)
+        for step, factor in enumerate(factors):
+            grads = {"sound": jax.tree.map(lambda g, f=factor or 0: f * g, GRADS["sound"])}
+            params, opt_state = optimizer.update(grads, opt_state, params, jnp.int32(step), None,
+                                                 {"sound": jnp.bool_(factor is not None)})
+            if step < 2:
+                chex.assert_trees_all_equal(params, sound)
+        chex.assert_trees_all_close(params, expected, rtol=1e-6)
+    before = params, opt_state["sound"]["inner"]
+    for step in (3, 4, 5):                              # nothing at all: nothing happens
+        params, opt_state = optimizer.update(zeros | {}, opt_state | {"head": optimizer.init(PARAMS)["head"]},
+                                             params | {"head": PARAMS["head"]}, jnp.int32(step), None,
+                                             {"sound": jnp.bool_(False)})
+        params = {"sound": params["sound"]}
+    chex.assert_trees_all_equal((params, opt_state["sound"]["inner"]), before)
