@@ -19,6 +19,9 @@ def load(config: DataConfig) -> Dataset:
     if config.name not in DATASETS:
         raise UserError(f"data.name={config.name!r} is no data set; "
                         f"expected one of {', '.join(DATASETS)}")
+    if config.kind and config.name != "synthetic":
+        raise UserError(f"data.kind={config.kind!r} is for the data set synthetic; leave it out for "
+                        f"{config.name}")
     check_at_least("data.seed", config.seed, 0)
     dataset = check_dataset(DATASETS[config.name](config))
     splits = {name: split if is_streamed(split, config.placement) else read_all(split)

@@ -19,7 +19,7 @@ from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import (Transform, make_transform, normalisation, normalise,
                                   on_host)
 from jaxmm.encoders import CONVOLUTIONAL, make_encoder
-from jaxmm.errors import UserError, check_at_least, check_choice
+from jaxmm.errors import UserError, check_at_least, check_choice, of
 from jaxmm.evaluate.predictions import read_rows, row_chunks, score
 from jaxmm.evaluate.tasks import score_tasks
 from jaxmm.methods import Components, Method, TrainState, make_method
@@ -94,6 +94,9 @@ def build(config: Config, *, dataset: Dataset | None = None,
     if (steps := plan.total_steps(tasks, config.train)) > LARGEST:
         raise UserError(f"train.epochs={config.train.epochs} makes {steps} steps; expected at most "
                         f"{LARGEST}")
+    if config.train.accumulate > steps:
+        raise UserError(f"train.accumulate={config.train.accumulate} makes no update in the {steps} "
+                        "steps of this run; expected at most these")
     streamed = is_streamed(train, config.data.placement)
     if config.train.tensorboard:
         check_tensorboard()
@@ -102,7 +105,7 @@ def build(config: Config, *, dataset: Dataset | None = None,
     to_float32 = functools.partial(normalise, norms=wide)
     transform = make_transform({m: norm for m, norm in norms.items() if m not in wide},
                                dict(config.augment), config.data.preprocess)
-    ranks = example_ranks(train, transform)
+    ranks = example_ranks(to_float32(take(train, np.zeros(1, int))), transform)
     for m, options in config.augment.items():
         check_augmentation(m, options, 0 if m in dataset.num_tokens else ranks[m])
     encoder_configs = {m: config.encoders.get(m, EncoderConfig()) for m in dataset.modalities}
@@ -112,9 +115,11 @@ def build(config: Config, *, dataset: Dataset | None = None,
         changed = replace(config, options)
         optimizer = accumulate(make_optimizer(changed.optimizer, config.train.epochs, epoch),
                                config.train.accumulate)
-        encoders = {m: make_encoder(c, ranks[m], num_tokens=dataset.num_tokens.get(m, 0),
-                                    axis_name=axis_name)
-                    for m, c in encoder_configs.items()}
+        encoders = {}
+        for m, c in encoder_configs.items():
+            with of(f"encoders.{m}"):
+                encoders[m] = make_encoder(c, ranks[m], num_tokens=dataset.num_tokens.get(m, 0),
+                                           axis_name=axis_name)
         components = Components(encoders, dataset.num_classes, transform, optimizer, epoch,
                                 config.train.batch_size, int(train["id"].max()) + 1)
         return make_method(changed.method, components, axis_name=axis_name)
@@ -199,8 +204,8 @@ def check_augmentation(modality: str, options: AugmentConfig, rank: int) -> None
 def check_counts(config: Config) -> None:
     """Raises UserError for seeds, counts and choices that are out of range, and numbers that are none."""
     _check_numbers("", to_dict(config))
-    for section, name, least in (("data", "seed", 0), ("stream", "seed", 0), ("train", "seed", 0),
-                                 ("train", "epochs", 1), ("train", "batch_size", 1),
+    for section, name, least in (("data", "seed", 0), ("data", "workers", 0), ("stream", "seed", 0),
+                                 ("train", "seed", 0), ("train", "epochs", 1), ("train", "batch_size", 1),
                                  ("train", "steps_per_call", 0), ("train", "seeds", 1),
                                  ("train", "eval_epochs", 1),
                                  ("train", "checkpoint_epochs", 1), ("train", "keep_checkpoints", 1)):
@@ -242,9 +247,8 @@ def check_single(config: Config) -> None:
                         "launch.compare --seeds, and functions a config for each seed")
 
 
-def example_ranks(split: Batch, transform: Transform) -> dict[str, int]:
-    """Rank of an example as its encoder gets it, by modality."""
-    example = take(split, np.zeros(1, int))
+def example_ranks(example: Batch, transform: Transform) -> dict[str, int]:
+    """Rank of an example as its encoder gets it, by modality; of a batch as devices get it."""
     inputs = jax.eval_shape(lambda batch: transform(None, batch), example)["inputs"]
     return {m: inputs[m].ndim - 1 for m in sorted(inputs)}
 

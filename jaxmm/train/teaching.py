@@ -9,7 +9,7 @@ from absl import logging
 
 from jaxmm.config import Config, EncoderConfig
 from jaxmm.data.dataset import Dataset
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, of
 from jaxmm.methods import TrainState
 from jaxmm.train import checkpoints
 from jaxmm.train.restore import restore
@@ -69,7 +69,8 @@ def check_teachers(setup: Setup) -> None:
     location = getattr(setup.config.method, "teachers", "")
     for name in setup.programs.teachers if location else ():
         folder = folder_of(name, location)
-        check_encoders(folder, read_config(folder), setup.config, setup.dataset.modalities)
+        with of(f"method.teachers={location}"):
+            check_encoders(folder, read_config(folder), setup.config, setup.dataset.modalities)
 
 
 def check_encoders(folder: pathlib.Path, teacher: Config, config: Config,
