@@ -1,4 +1,7 @@
 """The one exception that means the user can fix it, and the checks that raise it."""
+import contextlib
+from collections.abc import Iterator
+
 import jax
 
 
@@ -15,6 +18,15 @@ class WriteError(UserError):
 
     Launchers exit with code 74, and the same command goes on once there is room again.
     """
+
+
+@contextlib.contextmanager
+def of(section: str) -> Iterator[None]:
+    """Within, what a UserError says starts with the section of the config that it is about."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{section}: {error}") from error
 
 
 def check_choice(option: str, value: str, choices) -> None:

@@ -1,4 +1,5 @@
 """What all launchers share: flags, one-line errors, exit codes."""
+import contextlib
 import copy
 import dataclasses
 import errno
@@ -9,6 +10,7 @@ import pathlib
 import re
 import runpy
 import sys
+from collections.abc import Sequence
 
 import jax
 from absl import app, flags, logging
@@ -18,9 +20,9 @@ from ml_collections.config_flags import config_path
 from jaxmm import escape
 from jaxmm.caches import cache_folder, is_writable
 from jaxmm.config import Config
-from jaxmm.errors import UserError, WriteError
+from jaxmm.errors import UserError, WriteError, of
 from jaxmm.methods import method_config
-from jaxmm.train.runs import load_json
+from jaxmm.train.runs import from_dict, load_json, to_dict
 from jaxmm.train.signals import EXIT_CODE as EXIT_PREEMPTED, Preempted, stop_at_once
 from launch import process
 
@@ -74,11 +76,8 @@ def load_config(option: str, path: str) -> Config:
       UserError: it cannot be loaded.
     """
     try:
-        config = _Parser("config").parse(path)
-        config.train        # a config that failed to load says so only when used
-        return config
-    # A config file may raise anything.
-    except Exception as error:  # pylint: disable=broad-exception-caught
+        return _checked(path, _Parser("config").parse(path))
+    except (OSError, UserError) as error:
         raise UserError(f"{option}={path} cannot be loaded: {_one_line(error)}") from error
 
 
@@ -89,15 +88,20 @@ def workdir_flag(value: str, default: str) -> pathlib.Path:
       UserError: it is the address of something that is no folder of this machine, or it has
         {teacher} or {seed} in its name, for which those of teachers would stand.
     """
-    if re.match(r"[\w+.-]+://", value):
-        raise UserError(f"--workdir={value}; expected a folder of this machine: mount what is "
-                        "elsewhere, or copy the run there when it is done")
+    check_local("--workdir", value)
     for name in ("{teacher}", "{seed}"):
         if name in value:
             raise UserError(f"--workdir={value}: {name} stands for those of teachers; choose another "
                             "name")
     # Shells leave the ~ in --workdir=~/runs as it is.
     return pathlib.Path(value).expanduser() if value else pathlib.Path("runs") / default
+
+
+def check_local(option: str, value: str) -> None:
+    """Raises UserError if a folder to write to is the address of something elsewhere."""
+    if re.match(r"[\w+.-]+://", value):
+        raise UserError(f"{option}={value}; expected a folder of this machine: mount what is "
+                        "elsewhere, or copy the result there when it is done")
 
 
 def data_name(config: Config) -> str:
@@ -128,7 +132,11 @@ class _Parser(config_flags.config_flags.ConfigFileFlagParser):
     def parse(self, path: str) -> Config:
         filename, method = _split(path)
         if not filename.endswith(".json"):
-            return super().parse(path)
+            try:
+                return super().parse(path)
+            # A config file may raise anything, or end the process.
+            except (Exception, SystemExit) as error:  # pylint: disable=broad-exception-caught
+                raise UserError(f"{filename} cannot be loaded: {_one_line(error)}") from error
         config = load_json(pathlib.Path(filename))
         if method and method != config.method.name:
             config.method = method_config(method)
@@ -151,24 +159,48 @@ def _parse_flags(argv):
         if len(rest) > 1:
             raise UserError(f"unexpected argument {rest[1]!r}; options are written --name=value")
         if "config" in flags.FLAGS:
-            flags.FLAGS.config.train      # a config that failed to load says so only when used
+            _checked(config_flags.get_config_filename(flags.FLAGS["config"]), flags.FLAGS.config)
         return rest
     # The config library raises many types, KeyError and AttributeError among them.
     except Exception as error:  # pylint: disable=broad-exception-caught
         if isinstance(error, FileNotFoundError):
             _fail(f"{error.filename}: no such config file; expected one like "
                   f"{_default_config()}:mla")
-        _fail(_unknown_field(str(error)) or _one_line(error))
+        _fail(_unknown_field(argv, error) or _one_line(error))
 
 
-def _unknown_field(message: str) -> str | None:
+def _checked(path: str, config) -> Config:
+    """The config that was made by the file at `path`, if it is one.
+
+    Raises:
+      UserError: it is none, or has values of other types than its options.
+      OSError: the file could not be read, which is known only now.
+    """
+    with contextlib.suppress(AttributeError):
+        config.train        # a config that failed to load says so only when used
+    if not isinstance(config, Config):
+        raise UserError(f"{path}: get_config returned {type(config).__name__}; expected a Config of "
+                        "jaxmm.config")
+    with of(path):
+        from_dict(to_dict(config))
+    return config
+
+
+def _unknown_field(argv: Sequence[str], error: Exception) -> str | None:
     """What to say of a field that the config does not have, if that is what went wrong."""
-    found = re.search(r"Field (\w+) not found on dataclass <class '(jaxmm\.[\w.]+)\.(\w+)'>", message)
-    if not found:
-        return None
-    field, module, section = found.groups()
-    options = [f.name for f in dataclasses.fields(getattr(importlib.import_module(module), section))]
-    return f"{section} has no option {field!r}; expected one of {', '.join(options)}"
+    section = r"<class '(?P<module>jaxmm\.[\w.]+)\.(?P<section>\w+)'>"
+    for pattern in (rf"Field (?P<field>\w+) not found on dataclass {section}",
+                    rf"Attribute {section}\.(?P<field>\w+) does not exist"):
+        if found := re.search(pattern, str(error)):
+            cls = getattr(importlib.import_module(found["module"]), found["section"])
+            options = [f.name for f in dataclasses.fields(cls)]
+            return (f"{found['section']} has no option {found['field']!r}; expected one of "
+                    f"{', '.join(options)}")
+    if isinstance(error, KeyError):         # an entry that is not there, all that the library says
+        entry = str(error.args[0])
+        option = next((arg for arg in argv if f".{entry}" in arg.partition("=")[0]), "--config")
+        return f"{option}: the config has no {entry!r} there"
+    return None
 
 
 def _guarded(main, argv):

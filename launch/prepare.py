@@ -55,8 +55,12 @@ def main() -> None:
         if not flag.value:
             raise UserError(f"--{flag.name} is empty; expected --dataset=NAME --source=DIR "
                             "--output=DIR")
+    app.check_local("--output", OUTPUT.value)
     for flag in (AUDIO_RATE, FPS, SHORT_SIDE, ALLOW_SKIPPED, WORKERS):
         check_at_least(f"--{flag.name}", flag.value, 0)
+    for flag, most in ((AUDIO_RATE, 10**6), (FPS, 1000), (ALLOW_SKIPPED, 1)):
+        if flag.value > most:
+            raise UserError(f"--{flag.name}={flag.value}; expected at most {most}")
     options = Options(AUDIO_RATE.value, FPS.value, SHORT_SIDE.value, VARIANT.value)
     sections = None
     if SPECTROGRAMS.value:

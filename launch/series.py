@@ -14,7 +14,7 @@ from jaxmm.train.checkpoints import REMEDY
 from jaxmm.train.loop import train_many
 from jaxmm.train.restore import restore
 from jaxmm.train.runs import FILE
-from jaxmm.train.setup import Run
+from jaxmm.train.setup import MOST, Run
 
 
 def over_seeds(config: Config) -> list[Config]:
@@ -38,6 +38,8 @@ def parse_sweep(text: str, config: Config) -> tuple[str, list[float]]:
         numbers = sorted({float(value) for value in values.split(",")})
     except ValueError as error:
         raise UserError(f"--sweep={text}; expected numbers, as in {path}=0.001,0.01,0.1") from error
+    if len(numbers) > MOST["seeds"]:
+        raise UserError(f"--sweep={path} has {len(numbers)} values; expected at most {MOST['seeds']}")
     return path, numbers
 
 

@@ -22,6 +22,9 @@ def load(config: DataConfig, vocabularies: Mapping[str, Sequence[str]] | None = 
     if config.name not in DATASETS:
         raise UserError(f"data.name={config.name!r} is no data set; "
                         f"expected one of {', '.join(DATASETS)}")
+    if config.kind and config.name != "synthetic":
+        raise UserError(f"data.kind={config.kind!r} is for the data set synthetic; leave it out for "
+                        f"{config.name}")
     check_at_least("data.seed", config.seed, 0)
     known = {"vocabularies": vocabularies} if DATASETS[config.name] is pipeline.load else {}
     dataset = check_dataset(DATASETS[config.name](config, **known))

@@ -200,6 +200,10 @@ def _not_there(path: pathlib.Path) -> str:
     """What is in the place of a file that is not there."""
     if path.is_dir():
         return "is a folder"
+    if path.is_symlink() and not path.exists():
+        return "is a link that leads nowhere"
+    if path.exists():
+        return "is no regular file"
     alike = []
     with contextlib.suppress(OSError):
         alike = [f.name for f in sorted(path.parent.iterdir())
@@ -210,7 +214,8 @@ def _not_there(path: pathlib.Path) -> str:
 
 def _other_file(path: pathlib.Path) -> str:
     """What is wrong with a file that cannot be read, by its first bytes."""
-    with path.open("rb") as file:
+    start = b""
+    with contextlib.suppress(OSError), path.open("rb") as file:
         start = file.read(64)
     if start.startswith(b"version https://git-lfs"):
         return "is a git-lfs pointer in place of the file, which `git lfs pull` fetches"

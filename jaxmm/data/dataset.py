@@ -357,7 +357,7 @@ def _moments(x, present: np.ndarray, process: Callable[[np.ndarray], Any]):
     if isinstance(x, Rows):
         rows, at_once = rows[::-(-len(rows) // SAMPLED_ROWS) or 1], 16
     if not len(rows):
-        return np.float64(0), np.float64(0), x.dtype
+        return np.float64(0), np.float64(1), x.dtype
     pivot, total, square, varies, count = None, 0, 0, False, 0
     # By chunks: a float64 copy of all rows may not fit. As differences from the first row, which
     # keep their digits where numbers are large and close together.

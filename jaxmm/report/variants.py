@@ -93,10 +93,10 @@ def parse(name: str) -> tuple[str, str, dict[str, str]]:
     start, *pairs = name.split("+")
     method, colon, modality = start.partition(":")
     options = dict(pair.partition("=")[::2] for pair in pairs)
-    if not method or bool(colon) != bool(modality) or not all(
-            option and value for option, value in options.items()):
+    if (not method or bool(colon) != bool(modality) or len(options) < len(pairs)
+            or not all(option and value for option, value in options.items())):
         raise UserError(f"--methods: cannot read {name!r}; expected METHOD, METHOD:MODALITY or "
-                        "METHOD+OPTION=VALUE")
+                        "METHOD+OPTION=VALUE, every option once")
     return method, modality, options
 
 

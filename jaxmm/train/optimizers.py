@@ -42,6 +42,9 @@ def make_optimizer(config: OptimizerConfig, epochs: int,
     for name, least in (("learning_rate", 0), ("momentum", 0), ("weight_decay", 0),
                         ("clip_norm", 0), ("decay_epochs", 1), ("decay_rate", 1e-6)):
         check_at_least(f"optimizer.{name}", getattr(config, name), least)
+    if config.momentum >= 1:
+        raise UserError(f"optimizer.momentum={config.momentum}; expected a number in [0, 1): from 1 on "
+                        "all gradients add up for ever")
     decay = optax.add_decayed_weights(config.weight_decay)
     directions = {
         "sgd": (decay, optax.trace(config.momentum)),

@@ -20,7 +20,7 @@ from jaxmm.data.spec import DataSpec, check_same_form, coarse_map, example, make
 from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import Transform, make_transform, normalise, on_host
 from jaxmm.encoders import NETWORKS, make_encoder, network_name
-from jaxmm.errors import UserError, check_at_least, check_choice
+from jaxmm.errors import UserError, check_at_least, check_choice, of
 from jaxmm.evaluate.predictions import read_rows, row_chunks, score
 from jaxmm.evaluate.tasks import score_tasks
 from jaxmm.methods import Method, TrainState, make_method, used_modalities
@@ -109,6 +109,9 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
     if (steps := plan.total_steps(rows, config.train)) > LARGEST:
         raise UserError(f"train.epochs={config.train.epochs} makes {steps} steps; expected at most "
                         f"{LARGEST}")
+    if config.train.accumulate > steps:
+        raise UserError(f"train.accumulate={config.train.accumulate} makes no update in the {steps} "
+                        "steps of this run; expected at most these")
     streamed = bool(dataset.splits) and is_streamed(dataset.splits["train"], config.data.placement)
     if config.train.tensorboard:
         check_tensorboard()
@@ -126,9 +129,11 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
         changed = replace(config, options)
         optimizer = accumulate(make_optimizer(changed.optimizer, config.train.epochs, epoch),
                                config.train.accumulate)
-        encoders = {m: make_encoder(c, ranks[m], num_tokens=spec.num_tokens.get(m, 0),
-                                    axis_name=axis_name)
-                    for m, c in encoder_configs.items()}
+        encoders = {}
+        for m, c in encoder_configs.items():
+            with of(f"encoders.{m}"):
+                encoders[m] = make_encoder(c, ranks[m], num_tokens=spec.num_tokens.get(m, 0),
+                                           axis_name=axis_name)
         model = Model(encoders, task, transform, optimizer, epoch,
                       config.train.batch_size, spec.num_examples, axis_name)
         return make_method(changed.method, model)
@@ -258,8 +263,8 @@ def check_augmentation(modality: str, options: AugmentConfig, rank: int) -> None
 def check_counts(config: Config) -> None:
     """Raises UserError for seeds, counts and choices that are out of range, and numbers that are none."""
     _check_numbers("", to_dict(config))
-    for section, name, least in (("data", "seed", 0), ("stream", "seed", 0), ("train", "seed", 0),
-                                 ("train", "epochs", 1), ("train", "batch_size", 1),
+    for section, name, least in (("data", "seed", 0), ("data", "workers", 0), ("stream", "seed", 0),
+                                 ("train", "seed", 0), ("train", "epochs", 1), ("train", "batch_size", 1),
                                  ("train", "steps_per_call", 0), ("train", "seeds", 1),
                                  ("train", "eval_epochs", 1),
                                  ("train", "checkpoint_epochs", 1), ("train", "keep_checkpoints", 1)):

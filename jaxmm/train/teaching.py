@@ -8,7 +8,7 @@ import jax
 
 from jaxmm.config import Config, EncoderConfig, MethodConfig, replace
 from jaxmm.data.dataset import Dataset
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, of
 from jaxmm.methods import TrainState
 from jaxmm.train import checkpoints, validity
 from jaxmm.train.restore import restore
@@ -91,8 +91,9 @@ def check_teachers(setup: Setup) -> None:
     location = getattr(setup.config.method, "teachers", "")
     for name in setup.programs.teachers if location else ():
         folder = folder_of(name, location, setup)
-        teacher = read_config(folder)
-        check_encoders(folder, teacher, setup.config, setup.dataset.modalities)
+        with of(f"method.teachers={location}"):
+            teacher = read_config(folder)
+            check_encoders(folder, teacher, setup.config, setup.dataset.modalities)
         if setup.programs.distils and teacher.train.seed == setup.config.train.seed:
             raise UserError(f"{folder}: this teacher has train.seed={teacher.train.seed}, as its student, "
                             f"and so started from the same weights, which {setup.config.method.name} would "

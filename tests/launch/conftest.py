@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
-# Imports the launcher once and forks for every command line, before any backend has started.
+# Imports the launcher once and forks for every command line, before any backend has started. What the
+# interpreter frees one by one at its end takes a second, which a child leaves out.
 RUNNER = """
-import importlib, json, os, sys
+import importlib, json, os, sys, traceback
 module, cases = sys.argv[1], json.load(sys.stdin)
 launcher = importlib.import_module(module)
 sys.modules["__main__"].__doc__ = launcher.__doc__
@@ -17,8 +18,16 @@ for i, arguments in enumerate(cases):
         for stream, descriptor in (("out", 1), ("err", 2)):
             os.dup2(os.open(f"{i}.{stream}", os.O_WRONLY | os.O_CREAT), descriptor)
         sys.argv = [module, *arguments]
-        launcher.app.run(launcher.main)
-        os._exit(0)
+        try:
+            launcher.app.run(launcher.main)
+        except SystemExit as end:
+            code = end.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 

@@ -25,7 +25,7 @@ def test_parse():
 
 
 @pytest.mark.parametrize("name", ["", "er:", ":sound", "er+", "er+balanced", "er+balanced=",
-                                  "er+=1", "er++"])
+                                  "er+=1", "er++", "er+capacity=1+capacity=2"])
 def test_names_that_cannot_be_read(name):
     with pytest.raises(UserError, match="--methods: cannot read .*; expected METHOD, "):
         variants.parse(name)

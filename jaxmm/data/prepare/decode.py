@@ -85,16 +85,29 @@ def find(path: str) -> str:
       Missing: it is not there.
       ValueError: it is empty, or something that stands for the file.
     """
+    found = _regular(path)
+    with open(found, "rb") as file:
+        head = file.read(200).lstrip()
+    if not head:
+        raise ValueError("an empty file")
+    check_in_place(head)
+    return found
+
+
+def check_in_place(head: bytes) -> None:
+    """Raises ValueError if what a file begins with stands for the file that should be there."""
+    for begin, what in IN_PLACE.items():
+        if head.lower().startswith(begin):
+            raise ValueError(what)
+
+
+def _regular(path: str) -> str:
+    """The file at `path`; a pipe would be waited for, and a device never ends."""
     found = existing(path)
     if found is None:
         raise Missing("no such file", path)
-    with open(found, "rb") as file:
-        head = file.read(200).lstrip().lower()
-    if not head:
-        raise ValueError("an empty file")
-    for begin, what in IN_PLACE.items():
-        if head.startswith(begin):
-            raise ValueError(what)
+    if not os.path.isfile(found):
+        raise ValueError("no regular file")
     return found
 
 
@@ -229,10 +242,7 @@ def video(path: str, fps: float, options: Options) -> tuple[list[bytes], list[st
 def text_file(path: str, options: Options) -> tuple[str, list[str]]:
     """The text of a file."""
     del options
-    found = existing(path)
-    if found is None:
-        raise Missing("no such file", path)
-    text, notes = decode_text(pathlib.Path(found).read_bytes())
+    text, notes = decode_text(pathlib.Path(_regular(path)).read_bytes())
     if text.startswith("version https://git-lfs"):
         raise ValueError(IN_PLACE[b"version https://git-lfs"])
     return text, notes + ([] if text else ["empty"])

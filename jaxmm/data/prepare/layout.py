@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from jaxmm.data.prepare.decode import Source, decode_text, existing
+from jaxmm.data.prepare.decode import Source, check_in_place, decode_text, existing
 from jaxmm.errors import UserError
 
 
@@ -62,7 +62,11 @@ class Layout(NamedTuple):
 def read_text(path: pathlib.Path) -> str:
     """The text of a list file, in UTF-8 (byte order mark or not) or Windows-1252."""
     try:
-        return decode_text(path.read_bytes())[0]
+        if path.exists() and not path.is_file():     # a pipe would be waited for
+            raise ValueError("no regular file")
+        content = path.read_bytes()
+        check_in_place(content[:200].lstrip())
+        return decode_text(content)[0]
     except (OSError, ValueError) as error:
         raise UserError(f"cannot read {path}: {_reason(error)}; expected a text file") from error
 

@@ -1,0 +1,288 @@
+"""Hostile command lines, files, configs and folders over all commands: each ends in one line that names
+what is wrong, with exit code 2, and leaves everything as it was."""
+import json
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from configs import arrays
+from jaxmm.train.runs import to_dict
+
+ARRAYS = str(pathlib.Path("configs/arrays.py").absolute())
+CREMAD = str(pathlib.Path("configs/cremad.py").absolute())
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"
+
+
+def snapshot(folder):
+    """What there is, without what the launchers print."""
+    found = {path: (path.lstat().st_mode, path.lstat().st_mtime_ns) for path in folder.rglob("*")
+             if path.name != "streams"}
+    return {path: x for path, x in found.items() if "streams" not in path.parts}
+
+
+@pytest.fixture(name="refused")
+def make_refused(tmp_path, launch):
+    """refused(module, [(what the line says, arguments)]): checks that each is refused."""
+    def check(module, cases):
+        (tmp_path / "streams").mkdir(exist_ok=True)
+        before = snapshot(tmp_path)
+        results = launch(module, [arguments for _, arguments in cases])
+        for (expected, arguments), (code, out, err) in zip(cases, results):
+            assert (code, out) == (2, "") and "Traceback" not in err, (arguments, code, out, err)
+            line = err.splitlines()[-1]
+            assert line.startswith("error: ") and expected in line and "\x1b" not in err, (arguments, err)
+        assert snapshot(tmp_path) == before
+
+    return check
+
+
+def write_npz(path, **changes):
+    rng, label = np.random.default_rng(0), np.arange(24) % 3
+    content = {f"{split}/label": label for split in ("train", "val", "test")} | {
+        f"{split}/{m}": rng.normal(size=(24, 4)).astype("f")
+        for split in ("train", "val", "test") for m in ("sound", "image")}
+    np.savez(path, **content | {k.replace("__", "/"): v for k, v in changes.items()})
+    return path
+
+
+def options(tmp_path, method="late"):
+    return [f"--config={ARRAYS}:{method}", f"--config.data.path={write_npz(tmp_path / 'good.npz')}",
+            "--config.train.batch_size=8", f"--workdir={tmp_path / 'new'}"]
+
+
+def test_files_in_the_place_of_data(tmp_path, refused):
+    contents = {"empty": b"", "html": b"<!DOCTYPE html>", "pickle": b"\x80\x04cos\nsystem\n", "lfs": LFS,
+                "cut": write_npz(tmp_path / "good.npz").read_bytes()[:999]}
+    for name, content in contents.items():
+        (tmp_path / f"{name}.npz").write_bytes(content)
+    os.mkfifo(tmp_path / "pipe.npz")
+    (tmp_path / "loop.npz").symlink_to("loop.npz")
+    (tmp_path / "gone.npz").symlink_to("nowhere")
+    (tmp_path / "folder.npz").mkdir()
+    for name, changes in {
+            "whole": {"train__label": np.arange(24) / 2}, "wide": {"train__label": np.arange(24) + 2**32},
+            "high": {"train__label": np.arange(24) * 10**7}, "mask": {"train__present__sound": np.full(24, 2)},
+            "objects": {"train__sound": np.array([{}] * 24)}, "text": {"train__sound": np.full((24, 4), "a")},
+            "fractions": {"test__sound": np.ones((24, 4), int)}, "extra": {"dev/sound": np.ones((24, 4))},
+            "fused": {f"{s}__fused": np.ones((24, 4)) for s in ("train", "val", "test")}}.items():
+        write_npz(tmp_path / f"{name}.npz", **changes)
+    refused("launch.train", [(expected, [*options(tmp_path), f"--config.data.path={path}"])
+                             for expected, path in [
+        ("empty.npz: is empty", "../empty.npz"), ("html.npz: is no .npz file", "../html.npz"),
+        ("pickle.npz: is no .npz file", "../pickle.npz"), ("`git lfs pull`", "../lfs.npz"),
+        ("cut.npz: is damaged or cut short", "../cut.npz"), ("pipe.npz: is no regular file", "../pipe.npz"),
+        ("loop.npz: ", "../loop.npz"), ("gone.npz: is a link that leads nowhere", "../gone.npz"),
+        ("folder.npz: is a folder", "../folder.npz"), ("/dev/zero: is no regular file", "/dev/zero"),
+        ("/dev/null: is no regular file", "/dev/null"), ("/: is a folder", "/"), ("too long", "x" * 300),
+        ("good.npz", "../GOOD.NPZ"), ("but good.npz", "../good"), ("https:", "https://a.org/b.npz"),
+        ("\\x1b[2J", "\x1b[2J"), ("a b: no such file", "a\nb"), ("path is empty", ""),
+        ("value 0.5 in row 1", "../whole.npz"), ("value 4294967296 in row 0", "../wide.npz"),
+        ("up to 230000000", "../high.npz"), ("value 2 in row 0", "../mask.npz"),
+        ("may run code", "../objects.npz"), ("train/sound is <U1", "../text.npz"),
+        ("test/sound holds integers", "../fractions.npz"), ("'dev/sound'", "../extra.npz"),
+        ("'fused'", "../fused.npz")]])
+
+
+def test_options(tmp_path, refused):
+    def with_option(expected, option, method="late"):
+        return expected, [*options(tmp_path, method), f"--config.{option}"]
+
+    refused("launch.train", [with_option(*case) for case in [
+        ("train.epochs=0", "train.epochs=0"), ("1.5", "train.epochs=1.5"), ("1e3", "train.epochs=1e3"),
+        ("train.epochs", "train.epochs="), ("train.epochs", f"train.epochs={10**20}"),
+        ("train.batch_size=0", "train.batch_size=0"), ("train.seed=-1", "train.seed=-1"),
+        ("train.seeds=0", "train.seeds=0"), ("keep_checkpoints", "train.keep_checkpoints=0"),
+        ("'explode'", "train.on_save_error=explode"), ("maybe", "train.tensorboard=maybe"),
+        ("learning_rate=-1", "optimizer.learning_rate=-1"), ("schedule", "optimizer.schedule=cos"),
+        ("momentum", "optimizer.momentum=-1"), ("'arrrays'", "data.name=arrrays"),
+        ("missing_rate", "data.missing_rate=nan"), ("missing_rate", "data.missing_rate=1"),
+        ("smell", "data.missing_modality=smell"), ("data.placement", "data.placement=moon"),
+        ("data.workers=-1", "data.workers=-1"), ("'klass'", "stream.kind=klass"),
+        ("encoders.sound: encoder: found 'x'", "encoders.sound.name=x"),
+        ("encoders.sound: encoder 'cnn'", "encoders.sound.name=cnn"),
+        ("encoders.sound: encoder width=-1", "encoders.sound.width=-1"),
+        ("encoders.sound: dtype", "encoders.sound.dtype=int32"), ("augment.smell", "augment.smell.noise=1"),
+        ("augment.sound", "augment.sound.noise=-1"), ("methods", "methods.x=1"),
+    ]])
+
+
+def test_flags_of_train(tmp_path, refused):
+    refused("launch.train", [(expected, [*options(tmp_path), *arguments]) for expected, arguments in [
+        ("'bogus'", ["--bogus"]), ("'rest'", ["rest"]), ("--sweep=x", ["--sweep=x"]),
+        ("--sweep==1", ["--sweep==1"]), ("expected numbers", ["--sweep=optimizer.learning_rate="]),
+        ("'train.epochs'", ["--sweep=train.epochs=1,2"]), ("'method.alpha'", ["--sweep=method.alpha=1"]),
+        ("learning_rate=nan", ["--sweep=optimizer.learning_rate=nan"]),
+        ("learning_rate=-1", ["--sweep=optimizer.learning_rate=-1,1"]),
+        ("no stream of tasks", ["--describe_stream"]),
+        ("99 tasks cannot share 3", ["--describe_stream", "--config.stream.kind=class",
+                                     "--config.stream.num_tasks=99"]),
+        ("HOST:PORT", ["--coordinator=x"]), ("num_processes", ["--num_processes=x"]),
+        ("good.npz", [f"--workdir={tmp_path / 'good.npz'}"]),
+        ("good.npz/a", [f"--workdir={tmp_path / 'good.npz/a'}"]), ("/proc/x", ["--workdir=/proc/x"]),
+        ("{teacher}", ["--workdir={teacher}"]), ("s3://x", ["--workdir=s3://x"]),
+        ("a*b", ["--workdir=a*b"]), ("too long", [f"--workdir={'x' * 300}"])]])
+
+
+def test_configs(tmp_path, refused):
+    start = "from jaxmm.config import Config\ndef get_config(method=''):\n    c = Config()\n    "
+    contents = {
+        "syntax.py": "def get_config(:", "raises.py": "raise RuntimeError('boom')", "nothing.py": "",
+        "imports.py": "import nowhere", "none.py": "def get_config(m=''): pass", "nul.py": "\0",
+        "number.py": "def get_config(m=''): return 3", "dict.py": "def get_config(m=''): return {}",
+        "train.py": f"{start}c.train = None; return c", "method.py": f"{start}c.method = 'x'; return c",
+        "list.json": "[]", "null.json": "null", "cut.json": '{"train": {"epochs": 1', "deep.json": "[" * 10**5,
+        "twice.json": '{"train": {}, "train": {}}', "nan.json": '{"optimizer": {"momentum": NaN}}',
+        "long.json": '{"train": {"epochs": 1%s}}' % ("0" * 5000), "bool.json": '{"train": {"epochs": true}}',
+        "field.json": '{"train": {"epoch": 1}}', "section.json": '{"trian": {}}',
+        "encoder.json": '{"encoders": {"a": 3}}', "kind.json": '{"data": {"preprocess": {"a": {"kind": "x"}}}}',
+        "html.json": "<html>", "name.json": '{"method": {"name": "\\u001b[2J"}}'}
+    for name, content in contents.items():
+        (tmp_path / name).write_text(content)
+    expected = {"nothing.py": "get_config", "name.json": "\\x1b[2J", "nan.json": "momentum"}
+    os.mkfifo(tmp_path / "pipe.json")
+    refused("launch.train", [
+        *((expected.get(name, name.removesuffix(".py")), [f"--config={tmp_path / name}"]) for name in contents),
+        ("nowhere.json", ["--config=nowhere.json"]), ("nowhere.py", ["--config=nowhere.py"]),
+        ("pipe.json", [f"--config={tmp_path / 'pipe.json'}"]), ("'mlb'", [f"--config={ARRAYS}:mlb"])])
+
+
+def test_run_folders(tmp_path, refused):
+    """Wrong types, links, pipes and folders in the place of a run's files, for train and evaluate."""
+    config = app_config(tmp_path)
+    changes = {"train": {"train": 3}, "encoders": {"encoders": []}, "method": {"method": None},
+               "name": {"data": {"name": 5}}, "gone": {"data": {"name": "arrays", "path": "gone.npz"}},
+               "rate": {"optimizer": {"learning_rate": "0.1"}}, "extra": {"extra": 1},
+               "unknown": {"method": {"name": "mlb"}}, "batch": {"train": {"batch_size": 0}}}
+    texts = {f"{name}_": json.dumps(config | change) for name, change in changes.items()} | {
+        "empty_": "", "list_": "[1]", "cut_": '{"train"', "deep_": "[" * 10**5, "null_": "null",
+        "none_": json.dumps(config), "link_": json.dumps(config), "file_": json.dumps(config)}
+    for name, text in texts.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(text)
+    (tmp_path / "file_/checkpoints").write_text("x")
+    (tmp_path / "link_/checkpoints").symlink_to(tmp_path)
+    (tmp_path / "link_/lock").symlink_to(tmp_path / "good.npz")
+    (tmp_path / "pipe_").mkdir()
+    os.mkfifo(tmp_path / "pipe_/config.json")
+    (tmp_path / "folder_/config.json").mkdir(parents=True)
+    said = {"train_": "train is 3", "encoders_": "encoders is a list", "method_": "method is null",
+            "name_": "data.name is 5", "gone_": "gone.npz: no such file", "rate_": 'learning_rate is "0.1"',
+            "extra_": "no option", "unknown_": "'mlb'", "batch_": "batch_size=0", "none_": "no checkpoint",
+            "file_": "no checkpoint"}
+    refused("launch.evaluate", [
+        *((said.get(name, name), [f"--workdir={tmp_path / name}"]) for name in
+          [*(set(texts) - {"link_"}), "pipe_", "folder_"]),
+        ("is no run folder", [f"--workdir={tmp_path}"]), ("is no run folder", ["--workdir=/dev/null"]),
+        ("s3://x", ["--workdir=s3://x"]), ("--step=x", ["--step=x"]), ("'bogus'", ["--bogus"]),
+        ("probe", ["--probe=2"]), ("--reference is for", [f"--workdir={tmp_path}", "--reference=x"]),
+        ("--drop and --noise", [f"--workdir={tmp_path}", "--gap", "--drop=a"])])
+    train = options(tmp_path)
+    refused("launch.train", [(expected, [*train, f"--workdir={tmp_path / name}"]) for expected, name in [
+        ("lock", "link_"), ("pipe_", "pipe_"), ("config.json", "folder_"), ("another config", "batch_"),
+        ("list_", "list_"), ("cut_", "cut_"), ("deep_", "deep_")]])
+
+
+def app_config(tmp_path):
+    """The config.json of a run on the arrays in `tmp_path`."""
+    config = arrays.get_config("late")
+    config.data.path = str(write_npz(tmp_path / "good.npz"))
+    return to_dict(config)
+
+
+def test_compare(tmp_path, refused):
+    refused("launch.compare", [(expected, [*options(tmp_path)[1:], f"--config={ARRAYS}", *arguments])
+                               for expected, arguments in [
+        ("'mlb'", ["--methods=mlb"]), ("--methods is empty", ["--methods="]), ("''", ["--methods=,"]),
+        ("'er:'", ["--methods=er:"]), ("'late+'", ["--methods=late+"]), ("'../x'", ["--methods=../x"]),
+        ("every option once", ["--methods=mla+alpha=1+alpha=2"]), ("alpha='x'", ["--methods=mla+alpha=x"]),
+        ("'beta'", ["--methods=mla+beta=1"]), ("alpha=nan", ["--methods=mla+alpha=nan"]),
+        ("cannot be trained on one", ["--methods=mla:sound"]), ("smell", ["--methods=unimodal:smell"]),
+        ("joint", ["--methods=joint"]), ("--seeds=0", ["--methods=late", "--seeds=0"]),
+        ("seeds=x", ["--methods=late", "--seeds=x"]), ("seeds", ["--methods=late", f"--seeds={10**8}"]),
+        ("--capacities", ["--methods=late", "--capacities=5"]), ("--capacities=-5", ["--capacities=-5"]),
+        ("no such file", ["--methods=late", "--config.data.path=x.npz"])]])
+
+
+def test_advise(tmp_path, refused):
+    refused("launch.advise", [(expected, [*options(tmp_path), *arguments]) for expected, arguments in [
+        ("--seeds=0", ["--seeds=0"]), ("'methods'", ["--methods=late"]), ("s3://x", ["--workdir=s3://x"]),
+        ("no such file", ["--config.data.path=x.npz"]), ("stream", ["--config.stream.kind=class"]),
+        ("'rest'", ["rest"])]])
+
+
+def test_bench(tmp_path, refused):
+    refused("launch.bench", [
+        ("'x' is unknown", ["--workloads=x"]), ("'all' is unknown", ["--workloads=all,x"]),
+        ("--seconds=-1", ["--seconds=-1"]), ("--seconds=nan", ["--seconds=nan"]),
+        ("--seconds=inf", ["--seconds=inf"]), ("none/x", ["--workloads=mla_small", "--output=none/x"]),
+        ("expected a file", ["--workloads=mla_small", f"--output={tmp_path}"]),
+        ("expected a folder", ["--scaling", "--output=/dev/null"]), ("'bogus'", ["--bogus"])])
+
+
+def test_prepare(tmp_path, layouts, refused):
+    source = tmp_path / "source"
+    layouts.cremad(source, actors=2)
+    common = ["--dataset=cremad", f"--source={source}", f"--output={tmp_path / 'out'}", "--noprogress",
+              "--workers=1"]
+    lists = {"lfs": LFS, "html": b"<html>", "binary": b"\0\xff\xfe", "column": b"1001_DFA_ANG_XX\n",
+             "label": b"1001_DFA_ANG_XX,JOY\n1001_DFA_SAD_XX,SAD\n", "outside": b"../a,ANG\n../b,SAD\n",
+             "long": b"x" * 200_000 + b",ANG\n"}
+    for name, content in lists.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "train.csv").write_bytes(content)
+        for other in ("test.csv", "AudioWAV", "Image-01-FPS"):
+            (tmp_path / name / other).symlink_to(source / other)
+    (tmp_path / "pipe").mkdir()
+    os.mkfifo(tmp_path / "pipe/train.csv")
+    (tmp_path / "pipe/test.csv").symlink_to(source / "test.csv")
+    said = {"lfs": "git-lfs pointer", "html": "HTML page", "binary": "not a text", "pipe": "no regular file",
+            "column": "row 1 has 1 values", "label": "unknown label ('JOY')", "outside": "", "long": "field"}
+    refused("launch.prepare", [
+        *((expected, [*common, f"--source={tmp_path / name}"]) for name, expected in said.items()),
+        *((expected, [*common, *arguments]) for expected, arguments in [
+            ("--dataset='x'", ["--dataset=x"]), ("--source=nowhere", ["--source=nowhere"]),
+            ("--source is empty", ["--source="]), ("has no train.csv", [f"--source={source / 'AudioWAV'}"]),
+            ("s3://x", ["--output=s3://x"]), ("train.csv/cremad", [f"--output={source / 'train.csv'}"]),
+            ("--variant='x'", ["--variant=x"]), ("audio_rate=-1", ["--audio_rate=-1"]),
+            ("at most 1000000", ["--audio_rate=1000000000"]), ("audio_rate=x", ["--audio_rate=x"]),
+            ("fps=nan", ["--fps=nan"]), ("fps=1e+30", ["--fps=1e30"]), ("at most 1", ["--allow_skipped=5"]),
+            ("workers=-1", ["--workers=-1"]), ("raises.py cannot be", ["--spectrograms_of=raises.py"]),
+            ("no spectrogram", [f"--spectrograms_of={ARRAYS}"]), ("'rest'", ["rest"])])])
+
+
+def test_prepared_data(tmp_path, layouts, launch, refused):
+    """A folder of prepared data that came from elsewhere."""
+    layouts.cremad(tmp_path / "source", actors=2)
+    (code, _, err), = launch("launch.prepare", [[
+        "--dataset=cremad", f"--source={tmp_path / 'source'}", f"--output={tmp_path}", "--noprogress",
+        "--workers=1"]])
+    assert code == 0, err
+    folder = tmp_path / "cremad/1.1.0"
+    whole = json.loads((folder / "summary.json").read_text())
+    summaries = {"list": [], "null": None, "names": whole | {"class_names": [1, 2]},
+                 "kinds": whole | {"modalities": {"audio": {"kind": "video"}}},
+                 "none": whole | {"modalities": {}}, "shards": whole | {"shards": {}},
+                 "outside": whole | {"shards": {"../x": {"size": 1, "sha256": "x"}}},
+                 "files": whole | {"files": {"../x": "x"}}}
+    said = {"names": "class_names", "kinds": "modalities/audio", "none": "modalities", "files": "../x",
+            "outside": "../x", "flipped": "train", "swapped": "has", "gone": "train", "cut": "has"}
+    for name in [*summaries, "flipped", "swapped", "gone", "cut", "pipe"]:
+        shutil.copytree(folder, tmp_path / name)
+    for name, content in summaries.items():
+        (tmp_path / name / "summary.json").write_text(json.dumps(content))
+    shard, other = (next(f.name for f in folder.glob(f"*-{split}.array_record*")) for split in ("train", "test"))
+    content = (folder / shard).read_bytes()
+    middle = len(content) // 2
+    (tmp_path / "flipped" / shard).write_bytes(
+        content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1:])
+    (tmp_path / "swapped" / shard).write_bytes((folder / other).read_bytes())
+    (tmp_path / "cut" / shard).write_bytes(content[:middle])
+    (tmp_path / "gone" / shard).unlink()
+    (tmp_path / "pipe/summary.json").unlink()
+    os.mkfifo(tmp_path / "pipe/summary.json")
+    refused("launch.train", [(said.get(name, name), [
+        f"--config={CREMAD}:late", f"--config.data.path={tmp_path / name}", f"--workdir={tmp_path / 'new'}"])
+        for name in [*summaries, "flipped", "swapped", "gone", "cut", "pipe", "nowhere", "source"]])
