@@ -16,6 +16,7 @@ scaling.json with the machine and the versions.
 """
 import importlib.metadata
 import json
+import math
 import multiprocessing
 import os
 import pathlib
@@ -228,6 +229,8 @@ def scaling(folder: pathlib.Path, seconds: float) -> str:
 
 
 def main() -> None:
+    if not math.isfinite(SECONDS.value):
+        raise UserError(f"--seconds={SECONDS.value}; expected a finite number of seconds")
     output = pathlib.Path(OUTPUT.value).resolve()
     if OUTPUT.value and (not output.parent.is_dir() or (
             output.exists() and not (output.is_dir() if SCALING.value else output.is_file()))):
