@@ -16,7 +16,7 @@ for i, arguments in enumerate(cases):
     child = os.fork()
     if child == 0:
         for stream, descriptor in (("out", 1), ("err", 2)):
-            os.dup2(os.open(f"{i}.{stream}", os.O_WRONLY | os.O_CREAT), descriptor)
+            os.dup2(os.open(f"{i}.{stream}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
         sys.argv = [module, *arguments]
         try:
             launcher.app.run(launcher.main)
