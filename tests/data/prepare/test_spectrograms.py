@@ -17,7 +17,7 @@ SECTIONS = {"audio": SOUND, "visual": FramesConfig(height=16, width=24, size=8)}
 @pytest.fixture(name="source", scope="module")
 def make_source(layouts, tmp_path_factory):
     folder = tmp_path_factory.mktemp("cremad")
-    layouts.cremad(folder, actors=2)
+    layouts.cremad(folder, actors=3)        # two training clips of each class, to share with val
     return folder
 
 
