@@ -39,7 +39,7 @@ from jaxmm.config import Config, EncoderConfig
 from jaxmm.data.prepare.run import prepare
 from jaxmm.report import comparison
 from jaxmm.train import checkpoints
-from jaxmm.train.loop import train
+from jaxmm.train.schedule import train
 from launch import app, compare
 from launch.planning import plan_runs
 

@@ -24,7 +24,7 @@ from jaxmm.config import (Config, DataConfig, EncoderConfig, FramesConfig, Optim
                           TextConfig, TrainConfig)
 from jaxmm.data.prepare.run import prepare
 from jaxmm.methods import method_config
-from jaxmm.train.loop import train
+from jaxmm.train.schedule import train
 
 LABELS = ("positive", "neutral", "negative")
 LISTS = {"train": "train", "val": "dev", "test": "test"}

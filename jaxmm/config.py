@@ -5,6 +5,7 @@ overrides single fields, as in `--config.optimizer.learning_rate=0.01`.
 """
 import collections
 import copy
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -208,3 +209,15 @@ def replace(config: Config, options: Mapping[str, Any]) -> Config:
         *sections, name = path.split(".")
         setattr(functools.reduce(getattr, sections, config), name, value)
     return config
+
+
+def scalar_paths(config: Config) -> list[str]:
+    """Paths of the options that enter a step as numbers, see `scalar`."""
+    return [f"{section}.{option.name}" for section in ("optimizer", "method")
+            for option in dataclasses.fields(getattr(config, section)) if "scalar" in option.metadata]
+
+
+def scalar_options(config: Config) -> dict[str, float]:
+    """The values of these options by path."""
+    return {path: functools.reduce(getattr, path.split("."), config)
+            for path in scalar_paths(config)}

@@ -20,8 +20,8 @@ from jaxmm.config import replace
 from jaxmm.errors import UserError
 from jaxmm.report import advice
 from jaxmm.train.checkpoints import REMEDY
-from jaxmm.train.loop import train
-from jaxmm.train.setup import predict_split
+from jaxmm.train.schedule import train
+from jaxmm.train.predictions import predict_split
 from jaxmm.train.teaching import other_seed
 from launch import app
 from launch.planning import plan_runs

@@ -22,8 +22,8 @@ from jaxmm.caches import cache_folder, is_writable
 from jaxmm.config import Config
 from jaxmm.errors import UserError, WriteError, of
 from jaxmm.methods import method_config
-from jaxmm.train.runs import from_dict, load_json, to_dict
-from jaxmm.train.signals import EXIT_CODE as EXIT_PREEMPTED, Preempted, stop_at_once
+from jaxmm.train.options import from_dict, load_json, to_dict
+from jaxmm.signals import EXIT_CODE as EXIT_PREEMPTED, Preempted, stop_at_once
 from launch import process
 
 EXIT_USER_ERROR = 2     # something to correct

@@ -41,8 +41,8 @@ from jaxmm.errors import UserError
 from jaxmm.methods import method_config
 from jaxmm.methods.samm import SAMMConfig
 from jaxmm.report import scaling as report
-from jaxmm.train import runs, setup as setup_lib
-from jaxmm.train.devices import stack
+from jaxmm.train import options, setup as setup_lib, together
+from jaxmm.train.programs import stack
 from launch import app
 
 WORKLOAD_NAMES = flags.DEFINE_list("workloads", [], "Names of fixed workloads, or all; by default "
@@ -124,8 +124,8 @@ def scaling_workload(case: Case) -> tuple[Config, Dataset]:
 def prepare(config: Config, dataset: Dataset | None, num_runs: int = 1, devices=None):
     """A state, call(state) -> state that trains it on random rows, its steps and its devices."""
     configs = [replace(config, {"train.seed": seed}) for seed in range(num_runs)]
-    setups = list(setup_lib.build_many(configs, dataset=dataset, devices=devices))
-    setup = setup_lib.join(setups, devices) if num_runs > 1 else setups[0]
+    setups = list(together.build_many(configs, dataset=dataset, devices=devices))
+    setup = together.join(setups, devices) if num_runs > 1 else setups[0]
     train = setup.dataset.splits["train"]
     state = setup.programs.place(stack([each.programs.fetch(setup_lib.init_state(each))
                                         for each in setups]))
@@ -138,7 +138,7 @@ def prepare(config: Config, dataset: Dataset | None, num_runs: int = 1, devices=
         index = np.stack([rng.permutation(batch_size(train))[:steps * batch].reshape(steps, batch)
                           for _ in range(num_runs)], axis=1)
         index = index[:, 0] if num_runs == 1 else index
-        state, metrics = setup.programs.steps(state, feed, index.astype(np.int32))
+        state, metrics = setup.programs.steps(state, feed.at(index.astype(np.int32)))
         return jax.block_until_ready((state, metrics))[0]
 
     return state, call, steps, setup.programs.num_devices
@@ -174,7 +174,7 @@ def peak_memory() -> int:
 
 def run_workload(name: str, config: dict | None, seconds: float) -> dict[str, float]:
     """Measures a fixed workload, or a config given as plain dictionaries. For a new process."""
-    config, dataset = synthetic(name) if config is None else (runs.from_dict(config), None)
+    config, dataset = synthetic(name) if config is None else (options.from_dict(config), None)
     return measure(config, dataset, seconds)
 
 
@@ -246,7 +246,7 @@ def main() -> None:
                         f"expected all, or some of {', '.join(WORKLOADS)}")
     config = flags.FLAGS.config
     jobs = {name: None for name in names} or {
-        f"{config.data.name}_{config.method.name}": runs.to_dict(config)}
+        f"{config.data.name}_{config.method.name}": options.to_dict(config)}
     results = {}
     for name, job in jobs.items():
         results[name] = in_new_process(run_workload, name, job, SECONDS.value)

@@ -39,8 +39,9 @@ from jaxmm.errors import UserError
 from jaxmm.report import comparison, continual, published
 from jaxmm.report.analysis import probe_run
 from jaxmm.report.tables import percent, sort_heads
-from jaxmm.train.loop import train_many
-from jaxmm.train.setup import Run, check_counts
+from jaxmm.train.schedule import train_many
+from jaxmm.train.options import check_counts
+from jaxmm.train.setup import Run
 from launch import app
 from launch.planning import Planned, plan_runs
 from launch.series import check_any_finished

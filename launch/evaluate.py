@@ -32,13 +32,14 @@ from jaxmm.data.dataset import SPLITS, deviations
 from jaxmm.data.streams import Stream
 from jaxmm.errors import UserError, check_choice
 from jaxmm.evaluate.corruptions import corrupt
-from jaxmm.evaluate.predictions import score
-from jaxmm.evaluate.tasks import score_tasks
+from jaxmm.train.scores import score
+from jaxmm.train.scores import score_tasks
 from jaxmm.report import analysis, continual
 from jaxmm.report import predictions as table
 from jaxmm.report.tables import scores_table
 from jaxmm.train import validity
-from jaxmm.train.setup import Run, make_weights, predict_split
+from jaxmm.train.predictions import make_weights, predict_split
+from jaxmm.train.setup import Run
 from jaxmm.train.restore import restore
 from launch import app
 

@@ -9,9 +9,10 @@ from jaxmm.data.dataset import Dataset
 from jaxmm.data.streams import Stream
 from jaxmm.errors import UserError
 from jaxmm.report import variants
-from jaxmm.train.loop import check_start
-from jaxmm.train.runs import claim_folder
-from jaxmm.train.setup import MOST, build
+from jaxmm.train.opened import check_start
+from jaxmm.train.folder import claim_folder
+from jaxmm.train.options import MOST
+from jaxmm.train.setup import build
 
 
 class Planned(NamedTuple):

@@ -21,7 +21,7 @@ from jaxmm.data.prepare import BUILDERS, run
 from jaxmm.data.prepare.decode import Options
 from jaxmm.data.prepare.shards import Stopped
 from jaxmm.errors import UserError, check_at_least
-from jaxmm.train.signals import Preempted, stop_signals
+from jaxmm.signals import Preempted, stop_signals
 from launch import app
 
 DATASET = flags.DEFINE_string("dataset", "", f"One of {', '.join(BUILDERS)}.")

@@ -6,15 +6,16 @@ from collections.abc import Sequence
 import jax
 
 from jaxmm import data
-from jaxmm.config import Config, replace
+from jaxmm.config import Config, replace, scalar_paths
 from jaxmm.errors import UserError
 from jaxmm.report import comparison, run_report, sweep, variants
-from jaxmm.train import hosts, together
+from jaxmm.train import hosts
 from jaxmm.train.checkpoints import REMEDY
-from jaxmm.train.loop import train_many
+from jaxmm.train.folder import FILE
+from jaxmm.train.options import MOST
 from jaxmm.train.restore import restore
-from jaxmm.train.runs import FILE
-from jaxmm.train.setup import MOST, Run
+from jaxmm.train.schedule import train_many
+from jaxmm.train.setup import Run
 
 
 def over_seeds(config: Config) -> list[Config]:
@@ -30,7 +31,7 @@ def parse_sweep(text: str, config: Config) -> tuple[str, list[float]]:
       UserError: no such option, one that is not a number which may vary, or no numbers.
     """
     path, _, values = text.partition("=")
-    options = together.scalar_paths(config)
+    options = scalar_paths(config)
     if path not in options:
         raise UserError(f"--sweep={text}: {path!r} cannot be varied; expected one of "
                         f"{', '.join(options)}")

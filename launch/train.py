@@ -32,8 +32,8 @@ from jaxmm.config import Config
 from jaxmm.data.streams import describe, make_stream
 from jaxmm.errors import UserError
 from jaxmm.train import hosts
-from jaxmm.train.loop import train
-from jaxmm.train.setup import check_counts
+from jaxmm.train.schedule import train
+from jaxmm.train.options import check_counts
 from launch import app, series
 
 WORKDIR = flags.DEFINE_string(

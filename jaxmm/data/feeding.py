@@ -1,8 +1,9 @@
 """Batches of rows, read before they are needed by threads or processes (grain)."""
 import atexit
+import operator
 import os
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 import numpy as np
@@ -20,17 +21,17 @@ _open = weakref.WeakSet()   # iterators that may still have threads and processe
 
 
 class Batches(Sequence):
-    """`take(split, index)` for each index of a sequence, with the index, in any order."""
+    """(item, take(split, rows_of(item))) for each item of a sequence, in any order."""
 
-    def __init__(self, split: Batch, indices: Sequence[np.ndarray]):
-        self.split, self.indices = split, indices
+    def __init__(self, split: Batch, order: Sequence[tuple], rows_of: Callable[[tuple], np.ndarray]):
+        self.split, self.order, self.rows_of = split, order, rows_of
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self.order)
 
-    def __getitem__(self, number: int) -> tuple[np.ndarray, Batch]:
-        index = self.indices[number]
-        return index, take(self.split, index)
+    def __getitem__(self, number: int) -> tuple[tuple, Batch]:
+        item = self.order[number]
+        return item, take(self.split, self.rows_of(item))
 
 
 class Mapped(Sequence):
@@ -46,44 +47,30 @@ class Mapped(Sequence):
         return self.fn(self.items[number])
 
 
-def make_reader(split: Batch, coming: Sequence[np.ndarray] = (),
-                workers: int = 0) -> Callable[[np.ndarray], Batch]:
-    """read(index), which is take(split, index), prepared for the indices that are `coming`.
+def read_ahead(split: Batch, order: Sequence[tuple],
+               rows_of: Callable[[tuple], np.ndarray] = operator.itemgetter(0),
+               workers: int = 0) -> Iterator[tuple[tuple, Batch]]:
+    """Each item of a sequence with its rows of the split, of which a few are read in advance.
 
-    What is read does not depend on threads, workers, or whether anything is read ahead.
+    What is read does not depend on threads or workers.
 
     Args:
       split: a whole split.
-      coming: the indices that `read` will be called with, in this order; once they are used up,
-        or without any, rows are read when they are asked for.
-      workers: processes that read ahead; 0: threads of this one.
+      order: the items, drawn when they are due; by default an item's first part is its index.
+      rows_of: item -> index of its rows.
+      workers: processes that read; 0: threads of this one.
     """
-    ahead = read_ahead(split, coming, workers)
-
-    def read(index):
-        expected, batch = next(ahead, (None, None))
-        if expected is None:
-            return take(split, index)
-        if not np.array_equal(expected, index):
-            raise AssertionError("rows were asked for in another order than announced")
-        return batch
-
-    return read
-
-
-def read_ahead(split: Batch, indices: Sequence[np.ndarray], workers: int = 0):
-    """An iterator over `Batches`, which reads a few of them in advance, in the same order."""
-    if not len(indices):
+    if not len(order):
         return iter(())
     import grain        # here, as it is slow and few need it
-    threads = 1 if workers else min(os.cpu_count() or 1, MOST_THREADS, len(indices))
+    threads = 1 if workers else min(os.cpu_count() or 1, MOST_THREADS, len(order))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
-    dataset = grain.MapDataset.source(Batches(split, indices)).to_iter_dataset(options)
+    dataset = grain.MapDataset.source(Batches(split, order, rows_of)).to_iter_dataset(options)
     if workers:
         if not flags.FLAGS.is_parsed():     # in notebooks; grain sends the flags to its workers
             flags.FLAGS.mark_as_parsed()
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(
-            num_workers=min(workers, len(indices)), per_worker_buffer_size=2))
+            num_workers=min(workers, len(order)), per_worker_buffer_size=2))
     iterator = iter(dataset)
     _open.add(iterator)
     return iterator
@@ -114,7 +101,7 @@ def read_all(split: Batch) -> Batch:
         return split
     arrays = {m: np.empty(x.shape, x.dtype) for m, x in lazy.items()}
     parts = np.array_split(np.arange(len(split["label"])), -(-len(split["label"]) // READ_AT_ONCE))
-    for index, part in read_ahead({"inputs": lazy}, parts):
+    for (index,), part in read_ahead({"inputs": lazy}, list(zip(parts))):
         for m, x in part["inputs"].items():
             arrays[m][index] = x
     return split | {"inputs": split["inputs"] | arrays}

@@ -64,22 +64,6 @@ def trade_off(R: chex.Array) -> float:
     return 0.0 if s + p == 0 else 2 * s * p / (s + p)
 
 
-def task_recency(predictions: chex.Array, class_to_task: chex.Array) -> np.ndarray:
-    """Share of the predictions that fall in each task's classes.
-
-    Args:
-      predictions: int [N] predicted classes.
-      class_to_task: int [C] task of each class, from 0.
-
-    Returns:
-      [T] shares, which sum to 1.
-    """
-    chex.assert_rank([predictions, class_to_task], 1)
-    class_to_task = np.asarray(class_to_task)
-    tasks = class_to_task[np.asarray(predictions)]
-    return np.bincount(tasks, minlength=np.max(class_to_task) + 1) / len(tasks)
-
-
 def _check(R: chex.Array) -> np.ndarray:
     """Asserts that R is a square matrix; R in float64."""
     R = np.asarray(R, np.float64)

@@ -63,7 +63,7 @@ def probe_encoders(features: Mapping[str, Mapping[str, chex.Array]],
     """`probe` of every encoder, over the examples that have its modality.
 
     Args:
-      features: encoder outputs [N, s] by split and modality, as `jaxmm.train.loop.split_features`
+      features: encoder outputs [N, s] by split and modality, as `jaxmm.train.predictions.split_features`
         gives them.
       splits: labels and masks, by split.
     """

@@ -6,7 +6,7 @@ import numpy as np
 from jaxmm.batch import Batch, Logits, batch_size
 from jaxmm.data.missing import drop
 from jaxmm.evaluate.corruptions import corrupt
-from jaxmm.evaluate.predictions import score
+from jaxmm.train.scores import score
 
 SIGMAS = (0.0, 0.25, 0.5, 1.0, 2.0)     # of noise, in standard deviations of the training data
 RATES = (0.0, 0.1, 0.3, 0.5, 0.7)       # share of missing modalities, as in MLA, section 4.2

@@ -8,7 +8,8 @@ import numpy as np
 from jaxmm.data.new_rows import read_blocks
 from jaxmm.errors import UserError
 from jaxmm.report import predictions
-from jaxmm.train.setup import Run, make_weights, predict_block
+from jaxmm.train.predictions import make_weights, predict_block
+from jaxmm.train.setup import Run
 
 
 def check_outputs(data: pathlib.Path, output: pathlib.Path, embeddings: pathlib.Path | None) -> None:

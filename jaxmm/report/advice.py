@@ -17,7 +17,7 @@ from scipy import stats
 from jaxmm import escape, files
 from jaxmm.config import Config
 from jaxmm.report.tables import markdown, percent
-from jaxmm.train.runs import to_dict
+from jaxmm.train.options import to_dict
 
 LEVEL = 0.05        # probability of advising UMT where no head is better, over all heads together
 

@@ -18,13 +18,14 @@ from jaxmm.errors import UserError
 from jaxmm.evaluate import robustness
 from jaxmm.evaluate.class_level import average, beats_sum, class_accuracy
 from jaxmm.evaluate.gap import modality_gap, principal_plane
-from jaxmm.evaluate.predictions import head_rows
+from jaxmm.train.scores import head_rows
 from jaxmm.evaluate.probe import probe_encoders
 from jaxmm.report import analysis_plots, plots
 from jaxmm.report.tables import csv_text, main_head, markdown, percent, sort_heads
 from jaxmm.train import validity
 from jaxmm.train.restore import restore_each
-from jaxmm.train.setup import Run, predict_split, split_features
+from jaxmm.train.predictions import predict_split, split_features
+from jaxmm.train.setup import Run
 
 FILE = "analysis.md"
 LONGEST_TABLE = 20      # classes; of more only those with the largest gain are shown

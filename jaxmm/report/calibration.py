@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxmm.batch import Batch, Logits
 from jaxmm import metrics
-from jaxmm.evaluate.predictions import head_rows
+from jaxmm.train.scores import head_rows
 from jaxmm.report.tables import markdown, sort_heads
 
 

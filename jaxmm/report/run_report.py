@@ -14,7 +14,7 @@ from jaxmm.report import plots, stream_report
 from jaxmm.report.tables import Scores, main_head, percent, scores_table
 from jaxmm.train import plan, validity, writers
 from jaxmm.train.setup import Run
-from jaxmm.train.runs import differences, to_dict
+from jaxmm.train.options import differences, to_dict
 
 FILE = "report.md"
 

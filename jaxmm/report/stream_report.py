@@ -11,7 +11,8 @@ from jaxmm.data.streams import Stream, describe
 from jaxmm.evaluate.tasks import matrices
 from jaxmm.report import calibration, continual, plots, stream_plots
 from jaxmm.report.tables import main_head, percent
-from jaxmm.train.setup import Run, predict_split
+from jaxmm.train.predictions import predict_split
+from jaxmm.train.setup import Run
 
 def facts(config: StreamConfig, stream: Stream) -> str:
     """The stream in a few words."""

@@ -84,15 +84,9 @@ def visits(tasks: Sequence[np.ndarray], batch_size: int) -> Iterator[tuple[np.nd
         yield tuple(x[:, 0] if len(tasks) == 1 else x for x in part)
 
 
-def index_of(chunk: Chunk) -> np.ndarray:
-    """The rows of a chunk, int32 [K, B]."""
-    return chunk.index
-
-
-def chunks(tasks: Sequence[np.ndarray], config: TrainConfig, steps_per_call: int,
-           start: int = 0) -> Iterator[Chunk]:
-    """All chunks of a run after its first `start` steps; see `Chunks`."""
-    return iter(Chunks(tasks, config, steps_per_call, start))
+def join(chunks: Sequence[Chunk]) -> Chunk:
+    """The same chunk of S runs, which differ in the rows they take: index [K, S, B]."""
+    return chunks[0]._replace(index=np.stack([chunk.index for chunk in chunks], axis=1))
 
 
 class Chunks(Sequence):

@@ -14,7 +14,7 @@ from jaxmm.errors import UserError
 from jaxmm.task import CLASS_SCORES
 from jaxmm.train import checkpoints, validity
 from jaxmm.train.setup import Run, build, init_state
-from jaxmm.train.runs import read_config, read_spec
+from jaxmm.train.folder import read_config, read_spec
 
 
 def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,

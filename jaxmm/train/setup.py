@@ -1,42 +1,31 @@
 """What a config decides, built and compiled: everything of a run but its history."""
-import dataclasses
 import functools
-import itertools
-import json
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxmm import data
-from jaxmm.batch import Batch, Logits, batch_size
-from jaxmm.config import AugmentConfig, Config, EncoderConfig, replace
-from jaxmm.data.dataset import Dataset, check_split, fingerprint, say
+from jaxmm.batch import Batch, batch_size
+from jaxmm.config import Config, EncoderConfig, replace, scalar_options
+from jaxmm.data.dataset import Dataset, fingerprint, say
 from jaxmm.data.feeding import is_streamed
 from jaxmm.data.spec import DataSpec, check_same_form, coarse_map, example, make_spec
 from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import Transform, make_transform, normalise, on_host
 from jaxmm.encoders import NETWORKS, make_encoder, network_name
-from jaxmm.errors import UserError, check_at_least, check_choice, of
-from jaxmm.evaluate.predictions import read_rows, row_chunks, score
-from jaxmm.evaluate.tasks import score_tasks
+from jaxmm.errors import UserError, of
 from jaxmm.methods import Method, TrainState, make_method, used_modalities
 from jaxmm.model import Model
 from jaxmm.task import Task, check_labels, make_task, need_classes
-from jaxmm.train import plan, together
-from jaxmm.train.devices import Options, Programs, make_programs
+from jaxmm.train import plan
 from jaxmm.train.optimizers import accumulate, make_optimizer
-from jaxmm.train.runs import to_dict
+from jaxmm.train.options import LARGEST, check_augmentation, check_single
+from jaxmm.train.programs import Options, Programs, make_programs
 from jaxmm.train.writers import check_tensorboard
 
-LARGEST = 2**31 - 1     # whole number: steps, rows and seeds are int32 on the devices
-FLOAT32 = np.finfo(np.float32)
-MOST = {"seeds": 1000, "workers": 1024, "depth": 100}      # more is taken for a mistake
-MOST_PREPROCESS = {"rate": 10**6, "seconds": 86400, "n_fft": 2**20, "mels": 2**14, "columns": 10**6,
-                   "frames": 10**5, "height": 2**14, "width": 2**14, "size": 2**14, "length": 10**6}
 SCANNED_STEPS = 32      # longest chunk where steps are scanned; a signal waits for its end
 
 
@@ -138,7 +127,7 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
                       config.train.batch_size, spec.num_examples, axis_name)
         return make_method(changed.method, model)
 
-    programs = make_programs(make, devices, [together.scalar_options(config)], to_float32)
+    programs = make_programs(make, devices, [scalar_options(config)], to_float32)
     if stream and not programs.steps:
         raise UserError(f"{config.method.name} trains nothing itself and cannot learn a stream of "
                         "tasks; choose another method, or a config without a stream")
@@ -214,98 +203,6 @@ def memory_size() -> int:
     return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def build_many(configs: Sequence[Config], *, dataset: Dataset | None = None,
-               specs: Sequence[DataSpec | None] = (),
-               devices: Sequence[jax.Device] | None = None) -> Iterator[Setup]:
-    """`build` for every config; those that differ in their seed alone share what is compiled.
-
-    `specs` are those that runs have kept, if any.
-    """
-    built = {}
-    for config, spec in itertools.zip_longest(configs, specs):
-        check_single(config)
-        key = (json.dumps(to_dict(replace(config, {"train.seed": 0})), sort_keys=True),
-               spec and spec.checksum)
-        if key not in built:
-            built[key] = build(config, dataset=dataset, spec=spec, devices=devices)
-        yield built[key]._replace(config=config)
-
-
-def find_obstacle(setups: Sequence[Setup]) -> str:
-    """Why one program cannot train these runs; "" if it can."""
-    obstacle = together.obstacle([setup.config for setup in setups]) or setups[0].obstacle
-    steps = {tuple(plan.steps_per_epoch(task, setup.config.train.batch_size)
-                   for task in setup.tasks) for setup in setups}
-    if len(setups) > 1 and len(setups) * state_size(setups[0]) > memory_size():
-        obstacle = obstacle or "the memory does not hold all at once"
-    return obstacle or ("their tasks take different numbers of steps" if len(steps) > 1 else "")
-
-
-def join(setups: Sequence[Setup], devices: Sequence[jax.Device] | None = None) -> Setup:
-    """The setup of the first run, with programs that train all of them at once."""
-    options = [together.scalar_options(setup.config) for setup in setups]
-    programs = make_programs(setups[0].make_method, devices, options, setups[0].to_float32)
-    return setups[0]._replace(programs=programs)
-
-
-def check_augmentation(modality: str, options: AugmentConfig, rank: int) -> None:
-    """Raises UserError for augmentation out of range, or that examples of this rank cannot take.
-
-    Vectors (rank 1) take only noise, and texts (rank 0) nothing.
-    """
-    for name, value in dataclasses.asdict(options).items():
-        check_at_least(f"augment.{modality}.{name}", value, 0)
-        if value and (rank == 0 or (rank == 1 and name != "noise")):
-            takes = "vectors, which take only noise" if rank else "texts, which take none of it"
-            raise UserError(f"augment.{modality}.{name}={value}: {modality} has {takes}")
-
-
-def check_counts(config: Config) -> None:
-    """Raises UserError for seeds, counts and choices that are out of range, and numbers that are none."""
-    _check_numbers("", to_dict(config))
-    for section, name, least in (("data", "seed", 0), ("data", "workers", 0), ("stream", "seed", 0),
-                                 ("train", "seed", 0), ("train", "epochs", 1), ("train", "batch_size", 1),
-                                 ("train", "steps_per_call", 0), ("train", "seeds", 1),
-                                 ("train", "eval_epochs", 1),
-                                 ("train", "checkpoint_epochs", 1), ("train", "keep_checkpoints", 1)):
-        check_at_least(f"{section}.{name}", getattr(getattr(config, section), name), least)
-    last = config.train.seed + config.train.seeds - 1
-    if last > LARGEST:
-        raise UserError(f"train.seeds={config.train.seeds} reaches the seed {last}; expected at most "
-                        f"{LARGEST}")
-    check_choice("train.on_save_error", config.train.on_save_error, ("stop", "continue"))
-
-
-def _check_numbers(path: str, value: Any) -> None:
-    """Raises UserError for a number in nested options that is not finite, or absurd."""
-    if isinstance(value, Mapping):
-        for name, part in value.items():
-            _check_numbers(f"{path}.{name}" if path else name, part)
-    elif isinstance(value, (tuple, list)):
-        for part in value:
-            _check_numbers(path, part)
-    elif isinstance(value, (int, float)):
-        name = path.rpartition(".")[2]
-        most = MOST.get(name, LARGEST if isinstance(value, int) else float(FLOAT32.max))
-        if path.startswith("data.preprocess."):
-            most = MOST_PREPROCESS.get(name, most)
-        if isinstance(value, float) and not math.isfinite(value):
-            raise UserError(f"{path}={value}; expected a finite number")
-        if value > most:
-            raise UserError(f"{path}={value}; expected at most {most}")
-        if 0 < abs(value) < FLOAT32.tiny:
-            raise UserError(f"{path}={value} is 0 in float32; expected 0, or at least "
-                            f"{FLOAT32.tiny:.2g}")
-
-
-def check_single(config: Config) -> None:
-    """Raises UserError for what `check_counts` finds, and for the config of several runs."""
-    check_counts(config)
-    if config.train.seeds > 1:
-        raise UserError(f"train.seeds={config.train.seeds} is for launch.train; give "
-                        "launch.compare --seeds, and functions a config for each seed")
-
-
 def example_ranks(batch: Batch, transform: Transform) -> dict[str, int]:
     """Rank of an example as its encoder gets it, by modality."""
     inputs = jax.eval_shape(lambda batch: transform(None, batch), batch)["inputs"]
@@ -321,59 +218,3 @@ def _first_copy(setup):
     wide = on_host(setup.spec.forms, setup.spec.norms, setup.config.data.preprocess)
     return setup.programs.init(setup.config.train.seed,
                                example(setup.spec, dict.fromkeys(wide, np.float32)))
-
-
-def predict_split(setup: Setup, state: TrainState, split: Batch) -> dict[str, np.ndarray]:
-    """Logits [N, C] of every head for a whole split, of the data set or of its form.
-
-    Raises:
-      UserError: what is wrong with a split that is none of the data set's, as `check_split` does.
-    """
-    return _read(setup, state, setup.programs.predict, split)
-
-
-def split_features(setup: Setup, state: TrainState, split: Batch) -> dict[str, np.ndarray]:
-    """Encoder outputs [N, s] by modality for a whole split."""
-    return _read(setup, state, setup.programs.features, split)
-
-
-def predict_block(setup: Setup, state: TrainState, block: Batch, features: bool = False,
-                  ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Outputs of the heads and, if asked for, features, for some rows that were checked before.
-
-    However many they are, the compiled programs are the same.
-    """
-    chunks = row_chunks(batch_size(block), setup.config.train.batch_size)
-    feed = setup.programs.feed(block, "host")
-    readers = [setup.programs.predict] + [setup.programs.features] * features
-    found = [read_rows(lambda feed, index, read=read: read(state, feed, index), feed, batch_size(block),
-                       chunks) for read in readers]
-    return found[0], found[1] if features else {}
-
-
-def make_weights(setup: Setup, state: TrainState) -> Callable[[Logits, Mapping], Logits]:
-    """weights(outputs, present): what fusion at test time weighs each head with, [B] by head.
-
-    It is empty for methods that fuse without such weights.
-    """
-    method = setup.make_method(None, together.scalar_options(setup.config))
-    if method.weights is None:
-        return lambda outputs, present: {}
-    state = setup.programs.fetch(state)
-    return lambda outputs, present: jax.device_get(method.weights(state, outputs, present))
-
-
-def _read(setup, state, read, split):
-    splits = setup.dataset.splits
-    if not any(split is known for known in splits.values()):
-        check_split("split", split, setup.spec.forms)
-    chunks = row_chunks(batch_size(split), setup.config.train.batch_size)
-    feed = setup.programs.feed(split, setup.config.data.placement, chunks)
-    return read_rows(lambda feed, index: read(state, feed, index), feed, batch_size(split), chunks)
-
-
-def score_split(setup: Setup, logits: Logits, split: str) -> dict[str, Any]:
-    """"scores" of every head on a split and, on a stream, what `score_tasks` finds."""
-    batch = setup.dataset.splits[split]
-    scores = {"scores": score(logits, batch, setup.task.scores)}
-    return scores | score_tasks(logits, batch, setup.stream, split) if setup.stream else scores

@@ -12,7 +12,8 @@ from jaxmm.errors import UserError, of
 from jaxmm.methods import TrainState
 from jaxmm.train import checkpoints, validity
 from jaxmm.train.restore import restore
-from jaxmm.train.runs import differences, read_config, to_dict
+from jaxmm.train.folder import read_config
+from jaxmm.train.options import differences, to_dict
 from jaxmm.train.setup import Setup
 
 

@@ -1,12 +1,46 @@
-"""Which runs one program can train together: those that differ in seeds and in scalars."""
-import dataclasses
-import functools
-from collections.abc import Sequence
+"""Which runs one program can train together, those that differ in seeds and in scalars, and that program."""
+import itertools
+import json
+from collections.abc import Iterator, Sequence
 
-from jaxmm.config import Config
-from jaxmm.train.runs import differences, to_dict
+import jax
+
+from jaxmm.config import Config, replace, scalar_options, scalar_paths
+from jaxmm.data.dataset import Dataset
+from jaxmm.data.spec import DataSpec
+from jaxmm.train import plan, setup as setup_lib
+from jaxmm.train.options import check_single, differences, to_dict
+from jaxmm.train.programs import make_programs
+from jaxmm.train.setup import Setup
 
 SEEDS = ("train.seed", "stream.seed")
+
+
+def build_many(configs: Sequence[Config], *, dataset: Dataset | None = None,
+               specs: Sequence[DataSpec | None] = (),
+               devices: Sequence[jax.Device] | None = None) -> Iterator[Setup]:
+    """`build` for every config; those that differ in their seed alone share what is compiled.
+
+    `specs` are those that runs have kept, if any.
+    """
+    built = {}
+    for config, spec in itertools.zip_longest(configs, specs):
+        check_single(config)
+        key = (json.dumps(to_dict(replace(config, {"train.seed": 0})), sort_keys=True),
+               spec and spec.checksum)
+        if key not in built:
+            built[key] = setup_lib.build(config, dataset=dataset, spec=spec, devices=devices)
+        yield built[key]._replace(config=config)
+
+
+def find_obstacle(setups: Sequence[Setup]) -> str:
+    """Why one program cannot train these runs; "" if it can."""
+    obstacle = difference([setup.config for setup in setups]) or setups[0].obstacle
+    steps = {tuple(plan.steps_per_epoch(task, setup.config.train.batch_size)
+                   for task in setup.tasks) for setup in setups}
+    if len(setups) > 1 and len(setups) * setup_lib.state_size(setups[0]) > setup_lib.memory_size():
+        obstacle = obstacle or "the memory does not hold all at once"
+    return obstacle or ("their tasks take different numbers of steps" if len(steps) > 1 else "")
 
 
 def changed(configs: Sequence[Config]) -> set[str]:
@@ -15,20 +49,14 @@ def changed(configs: Sequence[Config]) -> set[str]:
     return {path for other in others for path, _, _ in differences(first, other)}
 
 
-def scalar_paths(config: Config) -> list[str]:
-    """Paths of the options that enter a step as numbers, see `jaxmm.config.scalar`."""
-    return [f"{section}.{option.name}" for section in ("optimizer", "method")
-            for option in dataclasses.fields(getattr(config, section)) if "scalar" in option.metadata]
-
-
-def scalar_options(config: Config) -> dict[str, float]:
-    """The values of these options by path."""
-    return {path: functools.reduce(getattr, path.split("."), config)
-            for path in scalar_paths(config)}
-
-
-def obstacle(configs: Sequence[Config]) -> str:
+def difference(configs: Sequence[Config]) -> str:
     """In what the configs differ that keeps their runs apart; "" if nothing does."""
     paths = sorted(changed(configs).difference(scalar_paths(configs[0]), SEEDS))
     return f"they differ in {', '.join(paths)}" if paths else ""
 
+
+def join(setups: Sequence[Setup], devices: Sequence[jax.Device] | None = None) -> Setup:
+    """The setup of the first run, with programs that train all of them at once."""
+    options = [scalar_options(setup.config) for setup in setups]
+    programs = make_programs(setups[0].make_method, devices, options, setups[0].to_float32)
+    return setups[0]._replace(programs=programs)

@@ -12,8 +12,9 @@ from absl import logging
 from jaxmm.data.dataset import old_fingerprint
 from jaxmm.errors import UserError
 from jaxmm.methods import TrainState
-from jaxmm.train.runs import MODEL_FILE
-from jaxmm.train.setup import Setup, predict_split, score_split
+from jaxmm.train.folder import MODEL_FILE
+from jaxmm.train.predictions import predict_split, score_split
+from jaxmm.train.setup import Setup
 
 History = Sequence[Mapping[str, Any]]
 

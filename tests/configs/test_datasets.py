@@ -10,7 +10,7 @@ from jaxmm import data
 from jaxmm.data.prepare.run import prepare
 from jaxmm.data.prepared import open_prepared
 from jaxmm.errors import UserError
-from jaxmm.train import loop
+from jaxmm.train import schedule
 
 # By config: maker of the files and its options, the data set, shapes of an example at full size.
 CASES = {
@@ -47,7 +47,7 @@ def test_made_files_are_prepared_trained_on_and_evaluated(name, layouts, tmp_pat
     config.data.path = str(tmp_path / dataset)
     if config.stream.kind:          # every task is in every split
         config.stream.num_tasks, config.method.capacity, config.data.val_fraction = 2, 2, 0.5
-    run = loop.train(config, tmp_path / "run", devices=jax.devices()[:1], progress=False)
+    run = schedule.train(config, tmp_path / "run", devices=jax.devices()[:1], progress=False)
     assert int(run.setup.programs.fetch(run.state).step) >= 2
     last = run.history[-1]
     assert last["split"] == "test" and "fused" in last["scores"]
@@ -103,7 +103,7 @@ def test_digits_of_avmnist_are_read_as_they_are_stored(tmp_path, monkeypatch):
     config.data.path = str(tmp_path / "out/avmnist")
     images = data.load(config.data).splits["test"]
     np.testing.assert_allclose(images["inputs"]["visual"].mean((1, 2, 3)), 20 * images["label"], atol=2)
-    run = loop.train(config, tmp_path / "run", devices=jax.devices()[:1], progress=False)
+    run = schedule.train(config, tmp_path / "run", devices=jax.devices()[:1], progress=False)
     assert math.isfinite(run.history[-1]["scores"]["fused"]["nll"])
 
 

@@ -1,3 +1,4 @@
+import functools
 import threading
 
 import numpy as np
@@ -35,38 +36,38 @@ def equal(a, b):
 
 def steps(split, start=0):
     tasks = [np.arange(len(split["label"]))]
-    return feeding.Mapped(plan.index_of, plan.Chunks(
-        tasks, TrainConfig(epochs=3, batch_size=4), 1, start))
+    return plan.Chunks(tasks, TrainConfig(epochs=3, batch_size=4), 1, start)
+
+
+def rows_of(chunk):
+    return chunk.index.ravel()
+
+
+def half(chunk, host):
+    """The rows of one of two hosts."""
+    return rows_of(chunk)[2 * host:2 * host + 2]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_do_not_depend_on_workers(split, workers):
     """Nor on where a run is resumed: the same batches as those read one by one."""
-    coming = feeding.Mapped(np.ravel, steps(split, start=5))
-    read = feeding.make_reader(split, coming, workers)
-    whole = list(feeding.Mapped(np.ravel, steps(split)))
-    assert len(coming) == len(whole) - 5 and len(coming) > 3
-    for index in whole[5:]:
-        equal(read(index), take(split, index))
-    equal(read(whole[0]), take(split, whole[0]))        # used up: read when asked for
+    whole = list(steps(split))
+    found = list(feeding.read_ahead(split, steps(split, start=5), rows_of, workers))
+    assert len(found) == len(whole) - 5 > 3
+    for (chunk, rows), expected in zip(found, whole[5:]):
+        np.testing.assert_array_equal(chunk.index, expected.index)
+        assert chunk[1:] == expected[1:]
+        equal(rows, take(split, rows_of(expected)))
 
 
 def test_hosts_read_their_shares_of_the_same_batches(split):
     """Half of each batch on each of two hosts is the batch of one."""
-    whole = list(feeding.Mapped(np.ravel, steps(split)))[:3]
-    shares = [feeding.Mapped(lambda index, h=host: index[2 * h:2 * h + 2], whole) for host in (0, 1)]
-    read = [feeding.make_reader(split, share) for share in shares]
-    for step, index in enumerate(whole):
-        parts = [read[host](shares[host][step]) for host in (0, 1)]
+    hosts = [feeding.read_ahead(split, steps(split), functools.partial(half, host=host))
+             for host in (0, 1)]
+    for chunk, (_, first), (_, second) in zip(list(steps(split))[:3], *hosts):
         for m in split["inputs"]:
-            np.testing.assert_array_equal(np.concatenate([p["inputs"][m] for p in parts]),
-                                          split["inputs"][m][index])
-
-
-def test_rows_asked_for_out_of_turn_are_an_error(split):
-    read = feeding.make_reader(split, [np.array([0]), np.array([1])])
-    with pytest.raises(AssertionError, match="another order"):
-        read(np.array([1]))
+            np.testing.assert_array_equal(np.concatenate([first["inputs"][m], second["inputs"][m]]),
+                                          split["inputs"][m][rows_of(chunk)])
 
 
 def test_only_a_few_batches_are_read_ahead():
@@ -79,8 +80,8 @@ def test_only_a_few_batches_are_read_ahead():
         return row(record, position)
 
     split = make_batch({"x": Rows(range(500), read, (1,), np.uint8, 0)}, np.zeros(500))
-    batches = feeding.read_ahead(split, [np.array([i]) for i in range(500)])
-    index, batch = next(batches)
+    batches = feeding.read_ahead(split, [(np.array([i]),) for i in range(500)])
+    (index,), batch = next(batches)
     assert index == [0] and batch["inputs"]["x"] == [[0]]
     assert enough.wait(10)                              # some of the next ones are read meanwhile
     assert len(seen) < 100

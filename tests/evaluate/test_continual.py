@@ -43,9 +43,3 @@ def test_forgetting_is_negative_where_the_last_task_helps():
 
 def test_trade_off_of_nothing_is_zero():
     assert continual.trade_off(np.zeros((2, 2))) == 0.0
-
-
-def test_task_recency():
-    class_to_task = np.array([0, 1, 0, 2, 3])
-    shares = continual.task_recency(np.array([3, 3, 1, 0, 2, 3, 0, 3]), class_to_task)
-    np.testing.assert_allclose(shares, [3 / 8, 1 / 8, 4 / 8, 0])

@@ -10,9 +10,10 @@ from jaxmm.data.dataset import Form
 from jaxmm.data.new_rows import fit, read_blocks
 from jaxmm.errors import UserError
 from jaxmm.experiments import predict
-from jaxmm.train.loop import train
+from jaxmm.train.schedule import train
 from jaxmm.train.restore import restore
-from jaxmm.train.setup import build, predict_split, split_features
+from jaxmm.train.predictions import predict_split, split_features
+from jaxmm.train.setup import build
 
 ONE = jax.devices()[:1]
 

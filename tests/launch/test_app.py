@@ -3,13 +3,13 @@ import json
 import pytest
 
 from jaxmm.errors import UserError, WriteError
-from jaxmm.train.runs import differences
+from jaxmm.train.options import differences
 from launch import app
 
 PROBE = """
 import json
 from absl import flags
-from jaxmm.train.runs import to_dict
+from jaxmm.train.options import to_dict
 from launch import app
 
 app.define_config("Config.")

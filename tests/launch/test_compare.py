@@ -11,7 +11,7 @@ from jaxmm.config import EncoderConfig, replace
 from jaxmm.errors import UserError
 from jaxmm.report import comparison
 from jaxmm.report.analysis import probe_run
-from jaxmm.train import loop, runs
+from jaxmm.train import folder as folder_lib, schedule
 from jaxmm.train.restore import restore
 from launch import compare
 
@@ -30,7 +30,7 @@ def make_config_for(make_config):
 
 @pytest.fixture(name="one_device", autouse=True)
 def use_one_device(monkeypatch):
-    monkeypatch.setattr(compare, "train_many", lambda *args, **kwargs: loop.train_many(
+    monkeypatch.setattr(compare, "train_many", lambda *args, **kwargs: schedule.train_many(
         *args, devices=ONE, **kwargs))
 
 
@@ -169,7 +169,7 @@ def test_a_run_that_another_process_trains_is_found_before_anything_is_made(conf
                                                                             tmp_path):
     dataset = make_dataset()
     run, = compare.plan_runs(config_for, ["late"], 1, dataset, tmp_path)
-    with runs.lock(run.workdir):
+    with folder_lib.lock(run.workdir):
         with pytest.raises(UserError, match="late/seed_0 is in use by process"):
             compare.plan_runs(config_for, ["concat", "late"], 1, dataset, tmp_path)
     assert not (tmp_path / "concat").exists()

@@ -10,10 +10,10 @@ for name in {"workdir", "probe"} & set(flags.FLAGS):     # as in the other launc
 
 from jaxmm.batch import take
 from jaxmm.errors import UserError
-from jaxmm.evaluate.predictions import score
+from jaxmm.train.scores import score
 from jaxmm.report.tables import scores_table
-from jaxmm.train.loop import train
-from jaxmm.train.setup import predict_split
+from jaxmm.train.schedule import train
+from jaxmm.train.predictions import predict_split
 from jaxmm.train.restore import restore
 from launch import evaluate
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import arrays
-from jaxmm.train.runs import to_dict
+from jaxmm.train.options import to_dict
 
 ARRAYS = str(pathlib.Path("configs/arrays.py").absolute())
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n"

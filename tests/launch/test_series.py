@@ -6,13 +6,13 @@ import pytest
 from jaxmm import data
 from jaxmm.config import replace
 from jaxmm.errors import UserError
-from jaxmm.train import loop
+from jaxmm.train import schedule
 from launch import series
 
 
 @pytest.fixture(name="tiny", autouse=True)
 def use_tiny_data_on_one_device(make_dataset, monkeypatch):
-    monkeypatch.setattr(series, "train_many", lambda *args, **kwargs: loop.train_many(
+    monkeypatch.setattr(series, "train_many", lambda *args, **kwargs: schedule.train_many(
         *args, devices=jax.devices()[:1], progress=False, **kwargs))
     monkeypatch.setattr(data, "load", lambda config: make_dataset())
 
@@ -85,5 +85,5 @@ def test_the_folder_of_a_single_run_is_refused(make_config, tmp_path):
 
 def test_a_function_for_single_runs_refuses_several_seeds(make_config, make_dataset, tmp_path):
     with pytest.raises(UserError, match="train.seeds=2 is for launch.train"):
-        loop.train(make_config("late", seeds=2), tmp_path / "run", dataset=make_dataset())
+        schedule.train(make_config("late", seeds=2), tmp_path / "run", dataset=make_dataset())
     assert not (tmp_path / "run").exists()

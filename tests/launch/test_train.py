@@ -3,7 +3,7 @@ import resource
 
 import numpy as np
 
-from jaxmm.train import runs
+from jaxmm.train import folder as folder_lib
 
 ARRAYS = str(pathlib.Path("configs/arrays.py").absolute())
 DIGITS = str(pathlib.Path("configs/av_digits.py").absolute())
@@ -129,7 +129,7 @@ def test_a_folder_in_use_is_refused_and_a_full_disk_has_its_own_code(tmp_path, l
     command = [f"--config={ARRAYS}:concat", f"--config.data.path={data}",
                "--config.train.epochs=1", f"--workdir={tmp_path / 'run'}"]
     (tmp_path / "run").mkdir()
-    with runs.lock(tmp_path / "run"):
+    with folder_lib.lock(tmp_path / "run"):
         (code, _, err), = launch("launch.train", [command])
     assert code == 2 and err.count("\n") == 1 and "run is in use by process" in err
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["lock"]

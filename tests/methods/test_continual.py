@@ -8,7 +8,7 @@ from jaxmm.evaluate import tasks
 from jaxmm.methods.continual import ERConfig, SGDConfig
 from jaxmm.methods.fusion import UnimodalConfig
 from jaxmm.state import replay
-from jaxmm.train import checkpoints, loop, setup as setup_lib
+from jaxmm.train import checkpoints, plan, predictions, schedule, setup as setup_lib
 
 ONE = jax.devices()[:1]
 
@@ -17,7 +17,7 @@ def run(method, dataset, make_config, workdir, **stream):
     config = make_config(method, epochs=6, batch_size=10, optimizer=OptimizerConfig(
         learning_rate=0.03, schedule="constant"))
     config.stream = StreamConfig(kind="class", num_tasks=3, **stream)
-    return loop.train(config, workdir, dataset=dataset, devices=ONE, progress=False)
+    return schedule.train(config, workdir, dataset=dataset, devices=ONE, progress=False)
 
 
 def test_replay_remembers_what_fine_tuning_forgets(make_dataset, make_config, tmp_path):
@@ -45,22 +45,22 @@ def test_resume_inside_and_at_the_end_of_a_task(stop, make_dataset, make_config,
                              optimizer=OptimizerConfig(learning_rate=0.02, schedule="constant"))
         config.method.capacity = 12
         config.stream = StreamConfig(kind="class", num_tasks=3)
-        return loop.train(config, tmp_path / name, dataset=dataset, devices=ONE, progress=False)
+        return schedule.train(config, tmp_path / name, dataset=dataset, devices=ONE, progress=False)
 
     def final(result):
         return checkpoints.flatten(result.setup.programs.fetch(result.state))
 
     whole = train("whole")
     with monkeypatch.context() as patch:
-        plan_chunks = loop.plan.chunks
+        chunk_of = plan.Chunks.__getitem__
 
-        def killed(*args):
-            for chunk in plan_chunks(*args):
-                if chunk.end > stop:
-                    raise KeyboardInterrupt
-                yield chunk
+        def killed(chunks, number):
+            chunk = chunk_of(chunks, number)
+            if chunk.end > stop:
+                raise KeyboardInterrupt
+            return chunk
 
-        patch.setattr(loop.plan, "chunks", killed)
+        patch.setattr(plan.Chunks, "__getitem__", killed)
         with pytest.raises(KeyboardInterrupt):
             train("cut")
     resumed = train("cut")
@@ -77,10 +77,10 @@ def test_one_modality_alone(make_dataset, make_config):
     config = make_config(ERConfig(modalities="image", capacity=16))
     setup = setup_lib.build(config, dataset=dataset, devices=ONE)
     feed = setup.programs.feed(dataset.splits["train"], "device")
-    state, _ = setup.programs.steps(setup_lib.init_state(setup), feed, np.arange(8, dtype=np.int32)[None])
+    state, _ = setup.programs.steps(setup_lib.init_state(setup), feed.at(np.arange(8, dtype=np.int32)[None]))
     assert set(state.params) == {"image", "head"}
     assert set(state.extra["memory"].storage["inputs"]) == {"image"}
-    logits = setup_lib.predict_split(setup, state, dataset.splits["val"])
+    logits = predictions.predict_split(setup, state, dataset.splits["val"])
     np.testing.assert_array_equal(logits["image"], logits["fused"])
 
 
@@ -91,8 +91,8 @@ def test_rows_the_memory_does_not_fill_do_not_count(make_dataset, make_config):
     for method in (SGDConfig(), ERConfig(capacity=16)):
         setup = setup_lib.build(make_config(method), dataset=dataset, devices=ONE)
         feed = setup.programs.feed(dataset.splits["train"], "device")
-        state, metrics = setup.programs.steps(setup_lib.init_state(setup), feed,
-                                              np.arange(8, dtype=np.int32)[None])
+        state, metrics = setup.programs.steps(setup_lib.init_state(setup), feed.at(
+                                              np.arange(8, dtype=np.int32)[None]))
         results.append((state.params, metrics))
     for a, b in zip(jax.tree.leaves(results[0]), jax.tree.leaves(results[1])):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
@@ -107,7 +107,7 @@ def test_rows_that_fill_up_a_batch_enter_the_memory_once(devices, make_dataset, 
                             devices=jax.devices()[:devices])
     feed = setup.programs.feed(dataset.splits["train"], "device")
     index = np.array([[3, 1, 4, 0, 2, 3, 1, 4]], np.int32)
-    state, _ = setup.programs.steps(setup_lib.init_state(setup), feed, index)
+    state, _ = setup.programs.steps(setup_lib.init_state(setup), feed.at(index))
     memory = setup.programs.fetch(state).extra["memory"]
     assert int(memory.seen) == 5
     np.testing.assert_array_equal(memory.storage["id"][:5], [3, 1, 4, 0, 2])
@@ -128,7 +128,7 @@ def test_a_run_of_part_of_the_modalities_learns_from_rows_that_have_one(
     assert [f"{n} rows of {split} have none of sound" in caplog.text for n, split in (
         ("12 of 32", "train"), ("4 of 16", "test"))] == [True, True] and "of val" not in caplog.text
     logits = np.eye(3)[np.where(np.arange(16) < 4, 0, dataset.splits["test"]["label"])]
-    scores = setup_lib.score_split(setup, {"sound": logits, "fused": logits}, "test")["scores"]
+    scores = predictions.score_split(setup, {"sound": logits, "fused": logits}, "test")["scores"]
     assert scores["fused"]["accuracy"] == scores["sound"]["accuracy"] == 1
     config = make_config(method, batch_size=4)
     config.stream = StreamConfig(kind="class", num_tasks=3)

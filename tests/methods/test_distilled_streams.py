@@ -9,7 +9,7 @@ from jaxmm.errors import UserError
 from jaxmm.methods.common import Progress
 from jaxmm.methods.derpp import DERConfig
 from jaxmm.methods.lwf import LwFConfig
-from jaxmm.train import setup as setup_lib
+from jaxmm.train import predictions, setup as setup_lib
 
 ONE = jax.devices()[:1]
 OPTIMIZER = OptimizerConfig(learning_rate=0.05, schedule="constant")
@@ -21,12 +21,12 @@ def build(method, dataset, make_config):
     feed = setup.programs.feed(dataset.splits["train"], "device")
 
     def step(state, rows, phase=""):
-        state, metrics = setup.programs.steps(state, feed, np.asarray(rows, np.int32)[None], phase)
+        state, metrics = setup.programs.steps(state, feed.at(np.asarray(rows, np.int32)[None]), phase)
         return state, float(metrics["loss"][0])
 
     def logits(state):
         """Of the fused head on all training rows: without batch norm as in training."""
-        return setup_lib.predict_split(setup, state, dataset.splits["train"])["fused"].astype(float)
+        return predictions.predict_split(setup, state, dataset.splits["train"])["fused"].astype(float)
 
     return setup, setup_lib.init_state(setup), step, logits
 
@@ -105,4 +105,4 @@ def test_replayed_rows_divide_over_the_devices(make_dataset, make_config):
     setup = setup_lib.build(config, dataset=dataset, devices=jax.devices()[:8])
     feed = setup.programs.feed(dataset.splits["train"], "device")
     with pytest.raises(UserError, match="replay_batch=12 does not divide over 8 devices"):
-        setup.programs.steps(setup_lib.init_state(setup), feed, np.arange(8, dtype=np.int32)[None])
+        setup.programs.steps(setup_lib.init_state(setup), feed.at(np.arange(8, dtype=np.int32)[None]))

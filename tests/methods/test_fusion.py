@@ -10,7 +10,7 @@ from jaxmm.methods import common
 from jaxmm.methods.fusion import DropoutConfig, UnimodalConfig, drop_features, drop_modality
 from jaxmm.model import Model
 from jaxmm.task import classification
-from jaxmm.train import setup as setup_lib
+from jaxmm.train import predictions, setup as setup_lib
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def first_step(dataset, config):
     state = setup_lib.init_state(setup)
     before = jax.tree.map(np.asarray, (state.params, state.batch_stats))
     index = np.arange(8, dtype=np.int32)[None]
-    state, metrics = setup.programs.steps(state, feed, index)
+    state, metrics = setup.programs.steps(state, feed.at(index))
     return before, state, metrics, setup
 
 
@@ -70,14 +70,14 @@ def test_loss_is_that_of_the_method(name, missing, make_config):
 
 def test_readouts_of_concat_add_up_to_fused(missing, make_config):
     _, state, _, setup = first_step(missing, make_config("concat"))
-    logits = setup_lib.predict_split(setup, state, missing.splits["val"])
+    logits = predictions.predict_split(setup, state, missing.splits["val"])
     np.testing.assert_allclose(logits["sound"] + logits["image"], logits["fused"], atol=1e-5)
 
 
 def test_late_fuses_by_the_mean_of_the_present_logits(missing, make_config):
     _, state, _, setup = first_step(missing, make_config("late"))
     val = missing.splits["val"]
-    logits = setup_lib.predict_split(setup, state, val)
+    logits = predictions.predict_split(setup, state, val)
     weights = np.stack([val["present"][m] for m in ("sound", "image")])[..., None]
     stacked = np.stack([logits["sound"], logits["image"]])
     np.testing.assert_allclose(logits["fused"], (weights * stacked).sum(0) / weights.sum(0),
@@ -101,7 +101,7 @@ def test_modalities_of_late_do_not_touch_each_other(make_dataset, make_config):
 def test_unimodal_has_one_encoder_and_the_modality_must_exist(make_dataset, make_config):
     _, state, _, setup = first_step(make_dataset(), make_config(UnimodalConfig(modality="image")))
     assert set(state.params) == {"image", "head"} == set(state.opt_state)
-    logits = setup_lib.predict_split(setup, state, make_dataset().splits["val"])
+    logits = predictions.predict_split(setup, state, make_dataset().splits["val"])
     np.testing.assert_array_equal(logits["image"], logits["fused"])
     with pytest.raises(UserError, match="'smell'.*image, sound"):
         setup_lib.build(make_config(UnimodalConfig(modality="smell")), dataset=make_dataset())
@@ -117,19 +117,19 @@ def test_an_encoder_that_no_row_of_a_batch_is_for_stays(method, make_dataset, ma
     feed = setup.programs.feed(dataset.splits["train"], "device")
     state = setup_lib.init_state(setup)
     if method != "er":      # whose memory has rows with sound then
-        state, _ = setup.programs.steps(state, feed, np.arange(8, dtype=np.int32)[None])
+        state, _ = setup.programs.steps(state, feed.at(np.arange(8, dtype=np.int32)[None]))
         assert any(x.any() for x in jax.tree.leaves(state.opt_state["sound"]))
     before = jax.device_get(state)
-    state, _ = setup.programs.steps(state, feed, np.arange(8, 16, dtype=np.int32)[None])
+    state, _ = setup.programs.steps(state, feed.at(np.arange(8, 16, dtype=np.int32)[None]))
     chex.assert_trees_all_equal(jax.device_get((state.params["sound"], state.opt_state["sound"])),
                                 (before.params["sound"], before.opt_state["sound"]))
     for group in ("image", "head"):
         assert not all(np.array_equal(x, y) for x, y in zip(
             jax.tree.leaves(state.params[group]), jax.tree.leaves(before.params[group])))
     if method == "er":
-        state, _ = setup.programs.steps(state, feed, np.arange(8, dtype=np.int32)[None])
+        state, _ = setup.programs.steps(state, feed.at(np.arange(8, dtype=np.int32)[None]))
         before = jax.device_get(state.params["sound"])
-        state, _ = setup.programs.steps(state, feed, np.arange(8, 16, dtype=np.int32)[None])
+        state, _ = setup.programs.steps(state, feed.at(np.arange(8, 16, dtype=np.int32)[None]))
         assert not np.array_equal(state.params["sound"]["Dense_0"]["kernel"], before["Dense_0"]["kernel"])
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from jaxmm.errors import UserError
 from jaxmm.methods.g_blending import GBlendingConfig, blend
-from jaxmm.train import setup as setup_lib
+from jaxmm.train import predictions, setup as setup_lib
 
 
 def test_weights_of_given_curves_by_hand():
@@ -37,8 +37,8 @@ def test_online_weights_follow_the_epochs_measured(make_dataset, make_config):
         sums = np.zeros((2, 3, 2))
         for index in np.arange(32).reshape(4, 8):
             # Small networks without batch norm: logits in evaluation mode are those of training.
-            logits = setup_lib.predict_split(setup, state, train)
-            state, metrics = setup.programs.steps(state, feed, index[None].astype(np.int32))
+            logits = predictions.predict_split(setup, state, train)
+            state, metrics = setup.programs.steps(state, feed.at(index[None].astype(np.int32)))
             for k, head in enumerate(names):
                 for i in index:
                     if train["present"].get(head, np.ones(32, bool))[i]:

@@ -12,7 +12,7 @@ from jaxmm.encoders import Encoder
 from jaxmm.methods import METHODS
 from jaxmm.model import Model, Optimizer
 from jaxmm.task import classification
-from jaxmm.train import checkpoints, setup as setup_lib
+from jaxmm.train import checkpoints, predictions, setup as setup_lib
 
 SHAPES = {"sound": (3,), "image": (4, 4), "flow": (4,)}
 
@@ -22,7 +22,7 @@ def steps(setup, state, feed, first, last):
     metrics = {}
     for i in range(first, last) if setup.programs.steps else ():
         index = np.random.default_rng(i).permutation(40)[None, :16].astype(np.int32)
-        state, metrics = setup.programs.steps(state, feed, index)
+        state, metrics = setup.programs.steps(state, feed.at(index))
     return state, jax.device_get(metrics)
 
 
@@ -46,7 +46,7 @@ def test_devices_and_resuming(name, encoder, make_dataset, make_config):
         state, metrics = steps(setup, setup_lib.init_state(setup), feed, 0, 3)
         saved = checkpoints.flatten(setup.programs.fetch(state))
         state, metrics = steps(setup, state, feed, 3, 5)
-        logits = setup_lib.predict_split(setup, state, dataset.splits["test"])
+        logits = predictions.predict_split(setup, state, dataset.splits["test"])
         if count == 1:
             target = setup.programs.fetch(setup_lib.init_state(setup))
             resumed = setup.programs.place(checkpoints.unflatten(target, saved))

@@ -5,7 +5,7 @@ import pytest
 from jaxmm.config import EncoderConfig
 from jaxmm.errors import UserError
 from jaxmm.methods.mmtm import MMTMConfig
-from jaxmm.train import setup as setup_lib
+from jaxmm.train import predictions, setup as setup_lib
 
 SHAPES = {"sound": (6, 6), "image": (5, 7)}
 
@@ -37,7 +37,7 @@ def test_with_closed_gates_the_other_modality_does_not_matter(make_dataset, make
     other = split | {"inputs": split["inputs"] | {"image": split["inputs"]["image"] + 1}}
 
     def change(state):
-        before, after = (setup_lib.predict_split(setup, state, s)["sound"] for s in (split, other))
+        before, after = (predictions.predict_split(setup, state, s)["sound"] for s in (split, other))
         return np.abs(before - after).max()
 
     assert change(state) > 1e-3

@@ -80,7 +80,7 @@ def test_only_the_first_epochs_are_modulated(make_dataset, make_config):
     index = np.arange(16, dtype=np.int32)[None]
     state, seen = setup_lib.init_state(setup), []
     for _ in range(3):      # two steps an epoch
-        state, metrics = setup.programs.steps(state, feed, index)
+        state, metrics = setup.programs.steps(state, feed.at(index))
         seen.append([float(metrics[f"coefficient/{m}"][0]) for m in dataset.modalities])
     assert min(seen[0]) < 1 and min(seen[1]) < 1 and seen[2] == [1, 1]
 

@@ -5,7 +5,7 @@ from jaxmm.batch import take
 from jaxmm.config import OptimizerConfig
 from jaxmm.methods.qmf import QMFConfig, fuse
 from jaxmm.state.history import UNSEEN
-from jaxmm.train import setup as setup_lib
+from jaxmm.train import predictions, setup as setup_lib
 
 
 def energy(z):
@@ -49,13 +49,13 @@ def test_loss_and_history_against_numpy(make_dataset, make_config):
     feed = setup.programs.feed(train, "device")
     state = setup_lib.init_state(setup)
     history = {m: np.full(32, UNSEEN) for m in dataset.modalities}
-    logits = {m: np.asarray(z, np.float64) for m, z in setup_lib.predict_split(
+    logits = {m: np.asarray(z, np.float64) for m, z in predictions.predict_split(
         setup, state, train).items() if m != "fused"}
     for seed in (0, 1):
         index = np.random.default_rng(seed).permutation(32)[:16]
         expected, history = numpy_loss({m: z[index] for m, z in logits.items()},
                                        take(train, index), history, 3.0)
-        state, metrics = setup.programs.steps(state, feed, index[None].astype(np.int32))
+        state, metrics = setup.programs.steps(state, feed.at(index[None].astype(np.int32)))
         np.testing.assert_allclose(metrics["loss"][0], expected, rtol=1e-5)
         for m, h in setup.programs.fetch(state).extra["history"].items():
             np.testing.assert_allclose(h, history[m], rtol=1e-5)

@@ -13,7 +13,7 @@ from jaxmm.methods import samm
 from jaxmm.methods.samm import SAMMConfig
 from jaxmm.state import calibration, replay
 from jaxmm.task import classification
-from jaxmm.train import setup as setup_lib
+from jaxmm.train import predictions, setup as setup_lib
 
 ONE = jax.devices()[:1]
 HEADS = ("sound", "image", "fused")
@@ -51,8 +51,8 @@ def two_steps(make_dataset, make_config):
         states, metrics = [setup_lib.init_state(setup)], []
         for i in range(2):
             before = jax.tree.map(jnp.copy, states[-1])
-            after, values = setup.programs.steps(states[-1], feed,
-                                                 np.arange(8 * i, 8 * i + 8, dtype=np.int32)[None])
+            after, values = setup.programs.steps(states[-1], feed.at(
+                                                 np.arange(8 * i, 8 * i + 8, dtype=np.int32)[None]))
             states[-1] = before
             states.append(after)
             metrics.append(values)
@@ -165,18 +165,18 @@ def test_end_of_a_task_calibrates_on_the_filled_memory_alone(make_dataset, make_
     config = make_config(SAMMConfig(capacity=40), epochs=1, batch_size=8)
     setup = setup_lib.build(config, dataset=dataset, devices=ONE)
     feed = setup.programs.feed(dataset.splits["train"], "device")
-    state, _ = setup.programs.steps(setup_lib.init_state(setup), feed,
-                                    np.arange(24, dtype=np.int32).reshape(3, 8))
+    state, _ = setup.programs.steps(setup_lib.init_state(setup), feed.at(
+                                    np.arange(24, dtype=np.int32).reshape(3, 8)))
     done = setup.programs.end_task(state)
     chex.assert_trees_all_equal(state._replace(extra=()), done._replace(extra=()))
-    logits = setup_lib.predict_split(setup, state, dataset.splits["train"])
+    logits = predictions.predict_split(setup, state, dataset.splits["train"])
     for head in HEADS:
         expected = calibration.fit_temperature(logits[head], dataset.splits["train"]["label"])
         np.testing.assert_allclose(done.extra["temperature"][head], expected, rtol=1e-3)
-    val = setup_lib.predict_split(setup, done, dataset.splits["val"])
+    val = predictions.predict_split(setup, done, dataset.splits["val"])
     expected = confidence_weighted({h: val[h] for h in HEADS}, done.extra["temperature"])
     np.testing.assert_allclose(val["dynamic"], expected, rtol=1e-4, atol=1e-5)
-    weights = setup_lib.make_weights(setup, done)(val, dataset.splits["val"]["present"])
+    weights = predictions.make_weights(setup, done)(val, dataset.splits["val"]["present"])
     fused = sum(weights[h][:, None] * val[h] / done.extra["temperature"][h] for h in HEADS)
     np.testing.assert_allclose(val["dynamic"], fused, rtol=1e-4, atol=1e-5)
 
@@ -190,7 +190,7 @@ def test_without_lambda_the_unimodal_heads_do_not_learn(make_dataset, make_confi
     feed = setup.programs.feed(dataset.splits["train"], "device")
     state = setup_lib.init_state(setup)
     before = jax.tree.map(np.asarray, state.params["head"])
-    state, _ = setup.programs.steps(state, feed, np.arange(16, dtype=np.int32).reshape(2, 8))
+    state, _ = setup.programs.steps(state, feed.at(np.arange(16, dtype=np.int32).reshape(2, 8)))
     chex.assert_trees_all_equal(state.params["head"]["unimodal"], before["unimodal"])
     assert not np.array_equal(state.params["head"]["fused"]["out"]["kernel"],
                               before["fused"]["out"]["kernel"])

@@ -10,14 +10,14 @@ from jaxmm.methods import method_config
 from jaxmm.methods.fusion import UnimodalConfig
 from jaxmm.methods.taught import (FinetuneConfig, SelfDistillConfig, TaughtConfig, UMEConfig,
                                   UMTConfig, mean_probability)
-from jaxmm.train import loop, setup as setup_lib, teaching
+from jaxmm.train import opened, predictions, schedule, setup as setup_lib, teaching
 
 ONE = jax.devices()[:1]
 WHERE = "{teacher}/seed_{seed}"     # of the runs that teach
 
 
 def run(config, workdir, dataset, **kwargs):
-    return loop.train(config, workdir, dataset=dataset, devices=ONE, progress=False, **kwargs)
+    return schedule.train(config, workdir, dataset=dataset, devices=ONE, progress=False, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +54,9 @@ def imitated(train_unimodal):
 def taught_state(config, dataset, root):
     """Setup and first state, with what the teachers in `root` know."""
     setup = setup_lib.build(config, dataset=dataset, devices=ONE)
-    new = loop.Opened(setup, root / "new", save=None, write=None, history=[], step=0,
+    new = opened.Opened(setup, root / "new", save=None, write=None, history=[], step=0,
                       state=setup.programs.fetch(setup_lib.init_state(setup)))
-    (new,), _ = loop.teach([new], [f"{root}/{WHERE}"],
+    (new,), _ = schedule.teach([new], [f"{root}/{WHERE}"],
                            {"dataset": dataset, "devices": ONE, "progress": False})
     return setup, setup.programs.place(new.state)
 
@@ -64,14 +64,14 @@ def taught_state(config, dataset, root):
 def step(setup, state, dataset):
     """The state after the first eight examples, and the metrics."""
     feed = setup.programs.feed(dataset.splits["train"], "device")
-    return setup.programs.steps(state, feed, np.arange(8, dtype=np.int32)[None])
+    return setup.programs.steps(state, feed.at(np.arange(8, dtype=np.int32)[None]))
 
 
 def features_and_logits(setup, state, dataset):
     """Of the first eight training examples; without batch norm as in training."""
     split = jax.tree.map(lambda x: x[:8], dataset.splits["train"])
-    return (setup_lib.split_features(setup, state, split),
-            setup_lib.predict_split(setup, state, split), split)
+    return (predictions.split_features(setup, state, split),
+            predictions.predict_split(setup, state, split), split)
 
 
 def cross_entropy(logits, label):
@@ -256,7 +256,7 @@ def test_umt_starts_as_far_from_its_teachers_in_every_modality(make_dataset, mak
     def features(method, seed, modality=None):
         options = UnimodalConfig(modality=modality) if modality else method
         setup = setup_lib.build(make_config(options, seed=seed), dataset=dataset, devices=ONE)
-        return setup_lib.split_features(setup, setup_lib.init_state(setup), dataset.splits["train"])
+        return predictions.split_features(setup, setup_lib.init_state(setup), dataset.splits["train"])
 
     errors = []
     for seed in range(5):
@@ -292,10 +292,10 @@ def test_ume_averages_probabilities(dataset, unimodal, make_config, tmp_path):
     result = run(config, tmp_path / "ume", dataset, teachers=f"{root}/{WHERE}")
     assert [r["split"] for r in result.history] == ["val", "test"]
     split = dataset.splits["test"]
-    logits = setup_lib.predict_split(result.setup, result.state, split)
+    logits = predictions.predict_split(result.setup, result.state, split)
     total, weight = 0.0, 0.0
     for (m, teacher), w in zip(sorted(teachers.items()), (1, 3)):
-        z = setup_lib.predict_split(teacher.setup, teacher.state, split)[m]
+        z = predictions.predict_split(teacher.setup, teacher.state, split)[m]
         np.testing.assert_allclose(logits[m], z, rtol=1e-6)
         share = w * split["present"][m][:, None]
         total, weight = total + share * np.asarray(jax.nn.softmax(z)), weight + share

@@ -4,7 +4,7 @@ import pytest
 from jaxmm.config import Config
 from jaxmm.methods import method_config
 from jaxmm.report import advice
-from jaxmm.train.runs import load_json
+from jaxmm.train.options import load_json
 
 
 def rows(*counts, size=100):

@@ -6,7 +6,7 @@ import pytest
 from markdown_it import MarkdownIt
 
 from jaxmm.report import analysis, run_report
-from jaxmm.train.loop import train
+from jaxmm.train.schedule import train
 
 ONE = jax.devices()[:1]
 MODALITIES = ("$\\frac{$", "a|b`<script>")

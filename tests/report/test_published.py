@@ -15,7 +15,7 @@ from jaxmm.methods import METHODS, method_config
 from jaxmm.report import comparison, published, variants
 from jaxmm.report.comparison import Summary
 from jaxmm.report.published import Value
-from jaxmm.train.runs import to_dict
+from jaxmm.train.options import to_dict
 
 
 def dataset(name, train, val, test, modalities=("audio", "visual")):

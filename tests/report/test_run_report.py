@@ -4,7 +4,7 @@ import pytest
 from jaxmm.errors import UserError
 from jaxmm.report import run_report
 from jaxmm.report.tables import scores_table
-from jaxmm.train.loop import train
+from jaxmm.train.schedule import train
 from jaxmm.train.restore import restore
 
 ONE = jax.devices()[:1]

@@ -10,7 +10,7 @@ from jaxmm.methods.samm import SAMMConfig
 from jaxmm.metrics import brier_score
 from jaxmm.report import continual, run_report, stream_report
 from jaxmm.report.tables import scores_table
-from jaxmm.train import loop, setup as setup_lib
+from jaxmm.train import predictions, schedule, setup as setup_lib
 from jaxmm.train.restore import restore
 
 ONE = jax.devices()[:1]
@@ -35,7 +35,7 @@ def make_finished(dataset, make_config, tmp_path_factory):
     config = make_config(SAMMConfig(capacity=10), epochs=1, batch_size=10)
     config.stream = StreamConfig(kind="class", num_tasks=3)
     workdir = tmp_path_factory.mktemp("stream") / "run"
-    return loop.train(config, workdir, dataset=dataset, devices=ONE, progress=False), workdir
+    return schedule.train(config, workdir, dataset=dataset, devices=ONE, progress=False), workdir
 
 
 def test_report_of_a_stream(finished, dataset):
@@ -53,7 +53,7 @@ def test_report_of_a_stream(finished, dataset):
     t = float(run.state.extra["temperature"]["fused"])
     row = next(line for line in text.split("## Calibration")[1].splitlines() if "fused" in line)
     test = dataset.splits["test"]
-    logits = setup_lib.predict_split(run.setup, run.state, test)["fused"]
+    logits = predictions.predict_split(run.setup, run.state, test)["fused"]
     brier = [f"{brier_score(z, test['label']):.3f}" for z in (logits, logits / t)]
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert (cells[1], cells[4]) == (f"{t:.2f}", " → ".join(brier))
@@ -82,8 +82,8 @@ def test_other_streams(kind, joint, absent, dataset, make_config, tmp_path):
                                  phase_size=20, max_classes=3)
     setup = setup_lib.build(config, dataset=dataset, devices=ONE)
     state = setup_lib.init_state(setup)      # that nothing was learned changes nothing here
-    logits = setup_lib.predict_split(setup, state, setup.dataset.splits["test"])
-    scores = setup_lib.score_split(setup, logits, "test")
+    logits = predictions.predict_split(setup, state, setup.dataset.splits["test"])
+    scores = predictions.score_split(setup, logits, "test")
     run = setup_lib.Run(setup, state, [
         {"step": 60, "task": task, "split": split, **scores}
         for task in range(-1, len(setup.tasks)) for split in ("val", "test")])

@@ -7,7 +7,7 @@ import pytest
 from jaxmm.config import MethodConfig, StreamConfig, replace
 from jaxmm.methods import METHODS, Entry
 from jaxmm.methods.common import Method, TrainState
-from jaxmm.train import loop
+from jaxmm.train import schedule
 
 ROWS = 30
 
@@ -62,7 +62,7 @@ def test_hooks(devices, runs, placement, make_dataset, make_config, tmp_path, mo
     config = make_config("counting", epochs=3, batch_size=8, steps_per_call=2)
     config.stream, config.data.placement = StreamConfig(kind="class", num_tasks=2), placement
     configs = [replace(config, {"train.seed": seed}) for seed in range(runs)]
-    results = loop.train_many(configs, [tmp_path / str(i) for i in range(runs)], dataset=dataset,
+    results = schedule.train_many(configs, [tmp_path / str(i) for i in range(runs)], dataset=dataset,
                               devices=jax.devices()[:devices], progress=False)
     for result in results:
         sizes = [len(rows) for rows in result.setup.tasks]

@@ -11,7 +11,8 @@ import jax
 import pytest
 
 from jaxmm.errors import UserError
-from jaxmm.train import checkpoints, hosts, loop
+from jaxmm.signals import Preempted
+from jaxmm.train import checkpoints, hosts, plan, schedule
 from jaxmm.train.restore import restore
 
 # argv: port, number of this process, folder, of which process 1 knows nothing. Process 1 is told to
@@ -23,7 +24,8 @@ conftest = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(conftest)
 import jax
 from jaxmm.errors import UserError
-from jaxmm.train import hosts, loop, setup
+from jaxmm.signals import Preempted
+from jaxmm.train import hosts, schedule, setup
 jax.config.update("jax_num_cpu_devices", 2)
 port, number, folder = sys.argv[1], int(sys.argv[2]), pathlib.Path(sys.argv[3])
 hosts.initialize(f"localhost:{port}", 2, number)
@@ -35,7 +37,7 @@ def train(name, method="mla", teachers="", **options):
     config = conftest._make_config(method, **{"epochs": 3, "steps_per_call": 1} | options)
     if teachers:
         config.method.teachers = str((folder if number == 0 else nowhere) / teachers)
-    return loop.train(config, (folder if number == 0 else nowhere) / name, progress=False,
+    return schedule.train(config, (folder if number == 0 else nowhere) / name, progress=False,
                       dataset=conftest._make_dataset(missing=True))
 
 run = train("whole")
@@ -65,7 +67,7 @@ def make_programs(*args):
 setup.make_programs = make_programs
 try:
     train("cut")
-except loop.Preempted as stop:
+except Preempted as stop:
     print("preempted", stop, file=log)
 """
 
@@ -92,7 +94,7 @@ def leaves(run):
 
 @pytest.fixture(name="expected", scope="module")
 def one_process(make_dataset, make_config, tmp_path_factory):
-    return loop.train(make_config("mla", epochs=3, steps_per_call=1),
+    return schedule.train(make_config("mla", epochs=3, steps_per_call=1),
                       tmp_path_factory.mktemp("one") / "run", progress=False,
                       dataset=make_dataset(missing=True), devices=jax.devices()[:4])
 
@@ -128,20 +130,20 @@ def test_a_signal_to_one_stops_all_and_any_number_of_devices_goes_on(
     workdir = shutil.copytree(folder / "cut", tmp_path / "cut")
 
     def go_on(devices):
-        return loop.train(make_config("mla", epochs=3, steps_per_call=1), workdir, progress=False,
+        return schedule.train(make_config("mla", epochs=3, steps_per_call=1), workdir, progress=False,
                           dataset=make_dataset(missing=True), devices=jax.devices()[:devices])
 
-    steps_of_chunks = loop.plan.chunks
+    chunk_of = plan.Chunks.__getitem__
 
-    def chunks_with_signal(*args):
-        for chunk in steps_of_chunks(*args):
-            if chunk.end == 10:
-                signal.raise_signal(signal.SIGTERM)
-            yield chunk
+    def chunk_with_signal(chunks, number):
+        chunk = chunk_of(chunks, number)
+        if chunk.end == 10:
+            signal.raise_signal(signal.SIGTERM)
+        return chunk
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.plan, "chunks", chunks_with_signal)
-        with pytest.raises(loop.Preempted, match="step 10 of 12"):
+        patch.setattr(plan.Chunks, "__getitem__", chunk_with_signal)
+        with pytest.raises(Preempted, match="step 10 of 12"):
             go_on(1)
     chex.assert_trees_all_close(leaves(go_on(2)), leaves(expected), rtol=1e-5, atol=1e-5)
 

@@ -14,14 +14,15 @@ import pytest
 from jaxmm.config import AugmentConfig, EncoderConfig, replace
 from jaxmm.errors import UserError, WriteError
 from jaxmm.methods.mla import MLAConfig
-from jaxmm.train import checkpoints, loop, setup as setup_lib
-from jaxmm.train.runs import claim_folder
+from jaxmm.signals import Preempted
+from jaxmm.train import checkpoints, loop, schedule, setup as setup_lib
+from jaxmm.train.folder import claim_folder
 
 ONE = jax.devices()[:1]
 
 
 def run(config, workdir, dataset, **kwargs):
-    return loop.train(config, workdir, dataset=dataset, devices=ONE, progress=False, **kwargs)
+    return schedule.train(config, workdir, dataset=dataset, devices=ONE, progress=False, **kwargs)
 
 
 def final(result):
@@ -56,7 +57,7 @@ def test_resumed_equals_undisturbed(name, make_dataset, make_config, tmp_path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(setup_lib, "build", build_with_signal)
-        with pytest.raises(loop.Preempted, match="step 6 of 12"):
+        with pytest.raises(Preempted, match="step 6 of 12"):
             run(config, tmp_path / "cut", dataset)
     resumed = run(config, tmp_path / "cut", dataset)
     chex.assert_trees_all_equal(final(resumed), final(whole))
@@ -83,7 +84,7 @@ def test_streamed_rows_on_several_devices(make_dataset, make_config):
     for placement in ("device", "host"):
         feed = setup.programs.feed(dataset.splits["train"], placement)
         index = np.random.default_rng(0).integers(32, size=(3, 8)).astype(np.int32)
-        state, _ = setup.programs.steps(setup_lib.init_state(setup), feed, index)
+        state, _ = setup.programs.steps(setup_lib.init_state(setup), feed.at(index))
         states.append(checkpoints.flatten(setup.programs.fetch(state)))
     chex.assert_trees_all_close(*states, rtol=1e-6, atol=1e-7)
 
@@ -181,7 +182,7 @@ def test_a_teacher_that_diverges_stops_only_the_runs_that_need_it(make_dataset, 
     config = make_config("ume", epochs=3)
     configs = [replace(config, {"optimizer.learning_rate": rate}) for rate in (1e30, 0.1)]
     folders = [tmp_path / "broken", tmp_path / "sound"]
-    broken, sound = loop.train_many(configs, folders, dataset=make_dataset(), devices=ONE,
+    broken, sound = schedule.train_many(configs, folders, dataset=make_dataset(), devices=ONE,
                                     progress=False)
     assert isinstance(broken, FloatingPointError)
     assert re.match(rf"{folders[0]} starts from unimodal_image: {folders[0]}/teachers/unimodal_image: "
@@ -268,7 +269,7 @@ def test_a_line_says_what_the_state_takes(make_dataset, make_config, tmp_path, c
     many = state._replace(extra={"memory": jnp.zeros(2**18)}, opt_state=jnp.zeros(2**19))
     assert loop.describe_state(many) == ("81 parameters; state of 3.0 MiB: params 0.0, "
                                          "optimizer 2.0, memory 1.0")
-    loop.train(make_config("mla", epochs=1), tmp_path / "run", dataset=make_dataset(), devices=ONE)
+    schedule.train(make_config("mla", epochs=1), tmp_path / "run", dataset=make_dataset(), devices=ONE)
     err = capsys.readouterr().err
     assert "81 parameters; state of 0.0 MiB" in err and "first call: " in err
 

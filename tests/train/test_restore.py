@@ -5,12 +5,12 @@ import jax
 import pytest
 
 from jaxmm.errors import UserError
-from jaxmm.evaluate.predictions import score
+from jaxmm.train.scores import score
 from jaxmm.train import checkpoints
-from jaxmm.train.loop import train
-from jaxmm.train.setup import predict_split
+from jaxmm.train.schedule import train
+from jaxmm.train.predictions import predict_split
 from jaxmm.train.restore import read_history, restore, restore_each
-from jaxmm.train.runs import lock
+from jaxmm.train.folder import lock
 
 ONE = jax.devices()[:1]
 

@@ -12,10 +12,10 @@ from jaxmm import provenance
 from jaxmm.batch import make_batch
 from jaxmm.config import StreamConfig, replace
 from jaxmm.errors import UserError
-from jaxmm.train import loop
+from jaxmm.train import schedule
 from jaxmm.train.restore import restore
-from jaxmm.train.runs import read_config
-from jaxmm.train.setup import predict_split
+from jaxmm.train.folder import read_config
+from jaxmm.train.predictions import predict_split
 
 DEVICES = jax.devices()[:2]
 
@@ -30,7 +30,7 @@ def save(path, dataset):
 
 
 def train(config, workdir, count=1):
-    return loop.train(config, workdir, devices=DEVICES[:count], progress=False)
+    return schedule.train(config, workdir, devices=DEVICES[:count], progress=False)
 
 
 @pytest.fixture(name="config", scope="module")
@@ -177,7 +177,7 @@ def test_a_domain_stream_needs_its_map_of_classes_no_more(make_dataset, make_con
     config.stream = StreamConfig(kind="domain", num_tasks=2, coarse=str(tmp_path / "coarse.csv"))
     (tmp_path / "coarse.csv").write_text("class,coarse\nclass 0,x\nclass 1,y\nclass 2,x\nclass 3,y\n")
     dataset = make_dataset(rows=(32, 16, 16), classes=4)
-    run = loop.train(config, tmp_path / "run", dataset=dataset, devices=DEVICES[:1], progress=False)
+    run = schedule.train(config, tmp_path / "run", dataset=dataset, devices=DEVICES[:1], progress=False)
     (tmp_path / "coarse.csv").unlink()
     again = restore(tmp_path / "run", dataset=dataset, devices=DEVICES[:1])
     assert again.history == run.history and again.changed == ()

@@ -6,8 +6,10 @@ from jaxmm.batch import make_batch
 from jaxmm.config import SpectrogramConfig, replace
 from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError
-from jaxmm.train import setup as setup_lib
-from jaxmm.train.setup import build, init_state, join, predict_split
+from jaxmm.train import options, setup as setup_lib, together
+from jaxmm.train.predictions import predict_split
+from jaxmm.train.setup import build, init_state
+from jaxmm.train.together import join
 
 OFFSET, STEP = 1.7e9, 2.0**-9        # seconds, milliseconds: float32 holds steps of 128 there
 
@@ -39,7 +41,7 @@ def test_digits_that_float32_does_not_hold_reach_the_network(datasets, setups, n
             found = predict_split(each, init_state(setup), batch)
             for head, logits in expected.items():
                 np.testing.assert_allclose(found[head], logits, rtol=1e-4, atol=1e-5)
-    rows, _ = setup.programs.feed(datasets[name].splits["train"], "host")(np.arange(8)[None])
+    rows, _ = setup.programs.feed(datasets[name].splits["train"], "host").at(np.arange(8)[None])
     assert {x.dtype for x in rows["inputs"].values()} == {np.dtype(np.float32)}
 
 
@@ -91,27 +93,27 @@ def test_bytes_for_a_network_of_fractions_are_refused(make_config):
 ])
 def test_numbers_that_are_none_or_absurd_are_named(option, value, said, make_config):
     with pytest.raises(UserError, match=said):
-        setup_lib.check_counts(replace(make_config(), {option: value}))
+        options.check_counts(replace(make_config(), {option: value}))
 
 
 def test_numbers_at_the_edge_are_taken(make_config):
-    setup_lib.check_counts(replace(make_config(), {
+    options.check_counts(replace(make_config(), {
         "optimizer.learning_rate": -0.0, "optimizer.weight_decay": 1e-37, "train.seeds": 1000,
         "train.seed": 2**31 - 1000, "train.epochs": 2**31 - 1}))
     with pytest.raises(UserError, match="train.seeds=1000 reaches the seed 2147483648"):
-        setup_lib.check_counts(replace(make_config(), {"train.seeds": 1000, "train.seed": 2**31 - 999}))
+        options.check_counts(replace(make_config(), {"train.seeds": 1000, "train.seed": 2**31 - 999}))
 
 
 def test_runs_that_do_not_fit_into_memory_together_are_trained_apart(make_config, make_dataset,
                                                                      monkeypatch):
-    setups = list(setup_lib.build_many([replace(make_config(), {"train.seed": seed})
+    setups = list(together.build_many([replace(make_config(), {"train.seed": seed})
                                     for seed in range(3)], dataset=make_dataset()))
     size = setup_lib.state_size(setups[0])
     assert size > 4 * 6 * (3 + 5)       # the encoders' first layers alone
     monkeypatch.setattr(setup_lib, "memory_size", lambda: 3 * size)
-    assert setup_lib.find_obstacle(setups) == ""
+    assert together.find_obstacle(setups) == ""
     monkeypatch.setattr(setup_lib, "memory_size", lambda: 3 * size - 1)
-    assert "memory does not hold" in setup_lib.find_obstacle(setups)
+    assert "memory does not hold" in together.find_obstacle(setups)
     monkeypatch.setattr(setup_lib, "memory_size", lambda: size - 1)
     with pytest.raises(UserError, match="more than the 0.0 GiB of memory"):
         setup_lib.build(make_config(), dataset=make_dataset())

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from jaxmm.batch import take
-from jaxmm.config import EncoderConfig, OptimizerConfig, replace
+from jaxmm.config import EncoderConfig, OptimizerConfig, replace, scalar_options
 from jaxmm.methods import METHODS
-from jaxmm.train import checkpoints, devices as devices_lib, loop, setup as setup_lib, together
-from jaxmm.train.devices import stack, unstack
+from jaxmm.train import (checkpoints, predictions, programs as programs_lib, schedule,
+                         setup as setup_lib, together)
+from jaxmm.train.programs import stack, unstack
 
 DEVICES = jax.devices()
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -38,7 +39,7 @@ def numbers(records):
 
 def train(configs, folder, dataset, devices=DEVICES[:1]):
     workdirs = [folder / str(i) for i in range(len(configs))]
-    return list(loop.train_many(configs, workdirs, dataset=dataset, devices=devices,
+    return list(schedule.train_many(configs, workdirs, dataset=dataset, devices=devices,
                                 progress=False))
 
 
@@ -47,22 +48,22 @@ def steps_together(configs, dataset, devices, assert_equals=(chex.assert_trees_a
 
     With several of `assert_equals`, the second is for runs that are vmapped, as on GPU and TPU.
     """
-    setups = list(setup_lib.build_many(configs, dataset=dataset, devices=devices))
+    setups = list(together.build_many(configs, dataset=dataset, devices=devices))
     train_split = dataset.splits["train"]
     index = np.random.default_rng(0).integers(32, size=(3, len(configs), 8)).astype(np.int32)
 
     def run(setup, states, index):
         state = setup.programs.place(stack(states))
-        state, metrics = setup.programs.steps(state, setup.programs.feed(train_split, "device"),
-                                              index)
+        state, metrics = setup.programs.steps(state, setup.programs.feed(train_split, "device").at(
+                                              index))
         return setup.programs.end_task(state), jax.device_get(metrics)
 
     fetched = [s.programs.fetch(setup_lib.init_state(s)) for s in setups]
     alone = [run(s, [jax.tree.map(lambda x: x.copy(), state)], index[:, i])
              for i, (s, state) in enumerate(zip(setups, fetched))]
-    for map_runs, assert_equal in zip((devices_lib.map_in_turn, jax.vmap), assert_equals):
-        with mock.patch.object(devices_lib, "map_in_turn", map_runs):
-            joined = setup_lib.join(setups, devices)
+    for map_runs, assert_equal in zip((programs_lib.map_in_turn, jax.vmap), assert_equals):
+        with mock.patch.object(programs_lib, "map_in_turn", map_runs):
+            joined = together.join(setups, devices)
         state, metrics = run(joined, [jax.tree.map(jnp.copy, s) for s in fetched], index)
         assert_equal(metrics, jax.tree.map(lambda *x: np.stack(x, 1), *[m for _, m in alone]))
         ours = unstack(joined.programs.fetch(state), len(configs))
@@ -85,11 +86,11 @@ def test_on_several_devices(runs, devices, make_dataset, make_config):
     dataset = make_dataset(missing=True)
     joined, state, alone = steps_together(seeds(make_config("mla"), runs), dataset,
                                           DEVICES[:devices], [assert_close])
-    logits = setup_lib.predict_split(joined, state, dataset.splits["val"])
+    logits = predictions.predict_split(joined, state, dataset.splits["val"])
     single = setup_lib.build(make_config("mla"), dataset=dataset, devices=DEVICES[:devices])
     for i, (expected, _) in enumerate(alone):
         chex.assert_trees_all_close({h: z[:, i] for h, z in logits.items()},
-                                    setup_lib.predict_split(single, expected,
+                                    predictions.predict_split(single, expected,
                                                             dataset.splits["val"]), **CLOSE)
 
 
@@ -100,7 +101,7 @@ def test_on_several_devices(runs, devices, make_dataset, make_config):
 def test_scalars_equal_single_runs(method, values, make_dataset, make_config):
     configs = [replace(make_config(method), {path: v[i] for path, v in values.items()})
                for i in range(2)]
-    assert values.items() <= {path: [together.scalar_options(c)[path] for c in configs]
+    assert values.items() <= {path: [scalar_options(c)[path] for c in configs]
                               for path in values}.items()
     steps_together(configs, make_dataset(), DEVICES[:1])
 
@@ -118,14 +119,14 @@ def test_every_scalar_of_every_method_enters_as_an_array(name, make_dataset, mak
         steps = method.step.values() if isinstance(method.step, Mapping) else [method.step]
         return [method.predict(step(state, batch)[0], batch) for step in steps]
 
-    jax.eval_shape(step, {path: np.float32(0.1) for path in together.scalar_options(config)})
+    jax.eval_shape(step, {path: np.float32(0.1) for path in scalar_options(config)})
 
 
 def test_folders_are_those_of_single_runs(make_dataset, make_config, tmp_path):
     """Cut short, then resumed at different steps, then finished: as each run alone."""
     dataset, config = make_dataset(), make_config("mla", epochs=2, steps_per_call=4)
     configs = seeds(config, 3)
-    alone = [loop.train(c, tmp_path / f"alone{i}", dataset=dataset, devices=DEVICES[:1],
+    alone = [schedule.train(c, tmp_path / f"alone{i}", dataset=dataset, devices=DEVICES[:1],
                         progress=False) for i, c in enumerate(configs)]
     for i in range(3):      # seed 2 made no step, seed 1 half of them, seed 0 all
         manager = checkpoints.open_manager(tmp_path / f"alone{i}")
@@ -154,12 +155,12 @@ def test_streams_of_other_classes(make_dataset, make_config, tmp_path):
     dataset, config = make_dataset(classes=4), make_config("samm", epochs=1)
     config = replace(config, {"stream.kind": "class", "stream.num_tasks": 2, "method.capacity": 8})
     configs = [replace(config, {"train.seed": seed, "stream.seed": seed}) for seed in range(2)]
-    assert not setup_lib.find_obstacle(list(setup_lib.build_many(configs, dataset=dataset)))
+    assert not together.find_obstacle(list(together.build_many(configs, dataset=dataset)))
     found = train(configs, tmp_path, dataset)
     streams = [run.setup.stream for run in found]
     assert not np.array_equal(streams[0].tasks[0].classes, streams[1].tasks[0].classes)
     for i, run in enumerate(found):
-        expected = loop.train(configs[i], tmp_path / f"alone{i}", dataset=dataset,
+        expected = schedule.train(configs[i], tmp_path / f"alone{i}", dataset=dataset,
                               devices=DEVICES[:1], progress=False)
         chex.assert_trees_all_equal(leaves(run), leaves(expected))
         chex.assert_trees_all_equal(numbers(run.history), numbers(expected.history))
@@ -174,7 +175,7 @@ def test_a_loss_that_is_not_finite_stops_its_own_run_only(make_dataset, make_con
     assert isinstance(broken, FloatingPointError)
     assert str(broken).startswith(f"{tmp_path / '1'}: the loss of step ")
     for i, run in ((0, first), (2, last)):
-        expected = loop.train(configs[i], tmp_path / f"alone{i}", dataset=dataset,
+        expected = schedule.train(configs[i], tmp_path / f"alone{i}", dataset=dataset,
                               devices=DEVICES[:1], progress=False)
         chex.assert_trees_all_equal(leaves(run), leaves(expected))
         assert list(checkpoints.open_manager(tmp_path / str(i)).all_steps()) == [8, 12]
@@ -183,13 +184,13 @@ def test_a_loss_that_is_not_finite_stops_its_own_run_only(make_dataset, make_con
 
 def test_what_keeps_runs_apart(make_dataset, make_config, tmp_path, capsys):
     config = make_config()
-    assert not together.obstacle(seeds(config, 3))
+    assert not together.difference(seeds(config, 3))
     other = replace(config, {"train.batch_size": 4, "train.seed": 1})
-    assert together.obstacle([config, other]) == "they differ in train.batch_size"
+    assert together.difference([config, other]) == "they differ in train.batch_size"
     assert not setup_lib.build(config, dataset=make_dataset()).obstacle
     stream = {"stream.kind": "class", "stream.num_tasks": 2, "train.batch_size": 2}
     uneven = [replace(config, stream | {"stream.seed": seed}) for seed in range(3)]
-    assert setup_lib.find_obstacle(list(setup_lib.build_many(
+    assert together.find_obstacle(list(together.build_many(
         uneven, dataset=make_dataset(), devices=DEVICES[:1]))) == "their tasks take different numbers of steps"
     config.data.placement = "host"
     assert "streamed" in setup_lib.build(config, dataset=make_dataset()).obstacle
@@ -197,7 +198,7 @@ def test_what_keeps_runs_apart(make_dataset, make_config, tmp_path, capsys):
     convolutions = make_config(modalities=("image",), encoder=EncoderConfig(width=2, depth=1),
                                epochs=1)
     workdirs = [tmp_path / "0", tmp_path / "1"]
-    runs = list(loop.train_many(seeds(convolutions, 2), workdirs, dataset=images,
+    runs = list(schedule.train_many(seeds(convolutions, 2), workdirs, dataset=images,
                                 devices=DEVICES[:1]))
     assert "2 runs one after the other: convolutions" in capsys.readouterr().err
     assert runs[0].setup.programs is runs[1].setup.programs     # compiled once all the same
@@ -208,7 +209,7 @@ def test_two_accumulated_batches_equal_one_twice_as_large(make_dataset, make_con
     dataset = make_dataset()
     optimizer = OptimizerConfig(learning_rate=0.1, schedule="step", decay_epochs=1)
     large, small = [
-        loop.train(make_config("late", optimizer=optimizer, epochs=3, **options), tmp_path / name,
+        schedule.train(make_config("late", optimizer=optimizer, epochs=3, **options), tmp_path / name,
                    dataset=dataset, devices=DEVICES[:1], progress=False)
         for name, options in (("large", {"batch_size": 16}),
                               ("small", {"batch_size": 8, "accumulate": 2}))]

@@ -11,14 +11,14 @@ from jaxmm.config import StreamConfig
 from jaxmm.data.dataset import old_fingerprint
 from jaxmm.errors import UserError
 from jaxmm.report import run_report
-from jaxmm.train import checkpoints, loop, setup as setup_lib
+from jaxmm.train import checkpoints, predictions, schedule
 from jaxmm.train.restore import restore
 
 ONE = jax.devices()[:1]
 
 
 def train(config, workdir, dataset):
-    return loop.train(config, workdir, dataset=dataset, devices=ONE, progress=False)
+    return schedule.train(config, workdir, dataset=dataset, devices=ONE, progress=False)
 
 
 def leaves(run):
@@ -33,7 +33,7 @@ def corrected(dataset, *splits):
 
 def accuracy(run, dataset, split="test"):
     """Of the fused head, counted here."""
-    logits = setup_lib.predict_split(run.setup, run.state, dataset.splits[split])["fused"]
+    logits = predictions.predict_split(run.setup, run.state, dataset.splits[split])["fused"]
     return float(np.mean(logits.argmax(1) == dataset.splits[split]["label"]))
 
 

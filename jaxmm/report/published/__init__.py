@@ -34,7 +34,7 @@ from jaxmm.data.dataset import Dataset
 from jaxmm.methods import method_config
 from jaxmm.report import variants
 from jaxmm.report.variants import Variant
-from jaxmm.train.runs import to_dict
+from jaxmm.train.options import to_dict
 
 PAPERS = {"mla": "arXiv 2311.10707", "samm": "arXiv 2405.02766", "umt": "arXiv 2305.01233"}
 PRETRAINED = ("cavmae", "m3ae")

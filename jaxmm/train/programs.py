@@ -13,7 +13,7 @@ Scalar options, such as the learning rate, enter what is compiled as arrays, so 
 needs no new compilation.
 """
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,15 +23,26 @@ from flax import jax_utils
 
 from jaxmm.batch import Batch, check_batch, take
 from jaxmm.config import MethodConfig
-from jaxmm.data.feeding import Mapped, is_streamed, make_reader, read_all
+from jaxmm.data.feeding import is_streamed, read_ahead, read_all
 from jaxmm.errors import UserError
 from jaxmm.methods.common import Method, Progress, TrainState
 
 AXIS = "devices"
 
-# feed(index [K, B]) -> (rows, positions in them): what the compiled functions gather batches from.
-Feed = Callable[[np.ndarray], tuple[Any, Any]]
+Fed = tuple[Any, Any]           # (rows, positions in them): what compiled functions gather batches from
 Options = Mapping[str, Any]     # values of all scalar options by path: optimizer.learning_rate, ...
+
+
+class Feed(NamedTuple):
+    """The rows of a split for the compiled functions: the same batches whether they lie in device
+    memory or are streamed from the host.
+
+    `through` owns the order: it gives each item of a sequence, whose first part is an index, with the
+    rows at it. What is streamed is read ahead, and the loop is ahead of the devices, so that copies to
+    them overlap with steps.
+    """
+    at: Callable[[np.ndarray], Fed]     # the rows at an index, now
+    through: Callable[[Sequence[tuple]], Iterator[tuple[tuple, Fed]]]
 
 
 class Programs(NamedTuple):
@@ -41,15 +52,15 @@ class Programs(NamedTuple):
     state has a leading axis [S], index is [K, S, B], metrics are [K, S] and logits [B, S, C].
     """
     init: Callable[[int, Batch], TrainState]        # (seed, example batch) -> one copy of one run
-    steps: Callable[..., tuple[TrainState, dict]] | None    # (state, feed, index [K, B], phase="")
-    predict: Callable[[TrainState, Feed, np.ndarray], dict]                   # index [B]
-    features: Callable[[TrainState, Feed, np.ndarray], dict]                  # index [B]
+    steps: Callable[..., tuple[TrainState, dict]] | None    # (state, rows at [K, B], phase="")
+    predict: Callable[[TrainState, Fed], dict]              # rows at [B]
+    features: Callable[[TrainState, Fed], dict]             # rows at [B]
     phase: Callable[[Progress], str]
     end_epoch: Callable[[TrainState, Callable], TrainState] | None  # features_of(split, run) -> Batch
-    visit: Callable[[TrainState, Feed, np.ndarray, np.ndarray], TrainState] | None
-    # (state, feed, index [1, B], bool [1, B]: rows that count)
+    visit: Callable[[TrainState, Fed, np.ndarray], TrainState] | None
+    # (state, rows at [1, B], bool [1, B]: rows that count)
     end_task: Callable[[TrainState], TrainState]
-    feed: Callable[..., Feed]       # (split, placement, coming=(), workers=0)
+    feed: Callable[..., Feed]       # (split, placement, workers=0)
     place: Callable[[TrainState], TrainState]       # one copy -> on the devices
     fetch: Callable[[TrainState], TrainState]       # on the devices -> one copy
     num_devices: int
@@ -77,6 +88,7 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
     spread = len(local) == count > 1 and num_runs > 1 and num_runs % count == 0
     axis_name = AXIS if count > 1 and not spread else None
     methods = [make_method(axis_name, o) for o in options]
+    method = methods[0]     # of the same functions as the others, with other options
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
     map_runs = map_in_turn if devices[0].platform == "cpu" else jax.vmap
 
@@ -103,48 +115,33 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
             return tree
         return merge_runs(tree, run_axis) if spread else jax_utils.unreplicate(tree)
 
-    def split_index(index):
-        """[..., B] -> the same on one device, [D, ..., B / D] on several, D those of this host.
+    parts = functools.partial(parts_of, count=count, own=own, spread=spread)
 
-        Runs that are spread, [K, S, B], are split by run instead, and what all of them read, [B],
-        is not split.
-        """
-        if count == 1:
-            return index
-        if spread and index.ndim == 1:
-            return np.stack([index] * count)
-        if spread:
-            return np.moveaxis(index.reshape(len(index), count, -1, index.shape[-1]), 1, 0)
-        if index.shape[-1] % count:
-            raise UserError(f"a batch of {index.shape[-1]} does not divide over {count} devices; "
-                            "choose a multiple of their number (--config.train.batch_size=...)")
-        return split_batch(index, count, own)
-
-    def feed(split: Batch, placement: str, coming=(), workers: int = 0) -> Feed:
-        """Rows in device memory, or streamed from the host: the same batches either way.
-
-        What is streamed is read ahead for the indices that are `coming`, see `make_reader`. The
-        loop is ahead of the devices, so that copies to them overlap with steps.
-        """
+    def feed(split: Batch, placement: str, workers: int = 0) -> Feed:
         streamed = is_streamed(split, placement)
         split = without_full_masks(to_float32(split))
         if not streamed:
             rows = replicate(read_all(split))
-            return lambda index: (rows, split_index(index))
 
-        def stream(index):
-            parts = split_index(index)
-            rows = read(parts.ravel())
+            def at(index):
+                return rows, parts(index)
+
+            return Feed(at, lambda order: ((item, at(item[0])) for item in order))
+
+        def put(index, rows):
             if count == 1:
                 return rows, np.arange(index.size, dtype=np.int32).reshape(index.shape)
-            position = np.arange(parts[0].size, dtype=np.int32).reshape(parts.shape[1:])
+            shape = parts(index).shape[1:]
+            position = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
             rows = jax.tree.map(lambda x: x.reshape(len(local), -1, *x.shape[1:]), rows)
             return rows, np.stack([position] * len(local))
 
-        flat = functools.partial(flat_parts, count=count, own=own)
-        read = make_reader(split, Mapped(flat, coming), workers)
+        def through(order):
+            rows_of = functools.partial(first_parts, count=count, own=own, spread=spread)
+            for item, rows in read_ahead(split, order, rows_of, workers):
+                yield item, put(item[0], rows)
 
-        return stream
+        return Feed(lambda index: put(index, take(split, parts(index).ravel())), through)
 
     def run_steps(phase, state, rows, index, options):
         step_fn = make_method(axis_name, options).step
@@ -166,10 +163,10 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
 
     values = place(stack([jax.tree.map(jnp.float32, dict(o)) for o in options]))
 
-    def steps(state, feed, index, phase=""):
-        step = methods[0].step
+    def steps(state, fed, phase=""):
+        step = method.step
         phase = phase or (next(iter(step)) if isinstance(step, Mapping) else "")
-        state, metrics = compiled_steps(phase)(state, *feed(index), values)
+        state, metrics = compiled_steps(phase)(state, *fed, values)
         return state, fetch(metrics, run_axis=1)
 
     def run_visit(state, rows, index, counts, options):
@@ -179,8 +176,8 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
 
     compiled_visit = mapped(run_visit, (0, None, 1, 1, 0), 0, donate_argnums=0)
 
-    def visit(state, feed, index, counts):
-        return compiled_visit(state, *feed(index), split_index(counts), values)
+    def visit(state, fed, counts):
+        return compiled_visit(state, *fed, parts(counts), values)
 
     def reader(name):
         def read(state, rows, index, options):
@@ -192,8 +189,8 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
 
         compiled = mapped(read, (0, None, None, 0), 1)
 
-        def read_batch(state, feed, index):
-            return jax.device_get(fetch(compiled(state, *feed(index), values), run_axis=1))
+        def read_batch(state, fed):
+            return jax.device_get(fetch(compiled(state, *fed, values), run_axis=1))
 
         return read_batch
 
@@ -204,13 +201,13 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
         state.
         """
         copies = unstack(fetch(state), num_runs)
-        new = [jax.tree.map(jnp.copy, fn(method, copy, i))
-               for i, (method, copy) in enumerate(zip(methods, copies))]
+        new = [jax.tree.map(jnp.copy, fn(own_method, copy, i))
+               for i, (own_method, copy) in enumerate(zip(methods, copies))]
         return place(stack(new))
 
     def end_task(state):
         # It happens once a task, over a whole memory.
-        if methods[0].end_task is None:
+        if method.end_task is None:
             return state
         return on_copies(lambda method, copy, i: method.end_task(copy), state)
 
@@ -221,8 +218,7 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
     def init(seed, batch):
         return compiled_init(jax.random.key(seed), batch)
 
-    compiled_init = jax.jit(methods[0].init)
-    method = methods[0]
+    compiled_init = jax.jit(method.init)
     return Programs(init, steps if method.step else None, reader("predict"), reader("features"),
                     method.phase or (lambda progress: ""), method.end_epoch and end_epoch,
                     method.visit and visit, end_task, feed, place, fetch, count, num_runs,
@@ -268,14 +264,27 @@ def merge_runs(tree, axis: int):
         *x.shape[1:axis + 1], -1, *x.shape[axis + 2:]), tree)
 
 
-def split_batch(index: np.ndarray, count: int, own: slice) -> np.ndarray:
-    """[..., B] -> [D, ..., B / count]: the parts of the D devices `own` among `count`."""
+def parts_of(index: np.ndarray, count: int, own: slice, spread: bool) -> np.ndarray:
+    """The parts of an index [..., B] for each of the D devices `own` among `count`.
+
+    It is left as it is for one device, [D, ..., B / count] for several. Runs that are spread over the
+    devices, [K, S, B], are split by run instead, and each device gets all of what they share, [B].
+    """
+    if count == 1:
+        return index
+    if spread and index.ndim == 1:
+        return np.stack([index] * count)
+    if spread:
+        return np.moveaxis(index.reshape(len(index), count, -1, index.shape[-1]), 1, 0)
+    if index.shape[-1] % count:
+        raise UserError(f"a batch of {index.shape[-1]} does not divide over {count} devices; "
+                        "choose a multiple of their number (--config.train.batch_size=...)")
     return np.moveaxis(index.reshape(*index.shape[:-1], count, -1), -2, 0)[own]
 
 
-def flat_parts(index: np.ndarray, count: int, own: slice) -> np.ndarray:
-    """`split_batch`, in one row; of this module, to be sent to other processes."""
-    return split_batch(index, count, own).ravel()
+def first_parts(item: tuple, count: int, own: slice, spread: bool) -> np.ndarray:
+    """`parts_of` an item's index, in one row; a function of this module, as workers are sent it."""
+    return parts_of(item[0], count, own, spread).ravel()
 
 
 def without_full_masks(split: Batch) -> Batch:

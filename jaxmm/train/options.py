@@ -1,130 +1,28 @@
-"""Run folders: which config a folder belongs to, and which process is at work in it."""
+"""The options of a run as JSON, and what is wrong with them."""
 import dataclasses
 import json
 import keyword
+import math
 import pathlib
 import textwrap
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
+import numpy as np
+
 from jaxmm import config as config_lib
-from jaxmm import files, provenance
-from jaxmm.config import Config
-from jaxmm.data import spec as spec_lib
-from jaxmm.data.spec import DataSpec
-from jaxmm.data.streams import Stream, to_json
-from jaxmm.errors import UserError
+from jaxmm import files
+from jaxmm.config import AugmentConfig, Config
+from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.methods import method_config
 
-FILE = "config.json"
-MODEL_FILE = "model.json"
-MOST_BYTES = 2**30          # of `model.json`: it has two numbers for every feature of a vector
 MADE_BY = "made_by"         # in `config.json`, beside the options: what made the run
-STREAM_FILE = "stream.json"
-LOCK_FILE = "lock"
-# What training adds to, or removes from, in a run folder: never through a link.
-OWN = (FILE, MODEL_FILE, STREAM_FILE, LOCK_FILE, "metrics.jsonl", "checkpoints", "teachers", "tensorboard")
-# Options that may change within a run: its result stays the same, or, with other steps_per_call,
-# the same up to rounding. Data may move, as they are told by their checksums. Prepared data that are
-# streamed, or not any more, have other ones.
-RESULT_STAYS = ("data.path", "data.placement", "data.workers", "train.checkpoint_epochs",
-                "train.keep_checkpoints", "train.on_save_error", "train.steps_per_call",
-                "train.tensorboard")
-
-
-@contextmanager
-def claim_folder(workdir: pathlib.Path, config: Config) -> Iterator[None]:
-    """Makes the folder, or checks that it belongs to a run of this config; locks it within.
-
-    Raises:
-      UserError: the folder holds another config, or files but no config, or another process is at
-        work in it, or a part of it lies elsewhere. Nothing is written then.
-    """
-    check_folder(workdir, config)
-    for name in OWN:
-        files.check_own(workdir / name)
-    with lock(workdir):
-        if not check_folder(workdir, config):   # again: another process may have been faster
-            made_by = _made_by(workdir) or provenance.describe()
-            files.write(workdir / FILE, json.dumps(to_dict(config) | {MADE_BY: made_by}, indent=2) + "\n")
-        yield
-
-
-def _made_by(workdir: pathlib.Path) -> Any:
-    """What made a run that is there already; None of a new one, or where an older version made it."""
-    path = workdir / FILE
-    return files.parse_json(files.read(path)).get(MADE_BY, {}) if path.exists() else None
-
-
-def check_folder(workdir: pathlib.Path, config: Config) -> bool:
-    """Whether the folder holds this very config.
-
-    Raises:
-      UserError: the folder is neither new, nor empty, nor of a run of this config.
-    """
-    if (workdir / FILE).exists():
-        found = list(differences(to_dict(read_config(workdir)), to_dict(config)))
-        listed = "; ".join(f"{option} was {old!r}, is {new!r}" for option, old, new in found
-                           if option not in RESULT_STAYS)
-        if listed:
-            raise UserError(f"{workdir} belongs to a run with another config: {listed}. "
-                            "Name another --workdir, or repeat that config to go on")
-        return not found
-    if workdir.exists() and (not workdir.is_dir() or
-                               {p.name for p in workdir.iterdir()} - {LOCK_FILE, f"{FILE}.part"}):
-        raise UserError(f"{workdir} exists and is no run folder (it has no {FILE}); "
-                        "name a new or empty folder")
-    return False
-
-
-def lock(workdir: pathlib.Path) -> AbstractContextManager[None]:
-    """Keeps other processes from training in a folder, see `files.lock`."""
-    return files.lock(workdir / LOCK_FILE, "name another --workdir")
-
-
-def save_stream(workdir: pathlib.Path, stream: Stream) -> None:
-    """Writes `stream.json`: the classes of each task and the numbers of their examples."""
-    files.write(workdir / STREAM_FILE, json.dumps(to_json(stream), indent=1) + "\n")
-
-
-def write_spec(workdir: pathlib.Path, spec: DataSpec) -> None:
-    """Writes `model.json`: what a run keeps of its data."""
-    files.write(workdir / MODEL_FILE, json.dumps(spec_lib.to_json(spec), indent=1) + "\n")
-
-
-def read_spec(workdir: pathlib.Path) -> DataSpec | None:
-    """What a run has kept of its data; None where an older version made it, which kept nothing.
-
-    Raises:
-      UserError: the file is damaged.
-    """
-    path = workdir / MODEL_FILE
-    if not path.exists():
-        return None
-    try:
-        return spec_lib.from_json(files.parse_json(files.read_bytes(path, MOST_BYTES)))
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read ({error}); restore that file, or remove it where the "
-                        "data that the run was trained on are at hand") from error
-
-
-def read_config(workdir: pathlib.Path) -> Config:
-    """The config of a run folder.
-
-    Raises:
-      UserError: it is no run folder, or its config cannot be read.
-    """
-    path = workdir / FILE
-    if not path.is_file():
-        raise UserError(f"{workdir} is no run folder: {FILE} is missing; name the --workdir of a "
-                        "training run")
-    try:
-        # Folders from before there was a task have none.
-        return load_json(path, [f.name for f in dataclasses.fields(Config) if f.name != "task"])
-    except UserError as error:
-        raise UserError(f"{error}; it may be damaged, or of another version") from error
+LARGEST = 2**31 - 1     # whole number: steps, rows and seeds are int32 on the devices
+FLOAT32 = np.finfo(np.float32)
+MOST = {"seeds": 1000, "workers": 1024, "depth": 100}      # more is taken for a mistake
+MOST_PREPROCESS = {"rate": 10**6, "seconds": 86400, "n_fft": 2**20, "mels": 2**14, "columns": 10**6,
+                   "frames": 10**5, "height": 2**14, "width": 2**14, "size": 2**14, "length": 10**6}
 
 
 def load_json(path: pathlib.Path, needed: Sequence[str] = ()) -> Config:
@@ -246,3 +144,61 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any],
             yield from differences(a, b, path)
         elif a != b:
             yield path, a, b
+
+
+def check_augmentation(modality: str, options: AugmentConfig, rank: int) -> None:
+    """Raises UserError for augmentation out of range, or that examples of this rank cannot take.
+
+    Vectors (rank 1) take only noise, and texts (rank 0) nothing.
+    """
+    for name, value in dataclasses.asdict(options).items():
+        check_at_least(f"augment.{modality}.{name}", value, 0)
+        if value and (rank == 0 or (rank == 1 and name != "noise")):
+            takes = "vectors, which take only noise" if rank else "texts, which take none of it"
+            raise UserError(f"augment.{modality}.{name}={value}: {modality} has {takes}")
+
+
+def check_counts(config: Config) -> None:
+    """Raises UserError for seeds, counts and choices that are out of range, and numbers that are none."""
+    _check_numbers("", to_dict(config))
+    for section, name, least in (("data", "seed", 0), ("data", "workers", 0), ("stream", "seed", 0),
+                                 ("train", "seed", 0), ("train", "epochs", 1), ("train", "batch_size", 1),
+                                 ("train", "steps_per_call", 0), ("train", "seeds", 1),
+                                 ("train", "eval_epochs", 1),
+                                 ("train", "checkpoint_epochs", 1), ("train", "keep_checkpoints", 1)):
+        check_at_least(f"{section}.{name}", getattr(getattr(config, section), name), least)
+    last = config.train.seed + config.train.seeds - 1
+    if last > LARGEST:
+        raise UserError(f"train.seeds={config.train.seeds} reaches the seed {last}; expected at most "
+                        f"{LARGEST}")
+    check_choice("train.on_save_error", config.train.on_save_error, ("stop", "continue"))
+
+
+def _check_numbers(path: str, value: Any) -> None:
+    """Raises UserError for a number in nested options that is not finite, or absurd."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            _check_numbers(f"{path}.{name}" if path else name, part)
+    elif isinstance(value, (tuple, list)):
+        for part in value:
+            _check_numbers(path, part)
+    elif isinstance(value, (int, float)):
+        name = path.rpartition(".")[2]
+        most = MOST.get(name, LARGEST if isinstance(value, int) else float(FLOAT32.max))
+        if path.startswith("data.preprocess."):
+            most = MOST_PREPROCESS.get(name, most)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{path}={value}; expected a finite number")
+        if value > most:
+            raise UserError(f"{path}={value}; expected at most {most}")
+        if 0 < abs(value) < FLOAT32.tiny:
+            raise UserError(f"{path}={value} is 0 in float32; expected 0, or at least "
+                            f"{FLOAT32.tiny:.2g}")
+
+
+def check_single(config: Config) -> None:
+    """Raises UserError for what `check_counts` finds, and for the config of several runs."""
+    check_counts(config)
+    if config.train.seeds > 1:
+        raise UserError(f"train.seeds={config.train.seeds} is for launch.train; give "
+                        "launch.compare --seeds, and functions a config for each seed")

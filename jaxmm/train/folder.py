@@ -1,0 +1,122 @@
+"""The files of a run folder: whose run it is, what it keeps of its data, and which process is at work in it."""
+import dataclasses
+import json
+import pathlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+from jaxmm import files, provenance
+from jaxmm.config import Config
+from jaxmm.data import spec as spec_lib
+from jaxmm.data.spec import DataSpec
+from jaxmm.data.streams import Stream, to_json
+from jaxmm.errors import UserError
+from jaxmm.train.options import MADE_BY, differences, load_json, to_dict
+
+FILE = "config.json"
+MODEL_FILE = "model.json"
+MOST_BYTES = 2**30          # of `model.json`: it has two numbers for every feature of a vector
+STREAM_FILE = "stream.json"
+LOCK_FILE = "lock"
+# What training adds to, or removes from, in a run folder: never through a link.
+OWN = (FILE, MODEL_FILE, STREAM_FILE, LOCK_FILE, "metrics.jsonl", "checkpoints", "teachers", "tensorboard")
+# Options that may change within a run: its result stays the same, or, with other steps_per_call,
+# the same up to rounding. Data may move, as they are told by their checksums. Prepared data that are
+# streamed, or not any more, have other ones.
+RESULT_STAYS = ("data.path", "data.placement", "data.workers", "train.checkpoint_epochs",
+                "train.keep_checkpoints", "train.on_save_error", "train.steps_per_call",
+                "train.tensorboard")
+
+
+@contextmanager
+def claim_folder(workdir: pathlib.Path, config: Config) -> Iterator[None]:
+    """Makes the folder, or checks that it belongs to a run of this config; locks it within.
+
+    Raises:
+      UserError: the folder holds another config, or files but no config, or another process is at
+        work in it, or a part of it lies elsewhere. Nothing is written then.
+    """
+    check_folder(workdir, config)
+    for name in OWN:
+        files.check_own(workdir / name)
+    with lock(workdir):
+        if not check_folder(workdir, config):   # again: another process may have been faster
+            made_by = _made_by(workdir) or provenance.describe()
+            files.write(workdir / FILE, json.dumps(to_dict(config) | {MADE_BY: made_by}, indent=2) + "\n")
+        yield
+
+
+def _made_by(workdir: pathlib.Path) -> Any:
+    """What made a run that is there already; None of a new one, or where an older version made it."""
+    path = workdir / FILE
+    return files.parse_json(files.read(path)).get(MADE_BY, {}) if path.exists() else None
+
+
+def check_folder(workdir: pathlib.Path, config: Config) -> bool:
+    """Whether the folder holds this very config.
+
+    Raises:
+      UserError: the folder is neither new, nor empty, nor of a run of this config.
+    """
+    if (workdir / FILE).exists():
+        found = list(differences(to_dict(read_config(workdir)), to_dict(config)))
+        listed = "; ".join(f"{option} was {old!r}, is {new!r}" for option, old, new in found
+                           if option not in RESULT_STAYS)
+        if listed:
+            raise UserError(f"{workdir} belongs to a run with another config: {listed}. "
+                            "Name another --workdir, or repeat that config to go on")
+        return not found
+    if workdir.exists() and (not workdir.is_dir() or
+                               {p.name for p in workdir.iterdir()} - {LOCK_FILE, f"{FILE}.part"}):
+        raise UserError(f"{workdir} exists and is no run folder (it has no {FILE}); "
+                        "name a new or empty folder")
+    return False
+
+
+def lock(workdir: pathlib.Path) -> AbstractContextManager[None]:
+    """Keeps other processes from training in a folder, see `files.lock`."""
+    return files.lock(workdir / LOCK_FILE, "name another --workdir")
+
+
+def save_stream(workdir: pathlib.Path, stream: Stream) -> None:
+    """Writes `stream.json`: the classes of each task and the numbers of their examples."""
+    files.write(workdir / STREAM_FILE, json.dumps(to_json(stream), indent=1) + "\n")
+
+
+def write_spec(workdir: pathlib.Path, spec: DataSpec) -> None:
+    """Writes `model.json`: what a run keeps of its data."""
+    files.write(workdir / MODEL_FILE, json.dumps(spec_lib.to_json(spec), indent=1) + "\n")
+
+
+def read_spec(workdir: pathlib.Path) -> DataSpec | None:
+    """What a run has kept of its data; None where an older version made it, which kept nothing.
+
+    Raises:
+      UserError: the file is damaged.
+    """
+    path = workdir / MODEL_FILE
+    if not path.exists():
+        return None
+    try:
+        return spec_lib.from_json(files.parse_json(files.read_bytes(path, MOST_BYTES)))
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read ({error}); restore that file, or remove it where the "
+                        "data that the run was trained on are at hand") from error
+
+
+def read_config(workdir: pathlib.Path) -> Config:
+    """The config of a run folder.
+
+    Raises:
+      UserError: it is no run folder, or its config cannot be read.
+    """
+    path = workdir / FILE
+    if not path.is_file():
+        raise UserError(f"{workdir} is no run folder: {FILE} is missing; name the --workdir of a "
+                        "training run")
+    try:
+        # Folders from before there was a task have none.
+        return load_json(path, [f.name for f in dataclasses.fields(Config) if f.name != "task"])
+    except UserError as error:
+        raise UserError(f"{error}; it may be damaged, or of another version") from error

@@ -1,0 +1,130 @@
+"""Runs whose folders are open: locked, read, and ready to be written to."""
+import contextlib
+import pathlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import jax
+from absl import logging
+
+from jaxmm.config import Config
+from jaxmm.data.spec import to_json
+from jaxmm.methods import TrainState
+from jaxmm.train import checkpoints, hosts, validity, writers
+from jaxmm.train.folder import (FILE as CONFIG_FILE, MODEL_FILE, check_folder, claim_folder, read_spec,
+                                save_stream, write_spec)
+from jaxmm.train.restore import read_history
+from jaxmm.train.setup import Setup, init_state
+from jaxmm.train.teaching import check_same_teachers, check_teachers, teacher_checksums
+from jaxmm.train.writers import Write, open_writer
+
+
+class Opened(NamedTuple):
+    """A run and its folder, as far as it was trained."""
+    setup: Setup
+    workdir: pathlib.Path
+    save: Callable[..., None]       # (step, state, history, last=)
+    write: Write
+    state: TrainState               # one copy
+    history: list[dict[str, Any]]
+    step: int
+    changed: tuple[str, ...] = ()   # splits that have changed since it was scored on them
+
+
+def kept_spec(config: Config, workdir: pathlib.Path) -> dict[str, Any] | None:
+    """What a run of this config has kept of its data, as JSON; None of a new one."""
+    if not (workdir / CONFIG_FILE).exists():
+        return None
+    check_folder(workdir, config)
+    spec = read_spec(workdir)
+    return spec and to_json(spec)
+
+
+def check_start(setup: Setup, workdir: pathlib.Path) -> None:
+    """Raises UserError if a run cannot begin, or go on, in this folder; touches nothing."""
+    checkpoints.check_path(workdir)
+    check_folder(workdir, setup.config)
+    if not (workdir / CONFIG_FILE).exists():
+        check_teachers(setup)
+    else:
+        check_meta(setup, workdir, checkpoints.last_meta(workdir) or {
+            "data": setup.spec.checksums, "history": []})
+
+
+def check_meta(setup: Setup, workdir: pathlib.Path, meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """Raises UserError if the data or the teachers of a run have changed; see `validity.check`."""
+    read_history(workdir, meta, setup.task.scores)
+    check_same_teachers(workdir, setup, meta.get("teachers", {}))
+    validity.check_spec(workdir, setup, meta)
+    return validity.check(workdir, setup, meta)
+
+
+@contextmanager
+def open_run(setup: Setup, workdir: pathlib.Path) -> Iterator[Opened]:
+    """The run of a folder, at its last checkpoint or before the first step.
+
+    The main process locks the folder and writes to it; the others get what it finds there.
+    """
+    with contextlib.ExitStack() as stack:
+        def claim():
+            stack.enter_context(claim_folder(workdir, setup.config))
+
+        def open_folder():
+            nonlocal run
+            run = stack.enter_context(_open_folder(run))
+            return {"step": run.step, "history": run.history, "changed": run.changed}
+
+        hosts.from_main(claim)
+        initial = setup.programs.fetch(init_state(setup))
+        run = Opened(setup, workdir, nothing, nothing, initial, [], 0)
+        found = hosts.from_main(open_folder)
+        run = run._replace(**found | {"changed": tuple(found["changed"])},
+                           state=share_state(run.state))
+        if run.changed:
+            run = run._replace(history=validity.rescore(
+                setup, setup.programs.place(run.state), run.history, run.step, run.changed))
+        hosts.from_main(lambda: writers.set_evaluations(workdir, run.history))
+        yield run
+
+
+@contextmanager
+def _open_folder(run: Opened) -> Iterator[Opened]:
+    setup, config, workdir = run.setup, run.setup.config.train, run.workdir
+    manager = checkpoints.open_manager(workdir)
+    for name in checkpoints.remove_unfinished(manager):
+        logging.warning("%s: removed %s, left by a save that was cut short", manager.directory,
+                        name)
+    if setup.stream:
+        save_stream(workdir, setup.stream)
+    step, restored = -1, checkpoints.restore(manager, run.state)
+    if restored:
+        step, state, meta = restored
+        history = read_history(workdir, meta, setup.task.scores)
+        run = run._replace(state=state, history=history, step=step,
+                           changed=check_meta(setup, workdir, meta))
+        validity.warn(workdir, setup, meta, run.changed)
+        checkpoints.set_aside(manager, step)
+    if not (workdir / MODEL_FILE).exists():
+        write_spec(workdir, setup.spec)
+    known = {"data": setup.checksums, "model": setup.spec.checksum,
+             "teachers": meta.get("teachers", {}) if restored else teacher_checksums(setup)}
+    with (open_writer(workdir, step, config.tensorboard, config.on_save_error) as write,
+          checkpoints.open_saver(manager, config.keep_checkpoints,
+                                 config.on_save_error) as save):
+        def save_run(step, state, history, *, last):
+            save(step, state, {"history": history} | known, last=last)
+
+        yield run._replace(save=save_run, write=write)
+    manager.close()
+
+
+def nothing(*args, **kwargs) -> None:
+    """What processes do that do not write."""
+
+
+def share_state(state: TrainState) -> TrainState:
+    """The state of the main process, in every one; those of the others give shapes and types."""
+    if jax.process_count() == 1:
+        return state
+    return checkpoints.unflatten(state, hosts.share(checkpoints.flatten(state)))

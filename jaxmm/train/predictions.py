@@ -1,0 +1,90 @@
+"""Predictions of a run for whole splits, and their scores."""
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmm.batch import Batch, Logits, batch_size
+from jaxmm.config import scalar_options
+from jaxmm.data.dataset import check_split
+from jaxmm.methods import TrainState
+from jaxmm.train.scores import score, score_tasks
+from jaxmm.train.setup import Setup
+
+
+def predict_split(setup: Setup, state: TrainState, split: Batch) -> dict[str, np.ndarray]:
+    """Logits [N, C] of every head for a whole split, of the data set or of its form.
+
+    Raises:
+      UserError: what is wrong with a split that is none of the data set's, as `check_split` does.
+    """
+    return _read(setup, state, setup.programs.predict, split)
+
+
+def split_features(setup: Setup, state: TrainState, split: Batch) -> dict[str, np.ndarray]:
+    """Encoder outputs [N, s] by modality for a whole split."""
+    return _read(setup, state, setup.programs.features, split)
+
+
+def predict_block(setup: Setup, state: TrainState, block: Batch, features: bool = False,
+                  ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Outputs of the heads and, if asked for, features, for some rows that were checked before.
+
+    However many they are, the compiled programs are the same.
+    """
+    found = [_read_rows(setup, state, read, block, "host")
+             for read in [setup.programs.predict] + [setup.programs.features] * features]
+    return found[0], found[1] if features else {}
+
+
+def make_weights(setup: Setup, state: TrainState) -> Callable[[Logits, Mapping], Logits]:
+    """weights(outputs, present): what fusion at test time weighs each head with, [B] by head.
+
+    It is empty for methods that fuse without such weights.
+    """
+    method = setup.make_method(None, scalar_options(setup.config))
+    if method.weights is None:
+        return lambda outputs, present: {}
+    state = setup.programs.fetch(state)
+    return lambda outputs, present: jax.device_get(method.weights(state, outputs, present))
+
+
+def _read(setup, state, read, split):
+    splits = setup.dataset.splits
+    if not any(split is known for known in splits.values()):
+        check_split("split", split, setup.spec.forms)
+    return _read_rows(setup, state, read, split, setup.config.data.placement)
+
+
+def _read_rows(setup, state, read, split, placement):
+    rows = batch_size(split)
+    order = list(zip(row_chunks(rows, setup.config.train.batch_size)))
+    feed = setup.programs.feed(split, placement)
+    return join_parts((read(state, fed) for _, fed in feed.through(order)), rows)
+
+
+def row_chunks(rows: int, size: int) -> list[np.ndarray]:
+    """Positions of all rows in chunks of one length int32 [size], the last filled up with row 0."""
+    index = np.zeros(-(-rows // size) * size, np.int32)
+    index[:rows] = np.arange(rows)
+    return list(index.reshape(-1, size))
+
+
+def join_parts(parts: Iterable[Mapping[str, np.ndarray]], rows: int) -> dict[str, np.ndarray]:
+    """The first `rows` rows of what comes in parts, {name: [B, ...]} each."""
+    outputs, start = {}, 0
+    for part in parts:
+        for name, x in part.items():
+            # Written where it belongs: of many classes, a list of parts and its join take twice as much.
+            outputs.setdefault(name, np.empty((rows, *x.shape[1:]), x.dtype))[start:start + len(x)] = (
+                x[:rows - start])
+        start += len(next(iter(part.values())))
+    return outputs
+
+
+def score_split(setup: Setup, logits: Logits, split: str) -> dict[str, Any]:
+    """"scores" of every head on a split and, on a stream, what `score_tasks` finds."""
+    batch = setup.dataset.splits[split]
+    scores = {"scores": score(logits, batch, setup.task.scores)}
+    return scores | score_tasks(logits, batch, setup.stream, split) if setup.stream else scores

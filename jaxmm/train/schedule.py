@@ -1,0 +1,176 @@
+"""Which runs are trained, in which order and groups, and their teachers before them."""
+import contextlib
+import pathlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+
+import jax
+from tqdm import tqdm
+
+from jaxmm.config import Config
+from jaxmm.data.dataset import Dataset
+from jaxmm.data.spec import from_json
+from jaxmm.methods import TrainState
+from jaxmm.train import hosts
+from jaxmm.train.group import Group
+from jaxmm.train.loop import run_steps
+from jaxmm.train.opened import Opened, check_start, kept_spec, open_run, share_state
+from jaxmm.train.setup import Run
+from jaxmm.train.teaching import folder_of, restore_teachers, taught, teacher_config
+from jaxmm.train.together import build_many, find_obstacle
+
+
+def train(config: Config, workdir, *, dataset: Dataset | None = None,
+          devices: Sequence[jax.Device] | None = None, progress: bool = True,
+          teachers: str = "") -> Run:
+    """Trains in a run folder, or goes on where the folder's last checkpoint ends.
+
+    Validation data is looked at every `train.eval_epochs`, test data once, at the end; what is
+    reported is the last epoch.
+
+    Args:
+      config: all options.
+      workdir: the run folder.
+      dataset: see `build`.
+      devices: see `build`.
+      progress: whether to show a bar.
+      teachers: folders for the models to be trained before, where the config names none; {teacher}
+        stands for the name of each, {seed} for its seed. By default they lie in the run folder.
+
+    Raises:
+      UserError: the config cannot be run, or the folder belongs to another one, or another process
+        trains in it.
+      WriteError: the disk is full; the last good checkpoint is kept.
+      FloatingPointError: the loss is not finite; the last good checkpoint is kept.
+      Preempted: a signal asked to stop (see `signals`); the state was saved first.
+    """
+    result, = train_many([config], [workdir], dataset=dataset, devices=devices, progress=progress,
+                         teachers=[teachers])
+    if isinstance(result, FloatingPointError):
+        raise result
+    return result
+
+
+def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Dataset | None = None,
+               devices: Sequence[jax.Device] | None = None, progress: bool = True,
+               teachers: Sequence[str] = ()) -> Iterator[Run | FloatingPointError]:
+    """`train` for several configs: at once where one program can, else one after the other.
+
+    One program trains runs that differ in seeds and in the scalars of `jaxmm.train.together`, if
+    the tasks of their streams take equally many steps. Each has a folder of its own and the same
+    results as alone: on CPU to the bit, elsewhere up to rounding. Runs that are resumed at other
+    steps are trained apart.
+    `teachers` has one value for each run, if any.
+
+    Yields:
+      In the order of the configs the run or, if its loss was not finite, the error in its place;
+      the other runs are not touched by it.
+
+    Raises:
+      UserError, WriteError, Preempted: see `train`.
+    """
+    workdirs = [pathlib.Path(workdir) for workdir in workdirs]
+    specs = hosts.from_main(lambda: [kept_spec(*run) for run in zip(configs, workdirs)])
+    setups = list(build_many(configs, dataset=dataset, devices=devices,
+                             specs=[spec and from_json(spec) for spec in specs]))
+
+    def check():
+        for setup, workdir in zip(setups, workdirs):
+            check_start(setup, workdir)
+
+    hosts.from_main(check)
+    progress = progress and hosts.is_main()
+    obstacle = find_obstacle(setups)
+    if obstacle and len(configs) > 1 and progress:
+        print(f"{len(configs)} runs one after the other: {obstacle}", file=sys.stderr)
+    options = {"dataset": dataset, "devices": devices, "progress": progress}
+    locations = [teachers[i] if i < len(teachers) and teachers[i] else
+                 f"{workdir}/teachers/{{teacher}}" for i, workdir in enumerate(workdirs)]
+    runs = list(zip(setups, workdirs, locations))
+    for group in [[run] for run in runs] if obstacle else [runs]:
+        yield from _train_group(group, options)
+
+
+def _train_group(group, options) -> list[Run | FloatingPointError]:
+    """Trains runs that one program can train, those that stand at the same step together."""
+    with contextlib.ExitStack() as folders:
+        runs = [folders.enter_context(open_run(setup, workdir)) for setup, workdir, _ in group]
+        runs, results = teach(runs, [location for _, _, location in group], options)
+        for step in sorted({run.step for run in runs}):
+            same = [run for run in runs if run.step == step]
+            finished = step == same[0].setup.total_steps
+            for part in [[run] for run in same] if finished else [same]:
+                done = run_steps(Group(part, options["devices"]), options["progress"])
+                results |= {run.workdir: result for run, result in zip(part, done)}
+        return [results[workdir] for _, workdir, _ in group]
+
+
+def teach(runs: Sequence[Opened], locations: Sequence[str], options
+          ) -> tuple[list[Opened], dict[pathlib.Path, FloatingPointError]]:
+    """The runs, those before their first step with what their teachers know.
+
+    Those with a teacher that diverged are left out; their errors come second, by folder.
+
+    Teachers are restored if the config names their folders, otherwise trained first, those of all
+    runs together; the ones that are there already are used as they are.
+
+    Args:
+      runs: of one method.
+      locations: of the folders of each run's teachers, with {teacher} for their names.
+      options: dataset, devices, progress of `train_many`.
+    """
+    places = {run.workdir: location for run, location in zip(runs, locations)
+              if run.setup.programs.teachers and not run.step and not run.history}
+    new, errors = [run for run in runs if run.workdir in places], {}
+    if new and new[0].setup.config.method.teachers:
+        states = {run.workdir: learn(run, options) for run in new}
+    else:
+        models, errors = train_teachers(new, places, options)
+        states = {run.workdir: taught(run.setup, run.state, models[run.workdir])
+                  for run in new if run.workdir not in errors}
+    return [run._replace(state=states.get(run.workdir, run.state)) for run in runs
+            if run.workdir not in errors], errors
+
+
+def learn(run: Opened, options) -> TrainState:
+    """The first state of a run with what the teachers know that its config names.
+
+    Their folders are read by the main process alone, as all others.
+    """
+    state = run.state
+
+    def restore():
+        nonlocal state
+        state = taught(run.setup, state, restore_teachers(
+            run.setup, dataset=options["dataset"], devices=options["devices"]))
+
+    hosts.from_main(restore)
+    return share_state(state)
+
+
+def train_teachers(runs: Sequence[Opened], places: Mapping[pathlib.Path, str], options) -> tuple[
+        dict[pathlib.Path, dict[str, TrainState]], dict[pathlib.Path, FloatingPointError]]:
+    """By the folder of each run, the last states of its teachers, and what stopped one of them.
+
+    `places` is where the teachers lie.
+    """
+    models, errors = {run.workdir: {} for run in runs}, {}
+    for name, method in runs[0].setup.programs.teachers.items() if runs else ():
+        folders = {run.workdir: folder_of(name, places[run.workdir], run.setup) for run in runs}
+        # Runs may share a teacher.
+        jobs = {folders[run.workdir]: run for run in runs}
+        if options["progress"]:
+            tqdm.write(f"{runs[0].setup.config.method.name} starts from {name}: "
+                       f"{', '.join(map(str, jobs))}")
+        trained = train_many([teacher_config(run.setup, method) for run in jobs.values()],
+                             list(jobs), **options,
+                             teachers=[places[run.workdir] for run in jobs.values()])
+        results = dict(zip(jobs, trained))
+        for workdir, folder in folders.items():
+            result = results[folder]
+            if isinstance(result, FloatingPointError):
+                errors.setdefault(workdir, FloatingPointError(
+                    f"{workdir} starts from {name}: {result}"))
+            else:
+                models[workdir][name] = result.setup.programs.fetch(result.state)
+    return models, errors

@@ -1,0 +1,98 @@
+"""The scores of every head on a whole split, and on the tasks of a stream."""
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import chex
+import numpy as np
+
+from jaxmm.batch import Batch
+from jaxmm.data.streams import Stream, task_labels
+from jaxmm.task import CLASS_SCORES
+
+
+def head_rows(heads: Collection[str], present: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """bool [N] by head: the examples that it is scored on.
+
+    The head of a modality is scored on those that have it, any other one on those that have one of
+    the modalities with a head: a run of part of the modalities predicts nothing of the rest.
+    """
+    own = [present[m] for m in present if m in heads]
+    anything = np.any(own or list(present.values()), axis=0)
+    return {head: present.get(head, anything) for head in heads}
+
+
+def score(outputs: Mapping[str, np.ndarray], split: Batch,
+          fns: Mapping[str, Callable] = CLASS_SCORES) -> dict[str, dict[str, float]]:
+    """The scores of each head over its examples, see `head_rows`; `fns` are the task's."""
+    scores, counted = {}, head_rows(outputs, split["present"])
+    for head, z in outputs.items():
+        rows = counted[head]
+        if rows.any():
+            z, labels = (z, split["label"]) if rows.all() else (z[rows], split["label"][rows])
+            scores[head] = {name: float(fn(z, labels)) for name, fn in fns.items()}
+    return scores
+
+
+def score_tasks(logits: Mapping[str, np.ndarray], split: Batch, stream: Stream,
+                name: str) -> dict[str, Any]:
+    """Accuracies on every task, by head, over the examples of the head, see `head_rows`.
+
+    Args:
+      logits: [N, C] by head, for the whole split.
+      split: its labels [N] and masks.
+      stream: tasks, of which `indices[name]` are the rows of this split.
+      name: of the split.
+
+    Returns:
+      "class_incremental" and "task_incremental": [T] by head, the latter with the logits of the
+      labels that a task does not have left out; "recency", if no label is in two tasks: [T] by
+      head, the share of all predictions that fall in each task's labels. None where no example of
+      a task has the modality.
+    """
+    labels = task_labels(stream)
+    counted = head_rows(logits, split["present"])
+    scores = {"class_incremental": {}, "task_incremental": {}, "recency": {}}
+    for head, z in logits.items():
+        present = counted[head]
+        rows = [task.indices[name][present[task.indices[name]]] for task in stream.tasks]
+        masked = [_keep(z[r], kept) for r, kept in zip(rows, labels)]
+        truth = [split["label"][r] for r in rows]
+        scores["class_incremental"][head] = [_accuracy(z[r], y) for r, y in zip(rows, truth)]
+        scores["task_incremental"][head] = [_accuracy(m, y) for m, y in zip(masked, truth)]
+        if _disjoint(labels):
+            task_of = np.zeros(z.shape[1], int)
+            for task, kept in enumerate(labels):
+                task_of[kept] = task
+            scores["recency"][head] = task_recency(z[present].argmax(1), task_of).tolist()
+    return scores
+
+
+def task_recency(predictions: chex.Array, class_to_task: chex.Array) -> np.ndarray:
+    """Share of the predictions that fall in each task's classes.
+
+    Args:
+      predictions: int [N] predicted classes.
+      class_to_task: int [C] task of each class, from 0.
+
+    Returns:
+      [T] shares, which sum to 1.
+    """
+    chex.assert_rank([predictions, class_to_task], 1)
+    class_to_task = np.asarray(class_to_task)
+    tasks = class_to_task[np.asarray(predictions)]
+    return np.bincount(tasks, minlength=np.max(class_to_task) + 1) / len(tasks)
+
+
+def _keep(logits, kept):
+    """The logits with all labels but `kept` out of reach."""
+    allowed = np.isin(np.arange(logits.shape[1]), kept)
+    return np.where(allowed, logits, -np.inf)
+
+
+def _accuracy(logits, labels) -> float | None:
+    return float((logits.argmax(1) == labels).mean()) if len(labels) else None
+
+
+def _disjoint(groups) -> bool:
+    together = np.concatenate(groups)
+    return len(together) == len(np.unique(together))
