@@ -158,12 +158,19 @@ class MethodConfig:
 @dataclass
 class OptimizerConfig:
     """Optimizer and learning-rate schedule."""
-    name: str = "sgd"               # "sgd", "adam" or "adamw"
+    name: str = "sgd"               # "sgd", "rmsprop", "adagrad", "adadelta", "adam" or "adamw"
     learning_rate: float = scalar(1e-3)     # at the start
     momentum: float = 0.9           # of "sgd"
+    nesterov: bool = False          # Nesterov's momentum, of "sgd"
     weight_decay: float = scalar(1e-4)      # added to the gradient (decoupled for "adamw")
-    schedule: str = "step"          # "constant", "step" or "cosine" (to 0); restarts with every task
+    decay_vectors: bool = True      # off: no decay of biases and norms (parameters of rank 0 and 1)
+    schedule: str = "step"          # "constant", "step", "cosine" (to 0), "one_cycle" (from 1/25, up for
+                                    # 30% of the steps, down to 1/250000) or "plateau"; restarts with
+                                    # every task
+    warmup_epochs: float = 0.0      # the rate of any schedule rises linearly over so many epochs
     decay_epochs: int = 70          # "step": multiply by decay_rate each time this many are done
+    patience: int = 1               # "plateau": multiply by decay_rate after more than this many
+                                    # evaluations without a better train.score
     decay_rate: float = 0.1
     clip_norm: float = 0.0          # largest global norm of the gradient; 0: off
 

@@ -12,18 +12,34 @@ from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.model import Optimizer
 from jaxmm.train.plan import Epoch
 
+ONE_CYCLE = 10**6       # steps that optax's schedule is laid over, whatever the length of a run
+PLATEAU = "plateau"     # the schedule, and its part of the optimizer's state
+
 
 def make_schedule(config: OptimizerConfig, epochs: int) -> Callable[[Epoch], chex.Array | float]:
-    """Learning rate as a function of where a step stands in a task of `epochs` in all."""
-    if config.schedule == "constant":
-        return lambda epoch: config.learning_rate
-    if config.schedule == "step":
-        return lambda epoch: (config.learning_rate
-                              * config.decay_rate ** (epoch.done // config.decay_epochs))
-    if config.schedule == "cosine":
-        cosine = optax.cosine_decay_schedule(config.learning_rate, epochs)
-        return lambda epoch: cosine(epoch.fraction)
-    raise UserError(f"optimizer.schedule={config.schedule!r}; expected constant, step or cosine")
+    """Learning rate as a function of where a step stands in a task of `epochs` in all.
+
+    That of "plateau" is multiplied by its state, see `make_optimizer`.
+    """
+    cosine = optax.cosine_decay_schedule(config.learning_rate, epochs)
+    one_cycle = optax.cosine_onecycle_schedule(ONE_CYCLE, 1.0)
+    schedules = {
+        "constant": lambda epoch: config.learning_rate,
+        "step": lambda epoch: (config.learning_rate
+                               * config.decay_rate ** (epoch.done // config.decay_epochs)),
+        "cosine": lambda epoch: cosine(epoch.fraction),
+        "one_cycle": lambda epoch: config.learning_rate * one_cycle(ONE_CYCLE * epoch.fraction / epochs),
+        "plateau": lambda epoch: config.learning_rate,
+    }
+    check_choice("optimizer.schedule", config.schedule, schedules)
+    if not 0 <= config.warmup_epochs <= epochs:
+        raise UserError(f"optimizer.warmup_epochs={config.warmup_epochs}; expected between 0 and the "
+                        f"{epochs} of train.epochs")
+    schedule = schedules[config.schedule]
+    if not config.warmup_epochs:
+        return schedule
+    return lambda epoch: schedule(epoch) * jnp.minimum(
+        1, (epoch.done + (epoch.step + 1) / epoch.steps) / config.warmup_epochs)
 
 
 def make_optimizer(config: OptimizerConfig, epochs: int,
@@ -33,21 +49,26 @@ def make_optimizer(config: OptimizerConfig, epochs: int,
     The learning rate follows `epoch(step)`, the place within the task's `epochs`: it starts
     again with every task, and does not depend on how often a method updates a group in a step; a
     group's factor in `scale` multiplies it. Clipping takes the global norm over all groups of one
-    update. `sgd` adds weight decay to the gradient before momentum; `adamw` decouples it. Groups that
-    are not `due` keep parameters and state; their gradients are 0.
+    update. All add weight decay to the gradient, `sgd` before momentum, but `adamw`, which decouples
+    it. Groups that are not `due` keep parameters and state; their gradients are 0. With the schedule
+    "plateau" the state has a part PLATEAU too, whose "rate" multiplies the learning rate; see
+    `update_plateau`.
 
     Raises:
       UserError: unknown optimizer or schedule, or an option out of range.
     """
     for name, least in (("learning_rate", 0), ("momentum", 0), ("weight_decay", 0),
-                        ("clip_norm", 0), ("decay_epochs", 1), ("decay_rate", 1e-6)):
+                        ("clip_norm", 0), ("decay_epochs", 1), ("decay_rate", 1e-6), ("patience", 0)):
         check_at_least(f"optimizer.{name}", getattr(config, name), least)
     if config.momentum >= 1:
         raise UserError(f"optimizer.momentum={config.momentum}; expected a number in [0, 1): from 1 on "
                         "all gradients add up for ever")
-    decay = optax.add_decayed_weights(config.weight_decay)
+    decay = optax.add_decayed_weights(config.weight_decay, None if config.decay_vectors else are_matrices)
     directions = {
-        "sgd": (decay, optax.trace(config.momentum)),
+        "sgd": (decay, optax.trace(config.momentum, config.nesterov)),
+        "rmsprop": (decay, optax.scale_by_rms()),
+        "adagrad": (decay, optax.scale_by_rss()),
+        "adadelta": (decay, optax.scale_by_adadelta()),
         "adam": (decay, optax.scale_by_adam()),
         "adamw": (optax.scale_by_adam(), decay),
     }
@@ -56,12 +77,16 @@ def make_optimizer(config: OptimizerConfig, epochs: int,
     clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else optax.identity()
     schedule = make_schedule(config, epochs)
 
+    plateau = {PLATEAU: {"rate": 1.0, "best": -jnp.inf, "bad": 0}} if config.schedule == PLATEAU else {}
+
     def init(params):
-        return {group: tx.init(p) for group, p in params.items()}
+        return {group: tx.init(p) for group, p in params.items()} | jax.tree.map(jnp.asarray, plateau)
 
     def update(grads, opt_state, params, step, scale=None, due=None):
         grads, _ = clip.update(grads, clip.init(grads))
         learning_rate = schedule(epoch(step))
+        if plateau:
+            learning_rate *= opt_state[PLATEAU]["rate"]
         new_params, new_opt_state = {}, {}
         for group, grad in grads.items():
             direction, new_opt_state[group] = tx.update(grad, opt_state[group], params[group])
@@ -71,6 +96,26 @@ def make_optimizer(config: OptimizerConfig, epochs: int,
         return keep(due or {}, new_params, params), keep(due or {}, new_opt_state, opt_state)
 
     return Optimizer(init, update)
+
+
+def are_matrices(params) -> Any:
+    """Which parameters are neither biases nor of norms: those of rank 2 and more."""
+    return jax.tree.map(lambda x: x.ndim > 1, params)
+
+
+def update_plateau(plateau: Mapping[str, chex.Array], score: float,
+                   config: OptimizerConfig) -> dict[str, chex.Array]:
+    """The state of the schedule "plateau" after an evaluation; a higher score is better.
+
+    As `ReduceLROnPlateau` of PyTorch with threshold 0: after more than `patience` evaluations that
+    are not better than the best one, the rate falls and the count starts again.
+    """
+    score = jnp.float32(score)
+    better = score > plateau["best"]
+    bad = jnp.where(better, 0, plateau["bad"] + 1)
+    falls = bad > config.patience
+    return {"rate": jnp.where(falls, plateau["rate"] * config.decay_rate, plateau["rate"]),
+            "best": jnp.maximum(score, plateau["best"]), "bad": jnp.where(falls, 0, bad)}
 
 
 def keep(due: Mapping[str, chex.Array], new: Mapping[str, Any], old: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,10 +139,10 @@ def accumulate(optimizer: Optimizer, steps: int) -> Optimizer:
         return optimizer
 
     def init(params):
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return {group: {"inner": inner, "sum": zeros[group], "count": jnp.int32(0),
-                        "last": jnp.int32(-1)}  # step that was counted, or whose sum was taken, last
-                for group, inner in optimizer.init(params).items()}
+        zeros, inner = jax.tree.map(jnp.zeros_like, params), optimizer.init(params)
+        return inner | {group: {"inner": inner[group], "sum": zeros[group], "count": jnp.int32(0),
+                                "last": jnp.int32(-1)}  # step that was counted, or whose sum was taken, last
+                        for group in params}
 
     def update(grads, opt_state, params, step, scale=None, due=None):
         begin = step // steps * steps
@@ -113,7 +158,8 @@ def accumulate(optimizer: Optimizer, steps: int) -> Optimizer:
             ready[group] = ((step + 1) % steps == 0) & (here[group] | waiting)
             means[group] = jax.tree.map(
                 lambda x, n=counts[group]: x / jnp.maximum(n, 1), totals[group])
-        inner = {group: state["inner"] for group, state in opt_state.items()}
+        inner = {group: state if group == PLATEAU else state["inner"]
+                 for group, state in opt_state.items()}
         new_params, new_inner = optimizer.update(means, inner, params, step, scale, ready)
         new_state = {}
         for group, total in totals.items():

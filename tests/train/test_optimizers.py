@@ -7,7 +7,8 @@ import pytest
 
 from jaxmm.config import OptimizerConfig, TrainConfig
 from jaxmm.errors import UserError
-from jaxmm.train.optimizers import accumulate, make_optimizer, make_schedule
+from jaxmm.train.optimizers import (PLATEAU, accumulate, make_optimizer, make_schedule,
+                                    update_plateau)
 from jaxmm.train.plan import Epoch, make_epoch
 
 EPOCH = make_epoch([np.arange(10)], TrainConfig(batch_size=1))
@@ -17,10 +18,17 @@ GRADS = {"sound": {"w": jnp.array([0.3, 0.4])}, "head": {"w": jnp.array([1.2])}}
 
 @pytest.mark.parametrize("name, reference", [
     ("sgd", optax.chain(optax.add_decayed_weights(0.1), optax.sgd(0.01, momentum=0.9))),
+    ("nesterov", optax.chain(optax.add_decayed_weights(0.1),
+                             optax.sgd(0.01, momentum=0.9, nesterov=True))),
+    ("rmsprop", optax.chain(optax.add_decayed_weights(0.1), optax.rmsprop(0.01))),
+    ("adagrad", optax.chain(optax.add_decayed_weights(0.1), optax.adagrad(0.01))),
+    ("adadelta", optax.chain(optax.add_decayed_weights(0.1), optax.adadelta(0.01))),
     ("adam", optax.chain(optax.add_decayed_weights(0.1), optax.adam(0.01))),
     ("adamw", optax.adamw(0.01, weight_decay=0.1))])
 def test_three_updates_are_those_of_optax(name, reference):
     config = OptimizerConfig(name=name, learning_rate=0.01, weight_decay=0.1, schedule="constant")
+    if name == "nesterov":
+        config.name, config.nesterov = "sgd", True
     optimizer = make_optimizer(config, 10, EPOCH)
     params, opt_state = PARAMS, optimizer.init(PARAMS)
     expected, reference_state = PARAMS, reference.init(PARAMS)
@@ -70,6 +78,53 @@ def test_schedules():
     assert make_schedule(config, 10)(Epoch(7, 7, 10)) == 1.0
 
 
+def test_warm_up_multiplies_any_schedule():
+    """Two epochs of four steps: the first step has an eighth, the eighth all of the rate."""
+    config = OptimizerConfig(learning_rate=8.0, decay_epochs=3, decay_rate=0.5, warmup_epochs=2.0)
+    schedule = make_schedule(config, 10)
+    np.testing.assert_allclose([schedule(Epoch(*at, 4)) for at in (
+        (0, 0), (0, 3), (1, 2), (1, 3), (2, 0), (3, 0))], [1, 4, 7, 8, 8, 4], rtol=1e-6)
+    with pytest.raises(UserError, match="warmup_epochs=2.0; expected between 0 and the 1"):
+        make_schedule(config, 1)
+
+
+def test_one_cycle_rises_for_three_tenths_and_falls_by_halves_of_cosines():
+    schedule = make_schedule(OptimizerConfig(learning_rate=2.0, schedule="one_cycle"), 10)
+    low = 2 / 25
+    expected = [low, (low + 2) / 2, 2, (2 + low / 1e4) / 2, low / 1e4]
+    found = [float(schedule(Epoch(*at, 2))) for at in ((0, 0), (1, 1), (3, 0), (6, 1), (10, 0))]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_plateau_is_that_of_pytorch():
+    """Patience 1: the second evaluation in a row that is no better lowers the rate, by hand."""
+    config = OptimizerConfig(schedule="plateau", patience=1, decay_rate=0.5, learning_rate=1.0,
+                             momentum=0.0, weight_decay=0.0)
+    optimizer = make_optimizer(config, 10, EPOCH)
+    opt_state, rates = optimizer.init(PARAMS), []
+    for score in (0.5, 0.6, 0.6, 0.7, 0.7, 0.1, 0.6, 0.69, 0.8):
+        opt_state = opt_state | {PLATEAU: update_plateau(opt_state[PLATEAU], score, config)}
+        params, new = optimizer.update(GRADS, opt_state, PARAMS, 0)
+        rates.append(float((PARAMS["head"]["w"] - params["head"]["w"])[0]) / 1.2)
+        assert set(new) == set(PARAMS)
+    np.testing.assert_allclose(rates, [1, 1, 1, 1, 1, 0.5, 0.5, 0.25, 0.25], rtol=1e-5)
+    accumulated = accumulate(optimizer, 2)
+    opt_state = accumulated.init(PARAMS)
+    assert set(opt_state) == {*PARAMS, PLATEAU}
+    params, _ = accumulated.update(GRADS, opt_state, PARAMS, jnp.int32(1))
+    chex.assert_trees_all_close(params, jax.tree.map(lambda p, g: p - g, PARAMS, GRADS))
+
+
+def test_decay_without_biases_and_norms():
+    config = OptimizerConfig(learning_rate=1.0, momentum=0.0, weight_decay=0.1, schedule="constant",
+                             decay_vectors=False)
+    optimizer = make_optimizer(config, 10, EPOCH)
+    params = {"head": {"w": jnp.ones((2, 1)), "b": jnp.ones(1), "temperature": jnp.ones(())}}
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    found, _ = optimizer.update(zeros, optimizer.init(params), params, 0)
+    chex.assert_trees_all_close(found["head"], params["head"] | {"w": jnp.full((2, 1), 0.9)})
+
+
 @pytest.mark.parametrize("decay_epochs", [7, 41])
 def test_step_decay_comes_at_the_step_for_every_length_of_an_epoch(decay_epochs):
     """A task for each length from 1 to 60, compiled, against Python's integers."""
@@ -101,7 +156,7 @@ def test_the_schedule_starts_anew_with_every_task():
 @pytest.mark.parametrize("option, value", [
     ("name", "lamb"), ("schedule", "linear"), ("learning_rate", -1.0),
     ("learning_rate", float("nan")), ("weight_decay", -0.1), ("clip_norm", -1.0),
-    ("decay_epochs", 0), ("decay_rate", 0.0), ("momentum", -1.0)])
+    ("decay_epochs", 0), ("decay_rate", 0.0), ("momentum", -1.0), ("patience", -1)])
 def test_what_does_not_exist_is_refused(option, value):
     with pytest.raises(UserError, match=f"optimizer.{option}"):
         make_optimizer(OptimizerConfig(**{option: value}), 10, EPOCH)
