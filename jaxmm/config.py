@@ -107,6 +107,8 @@ class TaskConfig:
     """What is predicted."""
     kind: str = "auto"              # "classification", "multilabel", "regression", or "auto" by the
                                     # labels: integers, bools, floats
+    label_smoothing: float = 0.0    # "classification": share of a label that all classes have equally, in
+                                    # the loss of training alone
     sentiment: bool = False         # "regression": add the scores of a scale from -3 to 3 (MOSI)
 
 
@@ -182,13 +184,24 @@ class TrainConfig:
     seeds: int = 1                  # launch.train: runs with the seeds seed, seed + 1, ... at once
     epochs: int = 100
     batch_size: int = 64            # over all devices
+    class_weights: str = ""         # "balanced": the loss of an example is multiplied by rows / (classes *
+                                    # rows of its class) of the training split; "": all are alike
     accumulate: int = 1             # steps whose mean gradient makes one update of the parameters
     steps_per_call: int = 0         # steps scanned in one call; 0: 1 for convolutions on CPU and
                                     # for rows streamed from the host, otherwise up to 32
     eval_epochs: int = 1            # evaluate on validation data every so many epochs; a stream is
                                     # evaluated at the end of every task
+    init_from: str = ""             # run folder whose weights it starts from, wherever name and shape
+                                    # are the same
+    keep: str = "last"              # the model of the "last" epoch (as published), or the "best" on
+                                    # validation: then that is tested, restored and predicts
+    score: str = ""                 # HEAD/SCORE on validation that "best", patience and the schedule
+                                    # "plateau" go by, as fused/accuracy; "": what reports lead with
+    patience: int = 0               # stop after more than this many evaluations without a better score;
+                                    # 0: train all epochs
     checkpoint_epochs: int = 1      # save every so many epochs, and at the end
-    keep_checkpoints: int = 2       # newest ones kept; removed once a newer one is read back
+    keep_checkpoints: int = 2       # newest ones kept, beside that of the best epoch if it is what to
+                                    # keep; removed once a newer one is read back
     on_save_error: str = "stop"     # when a checkpoint or a record cannot be written, as on a full
                                     # disk: "stop", or "continue" with a warning
     tensorboard: bool = False       # also write tensorboard events (extra "tensorboard")

@@ -4,6 +4,7 @@ from functools import partial
 from typing import NamedTuple
 
 import chex
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -114,8 +115,36 @@ def check_labels(where: str, task: Task, labels: chex.Array) -> Task:
 
 
 def likelihood(task: Task, outputs: chex.Array, labels: chex.Array) -> chex.Array:
-    """exp(-loss) [B] in (0, 1]: of a classification, the probability of the true class."""
-    return jnp.exp(-task.loss(outputs, labels))
+    """exp(-loss) [B] in (0, 1]: of a classification, the probability of the true class, whatever its
+    loss is made of."""
+    loss = cross_entropy if task.name == "classification" else task.loss
+    return jnp.exp(-loss(outputs, labels))
+
+
+def with_smoothing(task: Task, smoothing: float) -> Task:
+    """The classification with labels that hold 1 - smoothing, and smoothing / C of every class.
+
+    References:
+      Szegedy et al., "Rethinking the inception architecture for computer vision", CVPR 2016.
+    """
+    need_classes(task, f"task.label_smoothing={smoothing}", "leave it 0")
+    if not 0 <= smoothing < 1:
+        raise UserError(f"task.label_smoothing={smoothing}; expected a number in [0, 1)")
+
+    def loss(logits, labels):
+        uniform = -jnp.mean(jax.nn.log_softmax(logits.astype(jnp.float32)), axis=-1)
+        return (1 - smoothing) * task.loss(logits, labels) + smoothing * uniform
+
+    return task._replace(loss=loss)
+
+
+def with_weights(task: Task, labels: np.ndarray) -> Task:
+    """The classification with a loss multiplied by N / (C n_c) for a label c, of which `labels` int [N]
+    has n_c: its mean over them weighs all classes alike."""
+    need_classes(task, "train.class_weights", "leave it empty")
+    counts = np.bincount(labels, minlength=task.size)
+    weights = jnp.asarray(len(labels) / (task.size * np.maximum(counts, 1)), jnp.float32)
+    return task._replace(loss=lambda logits, labels: weights[labels] * task.loss(logits, labels))
 
 
 def need_classes(task: Task, what: str, remedy: str) -> None:

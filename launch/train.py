@@ -44,6 +44,9 @@ SWEEP = flags.DEFINE_string("sweep", "", "An option and its values: OPTION=VALUE
 COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0 of several.")
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes, on all hosts.")
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.")
+EXTEND = flags.DEFINE_bool("extend", False, "Go on for more --config.train.epochs even where the learning "
+                           "rate depends on their number.")
+INIT_FROM = flags.DEFINE_string("init_from", "", "Run folder whose weights to start from.")
 app.define_config("Config file, and after a colon the method: FILE.py:METHOD.")
 
 
@@ -53,18 +56,21 @@ def main() -> None:
         print(describe_stream(config))
         return
     hosts.initialize(COORDINATOR.value, NUM_PROCESSES.value, PROCESS_ID.value)
+    config.train.init_from = INIT_FROM.value or config.train.init_from
     check_counts(config)
     several = "_sweep" if SWEEP.value else "_seeds" if config.train.seeds > 1 else ""
     workdir = app.workdir_flag(
         WORKDIR.value, f"{app.data_name(config)}_{config.method.name}{several}")
     command = escape.command(["python", "-m", "launch.train", *sys.argv[1:]])
+    if EXTEND.value and several:
+        raise UserError("--extend is for one run; give it with --workdir=FOLDER of each of several")
     if SWEEP.value:
         path, values = series.parse_sweep(SWEEP.value, config)
         table = series.train_sweep(config, workdir, path, values, command)
     elif several:
         table = series.train_seeds(config, workdir, command)
     else:
-        table = series.report(train(config, workdir), workdir)
+        table = series.report(train(config, workdir, extend=EXTEND.value), workdir)
     if hosts.is_main():
         print(table)
 

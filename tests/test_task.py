@@ -1,7 +1,9 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from sklearn.utils.class_weight import compute_class_weight
 
 from jaxmm import task as task_lib
 from jaxmm.config import TaskConfig
@@ -67,3 +69,24 @@ def test_scores_of_a_scale_of_sentiment():
     assert list(task.scores) == ["mae", "rmse", "pearson", "acc_7", "acc_2", "f1"]
     assert {name: fn(FLOATS, FLOATS) for name, fn in task.scores.items()} == {
         "mae": 0, "rmse": 0, "pearson": pytest.approx(1), "acc_7": 1, "acc_2": 1, "f1": 1}
+
+
+def test_smoothed_labels_are_those_of_optax_and_the_likelihood_stays():
+    logits, labels = np.float32([[2, 0, -1], [0.5, 3, 1]]), np.array([0, 2])
+    plain = classification("abc")
+    task = task_lib.with_smoothing(plain, 0.2)
+    expected = optax.softmax_cross_entropy(logits, optax.smooth_labels(np.eye(3)[labels], 0.2))
+    np.testing.assert_allclose(task.loss(logits, labels), expected, rtol=1e-6)
+    np.testing.assert_array_equal(likelihood(task, logits, labels), likelihood(plain, logits, labels))
+    with pytest.raises(UserError, match="task.label_smoothing=1.0; expected"):
+        task_lib.with_smoothing(plain, 1.0)
+    with pytest.raises(UserError, match="task.label_smoothing=0.1 needs a classification"):
+        task_lib.with_smoothing(regression("a"), 0.1)
+
+
+def test_balanced_weights_are_those_of_scikit_learn():
+    known = np.array([0, 0, 0, 2, 2, 0])            # no row of class 1
+    task = task_lib.with_weights(classification("abc"), known)
+    logits = np.zeros((2, 3), np.float32)
+    weights = compute_class_weight("balanced", classes=np.array([0, 2]), y=known) * 2 / 3   # of 3 classes
+    np.testing.assert_allclose(task.loss(logits, np.array([0, 2])), np.log(3) * weights, rtol=1e-6)

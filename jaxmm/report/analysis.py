@@ -21,7 +21,8 @@ from jaxmm.evaluate.gap import modality_gap, principal_plane
 from jaxmm.train.scores import head_rows
 from jaxmm.evaluate.probe import probe_encoders
 from jaxmm.report import analysis_plots, plots
-from jaxmm.report.tables import csv_text, main_head, markdown, percent, sort_heads
+from jaxmm.report.tables import csv_text, markdown, percent, sort_heads
+from jaxmm.train.scores import main_head
 from jaxmm.train import validity
 from jaxmm.train.restore import restore_each
 from jaxmm.train.predictions import predict_split, split_features

@@ -14,7 +14,8 @@ from jaxmm.data.dataset import Dataset
 from jaxmm.report import continual, plots, stream_plots
 from jaxmm.report.published import Value, Values
 from jaxmm.report.run_report import final_scores
-from jaxmm.report.tables import Scores, csv_text, main_head, markdown, percent, sort_heads
+from jaxmm.report.tables import Scores, csv_text, markdown, percent, sort_heads
+from jaxmm.train.scores import main_head
 from jaxmm.report.variants import Variant
 from jaxmm.train.validity import describe
 

@@ -11,7 +11,8 @@ from jaxmm.config import AugmentConfig, Config, EncoderConfig
 from jaxmm.errors import UserError
 from jaxmm.methods import method_config
 from jaxmm.report import plots, stream_report
-from jaxmm.report.tables import Scores, main_head, percent, scores_table
+from jaxmm.report.tables import Scores, percent, scores_table
+from jaxmm.train.scores import best, main_head
 from jaxmm.train import plan, validity, writers
 from jaxmm.train.setup import Run
 from jaxmm.train.options import differences, to_dict
@@ -32,7 +33,7 @@ def write(run: Run, workdir) -> str:
     config, dataset, tasks = run.setup.config, run.setup.dataset, run.setup.tasks
     steps = run.setup.total_steps
     done = run.history[-1]["step"] if run.history else 0
-    if done < steps:
+    if not run.finished:
         raise UserError(f"{workdir}: the run has made {done} of {steps} steps; finish it by "
                         "launch.train with the same options before a report")
     test, val = final_scores(run.history, "test"), final_scores(run.history, "val")
@@ -61,7 +62,7 @@ def write(run: Run, workdir) -> str:
         f"## Test\n\n{table}\n![Test accuracy by head](accuracy.png)",
         f"## Validation\n\n{scores_table(val, dataset.modalities)}\n"
         "![Training loss and validation accuracy](learning_curves.png)",
-        f"Both tables are of the last epoch{over_tasks}. A head is scored on the examples that "
+        f"{_which_epoch(run, over_tasks)} A head is scored on the examples that "
         f"have its modality.{plots.note(dataset.modalities)}",
         "## What was run\n\n" + _lines("- ", _facts(run, records, steps)),
         "Options that differ from the defaults of `jaxmm/config.py`:\n\n"
@@ -72,6 +73,17 @@ def write(run: Run, workdir) -> str:
     ]
     files.write(workdir / FILE, "\n\n".join(s.strip("\n") for s in sections) + "\n")
     return headline
+
+
+def _which_epoch(run: Run, over_tasks: str) -> str:
+    """Which model was tested, and which was the last."""
+    config, last = run.setup.config.train, [r for r in run.history if r["split"] == "val"][-1]
+    found = best(run.history, config.score, run.setup.task)
+    if config.keep != "best":
+        return f"Both tables are of the last epoch{over_tasks}, {last['epoch']}."
+    return (f"Tested is the model of epoch {found['epoch']}, the best on validation by "
+            f"{escape.markdown(config.score or run.setup.task.headline)}; that table is of the last "
+            f"epoch, {last['epoch']}.")
 
 
 def final_scores(history: Sequence[Mapping[str, Any]], split: str) -> Scores:

@@ -10,7 +10,8 @@ from jaxmm.config import StreamConfig
 from jaxmm.data.streams import Stream, describe
 from jaxmm.evaluate.tasks import matrices
 from jaxmm.report import calibration, continual, plots, stream_plots
-from jaxmm.report.tables import main_head, percent
+from jaxmm.report.tables import percent
+from jaxmm.train.scores import main_head
 from jaxmm.train.predictions import predict_split
 from jaxmm.train.setup import Run
 

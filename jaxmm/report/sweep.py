@@ -8,7 +8,8 @@ import numpy as np
 from jaxmm import escape, files
 from jaxmm.data.dataset import Dataset
 from jaxmm.report import continual, plots
-from jaxmm.report.tables import csv_text, main_head, markdown, percent, sort_heads
+from jaxmm.report.tables import csv_text, markdown, percent, sort_heads
+from jaxmm.train.scores import main_head
 
 NOT_FINITE = "loss not finite"
 

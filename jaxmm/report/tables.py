@@ -55,12 +55,6 @@ def sort_heads(heads: Iterable[str], modalities: Sequence[str]) -> list[str]:
     return sorted(heads, key=lambda head: order.index(head) if head in order else len(order))
 
 
-def main_head(heads: Iterable[str]) -> str:
-    """The head that stands for a method: all modalities, combined at test time if it does that."""
-    heads = list(heads)
-    return next((h for h in ("dynamic", "fused") if h in heads), heads[0])
-
-
 def scores_table(scores: Scores, modalities: Sequence[str]) -> str:
     """The scores of every head, a row each; accuracy and macro F1 in percent."""
     rows = [{"head": head,

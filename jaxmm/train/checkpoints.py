@@ -69,10 +69,10 @@ def open_manager(workdir: pathlib.Path) -> ocp.CheckpointManager:
 
 @contextmanager
 def open_saver(manager: ocp.CheckpointManager, keep: int, on_error: str) -> Iterator[Save]:
-    """Gives save(step, state, meta, last=False), which saves while training goes on.
+    """Gives save(step, state, meta, last=False, spare=None), which saves while training goes on.
 
     It copies the state, whose buffers may then be donated, waits for the save before, and leaves
-    the writing to a thread; with `last` it returns when all is done. An error of writing is raised
+    the writing to a thread; with `last` it returns when all is done. For `spare` see `write`. An error of writing is raised
     by the next save, or when this ends. With `on_error` "continue" it is a warning if another save
     follows.
     """
@@ -83,10 +83,10 @@ def open_saver(manager: ocp.CheckpointManager, keep: int, on_error: str) -> Iter
             with files.on_error(policy):
                 pending.pop().result()
 
-    def save_later(step, state, meta, *, last=False):
+    def save_later(step, state, meta, *, last=False, spare=None):
         settle(on_error)
         pending.append(pool.submit(write, manager, step, copy_leaves(step, state),
-                                   copy.deepcopy(meta), keep))
+                                   copy.deepcopy(meta), keep, spare))
         if last:
             settle("stop")
 
@@ -120,8 +120,9 @@ def copy_leaves(step: int, state) -> dict[str, np.ndarray]:
 
 
 def write(manager: ocp.CheckpointManager, step: int, leaves: Mapping[str, np.ndarray],
-          meta: Mapping[str, Any], keep: int) -> None:
-    """Writes a checkpoint, reads it back, and then removes all but the newest `keep`.
+          meta: Mapping[str, Any], keep: int, spare: int | None = None) -> None:
+    """Writes a checkpoint, reads it back, and then removes all but the newest `keep` and that of the
+    step `spare`.
 
     Raises:
       WriteError: it could not be written, or what is read back is not what was written. What there
@@ -147,7 +148,8 @@ def write(manager: ocp.CheckpointManager, step: int, leaves: Mapping[str, np.nda
             f"({_reason(error)}); " + ("there is none before it" if kept is None
                                        else f"that of step {kept} is kept")) from error
     for old in sorted(manager.all_steps())[:-keep]:
-        _take_away(_folder(manager, old))
+        if old != spare:
+            _take_away(_folder(manager, old))
     manager.reload()
 
 
@@ -209,6 +211,8 @@ def unflatten(target, leaves: Mapping[str, np.ndarray]):
 def restore(manager: ocp.CheckpointManager, target, step: int | None = None):
     """(step, state, meta) of the newest good checkpoint, or of `step`; None if there are none.
 
+    Without a `target` the state is a dictionary of arrays by path, as it was written.
+
     A damaged checkpoint is named in a warning and the one before it is used. One that the process
     which trains here removes meanwhile is not damaged: what is there then is looked at.
 
@@ -242,7 +246,7 @@ def restore(manager: ocp.CheckpointManager, target, step: int | None = None):
                 damaged.append(newest)
             continue
         try:
-            return newest, unflatten(target, leaves), meta
+            return newest, leaves if target is None else unflatten(target, leaves), meta
         except ValueError as error:
             raise UserError(f"{manager.directory}: step {newest} is of another model or other "
                             f"data: {error}; restore the data, or name another folder") from error

@@ -16,6 +16,7 @@ from jaxmm.train.options import MADE_BY, differences, load_json, to_dict
 
 FILE = "config.json"
 MODEL_FILE = "model.json"
+OF_LENGTH = ("cosine", "one_cycle")     # schedules that depend on the number of epochs
 MOST_BYTES = 2**30          # of `model.json`: it has two numbers for every feature of a vector
 STREAM_FILE = "stream.json"
 LOCK_FILE = "lock"
@@ -30,18 +31,18 @@ RESULT_STAYS = ("data.path", "data.placement", "data.workers", "train.checkpoint
 
 
 @contextmanager
-def claim_folder(workdir: pathlib.Path, config: Config) -> Iterator[None]:
+def claim_folder(workdir: pathlib.Path, config: Config, extend: bool = False) -> Iterator[None]:
     """Makes the folder, or checks that it belongs to a run of this config; locks it within.
 
     Raises:
       UserError: the folder holds another config, or files but no config, or another process is at
         work in it, or a part of it lies elsewhere. Nothing is written then.
     """
-    check_folder(workdir, config)
+    check_folder(workdir, config, extend)
     for name in OWN:
         files.check_own(workdir / name)
     with lock(workdir):
-        if not check_folder(workdir, config):   # again: another process may have been faster
+        if not check_folder(workdir, config, extend):   # again: another process may have been faster
             made_by = _made_by(workdir) or provenance.describe()
             files.write(workdir / FILE, json.dumps(to_dict(config) | {MADE_BY: made_by}, indent=2) + "\n")
         yield
@@ -53,16 +54,24 @@ def _made_by(workdir: pathlib.Path) -> Any:
     return files.parse_json(files.read(path)).get(MADE_BY, {}) if path.exists() else None
 
 
-def check_folder(workdir: pathlib.Path, config: Config) -> bool:
+def check_folder(workdir: pathlib.Path, config: Config, extend: bool = False) -> bool:
     """Whether the folder holds this very config.
+
+    It may be one of more epochs: then the run goes on. Where the learning rate depends on their number,
+    only with `extend`.
 
     Raises:
       UserError: the folder is neither new, nor empty, nor of a run of this config.
     """
     if (workdir / FILE).exists():
-        found = list(differences(to_dict(read_config(workdir)), to_dict(config)))
+        known = read_config(workdir)
+        found = list(differences(to_dict(known), to_dict(config)))
+        changed = {option for option, *_ in found}.difference(RESULT_STAYS)
+        if changed == {"train.epochs"} and known.train.epochs < config.train.epochs:
+            check_extension(workdir, known, config, extend)
+            return False
         listed = "; ".join(f"{option} was {old!r}, is {new!r}" for option, old, new in found
-                           if option not in RESULT_STAYS)
+                           if option in changed)
         if listed:
             raise UserError(f"{workdir} belongs to a run with another config: {listed}. "
                             "Name another --workdir, or repeat that config to go on")
@@ -72,6 +81,18 @@ def check_folder(workdir: pathlib.Path, config: Config) -> bool:
         raise UserError(f"{workdir} exists and is no run folder (it has no {FILE}); "
                         "name a new or empty folder")
     return False
+
+
+def check_extension(workdir: pathlib.Path, known: Config, config: Config, extend: bool) -> None:
+    """Raises UserError if the run of a folder cannot be trained for the more epochs of `config`."""
+    said = f"{workdir}: train.epochs was {known.train.epochs}, is {config.train.epochs}"
+    if config.stream.kind:
+        raise UserError(f"{said}; the first tasks of a stream are over: name another --workdir")
+    if config.optimizer.schedule in OF_LENGTH and not extend:
+        raise UserError(f"{said}, and the learning rate of the schedule {config.optimizer.schedule} depends on "
+                        "it: the epochs that are done had another one than in a run that is as long from the "
+                        "start, and the next step jumps to that one's; give --extend to go on all the same, or "
+                        "name another --workdir")
 
 
 def lock(workdir: pathlib.Path) -> AbstractContextManager[None]:

@@ -10,11 +10,14 @@ from jaxmm.batch import Batch
 from jaxmm.data.feeding import Mapped
 from jaxmm.methods import TrainState
 from jaxmm.train import hosts, plan
-from jaxmm.train.opened import Opened
+from jaxmm.train.opened import Opened, kept_model
+from jaxmm.train.optimizers import PLATEAU, update_plateau
 from jaxmm.train.plan import Chunk
 from jaxmm.train.predictions import predict_split, score_split, split_features
 from jaxmm.train.programs import Feed, stack, unstack
-from jaxmm.train.setup import Run
+from jaxmm.train.restore import kept_step
+from jaxmm.train.scores import judged
+from jaxmm.train.setup import Run, is_finished
 from jaxmm.train.together import join
 
 
@@ -44,7 +47,8 @@ class Group:
 
     def chunks(self) -> Sequence[Chunk]:
         """The chunks that are left, index [K, B], and [K, S, B] of several runs, which take other rows."""
-        own = [plan.Chunks(run.setup.tasks if self.setup.total_steps else [], run.setup.config.train,
+        done = not self.setup.total_steps or is_finished(self.setup, self.runs[0].history)
+        own = [plan.Chunks([] if done else run.setup.tasks, run.setup.config.train,
                            self.setup.steps_per_call, self.step) for run in self.runs]
         return own[0] if len(own) == 1 else Mapped(
             lambda number: plan.join([chunks[number] for chunks in own]), range(len(own[0])))
@@ -53,14 +57,53 @@ class Group:
         """Appends a record to the metrics of a run."""
         hosts.from_main(functools.partial(self.runs[i].write, record))
 
+    def learning_rate(self, i: int) -> float:
+        """That of the last step of run i."""
+        state = self._copies()[i] if self.setup.config.optimizer.schedule == PLATEAU else None
+        factor = float(state.opt_state[PLATEAU]["rate"]) if state else 1.0
+        return float(self.runs[i].setup.learning_rate(self.step - 1)) * factor
+
     def evaluate(self, split: str, task: int, epoch: int) -> None:
         """Scores a split; `epoch` of the stream's `task` are done."""
         logits = predict_split(self.setup, self.state, self.setup.dataset.splits[split])
+        for i, _ in self.healthy():
+            self._record(i, logits, self.step, task, epoch, split)
+
+    def validate(self, epoch: int) -> None:
+        """Scores the validation split; the schedule "plateau" hears of it."""
+        self.evaluate("val", 0, epoch)
+        if self.setup.config.optimizer.schedule != PLATEAU:
+            return
+        copies = self._copies()
         for i, run in self.healthy():
-            record = {"step": self.step, "epoch": epoch, "task": task, "split": split,
-                      **score_split(run.setup, self._own(logits, i), split)}
-            run.history.append(record)
-            self.write(i, {"kind": "eval"} | record)
+            score, _ = judged(run.history, self.setup.config.train.score, self.setup.task)[-1]
+            opt_state = copies[i].opt_state | {PLATEAU: update_plateau(
+                copies[i].opt_state[PLATEAU], score, run.setup.config.optimizer)}
+            copies[i] = copies[i]._replace(opt_state=opt_state)
+        self.state = self.setup.programs.place(stack(copies))
+
+    def test(self, epoch: int) -> None:
+        """Scores the models that are kept on test data, once, at the end of training."""
+        kept = self._kept()
+        state = self.setup.programs.place(stack([state for _, state in kept]))
+        logits = predict_split(self.setup, state, self.setup.dataset.splits["test"])
+        for i, run in self.healthy():
+            step, _ = kept[i]
+            epochs = [r["epoch"] for r in run.history if r["step"] == step]
+            self._record(i, logits, step, 0, epochs[0] if epochs else epoch, "test")
+
+    def improved(self) -> bool:
+        """Whether the model is the best so far of a run that keeps it."""
+        return self.setup.config.train.keep == "best" and any(
+            run.history and kept_step(run.setup, run.history, -1) == self.step for _, run in self.healthy())
+
+    def waits_in_vain(self) -> bool:
+        """Whether the patience of the run is over."""
+        config = self.setup.config.train
+        if not config.patience:
+            return False
+        values = [value for value, _ in judged(self.runs[0].history, config.score, self.setup.task)]
+        return bool(values) and len(values) - 1 - int(np.argmax(values)) > config.patience
 
     def end_epoch(self) -> None:
         """What the method does after an epoch."""
@@ -79,24 +122,40 @@ class Group:
 
     def save(self, last: bool = False) -> None:
         """Saves each run; those whose parameters are not finite fail. With `last` it waits until all is done."""
-        copies = unstack(self.setup.programs.fetch(self.state), len(self.runs))
+        copies = self._copies()
         for i, run in self.healthy():
+            spare = kept_step(run.setup, run.history, self.step)
             try:
-                hosts.from_main(functools.partial(run.save, self.step, copies[i], run.history, last=last))
+                hosts.from_main(functools.partial(run.save, self.step, copies[i], run.history, last=last,
+                                                  spare=spare))
             except FloatingPointError as error:
                 self.fail(i, error)
 
     def results(self) -> list[Run | FloatingPointError]:
-        """The runs as they are now, or the errors in their place."""
-        return [self.errors.get(i) or Run(run.setup, state, run.history,
-                                          run.changed if self.step == self.setup.total_steps else ())
-                for i, (run, state) in enumerate(zip(self.runs, self._states()))]
+        """The runs with the models that they keep, or the errors in their place."""
+        if len(self.runs) == 1 and self.setup.config.train.keep == "last":
+            states = [self.state]
+        else:
+            states = [run.setup.programs.place(state) for run, (_, state) in zip(self.runs, self._kept())]
+        return [self.errors.get(i) or Run(run.setup, state, run.history, run.changed if is_finished(
+            run.setup, run.history) else ()) for i, (run, state) in enumerate(zip(self.runs, states))]
 
-    def _states(self) -> list[TrainState]:
-        if len(self.runs) == 1:
-            return [self.state]
-        copies = unstack(self.setup.programs.fetch(self.state), len(self.runs))
-        return [run.setup.programs.place(copy) for run, copy in zip(self.runs, copies)]
+    def _copies(self) -> list[TrainState]:
+        """One copy of the state of each run."""
+        return unstack(self.setup.programs.fetch(self.state), len(self.runs))
+
+    def _kept(self) -> list[tuple[int, TrainState]]:
+        """(step, one copy) of the model that each run keeps; of those that failed as it is."""
+        return [(self.step, state) if i in self.errors else
+                kept_model(run._replace(step=self.step, state=state))
+                for i, (run, state) in enumerate(zip(self.runs, self._copies()))]
+
+    def _record(self, i: int, logits, step: int, task: int, epoch: int, split: str) -> None:
+        run = self.runs[i]
+        record = {"step": step, "epoch": epoch, "task": task, "split": split,
+                  **score_split(run.setup, self._own(logits, i), split)}
+        run.history.append(record)
+        self.write(i, {"kind": "eval"} | record)
 
     def _features_of(self, split: str, i: int) -> Batch:
         rows = self.runs[i].setup.dataset.splits[split]

@@ -14,7 +14,7 @@ from jaxmm.train import hosts
 from jaxmm.train.checkpoints import REMEDY
 from jaxmm.train.group import Group
 from jaxmm.train.plan import Chunk
-from jaxmm.train.setup import Run, Setup
+from jaxmm.train.setup import Run
 
 METRICS_EVERY = 32      # steps between two looks at the metrics; longer queues can deadlock on CPU
 
@@ -29,7 +29,7 @@ def run_steps(group: Group, progress: bool = False) -> list[Run | FloatingPointE
       WriteError: what is said of `jaxmm.train.schedule.train`.
       Preempted: a signal asked to stop; the state was saved first.
     """
-    setup, programs, config = group.setup, group.setup.programs, group.setup.config.train
+    programs, config = group.setup.programs, group.setup.config.train
     start, total = group.step, group.setup.total_steps
     rows, pending = group.feed("train"), []
     if progress and start < total:
@@ -59,13 +59,14 @@ def run_steps(group: Group, progress: bool = False) -> list[Run | FloatingPointE
                 group.end_epoch()
             if chunk.ends_task and group.healthy():
                 group.end_task(chunk.task, rows)
+            ended = group.step == total
             if chunk.ends_epoch and group.healthy():
-                for split in splits_to_evaluate(setup, chunk, group.step == total):
-                    group.evaluate(split, chunk.task, chunk.epoch + 1)
-            if stop or chunk.ends_task or (
+                ended = evaluate(group, chunk)
+            improved = chunk.ends_epoch and group.improved()    # it has to be there when it is tested
+            if stop or ended or improved or chunk.ends_task or (
                     chunk.ends_epoch and (chunk.epoch + 1) % config.checkpoint_epochs == 0):
-                group.save(last=stop or group.step == total)
-            if not group.healthy():
+                group.save(last=stop or ended or improved)
+            if ended or not group.healthy():
                 break
             if stop and group.step < total:
                 raise Preempted(f"stopped by a signal after step {group.step} of {total}; the state is "
@@ -77,24 +78,32 @@ def run_steps(group: Group, progress: bool = False) -> list[Run | FloatingPointE
 
 def evaluate_first(group: Group) -> None:
     """What is evaluated before the first step."""
+    epochs = group.setup.config.train.epochs
     if group.setup.stream and group.step == 0:
         group.evaluate("test", -1, 0)       # what forward transfer is measured against
     if not group.setup.total_steps and not group.runs[0].history:
-        for split in ("val", "test"):
-            group.evaluate(split, 0, group.setup.config.train.epochs)
+        group.evaluate("val", 0, epochs)
+        group.evaluate("test", 0, epochs)
         group.save(last=True)
 
 
-def splits_to_evaluate(setup: Setup, chunk: Chunk, last: bool) -> list[str]:
-    """Splits to look at after an epoch.
+def evaluate(group: Group, chunk: Chunk) -> bool:
+    """What is evaluated after an epoch; whether training is over.
 
     A stream is evaluated at the end of each task, which is what its matrix of accuracies is made
     of; nothing is chosen by them. Otherwise test data is used once, at the end.
     """
-    if setup.stream:
-        return ["val", "test"] if chunk.ends_task else []
-    due = last or (chunk.epoch + 1) % setup.config.train.eval_epochs == 0
-    return ["val"] * due + ["test"] * last
+    config, epoch, last = group.setup.config.train, chunk.epoch + 1, group.step == group.setup.total_steps
+    if group.setup.stream:
+        for split in ["val", "test"] if chunk.ends_task else []:
+            group.evaluate(split, chunk.task, epoch)
+        return last
+    if last or epoch % config.eval_epochs == 0:
+        group.validate(epoch)
+        last = last or group.waits_in_vain()
+    if last:
+        group.test(epoch)
+    return last
 
 
 def look(group: Group, chunk: Chunk, pending: Sequence[Mapping[str, jax.Array]],
@@ -111,7 +120,8 @@ def look(group: Group, chunk: Chunk, pending: Sequence[Mapping[str, jax.Array]],
             group.fail(i, error)
             continue
         group.write(i, {"kind": "train", "step": group.step, "epoch": chunk.epoch + 1,
-                        "task": chunk.task, "examples_per_second": rate} | means)
+                        "task": chunk.task, "examples_per_second": rate,
+                        "learning_rate": group.learning_rate(i)} | means)
     healthy = [i for i, _ in group.healthy()]
     shown = {name.removeprefix("accuracy/"): mean_of_numbers(x[:, healthy])
              for name, x in values.items() if healthy}

@@ -14,8 +14,8 @@ from jaxmm.methods import TrainState
 from jaxmm.train import checkpoints, hosts, validity, writers
 from jaxmm.train.folder import (FILE as CONFIG_FILE, MODEL_FILE, check_folder, claim_folder, read_spec,
                                 save_stream, write_spec)
-from jaxmm.train.restore import read_history
-from jaxmm.train.setup import Setup, init_state
+from jaxmm.train.restore import kept_step, read_history
+from jaxmm.train.setup import Setup, init_state, is_finished
 from jaxmm.train.teaching import check_same_teachers, check_teachers, teacher_checksums
 from jaxmm.train.writers import Write, open_writer
 
@@ -24,27 +24,28 @@ class Opened(NamedTuple):
     """A run and its folder, as far as it was trained."""
     setup: Setup
     workdir: pathlib.Path
-    save: Callable[..., None]       # (step, state, history, last=)
+    save: Callable[..., None]       # (step, state, history, last=, spare=)
     write: Write
     state: TrainState               # one copy
     history: list[dict[str, Any]]
     step: int
     changed: tuple[str, ...] = ()   # splits that have changed since it was scored on them
+    load: Callable[[int], TrainState] | None = None     # step of a checkpoint -> one copy
 
 
-def kept_spec(config: Config, workdir: pathlib.Path) -> dict[str, Any] | None:
+def kept_spec(config: Config, workdir: pathlib.Path, extend: bool = False) -> dict[str, Any] | None:
     """What a run of this config has kept of its data, as JSON; None of a new one."""
     if not (workdir / CONFIG_FILE).exists():
         return None
-    check_folder(workdir, config)
+    check_folder(workdir, config, extend)
     spec = read_spec(workdir)
     return spec and to_json(spec)
 
 
-def check_start(setup: Setup, workdir: pathlib.Path) -> None:
+def check_start(setup: Setup, workdir: pathlib.Path, extend: bool = False) -> None:
     """Raises UserError if a run cannot begin, or go on, in this folder; touches nothing."""
     checkpoints.check_path(workdir)
-    check_folder(workdir, setup.config)
+    check_folder(workdir, setup.config, extend)
     if not (workdir / CONFIG_FILE).exists():
         check_teachers(setup)
     else:
@@ -61,14 +62,14 @@ def check_meta(setup: Setup, workdir: pathlib.Path, meta: Mapping[str, Any]) -> 
 
 
 @contextmanager
-def open_run(setup: Setup, workdir: pathlib.Path) -> Iterator[Opened]:
+def open_run(setup: Setup, workdir: pathlib.Path, extend: bool = False) -> Iterator[Opened]:
     """The run of a folder, at its last checkpoint or before the first step.
 
     The main process locks the folder and writes to it; the others get what it finds there.
     """
     with contextlib.ExitStack() as stack:
         def claim():
-            stack.enter_context(claim_folder(workdir, setup.config))
+            stack.enter_context(claim_folder(workdir, setup.config, extend))
 
         def open_folder():
             nonlocal run
@@ -82,10 +83,30 @@ def open_run(setup: Setup, workdir: pathlib.Path) -> Iterator[Opened]:
         run = run._replace(**found | {"changed": tuple(found["changed"])},
                            state=share_state(run.state))
         if run.changed:
-            run = run._replace(history=validity.rescore(
-                setup, setup.programs.place(run.state), run.history, run.step, run.changed))
+            run = run._replace(history=rescored(run))
         hosts.from_main(lambda: writers.set_evaluations(workdir, run.history))
         yield run
+
+
+def rescored(run: Opened) -> list[dict[str, Any]]:
+    """The history of a run with the scores of changed splits made anew, of the model that it keeps."""
+    step, state = kept_model(run)
+    return validity.rescore(run.setup, run.setup.programs.place(state), run.history, step, run.changed)
+
+
+def kept_model(run: Opened) -> tuple[int, TrainState]:
+    """(step, one copy) of the model that a run keeps: as it is now, or the best so far on validation."""
+    step = kept_step(run.setup, run.history, run.step)
+    if step == run.step:
+        return step, run.state
+    state = run.state
+
+    def load():
+        nonlocal state
+        state = run.load(step)
+
+    hosts.from_main(load)
+    return step, share_state(state)
 
 
 @contextmanager
@@ -101,21 +122,28 @@ def _open_folder(run: Opened) -> Iterator[Opened]:
     if restored:
         step, state, meta = restored
         history = read_history(workdir, meta, setup.task.scores)
+        # Earlier versions did not write how many epochs a run was to have.
+        epochs = meta.get("epochs", max((record["epoch"] for record in history), default=config.epochs))
+        if is_finished(setup, history) and not setup.stream and epochs < config.epochs:
+            logging.warning("%s: goes on from %d to %d epochs, and is tested at their end", workdir,
+                            epochs, config.epochs)
+            history = [record for record in history if record["split"] != "test"]
         run = run._replace(state=state, history=history, step=step,
                            changed=check_meta(setup, workdir, meta))
         validity.warn(workdir, setup, meta, run.changed)
         checkpoints.set_aside(manager, step)
     if not (workdir / MODEL_FILE).exists():
         write_spec(workdir, setup.spec)
-    known = {"data": setup.checksums, "model": setup.spec.checksum,
+    known = {"data": setup.checksums, "model": setup.spec.checksum, "epochs": config.epochs,
              "teachers": meta.get("teachers", {}) if restored else teacher_checksums(setup)}
     with (open_writer(workdir, step, config.tensorboard, config.on_save_error) as write,
           checkpoints.open_saver(manager, config.keep_checkpoints,
                                  config.on_save_error) as save):
-        def save_run(step, state, history, *, last):
-            save(step, state, {"history": history} | known, last=last)
+        def save_run(step, state, history, *, last, spare):
+            save(step, state, {"history": history} | known, last=last, spare=spare)
 
-        yield run._replace(save=save_run, write=write)
+        yield run._replace(save=save_run, write=write,
+                           load=lambda step: checkpoints.restore(manager, run.state, step)[1])
     manager.close()
 
 

@@ -164,7 +164,7 @@ def check_counts(config: Config) -> None:
     for section, name, least in (("data", "seed", 0), ("data", "workers", 0), ("stream", "seed", 0),
                                  ("train", "seed", 0), ("train", "epochs", 1), ("train", "batch_size", 1),
                                  ("train", "steps_per_call", 0), ("train", "seeds", 1),
-                                 ("train", "eval_epochs", 1),
+                                 ("train", "eval_epochs", 1), ("train", "patience", 0),
                                  ("train", "checkpoint_epochs", 1), ("train", "keep_checkpoints", 1)):
         check_at_least(f"{section}.{name}", getattr(getattr(config, section), name), least)
     last = config.train.seed + config.train.seeds - 1

@@ -13,13 +13,15 @@ from jaxmm.data.spec import absent
 from jaxmm.errors import UserError
 from jaxmm.task import CLASS_SCORES
 from jaxmm.train import checkpoints, validity
-from jaxmm.train.setup import Run, build, init_state
+from jaxmm.train.scores import best
+from jaxmm.train.setup import Run, Setup, build, init_state
 from jaxmm.train.folder import read_config, read_spec
 
 
 def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
             data: str | None = "", devices: Sequence[jax.Device] | None = None) -> Run:
-    """The run of a folder as it was after `step`, by default its last checkpoint.
+    """The run of a folder as it was after `step`, by default its last checkpoint, or with `train.keep`
+    "best" that of the best epoch so far.
 
     The folder is read only, and all that predicting needs: where its data are gone, a split of
     `Run.setup.dataset` is a UserError when it is asked for. For `dataset` and `devices` see
@@ -54,16 +56,28 @@ def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
         devices = devices[:math.gcd(len(devices), config.train.batch_size)]
     setup = build(config, dataset=dataset, spec=spec, devices=devices)
     manager = checkpoints.open_manager(workdir)
-    restored = checkpoints.restore(manager, setup.programs.fetch(init_state(setup)), step)
-    manager.close()
+    target = setup.programs.fetch(init_state(setup))
+    restored = checkpoints.restore(manager, target, step)
     if restored is None:
         raise _no_checkpoint(workdir)
-    step, state, meta = restored
+    newest, state, meta = restored
+    history = read_history(workdir, meta, setup.task.scores)
+    kept = newest if step is not None else kept_step(setup, history, newest)
+    if kept != newest:
+        _, state, _ = checkpoints.restore(manager, target, kept)
+    manager.close()
     validity.check_spec(workdir, setup, meta)
-    run = Run(setup, setup.programs.place(state), read_history(workdir, meta, setup.task.scores),
-              validity.changed_splits(setup, meta))
+    run = Run(setup, setup.programs.place(state), history, validity.changed_splits(setup, meta))
     validity.warn(workdir, setup, meta, run.changed)
-    return _rescore(run, step)
+    return _rescore(run, kept)
+
+
+def kept_step(setup: Setup, history: Sequence[Mapping[str, Any]], step: int) -> int:
+    """The step of the model that a run keeps, which has made `step`: with `train.keep` "best" that of
+    the best evaluation so far."""
+    config = setup.config.train
+    found = best(history, config.score, setup.task) if config.keep == "best" else None
+    return found["step"] if found else step
 
 
 def restore_each(run: Run, workdir) -> Iterator[tuple[int, Run]]:

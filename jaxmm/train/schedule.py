@@ -15,14 +15,15 @@ from jaxmm.train import hosts
 from jaxmm.train.group import Group
 from jaxmm.train.loop import run_steps
 from jaxmm.train.opened import Opened, check_start, kept_spec, open_run, share_state
-from jaxmm.train.setup import Run
+from jaxmm.train.setup import Run, is_finished
 from jaxmm.train.teaching import folder_of, restore_teachers, taught, teacher_config
 from jaxmm.train.together import build_many, find_obstacle
+from jaxmm.train.weights import init_from
 
 
 def train(config: Config, workdir, *, dataset: Dataset | None = None,
           devices: Sequence[jax.Device] | None = None, progress: bool = True,
-          teachers: str = "") -> Run:
+          teachers: str = "", extend: bool = False) -> Run:
     """Trains in a run folder, or goes on where the folder's last checkpoint ends.
 
     Validation data is looked at every `train.eval_epochs`, test data once, at the end; what is
@@ -36,6 +37,7 @@ def train(config: Config, workdir, *, dataset: Dataset | None = None,
       progress: whether to show a bar.
       teachers: folders for the models to be trained before, where the config names none; {teacher}
         stands for the name of each, {seed} for its seed. By default they lie in the run folder.
+      extend: whether a run may go on for more epochs where its learning rate depends on their number.
 
     Raises:
       UserError: the config cannot be run, or the folder belongs to another one, or another process
@@ -45,7 +47,7 @@ def train(config: Config, workdir, *, dataset: Dataset | None = None,
       Preempted: a signal asked to stop (see `signals`); the state was saved first.
     """
     result, = train_many([config], [workdir], dataset=dataset, devices=devices, progress=progress,
-                         teachers=[teachers])
+                         teachers=[teachers], extend=extend)
     if isinstance(result, FloatingPointError):
         raise result
     return result
@@ -53,7 +55,7 @@ def train(config: Config, workdir, *, dataset: Dataset | None = None,
 
 def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Dataset | None = None,
                devices: Sequence[jax.Device] | None = None, progress: bool = True,
-               teachers: Sequence[str] = ()) -> Iterator[Run | FloatingPointError]:
+               teachers: Sequence[str] = (), extend: bool = False) -> Iterator[Run | FloatingPointError]:
     """`train` for several configs: at once where one program can, else one after the other.
 
     One program trains runs that differ in seeds and in the scalars of `jaxmm.train.together`, if
@@ -70,20 +72,20 @@ def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Datase
       UserError, WriteError, Preempted: see `train`.
     """
     workdirs = [pathlib.Path(workdir) for workdir in workdirs]
-    specs = hosts.from_main(lambda: [kept_spec(*run) for run in zip(configs, workdirs)])
+    specs = hosts.from_main(lambda: [kept_spec(*run, extend) for run in zip(configs, workdirs)])
     setups = list(build_many(configs, dataset=dataset, devices=devices,
                              specs=[spec and from_json(spec) for spec in specs]))
 
     def check():
         for setup, workdir in zip(setups, workdirs):
-            check_start(setup, workdir)
+            check_start(setup, workdir, extend)
 
     hosts.from_main(check)
     progress = progress and hosts.is_main()
     obstacle = find_obstacle(setups)
     if obstacle and len(configs) > 1 and progress:
         print(f"{len(configs)} runs one after the other: {obstacle}", file=sys.stderr)
-    options = {"dataset": dataset, "devices": devices, "progress": progress}
+    options = {"dataset": dataset, "devices": devices, "progress": progress, "extend": extend}
     locations = [teachers[i] if i < len(teachers) and teachers[i] else
                  f"{workdir}/teachers/{{teacher}}" for i, workdir in enumerate(workdirs)]
     runs = list(zip(setups, workdirs, locations))
@@ -94,11 +96,12 @@ def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Datase
 def _train_group(group, options) -> list[Run | FloatingPointError]:
     """Trains runs that one program can train, those that stand at the same step together."""
     with contextlib.ExitStack() as folders:
-        runs = [folders.enter_context(open_run(setup, workdir)) for setup, workdir, _ in group]
+        runs = [folders.enter_context(open_run(setup, workdir, options["extend"])) for setup, workdir, _ in group]
+        runs = [start_from(run) for run in runs]
         runs, results = teach(runs, [location for _, _, location in group], options)
         for step in sorted({run.step for run in runs}):
             same = [run for run in runs if run.step == step]
-            finished = step == same[0].setup.total_steps
+            finished = is_finished(same[0].setup, same[0].history)
             for part in [[run] for run in same] if finished else [same]:
                 done = run_steps(Group(part, options["devices"]), options["progress"])
                 results |= {run.workdir: result for run, result in zip(part, done)}
@@ -130,6 +133,20 @@ def teach(runs: Sequence[Opened], locations: Sequence[str], options
                   for run in new if run.workdir not in errors}
     return [run._replace(state=states.get(run.workdir, run.state)) for run in runs
             if run.workdir not in errors], errors
+
+
+def start_from(run: Opened) -> Opened:
+    """The run, with other weights before its first step if its config names some."""
+    if not run.setup.config.train.init_from or run.step or run.history:
+        return run
+    state = run.state
+
+    def load():
+        nonlocal state
+        state = init_from(run.setup, state)
+
+    hosts.from_main(load)
+    return run._replace(state=share_state(state))
 
 
 def learn(run: Opened, options) -> TrainState:

@@ -1,5 +1,5 @@
 """The scores of every head on a whole split, and on the tasks of a stream."""
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import chex
@@ -7,7 +7,9 @@ import numpy as np
 
 from jaxmm.batch import Batch
 from jaxmm.data.streams import Stream, task_labels
-from jaxmm.task import CLASS_SCORES
+from jaxmm.task import CLASS_SCORES, Task
+
+SMALLER_IS_BETTER = ("ece", "nll", "mae", "rmse")
 
 
 def head_rows(heads: Collection[str], present: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -31,6 +33,33 @@ def score(outputs: Mapping[str, np.ndarray], split: Batch,
             z, labels = (z, split["label"]) if rows.all() else (z[rows], split["label"][rows])
             scores[head] = {name: float(fn(z, labels)) for name, fn in fns.items()}
     return scores
+
+
+def main_head(heads: Iterable[str]) -> str:
+    """The head that stands for a method: all modalities, combined at test time if it does that."""
+    heads = list(heads)
+    return next((h for h in ("dynamic", "fused") if h in heads), heads[0])
+
+
+def judged(history: Sequence[Mapping[str, Any]], name: str, task: Task) -> list[tuple[float, dict[str, Any]]]:
+    """The evaluations on validation data with the value to go by, of which more is better.
+
+    Args:
+      history: of a run.
+      name: HEAD/SCORE, or "" for the headline of the main head.
+      task: of the run.
+    """
+    head, _, metric = name.rpartition("/")
+    records, metric = [r for r in history if r["split"] == "val"], metric or task.headline
+    sign = -1 if metric in SMALLER_IS_BETTER else 1
+    values = [sign * r["scores"][head or main_head(r["scores"])][metric] for r in records]
+    return [(-np.inf if np.isnan(value) else value, r) for value, r in zip(values, records)]
+
+
+def best(history: Sequence[Mapping[str, Any]], name: str, task: Task) -> dict[str, Any] | None:
+    """The first of the best evaluations on validation data, see `judged`; None if there is none yet."""
+    found = judged(history, name, task)
+    return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
 def score_tasks(logits: Mapping[str, np.ndarray], split: Batch, stream: Stream,

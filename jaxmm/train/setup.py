@@ -1,7 +1,7 @@
 """What a config decides, built and compiled: everything of a run but its history."""
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,12 +16,12 @@ from jaxmm.data.spec import DataSpec, check_same_form, coarse_map, example, make
 from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import Transform, make_transform, normalise, on_host
 from jaxmm.encoders import NETWORKS, make_encoder, network_name
-from jaxmm.errors import UserError, of
+from jaxmm.errors import UserError, check_choice, of
 from jaxmm.methods import Method, TrainState, make_method, used_modalities
 from jaxmm.model import Model
-from jaxmm.task import Task, check_labels, make_task, need_classes
+from jaxmm.task import Task, check_labels, make_task, need_classes, with_smoothing, with_weights
 from jaxmm.train import plan
-from jaxmm.train.optimizers import accumulate, make_optimizer
+from jaxmm.train.optimizers import PLATEAU, accumulate, make_optimizer, make_schedule
 from jaxmm.train.options import LARGEST, check_augmentation, check_single
 from jaxmm.train.programs import Options, Programs, make_programs
 from jaxmm.train.writers import check_tensorboard
@@ -43,6 +43,7 @@ class Setup(NamedTuple):
     obstacle: str                   # why it cannot share a program with other runs; "" if it can
     checksums: dict[str, str]       # by split that is there: `fingerprint` of it with its tasks
     to_float32: Callable[[Batch], Batch]    # rows as the data set has them -> as devices get them
+    learning_rate: Callable[[int], Any]     # after so many steps, but for the factor of "plateau"
 
     @property
     def total_steps(self) -> int:
@@ -56,6 +57,18 @@ class Run(NamedTuple):
     state: TrainState               # on the devices
     history: list[dict[str, Any]]   # evaluations: step, epoch, task, split, scores by head
     changed: tuple[str, ...] = ()   # splits that have changed since; scored anew, see `validity`
+
+    @property
+    def finished(self) -> bool:
+        """Whether it has been trained to its end."""
+        return is_finished(self.setup, self.history)
+
+
+def is_finished(setup: Setup, history: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a run with this history is at its end: what is tested once ends with the test."""
+    if setup.stream:
+        return bool(history) and history[-1]["step"] >= setup.total_steps
+    return any(record["split"] == "test" for record in history)
 
 
 def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | None = None,
@@ -88,6 +101,7 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
     task = make_task(config.task, spec.class_names, example(spec)["label"])
     for split, batch in dataset.splits.items():
         check_labels(split, task, batch["label"])
+    learned = _learned_task(config, task, dataset, tasks)
     for section in ("encoders", "augment"):
         unknown = set(getattr(config, section)) - set(spec.modalities)
         if unknown:
@@ -113,6 +127,7 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
         check_augmentation(m, options, 0 if m in spec.num_tokens else ranks[m])
     encoder_configs = {m: config.encoders.get(m, EncoderConfig()) for m in spec.modalities}
     epoch = plan.make_epoch(rows, config.train)
+    schedule = make_schedule(config.optimizer, config.train.epochs)
 
     def make(axis_name, options):
         changed = replace(config, options)
@@ -123,7 +138,7 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
             with of(f"encoders.{m}"):
                 encoders[m] = make_encoder(c, ranks[m], num_tokens=spec.num_tokens.get(m, 0),
                                            axis_name=axis_name)
-        model = Model(encoders, task, transform, optimizer, epoch,
+        model = Model(encoders, learned, transform, optimizer, epoch,
                       config.train.batch_size, spec.num_examples, axis_name)
         return make_method(changed.method, model)
 
@@ -138,17 +153,53 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
         NETWORKS[network_name(c, ranks[m], spec.num_tokens.get(m, 0))].convolves
         for m, c in encoder_configs.items())
     slow_together = convolves and jax.default_backend() == "cpu"
-    obstacle = ("their rows are streamed from the host" if streamed else
+    obstacle = ("train.patience may end each at another epoch" if config.train.patience else
+                "their rows are streamed from the host" if streamed else
                 "convolutions over several runs at once are slow on CPU" if slow_together else "")
     steps_per_call = config.train.steps_per_call or (1 if obstacle else SCANNED_STEPS)
     setup = Setup(config, dataset, spec, task, stream, tasks, programs, steps_per_call, make, obstacle,
-                  checksums, to_float32)
+                  checksums, to_float32, lambda step: schedule(epoch(step)))
+    check_selection(setup)
     size, memory = state_size(setup), memory_size()    # finds shapes that do not fit, too
     if size > memory:
         raise UserError(f"the state of this model takes {size / 2**30:.1f} GiB, more than the "
                         f"{memory / 2**30:.1f} GiB of memory; lower the sizes of the encoders or "
                         "method.capacity")
     return setup
+
+
+def _learned_task(config: Config, task: Task, dataset: Dataset, tasks: Sequence[np.ndarray]) -> Task:
+    """The task with the loss that is trained on: smoothed labels, weighted classes."""
+    check_choice("train.class_weights", config.train.class_weights, ("", "balanced"))
+    chosen = ["task.label_smoothing"] * bool(config.task.label_smoothing) + (
+        ["train.class_weights"] * bool(config.train.class_weights))
+    if chosen and config.stream.kind:
+        raise UserError(f"{chosen[0]}: it takes all classes into account, which a stream does not know before "
+                        "its end; leave it out, or choose a config without a stream")
+    if config.task.label_smoothing:
+        task = with_smoothing(task, config.task.label_smoothing)
+    if config.train.class_weights and dataset.splits:       # without data nothing is trained
+        task = with_weights(task, dataset.splits["train"]["label"][tasks[0]])
+    return task
+
+
+def check_selection(setup: Setup) -> None:
+    """Raises UserError for a model to keep, or an end of training, that validation cannot decide."""
+    config, stream = setup.config.train, setup.stream
+    check_choice("train.keep", config.keep, ("last", "best"))
+    by_validation = (["train.keep=best"] * (config.keep == "best") + ["train.patience"] * bool(config.patience)
+                     + ["optimizer.schedule=plateau"] * (setup.config.optimizer.schedule == PLATEAU))
+    if by_validation and stream:
+        raise UserError(f"{by_validation[0]}: the tasks of a stream are trained to their ends, whatever "
+                        "validation says; leave it out, or choose a config without a stream")
+    if not config.score:
+        return
+    head, _, score = config.score.rpartition("/")
+    method = setup.make_method(None, scalar_options(setup.config))
+    heads = jax.eval_shape(lambda: method.predict(_first_copy(setup), _example(setup)))
+    if head not in heads or score not in setup.task.scores:
+        raise UserError(f"train.score={config.score}; expected HEAD/SCORE, a head of {', '.join(heads)} and "
+                        f"a score of {', '.join(setup.task.scores)}")
 
 
 def _make_tasks(config: Config, dataset: Dataset, spec: DataSpec | None,
@@ -215,6 +266,9 @@ def init_state(setup: Setup) -> TrainState:
 
 
 def _first_copy(setup):
+    return setup.programs.init(setup.config.train.seed, _example(setup))
+
+
+def _example(setup):
     wide = on_host(setup.spec.forms, setup.spec.norms, setup.config.data.preprocess)
-    return setup.programs.init(setup.config.train.seed,
-                               example(setup.spec, dict.fromkeys(wide, np.float32)))
+    return example(setup.spec, dict.fromkeys(wide, np.float32))

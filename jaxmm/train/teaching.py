@@ -51,7 +51,7 @@ def restore_teachers(setup: Setup, *, dataset: Dataset | None = None,
         folder = folder_of(name, setup.config.method.teachers, setup)
         run = restore(folder, dataset=dataset, devices=devices)
         models[name] = run.setup.programs.fetch(run.state)
-        if run.setup.total_steps > models[name].step:
+        if not run.finished:
             raise UserError(f"{folder}: this run is not finished, so it cannot teach; finish it by "
                             "launch.train with its options")
     return models

@@ -1,0 +1,51 @@
+"""Runs that start from the weights of another one."""
+import pathlib
+
+import numpy as np
+
+from jaxmm.data.dataset import say
+from jaxmm.errors import UserError
+from jaxmm.methods import TrainState
+from jaxmm.train import checkpoints
+from jaxmm.train.folder import read_config
+from jaxmm.train.restore import kept_step, read_history
+from jaxmm.train.setup import Setup
+
+SECTIONS = ("params/", "batch_stats/")
+
+
+def init_from(setup: Setup, state: TrainState) -> TrainState:
+    """One copy of a first state with the weights of the run that `train.init_from` names.
+
+    Those are parameters and batch statistics of the same name and shape; what else there is, on either
+    side, is listed.
+
+    Raises:
+      UserError: that is no run with a checkpoint, or nothing of it matches.
+    """
+    folder = pathlib.Path(setup.config.train.init_from).expanduser()
+    config = read_config(folder)
+    if not (folder / checkpoints.FOLDER).is_dir():
+        raise UserError(f"train.init_from={folder}: this run has no checkpoint yet; train it first")
+    manager = checkpoints.open_manager(folder)
+    restored = checkpoints.restore(manager, None)
+    if restored is None:
+        raise UserError(f"train.init_from={folder}: this run has no checkpoint yet; train it first")
+    step, known, meta = restored
+    kept = kept_step(setup._replace(config=config), read_history(folder, meta, ()), step)
+    if kept != step:
+        _, known, _ = checkpoints.restore(manager, None, kept)
+    manager.close()
+    leaves = checkpoints.flatten(state)
+    names = [name for name in leaves if name.startswith(SECTIONS)]
+    same = [name for name in names if name in known and (
+        known[name].shape, known[name].dtype) == (leaves[name].shape, leaves[name].dtype)]
+    if not same:
+        raise UserError(f"train.init_from={folder}: nothing in it has the name and shape of a parameter here, "
+                        f"such as {names[0]} {list(np.shape(leaves[names[0]]))}; choose a run with the same "
+                        "modalities and encoders")
+    for what, rest in (("starts afresh", set(names).difference(same)),
+                       ("of it is not used", {n for n in known if n.startswith(SECTIONS)}.difference(same))):
+        if rest:
+            say(f"train.init_from={folder}: {what}: {', '.join(sorted(rest))}")
+    return checkpoints.unflatten(state, leaves | {name: known[name] for name in same})
