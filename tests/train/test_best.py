@@ -72,13 +72,18 @@ def test_resumed_after_any_epoch_is_undisturbed(options, optimizer, scripted, ma
     whole = run(config, tmp_path / "whole", dataset)
     save = Group.save
 
+    stopped = []        # a second signal would end the process
+
     def save_and_stop(self, last=False):
         save(self, last)
-        signal.raise_signal(signal.SIGINT)
+        if not stopped:
+            stopped.append(True)
+            signal.raise_signal(signal.SIGINT)
 
     with monkeypatch.context() as patch:
         patch.setattr(Group, "save", save_and_stop)
         for _ in range(10):
+            stopped.clear()
             try:
                 cut = run(config, tmp_path / "cut", dataset)
             except (Preempted, KeyboardInterrupt):
