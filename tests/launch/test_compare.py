@@ -160,8 +160,8 @@ def test_everything_wrong_is_found_before_anything_is_made(config_for, make_data
     plan(["late"])
     before = sorted(workdir.rglob("*"))
     with pytest.raises(UserError, match="late/seed_0 belongs to a run with another config: "
-                                        "train.epochs was 1, is 2"):
-        plan(["concat", "late"], 2, lambda c: setattr(c.train, "epochs", 2))
+                                        "train.eval_epochs was 1, is 2"):
+        plan(["concat", "late"], 2, lambda c: setattr(c.train, "eval_epochs", 2))
     assert sorted(workdir.rglob("*")) == before
 
 
