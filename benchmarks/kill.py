@@ -36,7 +36,7 @@ from PIL import Image
 from configs import av_digits, seq_av_digits
 from jaxmm import data
 from jaxmm.config import Config, EncoderConfig
-from jaxmm.data.prepare.run import prepare
+from jaxmm.prepare.run import prepare
 from jaxmm.report import comparison
 from jaxmm.train import checkpoints
 from jaxmm.train.loop import train

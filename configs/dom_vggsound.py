@@ -4,7 +4,7 @@ The protocol "Dom" of SAMM, arXiv 2405.02766: the labels are five super-categori
 people, sports, vehicle) of 20 classes, and each of five tasks brings four new classes of every one.
 Settings are those of `seq_vggsound.py`; the learning rate was not published.
 
-Which class is in which super-category stands in `jaxmm/data/prepare/vggsound_mmcl.csv`; another
+Which class is in which super-category stands in `jaxmm/prepare/vggsound_mmcl.csv`; another
 file with the columns `class` and `coarse` makes other labels (--config.stream.coarse=FILE.csv).
 
     python -m launch.train --config=configs/dom_vggsound.py:samm
@@ -30,5 +30,5 @@ from jaxmm.config import Config, StreamConfig
 def get_config(method: str = "samm") -> Config:
     config = seq_vggsound.get_config(method)
     config.stream = StreamConfig(kind="domain", num_tasks=5,
-                                 coarse="jaxmm/data/prepare/vggsound_mmcl.csv")
+                                 coarse="jaxmm/prepare/vggsound_mmcl.csv")
     return config

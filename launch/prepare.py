@@ -17,10 +17,10 @@ import jax
 from absl import flags
 
 from jaxmm import escape
-from jaxmm.data.prepare import BUILDERS, run
-from jaxmm.data.prepare.decode import Options
-from jaxmm.data.prepare.shards import Stopped
 from jaxmm.errors import UserError, check_at_least
+from jaxmm.prepare import BUILDERS, run
+from jaxmm.prepare.decode import Options
+from jaxmm.prepare.shards import Stopped
 from jaxmm.train.signals import Preempted, stop_signals
 from launch import app
 

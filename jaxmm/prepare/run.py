@@ -21,14 +21,14 @@ from absl import logging
 from jaxmm import files, processes
 from jaxmm.config import PreprocessConfig
 from jaxmm.data.dataset import SPLITS
-from jaxmm.data.prepare import BUILDERS, spectrograms
-from jaxmm.data.prepare.decode import Options
-from jaxmm.data.prepare.layout import (FIRST, UNLABELLED, Example, Layout, Skip, count_name,
-                                       ignored_lists, spelling, unlisted)
-from jaxmm.data.prepare.shards import (Shard, Stopped, Work, absent, read_report, report_path,
-                                       write_json, write_shard)
 from jaxmm.data.prepared import DESCRIPTION, SUMMARY, checksum, remember, tfds_features
 from jaxmm.errors import UserError, check_choice
+from jaxmm.prepare import BUILDERS, spectrograms
+from jaxmm.prepare.decode import Options
+from jaxmm.prepare.layout import (FIRST, UNLABELLED, Example, Layout, Skip, count_name,
+                                       ignored_lists, spelling, unlisted)
+from jaxmm.prepare.shards import (Shard, Stopped, Work, absent, read_report, report_path,
+                                       write_json, write_shard)
 
 VERSION = "1.1.0"           # of what is stored; raise it when the same files give other records
 SHARD_SIZE = 256            # examples, skipped ones included

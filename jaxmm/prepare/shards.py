@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 from jaxmm import files
 from jaxmm.config import SpectrogramConfig
-from jaxmm.data.prepare import spectrograms
-from jaxmm.data.prepare.decode import Missing, Options, existing
-from jaxmm.data.prepare.layout import Example, Modality, Skip, count_name
 from jaxmm.data.prepared import Sound, checksum, pack, tfds_features
 from jaxmm.errors import WriteError
+from jaxmm.prepare import spectrograms
+from jaxmm.prepare.decode import Missing, Options, existing
+from jaxmm.prepare.layout import Example, Modality, Skip, count_name
 
 
 class Stopped(Exception):

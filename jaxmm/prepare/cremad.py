@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxmm.data.prepare import decode
-from jaxmm.data.prepare.decode import Options, Source
-from jaxmm.data.prepare.layout import (Example, Layout, Modality, first_existing, list_folder, need,
+from jaxmm.prepare import decode
+from jaxmm.prepare.decode import Options, Source
+from jaxmm.prepare.layout import (Example, Layout, Modality, first_existing, list_folder, need,
                                        read_rows, split_lists)
 
 CLASS_NAMES = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")

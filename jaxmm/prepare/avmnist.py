@@ -13,11 +13,11 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from jaxmm.data.prepare import decode
-from jaxmm.data.prepare.decode import Options, Source
-from jaxmm.data.prepare.layout import Example, Layout, Modality
 from jaxmm.data.prepared import Sound
 from jaxmm.errors import UserError
+from jaxmm.prepare import decode
+from jaxmm.prepare.decode import Options, Source
+from jaxmm.prepare.layout import Example, Layout, Modality
 
 CLASS_NAMES = tuple(str(digit) for digit in range(10))
 RATE = 8000             # Hz, of spoken_digit

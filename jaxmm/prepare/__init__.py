@@ -3,10 +3,10 @@ import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
-from jaxmm.data.prepare import (avmnist, cremad, food101, iemocap, kinetics400, kinetics_sounds,
+from jaxmm.prepare import (avmnist, cremad, food101, iemocap, kinetics400, kinetics_sounds,
                                 modelnet40, mosi, mvsa, nyuv2, ucf101, vggsound)
-from jaxmm.data.prepare.decode import Options
-from jaxmm.data.prepare.layout import Layout
+from jaxmm.prepare.decode import Options
+from jaxmm.prepare.layout import Layout
 
 
 class Builder(NamedTuple):

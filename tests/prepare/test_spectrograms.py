@@ -5,10 +5,10 @@ import soundfile
 
 from jaxmm import data
 from jaxmm.config import DataConfig, FramesConfig, PreprocessConfig, SpectrogramConfig
-from jaxmm.data.prepare.run import prepare
 from jaxmm.data.prepared import open_prepared
 from jaxmm.data.transform import make_transform
 from jaxmm.errors import UserError
+from jaxmm.prepare.run import prepare
 
 SOUND = SpectrogramConfig(rate=16000, seconds=0.5, n_fft=64, hop=32, mean=(1.0,), std=(2.0,))
 SECTIONS = {"audio": SOUND, "visual": FramesConfig(height=16, width=24, size=8)}

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from jaxmm.data.prepare.decode import Options
-from jaxmm.data.prepare.run import prepare
 from jaxmm.data.prepared import open_prepared
+from jaxmm.prepare.decode import Options
+from jaxmm.prepare.run import prepare
 
 EMOTIONS = ("NEU", "HAP", "SAD", "FEA", "DIS", "ANG")
 

@@ -5,9 +5,9 @@
 """
 import pathlib
 
-from jaxmm.data.prepare import decode, jsonl
-from jaxmm.data.prepare.decode import Options, Source
-from jaxmm.data.prepare.layout import (Example, Layout, first_existing, need, read_rows,
+from jaxmm.prepare import decode, jsonl
+from jaxmm.prepare.decode import Options, Source
+from jaxmm.prepare.layout import (Example, Layout, first_existing, need, read_rows,
                                        sorted_labels)
 
 

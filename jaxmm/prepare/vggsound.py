@@ -15,9 +15,9 @@ at most its training clips.
 import collections
 import pathlib
 
-from jaxmm.data.prepare import decode
-from jaxmm.data.prepare.decode import Options, Source
-from jaxmm.data.prepare.layout import (Example, Layout, Modality, Skip, clip_name, first_existing,
+from jaxmm.prepare import decode
+from jaxmm.prepare.decode import Options, Source
+from jaxmm.prepare.layout import (Example, Layout, Modality, Skip, clip_name, first_existing,
                                        list_folder, need, read_rows, sorted_labels, split_name)
 
 FPS = 1.0

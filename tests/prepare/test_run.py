@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from jaxmm import files
-from jaxmm.data.prepare import run, shards
-from jaxmm.data.prepare.decode import Options
-from jaxmm.data.prepare.run import prepare
 from jaxmm.data.prepared import open_prepared
 from jaxmm.errors import UserError, WriteError
+from jaxmm.prepare import run, shards
+from jaxmm.prepare.decode import Options
+from jaxmm.prepare.run import prepare
 
 
 @pytest.fixture(name="cremad", scope="module")
@@ -192,7 +192,7 @@ def test_what_was_done_before_a_stop_is_not_done_again(cremad, tmp_path, monkeyp
 
 SCRIPT = """
 import sys
-from jaxmm.data.prepare.run import prepare
+from jaxmm.prepare.run import prepare
 if __name__ == "__main__":
     prepare("cremad", sys.argv[1], sys.argv[2], shard_size=1, workers=2, progress=False)
 """

@@ -9,9 +9,9 @@ labels that anyone can get. Sound and all frames (30 a second) come from the vid
 """
 import pathlib
 
-from jaxmm.data.prepare import decode
-from jaxmm.data.prepare.decode import Options, Source
-from jaxmm.data.prepare.layout import (Example, Layout, Modality, Skip, first_existing, list_folder,
+from jaxmm.prepare import decode
+from jaxmm.prepare.decode import Options, Source
+from jaxmm.prepare.layout import (Example, Layout, Modality, Skip, first_existing, list_folder,
                                        need, read_rows, sorted_labels, split_name)
 
 FPS = 30.0

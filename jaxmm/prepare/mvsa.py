@@ -15,9 +15,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxmm.data.prepare import decode, jsonl
-from jaxmm.data.prepare.decode import Options, Source
-from jaxmm.data.prepare.layout import Example, Layout, Skip, need, read_rows, spelling
+from jaxmm.prepare import decode, jsonl
+from jaxmm.prepare.decode import Options, Source
+from jaxmm.prepare.layout import Example, Layout, Skip, need, read_rows, spelling
 
 CLASS_NAMES = ("positive", "neutral", "negative")
 SHARES = {"train": 0.6, "val": 0.8, "test": 1.0}        # where each split ends

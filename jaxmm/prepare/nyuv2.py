@@ -7,9 +7,9 @@ the class of each pixel, 1 to 40, or 0 where it has none.
 """
 import pathlib
 
-from jaxmm.data.prepare import decode
-from jaxmm.data.prepare.decode import Options, Source
-from jaxmm.data.prepare.layout import Example, Layout, Modality, list_folder, need
+from jaxmm.prepare import decode
+from jaxmm.prepare.decode import Options, Source
+from jaxmm.prepare.layout import Example, Layout, Modality, list_folder, need
 
 NUM_CLASSES = 40
 

@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from jaxmm.data.prepare.decode import Source, check_in_place, decode_text, existing
 from jaxmm.errors import UserError
+from jaxmm.prepare.decode import Source, check_in_place, decode_text, existing
 
 
 WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "dev": "val",

@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmm.data.prepare import decode
-from jaxmm.data.prepare.decode import Source
-from jaxmm.data.prepare.layout import Modality, list_folder, split_name
 from jaxmm.errors import UserError
+from jaxmm.prepare import decode
+from jaxmm.prepare.decode import Source
+from jaxmm.prepare.layout import Modality, list_folder, split_name
 
 MODALITIES = {"audio": "audio", "vision": "visual", "visual": "visual", "text": "text"}
 

@@ -12,11 +12,11 @@ from PIL import Image
 
 from jaxmm.config import FramesConfig
 from jaxmm.data.decode import image as read_image
-from jaxmm.data.prepare import decode
-from jaxmm.data.prepare.decode import Missing, Options, Source
-from jaxmm.data.prepare.layout import Example, Modality, Skip
-from jaxmm.data.prepare.shards import Work
-from jaxmm.data.prepare.shards import decode as decode_example
+from jaxmm.prepare import decode
+from jaxmm.prepare.decode import Missing, Options, Source
+from jaxmm.prepare.layout import Example, Modality, Skip
+from jaxmm.prepare.shards import Work
+from jaxmm.prepare.shards import decode as decode_example
 
 SAME = Options()
 

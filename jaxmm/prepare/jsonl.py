@@ -6,11 +6,11 @@ import json
 import pathlib
 from typing import Any
 
-from jaxmm.data.prepare import decode
-from jaxmm.data.prepare.decode import Source
-from jaxmm.data.prepare.layout import (Example, Modality, first_existing, list_folder, read_jsonl,
-                                       split_lists, split_of)
 from jaxmm.errors import UserError
+from jaxmm.prepare import decode
+from jaxmm.prepare.decode import Source
+from jaxmm.prepare.layout import (Example, Modality, first_existing, list_folder, read_jsonl,
+                                       split_lists, split_of)
 
 MODALITIES = {"text": Modality("text"), "visual": Modality("frames")}
 FIELDS = ("id", "label", "text", "img")

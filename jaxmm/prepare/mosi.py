@@ -10,10 +10,10 @@ import pathlib
 
 import numpy as np
 
-from jaxmm.data.prepare import archive
-from jaxmm.data.prepare.decode import Options
-from jaxmm.data.prepare.layout import Example, Layout, Skip, count_name
 from jaxmm.errors import UserError
+from jaxmm.prepare import archive
+from jaxmm.prepare.decode import Options
+from jaxmm.prepare.layout import Example, Layout, Skip, count_name
 
 CLASS_NAMES = ("negative", "positive")
 EMOTIONS = 6            # numbers behind the sentiment in some archives of MOSEI

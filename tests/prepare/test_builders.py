@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxmm.data.prepare.decode import Options
-from jaxmm.data.prepare.run import prepare
 from jaxmm.data.prepared import open_prepared
 from jaxmm.errors import UserError
+from jaxmm.prepare.decode import Options
+from jaxmm.prepare.run import prepare
 
 # By case: data set, maker of its files, options of the maker, classes in their order.
 CASES = {
@@ -156,7 +156,7 @@ def test_published_lists_of_ucf101_can_be_chosen(layouts, tmp_path):
 
 
 def test_benchmark_of_a_hundred_classes_takes_fifty_clips_for_test(layouts, tmp_path, monkeypatch):
-    from jaxmm.data.prepare import vggsound
+    from jaxmm.prepare import vggsound
     monkeypatch.setattr(vggsound, "MMCL_TEST", 3)
     monkeypatch.setattr(vggsound, "MMCL_TRAIN", 2)
     layouts.vggsound(tmp_path / "source", clips=4,
@@ -177,7 +177,7 @@ def test_benchmark_of_a_hundred_classes_takes_fifty_clips_for_test(layouts, tmp_
 
 
 def test_label_of_a_tweet():
-    from jaxmm.data.prepare.mvsa import joint_label
+    from jaxmm.prepare.mvsa import joint_label
     assert joint_label("neutral", "positive") == joint_label("positive", "neutral") == "positive"
     assert joint_label("negative", "negative") == "negative"
     assert joint_label("neutral", "neutral") == "neutral"
@@ -186,7 +186,7 @@ def test_label_of_a_tweet():
 
 def test_images_of_digits_meet_recordings_of_their_digit_and_split(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
-    from jaxmm.data.prepare import avmnist
+    from jaxmm.prepare import avmnist
     rng = np.random.default_rng(0)
     digits = {split: [{"label": i % 10, "image": np.full((28, 28, 1), 20 * (i % 10), np.uint8)}
                       for i in range(20)] for split in ("train", "test")}

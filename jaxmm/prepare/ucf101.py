@@ -10,11 +10,11 @@ may also be called CLASS/NAME. The class is that of the path; a number behind it
 import pathlib
 import re
 
-from jaxmm.data.prepare import decode
-from jaxmm.data.prepare.decode import Options, Source
-from jaxmm.data.prepare.layout import (Example, Layout, Modality, Skip, first_existing, list_folder,
-                                       need, read_text, spelling)
 from jaxmm.errors import UserError
+from jaxmm.prepare import decode
+from jaxmm.prepare.decode import Options, Source
+from jaxmm.prepare.layout import (Example, Layout, Modality, Skip, first_existing, list_folder,
+                                       need, read_text, spelling)
 
 LEAST_FLOW = 20         # images: ten of each direction
 ALL = 0.0               # frames a second

@@ -11,9 +11,9 @@ import pathlib
 
 import numpy as np
 
-from jaxmm.data.prepare import archive, decode
-from jaxmm.data.prepare.decode import Options, Source
-from jaxmm.data.prepare.layout import (Example, Layout, Modality, Skip, first_existing, list_folder,
+from jaxmm.prepare import archive, decode
+from jaxmm.prepare.decode import Options, Source
+from jaxmm.prepare.layout import (Example, Layout, Modality, Skip, first_existing, list_folder,
                                        read_rows, read_text, split_lists)
 
 CLASS_NAMES = ("ang", "hap", "neu", "sad")

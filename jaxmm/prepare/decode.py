@@ -22,8 +22,8 @@ import soxr
 from PIL import Image
 
 from jaxmm.data.decode import eight_bits, orientation, upright
-from jaxmm.data.prepare import containers
 from jaxmm.data.prepared import Sound
+from jaxmm.prepare import containers
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 JPEG_QUALITY = 90           # of frames that are not stored as they were found

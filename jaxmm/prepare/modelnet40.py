@@ -6,9 +6,9 @@ The modalities are two of the views: front is view 1, rear view 7.
 """
 import pathlib
 
-from jaxmm.data.prepare import decode
-from jaxmm.data.prepare.decode import Options, Source
-from jaxmm.data.prepare.layout import Example, Layout, Modality, list_folder
+from jaxmm.prepare import decode
+from jaxmm.prepare.decode import Options, Source
+from jaxmm.prepare.layout import Example, Layout, Modality, list_folder
 
 VIEWS = {"front": 1, "rear": 7}
 

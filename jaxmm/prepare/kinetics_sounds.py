@@ -8,9 +8,9 @@ ytid_start with six digits. Sound and frames come from videos where the other fo
 """
 import pathlib
 
-from jaxmm.data.prepare import decode
-from jaxmm.data.prepare.decode import Options, Source
-from jaxmm.data.prepare.layout import (Example, Layout, Modality, Skip, clip_name, first_existing,
+from jaxmm.prepare import decode
+from jaxmm.prepare.decode import Options, Source
+from jaxmm.prepare.layout import (Example, Layout, Modality, Skip, clip_name, first_existing,
                                        list_folder, need, read_rows, read_text, sorted_labels,
                                        split_lists)
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from jaxmm.config import PreprocessConfig, SpectrogramConfig
 from jaxmm.data import decode
-from jaxmm.data.prepare.layout import Layout, Modality
 from jaxmm.data.prepared import Sound
 from jaxmm.data.preprocess import preprocess
 from jaxmm.errors import UserError
+from jaxmm.prepare.layout import Layout, Modality
 
 
 def choose(layout: Layout, sections: Mapping[str, PreprocessConfig],
