@@ -23,12 +23,12 @@ Published mean accuracy over the tasks after the last one, in percent (main tabl
       2000  er       38.23 ± 0.72  29.28 ± 0.63  39.30 ± 1.55
             samm     42.53 ± 0.47  28.12 ± 0.31  43.72 ± 0.34
 """
-from configs import seq_vggsound
 from jaxmm.config import Config, StreamConfig
+from jaxmm.experiments.configs import load
 
 
 def get_config(method: str = "samm") -> Config:
-    config = seq_vggsound.get_config(method)
+    config = load(f"seq_vggsound:{method}")
     config.stream = StreamConfig(kind="domain", num_tasks=5,
                                  coarse="jaxmm/prepare/vggsound_mmcl.csv")
     return config

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from jaxmm.train.signals import SIGNALS
+from jaxmm.signals import SIGNALS
 
 
 @contextmanager

@@ -5,7 +5,7 @@ import sys
 import time
 
 from jaxmm import processes
-from jaxmm.train.signals import SIGNALS
+from jaxmm.signals import SIGNALS
 
 PARENT = """
 import multiprocessing, os, time

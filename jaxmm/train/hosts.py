@@ -15,7 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxmm.errors import UserError, WriteError
-from jaxmm.train.signals import Preempted
+from jaxmm.signals import Preempted
 
 ERRORS = {cls.__name__: cls for cls in (WriteError, UserError, FloatingPointError, Preempted)}
 

@@ -26,7 +26,7 @@ from jaxmm.train.runs import (FILE as CONFIG_FILE, MODEL_FILE, check_folder, cla
                               save_stream, write_spec)
 from jaxmm.train.setup import (Run, Setup, build_many, find_obstacle, init_state, join,
                                predict_split, score_split, split_features)
-from jaxmm.train.signals import Preempted, stop_signals
+from jaxmm.signals import Preempted, stop_signals
 from jaxmm.train.teaching import (check_same_teachers, check_teachers, folder_of,
                                   restore_teachers, taught, teacher_checksums, teacher_config)
 from jaxmm.train.writers import Write, open_writer

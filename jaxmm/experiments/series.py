@@ -1,4 +1,4 @@
-"""Several runs of one config: over seeds, and over the values of an option."""
+"""A run of one config, or several: over seeds, and over the values of an option."""
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -7,14 +7,35 @@ import jax
 
 from jaxmm import data
 from jaxmm.config import Config, replace
+from jaxmm.data.streams import describe, make_stream
 from jaxmm.errors import UserError
+from jaxmm.experiments import folders
 from jaxmm.report import comparison, run_report, sweep, variants
 from jaxmm.train import hosts, together
 from jaxmm.train.checkpoints import REMEDY
-from jaxmm.train.loop import train_many
+from jaxmm.train.loop import train, train_many
 from jaxmm.train.restore import restore
 from jaxmm.train.runs import FILE
-from jaxmm.train.setup import MOST, Run
+from jaxmm.train.setup import MOST, Run, check_counts
+
+
+def run(config: Config, workdir: str, sweep_text: str, command: str) -> str:
+    """Trains a run, or one for each seed or value of a sweep; returns their table.
+
+    Args:
+      config: of the run, with the number of seeds.
+      workdir: its folder, "": one under runs/.
+      sweep_text: OPTION=VALUE,VALUE, or "".
+      command: what makes the report again.
+    """
+    check_counts(config)
+    several = "_sweep" if sweep_text else "_seeds" if config.train.seeds > 1 else ""
+    folder = folders.workdir(workdir, f"{folders.data_name(config)}_{config.method.name}{several}")
+    if sweep_text:
+        return train_sweep(config, folder, *parse_sweep(sweep_text, config), command)
+    if several:
+        return train_seeds(config, folder, command)
+    return report(train(config, folder), folder)
 
 
 def over_seeds(config: Config) -> list[Config]:
@@ -121,3 +142,17 @@ def report(run: Run, workdir: pathlib.Path) -> str:
     if jax.process_count() > 1:     # the others have done their part
         run = restore(workdir, devices=jax.local_devices()[:1])
     return run_report.write(run, workdir)
+
+
+def describe_stream(config: Config) -> str:
+    """The tasks of the config's stream as a Markdown table.
+
+    Raises:
+      UserError: it has no stream, or one that cannot be made.
+    """
+    if not config.stream.kind:
+        raise UserError("--describe_stream: this config has no stream of tasks; set one, such as "
+                        "--config.stream.kind=class --config.stream.num_tasks=5")
+    check_counts(config)
+    _, stream = make_stream(config.stream, data.load(config.data))
+    return describe(stream, stream.class_names)

@@ -3,19 +3,16 @@ import csv
 import jax
 import numpy as np
 import pytest
-from absl import flags
-
-for name in {"workdir", "probe"} & set(flags.FLAGS):     # as in the other launchers
-    delattr(flags.FLAGS, name)
 
 from jaxmm.batch import take
+from jaxmm.commands import evaluate as command
 from jaxmm.errors import UserError
+from jaxmm.experiments import evaluate
 from jaxmm.evaluate.predictions import score
 from jaxmm.report.tables import scores_table
 from jaxmm.train.loop import train
 from jaxmm.train.setup import predict_split
 from jaxmm.train.restore import restore
-from launch import evaluate
 
 ONE = jax.devices()[:1]
 MODALITIES = ["image", "sound"]
@@ -151,10 +148,10 @@ def test_the_only_modality_of_a_unimodal_run_cannot_be_dropped(make_dataset, mak
 
 def test_without_options_a_missing_default_run_says_to_train_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    flags.FLAGS(["evaluate"])
+    command.FLAGS(["evaluate"])
     with pytest.raises(UserError, match="av_digits_mla does not exist; train first: "
                                         "python -m launch.train"):
-        evaluate.main()
+        command.main()
 
 
 def test_analyses_are_printed_and_written_into_the_run_folder(workdir, monkeypatch, capsys):
@@ -163,7 +160,7 @@ def test_analyses_are_printed_and_written_into_the_run_folder(workdir, monkeypat
             for flag in ("workdir", "reference", "gap", "drop", "robustness"):
                 patch.setattr(flags.FLAGS[flag], "value", flags.FLAGS[flag].default)
             flags.FLAGS(["evaluate", f"--workdir={workdir}", *arguments])
-            evaluate.main()
+            command.main()
 
     before = sorted(p.name for p in workdir.iterdir())
     run("--split=val")

@@ -2,18 +2,14 @@ import json
 
 import jax
 import pytest
-from absl import flags
-
-for name in {"workdir", "config", "probe"} & set(flags.FLAGS):   # as in the other launchers
-    delattr(flags.FLAGS, name)
 
 from jaxmm.config import EncoderConfig, replace
 from jaxmm.errors import UserError
+from jaxmm.experiments import compare, configs, folders
 from jaxmm.report import comparison
 from jaxmm.report.analysis import probe_run
 from jaxmm.train import loop, runs
 from jaxmm.train.restore import restore
-from launch import compare
 
 ONE = jax.devices()[:1]
 
@@ -179,12 +175,8 @@ def test_a_run_that_another_process_trains_is_found_before_anything_is_made(conf
     ("synthetic", ("unimodal", "mlp_head"), "synthetic_B"), ("av_digits", None, "av_digits"),
     ("seq_av_digits", None, "av_digits_class")])
 def test_a_config_file_may_name_the_methods_worth_comparing(name, methods, data):
-    if "config" in flags.FLAGS:     # of any launcher, or of none that is left
-        delattr(flags.FLAGS, "config")
-    compare.app.define_config("Config file.")
-    flags.FLAGS(["compare", f"--config=configs/{name}.py"])
-    assert compare.app.default_methods() == methods
-    assert compare.app.data_name(flags.FLAGS.config) == data
+    assert configs.default_methods(name) == configs.default_methods(f"configs/{name}.py:mla") == methods
+    assert folders.data_name(configs.load(name)) == data
 
 
 def test_teachers_are_runs_of_the_comparison_and_probes_a_table(config_for, make_dataset, tmp_path):

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from jaxmm.train import signals
+from jaxmm import signals
 
 # A call of about a minute that Python's own handlers wait for, as they do for a compiled one.
 LONG_CALL = """
 import hashlib
-from jaxmm.train.signals import stop_signals
+from jaxmm.signals import stop_signals
 with stop_signals():
     print("ready", flush=True)
     hashlib.pbkdf2_hmac("sha256", b"", b"", 10**8)

@@ -6,8 +6,8 @@ import pytest
 from jaxmm import data
 from jaxmm.config import replace
 from jaxmm.errors import UserError
+from jaxmm.experiments import series
 from jaxmm.train import loop
-from launch import series
 
 
 @pytest.fixture(name="tiny", autouse=True)

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from jaxmm.train.signals import end_at_signals
+from jaxmm.signals import end_at_signals
 
 EXIT_UNREAD = 141       # as of a process that SIGPIPE ends: nobody reads its output any more
 
