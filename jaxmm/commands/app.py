@@ -93,7 +93,9 @@ def _chosen(command, argv):
     flag = command.FLAGS["config"]
     path = config_flags.get_config_filename(flag)
     chosen = configs.Chosen(path, configs.check(path, flag.value), config_flags.get_override_values(flag))
-    return [argv[0], chosen, escape.command(["python", "-m", f"launch.{name_of(command)}", *sys.argv[1:]])]
+    program = sys.argv[0].split() if sys.argv[0].startswith("jaxmm ") else [
+        "python", "-m", f"launch.{name_of(command)}"]
+    return [argv[0], chosen, escape.command([*program, *sys.argv[1:]])]
 
 
 def help_text(command: types.ModuleType) -> str:

@@ -158,8 +158,8 @@ def test_analyses_are_printed_and_written_into_the_run_folder(workdir, monkeypat
     def run(*arguments):
         with monkeypatch.context() as patch:
             for flag in ("workdir", "reference", "gap", "drop", "robustness"):
-                patch.setattr(flags.FLAGS[flag], "value", flags.FLAGS[flag].default)
-            flags.FLAGS(["evaluate", f"--workdir={workdir}", *arguments])
+                patch.setattr(command.FLAGS[flag], "value", command.FLAGS[flag].default)
+            command.FLAGS(["evaluate", f"--workdir={workdir}", *arguments])
             command.main()
 
     before = sorted(p.name for p in workdir.iterdir())

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-# Imports the launcher once and forks for every command line, before any backend has started. What the
+# Imports the command, and what it imports when it runs, once and forks for every command line, before any backend has started. What the
 # interpreter frees one by one at its end takes a second, which a child leaves out.
 RUNNER = """
 import importlib, json, os, sys, traceback
@@ -13,7 +13,7 @@ from jaxmm.commands import app
 module, cases = sys.argv[1], json.load(sys.stdin)
 name = module.removeprefix("launch.")
 command = importlib.import_module(f"jaxmm.commands.{name}" if name != module else module)
-importlib.import_module(f"jaxmm.experiments.{name}" if name != module else "jaxmm.methods")
+importlib.import_module(f"jaxmm.experiments.{'series' if name in ('train', module) else name}")
 for i, arguments in enumerate(cases):
     child = os.fork()
     if child == 0:
