@@ -17,7 +17,7 @@ import tempfile
 import jax
 
 from jaxmm.report.tables import markdown
-from launch.bench import WORKLOADS, prepare, synthetic
+from jaxmm.experiments.bench import WORKLOADS, prepare, synthetic
 
 
 def costs(workload: str, num_calls: int) -> tuple[dict[str, float], dict[str, float]]:

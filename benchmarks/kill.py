@@ -36,12 +36,13 @@ from PIL import Image
 from configs import av_digits, seq_av_digits
 from jaxmm import data
 from jaxmm.config import Config, EncoderConfig
-from jaxmm.data.prepare.run import prepare
+from jaxmm.commands import app
+from jaxmm.experiments import compare
+from jaxmm.experiments.planning import plan_runs
+from jaxmm.prepare.run import prepare
 from jaxmm.report import comparison
 from jaxmm.train import checkpoints
 from jaxmm.train.schedule import train
-from launch import app, compare
-from launch.planning import plan_runs
 
 KEEP = 2                    # checkpoints
 STREAMED = ("mla", "samm")  # methods that learn a stream here

@@ -22,7 +22,7 @@ from PIL import Image
 from jaxmm import data
 from jaxmm.config import (Config, DataConfig, EncoderConfig, FramesConfig, OptimizerConfig,
                           TextConfig, TrainConfig)
-from jaxmm.data.prepare.run import prepare
+from jaxmm.prepare.run import prepare
 from jaxmm.methods import method_config
 from jaxmm.train.schedule import train
 

@@ -5,7 +5,7 @@
 FILE.py is the loader to compare with: a module with `make(root, examples)`, which writes wav and
 JPEG files in the layouts of both data sets, and `cremad(root, i)` and `vggsound(root, i)`, which
 load example i as a spectrogram and frames that are cropped, flipped and normalised, in one
-process. The same files are prepared once by `jaxmm.data.prepare`; then batches of 64 are read,
+process. The same files are prepared once by `jaxmm.prepare`; then batches of 64 are read,
 copied to the device, cropped, flipped, transformed and normalised there, and waited for. Rounds
 of both take turns. Every round reads with threads or processes that start with it, so that
 nothing is read before the clock runs.
@@ -27,9 +27,9 @@ from configs import cremad, seq_vggsound
 from jaxmm import data
 from jaxmm.config import Config
 from jaxmm.data.feeding import make_reader
-from jaxmm.data.prepare.decode import Options
-from jaxmm.data.prepare.run import prepare
 from jaxmm.data.transform import make_transform, normalisation
+from jaxmm.prepare.decode import Options
+from jaxmm.prepare.run import prepare
 
 BATCH = 64
 EXAMPLES = 64               # files of each data set

@@ -21,7 +21,7 @@ import sys
 
 from jaxmm import files
 from jaxmm.report.tables import markdown
-from launch.bench import WORKLOADS
+from jaxmm.experiments.bench import WORKLOADS
 
 
 def run(command: list[str], folder: str) -> dict:

@@ -10,7 +10,7 @@ through TFDS, once, with network:
 
 `avmnist.py:mla,smoke` is a size for smoke tests.
 """
-from configs.common import make_config, shrink
+from jaxmm.experiments.presets import make_config, shrink
 from jaxmm.config import (Config, DataConfig, EncoderConfig, FramesConfig, OptimizerConfig,
                           SpectrogramConfig)
 

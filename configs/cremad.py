@@ -26,7 +26,7 @@ Published accuracy on test data in percent:
     qmf        59.41 ± 0.71   39.11 ± 1.03   63.71 ± 1.12
     mla        59.27 ± 1.23   64.91 ± 1.10   79.70 ± 0.87
 """
-from configs.common import IMAGENET, RAW, make_config, shrink
+from jaxmm.experiments.presets import IMAGENET, RAW, make_config, shrink
 from jaxmm.config import Config, DataConfig, EncoderConfig, FramesConfig, SpectrogramConfig
 
 

@@ -5,12 +5,12 @@ five tasks brings one odd and one even digit. No value is published on this data
 
     python -m launch.train --config=configs/dom_av_digits.py:samm
 """
-from configs import seq_av_digits
 from jaxmm.config import Config
+from jaxmm.experiments.configs import load
 
 
 def get_config(method: str = "samm") -> Config:
-    config = seq_av_digits.get_config(method)
+    config = load(f"seq_av_digits:{method}")
     config.stream.kind = "domain"
     config.stream.coarse = "configs/av_digits_parity.csv"
     return config

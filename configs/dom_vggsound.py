@@ -4,7 +4,7 @@ The protocol "Dom" of SAMM, arXiv 2405.02766: the labels are five super-categori
 people, sports, vehicle) of 20 classes, and each of five tasks brings four new classes of every one.
 Settings are those of `seq_vggsound.py`; the learning rate was not published.
 
-Which class is in which super-category stands in `jaxmm/data/prepare/vggsound_mmcl.csv`; another
+Which class is in which super-category stands in `jaxmm/prepare/vggsound_mmcl.csv`; another
 file with the columns `class` and `coarse` makes other labels (--config.stream.coarse=FILE.csv).
 
     python -m launch.train --config=configs/dom_vggsound.py:samm
@@ -23,12 +23,12 @@ Published mean accuracy over the tasks after the last one, in percent (main tabl
       2000  er       38.23 ± 0.72  29.28 ± 0.63  39.30 ± 1.55
             samm     42.53 ± 0.47  28.12 ± 0.31  43.72 ± 0.34
 """
-from configs import seq_vggsound
 from jaxmm.config import Config, StreamConfig
+from jaxmm.experiments.configs import load
 
 
 def get_config(method: str = "samm") -> Config:
-    config = seq_vggsound.get_config(method)
+    config = load(f"seq_vggsound:{method}")
     config.stream = StreamConfig(kind="domain", num_tasks=5,
-                                 coarse="jaxmm/data/prepare/vggsound_mmcl.csv")
+                                 coarse="jaxmm/prepare/vggsound_mmcl.csv")
     return config

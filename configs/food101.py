@@ -26,7 +26,7 @@ Published accuracy on test data in percent:
     qmf        84.13 ± 1.27   45.74 ± 1.09   92.87 ± 1.01
     mla        86.47 ± 0.86   69.60 ± 0.89   93.33 ± 0.92
 """
-from configs.common import IMAGENET, make_config, shrink
+from jaxmm.experiments.presets import IMAGENET, make_config, shrink
 from jaxmm.config import (Config, DataConfig, EncoderConfig, FramesConfig, OptimizerConfig,
                           TextConfig)
 

@@ -7,12 +7,12 @@ is published on this data.
     python -m launch.train --config=configs/gcil_av_digits.py:samm
     python -m launch.train --config=configs/gcil_av_digits.py:samm --config.stream.long_tailed
 """
-from configs import seq_av_digits
 from jaxmm.config import Config, StreamConfig
+from jaxmm.experiments.configs import load
 
 
 def get_config(method: str = "samm") -> Config:
-    config = seq_av_digits.get_config(method)
+    config = load(f"seq_av_digits:{method}")
     config.stream = StreamConfig(kind="generalized", num_tasks=6, phase_size=150, max_classes=6,
                                  seed=1992)
     return config

@@ -22,12 +22,12 @@ GCIL), fused head:
       2000  er     37.77 ± 0.80    35.66 ± 0.53
             samm   42.08 ± 1.89    40.33 ± 0.38
 """
-from configs import seq_vggsound
 from jaxmm.config import Config, StreamConfig
+from jaxmm.experiments.configs import load
 
 
 def get_config(method: str = "samm") -> Config:
-    config = seq_vggsound.get_config(method)
+    config = load(f"seq_vggsound:{method}")
     config.stream = StreamConfig(kind="generalized", num_tasks=20, phase_size=1000, max_classes=50,
                                  seed=1992)
     return config

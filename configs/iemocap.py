@@ -24,7 +24,7 @@ Published accuracy on test data in percent:
     qmf        42.98 ± 0.95   31.22 ± 1.07   75.03 ± 0.79   76.17 ± 0.95
     mla        46.29 ± 1.02   37.63 ± 0.78   73.22 ± 1.09   78.92 ± 1.07
 """
-from configs.common import IMAGENET, log_mel, make_config, shrink
+from jaxmm.experiments.presets import IMAGENET, log_mel, make_config, shrink
 from jaxmm.config import (Config, DataConfig, EncoderConfig, FramesConfig, OptimizerConfig,
                           TextConfig)
 

@@ -30,7 +30,7 @@ mla are in this package:
     tate          67.8   63.2   62.2   60.4   58.7   58.0   54.4
     mla           75.1   72.3   68.5   67.0   63.5   59.2   55.9
 """
-from configs.common import make_config, shrink
+from jaxmm.experiments.presets import make_config, shrink
 from jaxmm.config import Config, DataConfig, EncoderConfig
 
 

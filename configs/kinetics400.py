@@ -30,7 +30,7 @@ Published accuracy in percent, fused (tables 5 and 3) and of linear probes of th
     g_blending                       75.8
     ogm_ge                           74.5
 """
-from configs.common import IMAGENET, log_mel, make_config, shrink
+from jaxmm.experiments.presets import IMAGENET, log_mel, make_config, shrink
 from jaxmm.config import Config, DataConfig, EncoderConfig, FramesConfig, OptimizerConfig
 
 

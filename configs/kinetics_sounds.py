@@ -25,7 +25,7 @@ Published accuracy on test data in percent:
     qmf        51.57 ± 1.03   32.19 ± 0.92   65.78 ± 0.97
     mla        54.67 ± 0.92   51.03 ± 1.09   71.35 ± 1.22
 """
-from configs.common import IMAGENET, log_mel, make_config, shrink
+from jaxmm.experiments.presets import IMAGENET, log_mel, make_config, shrink
 from jaxmm.config import Config, DataConfig, EncoderConfig, FramesConfig
 
 

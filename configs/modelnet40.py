@@ -21,7 +21,7 @@ Published accuracy in percent, fused (tables 10 and 3); `vanilla` is `concat` he
     random           91.4
     guided           91.4
 """
-from configs.common import IMAGENET, make_config, shrink
+from jaxmm.experiments.presets import IMAGENET, make_config, shrink
 from jaxmm.config import Config, DataConfig, EncoderConfig, FramesConfig, OptimizerConfig
 
 

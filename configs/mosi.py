@@ -10,7 +10,7 @@ tables do not have this data set: there is no published value to compare with.
 
 `mosi.py:mla,smoke` is a size for smoke tests.
 """
-from configs.common import make_config, shrink
+from jaxmm.experiments.presets import make_config, shrink
 from jaxmm.config import Config, DataConfig, EncoderConfig
 
 

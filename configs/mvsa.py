@@ -26,11 +26,11 @@ Published accuracy on test data in percent:
     qmf        74.87 ± 1.15   32.99 ± 1.09   77.96 ± 1.06
     mla        75.72 ± 0.79   54.99 ± 1.12   79.94 ± 0.97
 """
-from configs import food101
 from jaxmm.config import Config
+from jaxmm.experiments.configs import load
 
 
 def get_config(argument: str = "mla") -> Config:
-    config = food101.get_config(argument)
+    config = load(f"food101:{argument}")
     config.data.name, config.data.path = "mvsa", "data/mvsa"
     return config

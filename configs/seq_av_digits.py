@@ -6,12 +6,12 @@ accuracy: see the table in the README.
     python -m launch.train --config=configs/seq_av_digits.py:samm
     python -m launch.compare --config=configs/seq_av_digits.py --methods=joint,sgd,er,samm --seeds=3
 """
-from configs import av_digits
 from jaxmm.config import Config, OptimizerConfig, StreamConfig, TrainConfig
+from jaxmm.experiments.configs import load
 
 
 def get_config(method: str = "samm") -> Config:
-    config = av_digits.get_config(method)
+    config = load(f"av_digits:{method}")
     config.stream = StreamConfig(kind="class", num_tasks=5)
     # SAMM trains by plain SGD with a constant rate; larger ones let it diverge on some seeds.
     config.optimizer = OptimizerConfig(name="sgd", learning_rate=0.02, momentum=0.0,

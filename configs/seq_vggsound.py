@@ -24,7 +24,7 @@ Published mean accuracy over the tasks after the last one, in percent (main tabl
       2000  er       23.41 ± 0.50  14.19 ± 0.32  34.02 ± 0.40
             samm     32.20 ± 0.28  11.60 ± 0.43  37.76 ± 2.94
 """
-from configs.common import IMAGENET, RAW, make_config, shrink
+from jaxmm.experiments.presets import IMAGENET, RAW, make_config, shrink
 from jaxmm.config import (Config, DataConfig, EncoderConfig, FramesConfig, OptimizerConfig,
                           SpectrogramConfig, StreamConfig, TrainConfig)
 

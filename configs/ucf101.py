@@ -28,7 +28,7 @@ encoders (table 1); `linear` is `concat` here, `mlp` and `attention` are `mlp_he
     ume                              86.8
     aux_ce                           81.3
 """
-from configs.common import IMAGENET, make_config, shrink
+from jaxmm.experiments.presets import IMAGENET, make_config, shrink
 from jaxmm.config import (Config, DataConfig, EncoderConfig, FlowConfig, FramesConfig,
                           OptimizerConfig)
 

@@ -30,7 +30,7 @@ Published accuracy in percent, fused (tables 5 and 3) and of linear probes of th
     aux_ce                           49.9
     umt                              53.5
 """
-from configs.common import IMAGENET, make_config, shrink
+from jaxmm.experiments.presets import IMAGENET, make_config, shrink
 from jaxmm.config import (Config, DataConfig, EncoderConfig, FramesConfig, OptimizerConfig,
                           SpectrogramConfig)
 

@@ -1,8 +1,7 @@
 """The one exception that means the user can fix it, and the checks that raise it."""
 import contextlib
+import sys
 from collections.abc import Iterator
-
-import jax
 
 
 class UserError(Exception):
@@ -40,11 +39,16 @@ def check_at_least(option: str, value: float, least: float) -> None:
 
     A traced value passes: it stands for numbers that were checked before.
     """
-    if not isinstance(value, jax.core.Tracer) and not least <= value < float("inf"):
+    if not _is_traced(value) and not least <= value < float("inf"):
         raise UserError(f"{option}={value}; expected a number of at least {least}")
 
 
 def check_above(option: str, value: float, bound: float) -> None:
     """Raises UserError unless `value` is a finite number above `bound`, or traced."""
-    if not isinstance(value, jax.core.Tracer) and not bound < value < float("inf"):
+    if not _is_traced(value) and not bound < value < float("inf"):
         raise UserError(f"{option}={value}; expected a number above {bound}")
+
+
+def _is_traced(value) -> bool:
+    jax = sys.modules.get("jax")        # where it is not imported nothing is traced
+    return jax is not None and isinstance(value, jax.core.Tracer)

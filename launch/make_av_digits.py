@@ -10,14 +10,15 @@ and a rate of its own. The same version of eSpeak gives the same bytes.
 import ctypes
 import os
 import pathlib
+import sys
 
 from absl import flags
 import librosa
 import numpy as np
 
+from jaxmm.commands import app
 from jaxmm.data.av_digits import CLASS_NAMES, PEAK, SAMPLE_RATE
 from jaxmm.errors import UserError
-from launch import app
 
 TRIM_DB = 35        # a frame this much below the loudest one is silence
 ACCENTS = ("en-us", "en", "en-gb-scotland", "en-029", "en-gb-x-rp", "en-gb-x-gbclan",
@@ -34,7 +35,8 @@ SPEAKERS = """
 # Constants of espeak-ng/speak_lib.h.
 SYNCHRONOUS, RATE, VOLUME, PITCH, CHARS_UTF8 = 2, 1, 2, 3, 1
 
-FILE = flags.DEFINE_string("file", "jaxmm/data/av_digits.npz", "File to write.")
+FLAGS = flags.FlagValues()
+FILE = flags.DEFINE_string("file", "jaxmm/data/av_digits.npz", "File to write.", flag_values=FLAGS)
 
 
 def open_espeak():
@@ -106,4 +108,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(sys.modules[__name__])

@@ -1,50 +1,5 @@
-r"""Predicts rows without labels with a trained model, of which the run folder alone is needed.
-
-    python -m launch.predict --workdir=runs/mine --data=NEW.npz --output=predictions.csv
-    python -m launch.predict --workdir=runs/mine --data=NEW.npz --output=predictions.npz \
-        --probabilities --embeddings=features.npz
-    python -m launch.predict --workdir=runs/cremad --data=data/cremad --split=test --output=test.csv
-
-NEW.npz holds an array [rows, ...] for each modality, called by its name, in the form of the training
-data; modalities may be absent, in all rows or where `present/MODALITY` (bool) is False. `id` [rows]
-names the rows, which are numbered otherwise. A file in the form for training has them by split, as
-has a folder that launch.prepare made.
-
-The output has a row for each, with `id` and, for every head, the predicted class and its entropy in
-nats (of labels those that hold, of a regression the values), the weight that fusion at test time
-gives it if it weighs, and on request all probabilities. A head is empty where the row lacks its
-modality. It is written as a whole, or not at all.
-"""
-import pathlib
-
-from absl import flags
-
-from jaxmm import escape
-from jaxmm.errors import UserError
-from jaxmm.experiments.predict import check_outputs, predict
-from jaxmm.train.restore import restore
-from launch import app
-
-WORKDIR = flags.DEFINE_string("workdir", "", "Run folder.")
-DATA = flags.DEFINE_string("data", "", "The rows: FILE.npz, or a folder that launch.prepare made.")
-OUTPUT = flags.DEFINE_string("output", "", "File to write: .csv or .npz.")
-SPLIT = flags.DEFINE_string("split", "", "Which split, where the data have several.")
-STEP = flags.DEFINE_integer("step", None, "Checkpoint to use; the last by default.")
-PROBABILITIES = flags.DEFINE_bool("probabilities", False, "Also write the probability of every class.")
-EMBEDDINGS = flags.DEFINE_string("embeddings", "", "File.npz for the features, by modality.")
-
-
-def main() -> None:
-    for option, value in (("workdir", WORKDIR.value), ("data", DATA.value), ("output", OUTPUT.value)):
-        if not value:
-            raise UserError(f"--{option} is missing; see --help")
-    output, embeddings = (pathlib.Path(v).expanduser() if v else None
-                          for v in (OUTPUT.value, EMBEDDINGS.value))
-    check_outputs(pathlib.Path(DATA.value).expanduser(), output, embeddings)
-    run = restore(app.workdir_flag(WORKDIR.value, ""), STEP.value, data=None)
-    print(escape.printable(predict(run, DATA.value, SPLIT.value, output, embeddings,
-                                   PROBABILITIES.value)))
-
+"""Predicts rows without labels: jaxmm/commands/predict.py, from a checkout."""
+from jaxmm.commands import app, predict
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(predict)

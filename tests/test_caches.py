@@ -80,7 +80,7 @@ def test_it_says_so_when_nothing_is_writable(no_home, monkeypatch):
 
 
 def test_the_cache_of_programs_is_left_out_with_one_warning(no_home):
-    code = ("from launch import app; app.use_compilation_cache(); import jax; "
+    code = ("from jaxmm.commands import app; app.use_compilation_cache(); import jax; "
             "print(jax.config.jax_compilation_cache_dir)")
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
     assert done.stdout == "None\n", done.stderr

@@ -14,10 +14,10 @@ from jaxmm import escape
 from jaxmm.config import Config, DataConfig
 from jaxmm.data import arrays
 from jaxmm.errors import UserError
+from jaxmm.experiments import configs
 from jaxmm.methods import method_config
 from jaxmm.report import advice
-from jaxmm.train import checkpoints, folder as folder_lib, writers
-from launch import app
+from jaxmm.train import checkpoints, runs, writers
 
 ROOT = pathlib.Path(jaxmm.__file__).parents[1]
 SOURCES = sorted(p for folder in ("jaxmm", "launch", "configs", "benchmarks")
@@ -25,7 +25,7 @@ SOURCES = sorted(p for folder in ("jaxmm", "launch", "configs", "benchmarks")
 UNSAFE_MODULES = {"pickle", "cPickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 UNSAFE_CALLS = {"eval", "exec", "__import__", "read_pickle", "unsafe_load", "exec_module", "run_path",
                 "run_module", "system", "popen"}
-RUNS_CONFIGS = {"launch/app.py": "runpy.run_path(filename).get",     # of FILE.py alone
+RUNS_CONFIGS = {"jaxmm/experiments/configs.py": "loader.exec_module(module)",   # of FILE.py alone
                 "benchmarks/pipeline.py": "spec.loader.exec_module(module)"}    # a file of this package
 SAFE_OPTION = {"np": ("allow_pickle", False), "numpy": ("allow_pickle", False),
                "torch": ("weights_only", True)}     # that load() of the module must be called with
@@ -104,7 +104,7 @@ def test_arrays_with_pickled_objects(bomb, tmp_path):
 def test_nothing_that_is_written_is_a_program():
     """Reports and configs are data; a name in them that reads like code stays a name."""
     assert [str(p) for p in SOURCES if re.search(r"""["'/]\w*\.(py|sh|ipynb)["']""", p.read_text())
-            and p.name not in ("app.py", "kill.py", "prepare.py")] == []
+            and p.name not in ("app.py", "configs.py", "kill.py", "prepare.py")] == []
 
 
 @pytest.mark.parametrize("content", [None, "__import__('os').mkdir({!r})",
@@ -114,8 +114,8 @@ def test_a_config_in_json(bomb, content, tmp_path):
     path = tmp_path / "next.json"
     path.write_bytes(bomb if content is None else content.format(str(trace)).encode())
     for name in (path, f"{path}:mla"):
-        with pytest.raises(UserError, match="--config=.*next.json.* cannot be loaded: .*cannot be read"):
-            app.load_config("--config", str(name))
+        with pytest.raises(UserError, match="next.json cannot be read"):
+            configs.load(str(name))
     assert not trace.exists()
 
 
@@ -123,8 +123,8 @@ def test_the_config_to_run_next_holds_names_as_names(bomb, tmp_path):
     config = Config()
     config.data.path = f'"""\n__import__("os").mkdir({str(tmp_path / "executed")!r})\n"""'
     path = advice.write(tmp_path, "", config, escape.command(["x", config.data.path]))
-    assert app.load_config("--config", str(path)) == config
-    assert app.load_config("--config", f"{path}:mla").method == method_config("mla")
+    assert configs.load(str(path)) == config
+    assert configs.load(f"{path}:mla").method == method_config("mla")
     assert [p.name for p in tmp_path.iterdir() if p.suffix not in (".md", ".json")] == []
 
 
@@ -132,7 +132,7 @@ def test_files_of_a_run(bomb, tmp_path):
     for name in ("config.json", "metrics.jsonl"):
         (tmp_path / name).write_bytes(bomb)
     with pytest.raises(UserError, match="config.json cannot be read"):
-        folder_lib.read_config(tmp_path)
+        runs.read_config(tmp_path)
     with writers.open_writer(tmp_path, 100, tensorboard=False):
         pass
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""

@@ -3,19 +3,13 @@
 Everything drawn at random is drawn here, from a key of the example: reading rows draws nothing.
 Functions take one example; `key=None` means evaluation, which draws nothing either.
 """
-import warnings
-
 import chex
 import jax
 import jax.numpy as jnp
-import librosa
 import numpy as np
 
 from jaxmm.config import FlowConfig, FramesConfig, PreprocessConfig, SpectrogramConfig
-
-FLOOR = 1e-7                # added to a magnitude before its logarithm
-MEL_FLOOR = 2.0**-23        # the least power of a mel band, as in Kaldi
-LOWEST_MEL = 20.0           # Hz
+from jaxmm.data.spectrogram import spectrogram
 
 
 def preprocess(key: chex.PRNGKey | None, moment: chex.Array, x: chex.Array,
@@ -53,46 +47,6 @@ def _cut(x, moment, size: int):
     """`size` consecutive entries of x, the first ones at moment 0 and the last ones at 1."""
     start = jnp.round(moment * (len(x) - size)).astype(jnp.int32)
     return jax.lax.dynamic_slice_in_dim(x, start, size)
-
-
-def spectrogram(x: chex.Array, config: SpectrogramConfig) -> chex.Array:
-    """Spectrogram of samples float32 [T]: [bins, columns] or, of mel bands, [columns, mels].
-
-    As librosa's `stft` and `melspectrogram` (htk=True, norm=None, fmin=20) with the same numbers:
-    log(|X| + 1e-7), or the logarithm of the mel bands' power, which is at least 2^-23.
-    """
-    chex.assert_rank(x, 1)
-    if config.preemphasis:
-        x = x.at[1:].add(-config.preemphasis * x[:-1])
-    if config.center:
-        x = jnp.pad(x, config.n_fft // 2)
-    columns = 1 + (len(x) - config.n_fft) // config.hop
-    samples = config.hop * np.arange(columns)[:, None] + np.arange(config.n_fft)
-    window = hann(config.window or config.n_fft, config.n_fft)
-    magnitude = jnp.abs(jnp.fft.rfft(x[samples] * window))
-    if config.mels:
-        result = jnp.matmul(magnitude**2, mel_bands(config), precision=jax.lax.Precision.HIGHEST)
-        result = jnp.log(jnp.maximum(result, MEL_FLOOR)) if config.log else result
-    else:
-        result = jnp.log(magnitude + FLOOR) if config.log else magnitude
-    if config.columns:
-        result = jnp.pad(result[:config.columns], ((0, max(config.columns - columns, 0)), (0, 0)))
-    return result if config.mels else result.T
-
-
-def mel_bands(config: SpectrogramConfig) -> np.ndarray:
-    """Triangular filters of height 1 on the mel scale of HTK, float32 [bins, mels]."""
-    with warnings.catch_warnings():     # of bands narrower than a bin, which Kaldi has as well
-        warnings.simplefilter("ignore", UserWarning)
-        return librosa.filters.mel(sr=config.rate, n_fft=config.n_fft, n_mels=config.mels,
-                                   fmin=LOWEST_MEL, htk=True, norm=None).T
-
-
-def hann(window: int, n_fft: int) -> np.ndarray:
-    """A periodic Hann window with zeros on both sides, float32 [n_fft]."""
-    before = (n_fft - window) // 2
-    w = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
-    return np.pad(w, (before, n_fft - window - before)).astype(np.float32)
 
 
 def crop_images(key: chex.PRNGKey | None, x: chex.Array, config: FramesConfig) -> chex.Array:

@@ -1,18 +1,70 @@
-"""Log-mel spectrograms, and a cache on disk for them."""
+"""Spectrograms: on the device, of rows as they are read; on the host, with a cache on disk."""
 import hashlib
 import os
 import pathlib
 import tempfile
+import warnings
 import zipfile
 import zlib
 
 import chex
+import jax
+import jax.numpy as jnp
 import librosa
 import numpy as np
 
 from jaxmm.caches import cache_folder
+from jaxmm.config import SpectrogramConfig
 
+FLOOR = 1e-7                # added to a magnitude before its logarithm
+MEL_FLOOR = 2.0**-23        # the least power of a mel band, as in Kaldi
+LOWEST_MEL = 20.0           # Hz
 FORMAT = 1          # of a cache file; raise it when `log_mel` computes something else
+
+
+def spectrogram(x: chex.Array, config: SpectrogramConfig) -> chex.Array:
+    """Spectrogram of samples float32 [T]: [bins, columns] or, of mel bands, [columns, mels].
+
+    As librosa's `stft` and `melspectrogram` (htk=True, norm=None, fmin=20) with the same numbers:
+    log(|X| + 1e-7), or the logarithm of the mel bands' power, which is at least 2^-23.
+    """
+    chex.assert_rank(x, 1)
+    if config.preemphasis:
+        x = x.at[1:].add(-config.preemphasis * x[:-1])
+    if config.center:
+        x = jnp.pad(x, config.n_fft // 2)
+    columns = 1 + (len(x) - config.n_fft) // config.hop
+    samples = config.hop * np.arange(columns)[:, None] + np.arange(config.n_fft)
+    window = hann(config.window or config.n_fft, config.n_fft)
+    magnitude = jnp.abs(jnp.fft.rfft(x[samples] * window))
+    if config.mels:
+        bands = mel_bands(config.rate, config.n_fft, config.mels)
+        result = jnp.matmul(magnitude**2, bands, precision=jax.lax.Precision.HIGHEST)
+        result = jnp.log(jnp.maximum(result, MEL_FLOOR)) if config.log else result
+    else:
+        result = jnp.log(magnitude + FLOOR) if config.log else magnitude
+    if config.columns:
+        result = jnp.pad(result[:config.columns], ((0, max(config.columns - columns, 0)), (0, 0)))
+    return result if config.mels else result.T
+
+
+def mel_bands(rate: int, n_fft: int, mels: int, *, slaney: bool = False) -> np.ndarray:
+    """Triangular filters on a mel scale, float32 [bins, mels].
+
+    As Kaldi has them: of height 1, from 20 Hz on, on the scale of HTK; or as librosa has them: of
+    equal area, from 0 Hz on, on the scale of `slaney`.
+    """
+    scale = {} if slaney else {"fmin": LOWEST_MEL, "htk": True, "norm": None}
+    with warnings.catch_warnings():     # of bands narrower than a bin, which both have
+        warnings.simplefilter("ignore", UserWarning)
+        return librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=mels, **scale).T
+
+
+def hann(window: int, n_fft: int) -> np.ndarray:
+    """A periodic Hann window with zeros on both sides, float32 [n_fft]."""
+    before = (n_fft - window) // 2
+    w = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    return np.pad(w, (before, n_fft - window - before)).astype(np.float32)
 
 
 def log_mel(audio: np.ndarray, *, sample_rate: int, n_fft: int, hop_length: int,
@@ -31,8 +83,9 @@ def log_mel(audio: np.ndarray, *, sample_rate: int, n_fft: int, hop_length: int,
     """
     chex.assert_rank(audio, 2)
     chex.assert_type(audio, np.float32)
-    power = librosa.feature.melspectrogram(y=audio, sr=sample_rate, n_fft=n_fft,
-                                           hop_length=hop_length, n_mels=n_mels, center=False)
+    magnitude = np.abs(librosa.stft(audio, n_fft=n_fft, hop_length=hop_length, center=False))
+    bands = mel_bands(sample_rate, n_fft, n_mels, slaney=True)
+    power = np.einsum("nft,fm->nmt", magnitude**2, bands, optimize=True)
     return np.log(power + 1e-6, dtype=np.float32)
 
 

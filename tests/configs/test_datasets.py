@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from jaxmm import data
-from jaxmm.data.prepare.run import prepare
 from jaxmm.data.prepared import open_prepared
 from jaxmm.errors import UserError
+from jaxmm.prepare.run import prepare
 from jaxmm.train import schedule
 
 # By config: maker of the files and its options, the data set, shapes of an example at full size.
@@ -89,7 +89,7 @@ def test_examples_have_the_shapes_of_the_papers(name):
 
 def test_digits_of_avmnist_are_read_as_they_are_stored(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
-    from jaxmm.data.prepare import avmnist
+    from jaxmm.prepare import avmnist
     digits = [{"label": i % 10, "image": np.full((28, 28, 1), 20 * (i % 10), np.uint8)}
               for i in range(40)]
     spoken = [{"label": d, "audio": np.full(800, 1000 * d + 10 * n, np.int64),

@@ -7,9 +7,9 @@ import pytest
 from jaxmm.batch import make_batch, take
 from jaxmm.config import DataConfig, FramesConfig, SpectrogramConfig, TrainConfig
 from jaxmm.data import feeding, pipeline
-from jaxmm.data.prepare.run import prepare
 from jaxmm.data.rows import Rows
 from jaxmm.errors import UserError
+from jaxmm.prepare.run import prepare
 from jaxmm.train import plan
 
 

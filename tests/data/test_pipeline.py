@@ -9,12 +9,12 @@ from jaxmm.config import (DataConfig, FlowConfig, FramesConfig, PreprocessConfig
 from jaxmm.data import pipeline
 from jaxmm.data.dataset import fingerprint, statistics
 from jaxmm.data.new_rows import read_blocks
-from jaxmm.data.prepare.decode import Options
-from jaxmm.data.prepare.run import prepare
 from jaxmm.data.prepared import open_prepared
 from jaxmm.data.rows import Rows
 from jaxmm.data.spec import make_spec
 from jaxmm.errors import UserError
+from jaxmm.prepare.decode import Options
+from jaxmm.prepare.run import prepare
 
 SOUND = SpectrogramConfig(rate=8000, seconds=0.25, n_fft=64, hop=32)
 IMAGE = FramesConfig(height=16, width=24, size=8)
@@ -219,5 +219,5 @@ def test_folders_that_hold_no_data_set(made, tmp_path):
 
 
 def test_every_prepared_data_set_with_classes_can_be_named():
-    from jaxmm.data.prepare import BUILDERS
+    from jaxmm.prepare import BUILDERS
     assert set(data.PREPARED) == set(BUILDERS) - {"nyuv2"}

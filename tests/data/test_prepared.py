@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from jaxmm.data import prepared
-from jaxmm.data.prepare.run import prepare
 from jaxmm.data.prepared import Sound, open_prepared, pack
 from jaxmm.errors import UserError
+from jaxmm.prepare.run import prepare
 
 
 @pytest.fixture(name="folder", scope="module")

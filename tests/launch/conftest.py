@@ -5,13 +5,15 @@ import sys
 
 import pytest
 
-# Imports the launcher once and forks for every command line, before any backend has started. What the
+# Imports the command, and what it imports when it runs, once and forks for every command line, before any backend has started. What the
 # interpreter frees one by one at its end takes a second, which a child leaves out.
 RUNNER = """
 import importlib, json, os, sys, traceback
+from jaxmm.commands import app
 module, cases = sys.argv[1], json.load(sys.stdin)
-launcher = importlib.import_module(module)
-sys.modules["__main__"].__doc__ = launcher.__doc__
+name = module.removeprefix("launch.")
+command = importlib.import_module(f"jaxmm.commands.{name}" if name != module else module)
+importlib.import_module(f"jaxmm.experiments.{'series' if name in ('train', module) else name}")
 for i, arguments in enumerate(cases):
     child = os.fork()
     if child == 0:
@@ -19,7 +21,7 @@ for i, arguments in enumerate(cases):
             os.dup2(os.open(f"{i}.{stream}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
         sys.argv = [module, *arguments]
         try:
-            launcher.app.run(launcher.main)
+            app.run(command)
         except SystemExit as end:
             code = end.code or 0
         except BaseException:

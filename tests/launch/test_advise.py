@@ -2,7 +2,8 @@ import pathlib
 
 import numpy as np
 import pytest
-from absl import flags
+
+from jaxmm.experiments import advise
 
 ARRAYS = str(pathlib.Path("configs/arrays.py").absolute())
 
@@ -56,9 +57,6 @@ def test_what_cannot_be_advised_is_one_line(tmp_path, launch):
 
 
 def test_seeds_in_which_a_run_diverged_are_left_out_of_the_advice():
-    for name in {"workdir", "config", "seeds"} & set(flags.FLAGS):      # as in the other launchers
-        delattr(flags.FLAGS, name)
-    from launch import advise
     linear, mlp = advise.HEADS.values()
     right = {value: np.array([value, not value]) for value in (False, True)}
     correct = {"ume": {0: right[True], 1: right[True], 2: right[False]},

@@ -1,23 +1,26 @@
 import json
+import types
 
 import pytest
 
+from jaxmm.commands import app
 from jaxmm.errors import UserError, WriteError
+from jaxmm.experiments import folders
 from jaxmm.train.options import differences
-from launch import app
 
 PROBE = """
 import json
 from absl import flags
+from jaxmm.experiments import configs
 from jaxmm.train.options import to_dict
-from launch import app
 
-app.define_config("Config.")
+FLAGS = flags.FlagValues()
+CONFIG = "Config."
 
-def main():
-    config = flags.FLAGS.config
-    print(json.dumps([to_dict(config), to_dict(app.config_for("mla")), app.default_methods(),
-                      config.encoders["new"].width]))
+def main(chosen, command):
+    config = chosen.config
+    print(json.dumps([to_dict(config), to_dict(configs.config_for(chosen, "mla")),
+                      configs.default_methods(chosen.path), config.encoders["new"].width]))
 """
 CONFIG = {"data": {"name": "synthetic", "kind": "A"}, "method": {"name": "umt", "weight": 3},
           "train": {"epochs": 2}, "encoders": {"a b": {"width": 7}}}
@@ -78,7 +81,7 @@ def test_only_a_full_disk_is_told_to_want_space(error, code, said, capsys, monke
 
     monkeypatch.setattr(app, "use_compilation_cache", lambda: None)
     with pytest.raises(SystemExit) as ended:
-        app._guarded(main, None)
+        app._guarded(types.SimpleNamespace(main=main), [""])
     message = capsys.readouterr().err
     assert ended.value.code == code and said in message and message.count("\n") == 1
     assert ("space, and" in message) == ("free some space" in said)
@@ -86,12 +89,12 @@ def test_only_a_full_disk_is_told_to_want_space(error, code, said, capsys, monke
 
 def test_a_run_folder_is_one_of_this_machine(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert app.workdir_flag("~/runs/one", "") == tmp_path / "runs/one"
-    assert str(app.workdir_flag("a:b/../c d", "")) == "a:b/../c d"
-    assert str(app.workdir_flag("", "two")) == "runs/two"
+    assert folders.workdir("~/runs/one", "") == tmp_path / "runs/one"
+    assert str(folders.workdir("a:b/../c d", "")) == "a:b/../c d"
+    assert str(folders.workdir("", "two")) == "runs/two"
     for address in ("gs://bucket/run", "s3://bucket/run", "file:///tmp/run"):
         with pytest.raises(UserError, match="expected a folder of this machine"):
-            app.workdir_flag(address, "")
+            folders.workdir(address, "")
     for name in ("{teacher}", "{seed}"):
         with pytest.raises(UserError, match=f"{name} stands for those of teachers"):
-            app.workdir_flag(f"runs/{name}/one", "")
+            folders.workdir(f"runs/{name}/one", "")

@@ -3,9 +3,9 @@ import os
 
 import jax
 import pytest
-from absl import flags
 
 from jaxmm.errors import UserError
+from jaxmm.experiments import bench
 
 # Inputs and classes of the fixed workloads, as the PyTorch reference of the same names has them.
 SHAPES = {
@@ -34,9 +34,6 @@ def test_figures_of_a_workload_fit_together(tmp_path, launch):
 
 
 def test_workloads_have_the_published_shapes():
-    for name in {"config"} & set(flags.FLAGS):      # as in the other launchers
-        delattr(flags.FLAGS, name)
-    from launch import bench
     assert set(SHAPES) == set(bench.WORKLOADS)
     for name, (batch, classes, shapes) in SHAPES.items():
         config, dataset = bench.synthetic(name)
@@ -45,9 +42,6 @@ def test_workloads_have_the_published_shapes():
 
 
 def test_a_measuring_process_that_is_killed_is_not_waited_for(tmp_path, launch):
-    for name in {"config"} & set(flags.FLAGS):      # as in the other launchers
-        delattr(flags.FLAGS, name)
-    from launch import bench
     with pytest.raises(UserError, match="was killed"):
         bench.in_new_process(os._exit, 1)
     (code, _, err), = launch("launch.bench", [["--workloads=mla_features", f"--output={tmp_path}"]])
@@ -55,9 +49,6 @@ def test_a_measuring_process_that_is_killed_is_not_waited_for(tmp_path, launch):
 
 
 def test_a_point_of_scaling_counts_all_its_runs():
-    for name in {"config"} & set(flags.FLAGS):      # as in the other launchers
-        delattr(flags.FLAGS, name)
-    from launch import bench
     case = bench.Case(batch=1024, modalities=2, seeds=2)
     found = bench.measure(*bench.scaling_workload(case), 0.05, case.seeds, jax.devices()[:1])
     assert found["steps_per_call"] == 4

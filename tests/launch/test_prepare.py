@@ -57,7 +57,7 @@ def test_a_folder_becomes_a_data_set_or_one_line_says_why_not(source, tmp_path, 
             "--fps=-1.0; expected a number of at least 0"]):
         assert out == "" and part in error and error.count("\n") == 1
     assert results[8][1].startswith("UCF101: 101 actions") and "trainlist0K.txt" in results[8][1]
-    assert "none.py cannot be loaded: [Errno 2] No such file" in results[9][2]
+    assert "none.py: no such config file; expected one like" in results[9][2]
     summary = json.loads((tmp_path / "other/cremad/1.1.0/summary.json").read_text())
     assert summary["modalities"]["audio"]["shape"] == [33, 126] and summary["used"] == 22
 

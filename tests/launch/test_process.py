@@ -63,7 +63,7 @@ def run(code, shell="", **environment):
 def test_closed_streams_lead_nowhere_and_not_into_the_next_file(tmp_path):
     code = f"""
 import os, sys
-from launch import process
+from jaxmm.commands import process
 process.begin()
 file = os.open({str(tmp_path / "checkpoint")!r}, os.O_CREAT | os.O_WRONLY)
 with process.streams():
@@ -79,7 +79,7 @@ os._exit(file < 3)
 def test_a_terminal_without_the_characters_gets_them_escaped():
     code = r"""
 import sys
-from launch import process
+from jaxmm.commands import process
 with process.streams():
     print("Gr\xf6\xdfe \xb1 \udcff"); print("Gr\xf6\xdfe", file=sys.stderr)
 """
@@ -92,7 +92,7 @@ with process.streams():
 
 def test_it_ends_in_silence_when_nobody_reads_on():
     code = """
-from launch import process
+from jaxmm.commands import process
 with process.streams():
     for i in range(100_000):
         print(i)

@@ -95,7 +95,7 @@ def test_configs_of_vggsound(launch):
         assert not hasattr(module.get_config("sgd").method, "capacity")
     # Not absolute: the run folder may move to another machine.
     coarse = dom_vggsound.get_config().stream.coarse
-    assert coarse == "jaxmm/data/prepare/vggsound_mmcl.csv"
+    assert coarse == "jaxmm/prepare/vggsound_mmcl.csv"
     with open(coarse, encoding="utf-8") as file:
         names = [row["class"] for row in csv.DictReader(file)]
     categories = read_coarse_map(coarse, names)

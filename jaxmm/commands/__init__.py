@@ -1,0 +1,1 @@
+"""The commands: flags, and one call into `jaxmm.experiments` each."""

@@ -1,0 +1,160 @@
+"""What all commands share: flags, one-line errors, exit codes.
+
+A command is a module with a docstring, its `FLAGS` and `main`. Where it has a text `CONFIG`, --config
+is one of its flags, every field of the config another, and `main(chosen, command)` gets the config as
+it was chosen and the command line as it was typed; otherwise it is `main()`. What is large is imported
+by `main`, so that --help is quick.
+"""
+import dataclasses
+import errno
+import functools
+import importlib
+import os
+import re
+import sys
+import types
+from collections.abc import Sequence
+
+from absl import app, flags, logging
+
+from jaxmm import escape
+from jaxmm.commands import process
+from jaxmm.config import Config
+from jaxmm.errors import UserError, WriteError
+from jaxmm.experiments import configs
+from jaxmm.signals import EXIT_CODE as EXIT_PREEMPTED, Preempted, stop_at_once
+
+EXIT_USER_ERROR = 2     # something to correct
+EXIT_NOT_FINITE = 3     # the loss is NaN or infinite
+EXIT_NOT_WRITTEN = 74   # a file could not be written; mend that, and run the same command again
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull")
+
+
+def run(command: types.ModuleType) -> None:
+    """Parses the flags, calls the command's `main`, and turns what a user can mend into one line."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    logging.set_verbosity(logging.WARNING)
+    with process.streams():
+        app.run(functools.partial(_guarded, command), flags_parser=functools.partial(_parse, command))
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in the user's cache folder, if it is writable, for the next start."""
+    import jax
+    from jaxmm.caches import cache_folder, is_writable
+    folder = cache_folder() / "xla"
+    if not is_writable(folder):
+        logging.warning("%s is not writable, so every start compiles anew; name another folder by "
+                        "JAXMM_CACHE", folder)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def name_of(command: types.ModuleType) -> str:
+    """What a command is called on the command line."""
+    return command.__name__.rpartition(".")[2]
+
+
+def _parse(command, argv):
+    """Sets the command's flags; returns what is left, and how the config was chosen."""
+    flags.FLAGS.mark_as_parsed()
+    if any(arg in HELP for arg in argv[1:]):
+        print(help_text(command))
+        sys.exit()
+    try:
+        if hasattr(command, "CONFIG"):
+            argv = _define_config(command, argv)
+        rest = command.FLAGS(argv)
+        if len(rest) > 1:
+            raise UserError(f"unexpected argument {rest[1]!r}; options are written --name=value")
+        return _chosen(command, argv)
+    # The config library raises many types, KeyError and AttributeError among them.
+    except Exception as error:  # pylint: disable=broad-exception-caught
+        _fail(_unknown_field(argv, error) or _one_line(error))
+
+
+def _define_config(command, argv: Sequence[str]) -> Sequence[str]:
+    """Defines --config, whose fields are flags too; returns the command line with the default."""
+    from ml_collections import config_flags
+    if not any(re.match("--?config(=|$)", arg) for arg in argv[1:]):
+        argv = [argv[0], f"--config={configs.DEFAULT}", *argv[1:]]
+    config_flags.DEFINE_config_dataclass("config", Config(), command.CONFIG, command.FLAGS,
+                                         sys_argv=argv, parse_fn=configs.load)
+    return argv
+
+
+def _chosen(command, argv):
+    """[argv[0], Chosen, the command as it was typed], or [argv[0]] without a config."""
+    if not hasattr(command, "CONFIG"):
+        return argv[:1]
+    from ml_collections import config_flags
+    flag = command.FLAGS["config"]
+    path = config_flags.get_config_filename(flag)
+    chosen = configs.Chosen(path, configs.check(path, flag.value), config_flags.get_override_values(flag))
+    program = sys.argv[0].split() if sys.argv[0].startswith("jaxmm ") else [
+        "python", "-m", f"launch.{name_of(command)}"]
+    return [argv[0], chosen, escape.command([*program, *sys.argv[1:]])]
+
+
+def help_text(command: types.ModuleType) -> str:
+    """What --help shows."""
+    shown = [command.__doc__]
+    if hasattr(command, "CONFIG"):
+        shown.append(f"  --config: {command.CONFIG} Default: {configs.DEFAULT}.")
+    shown.append(command.FLAGS.get_help())
+    return "\n".join(shown)
+
+
+def _unknown_field(argv: Sequence[str], error: Exception) -> str | None:
+    """What to say of a field that the config does not have, if that is what went wrong."""
+    section = r"<class '(?P<module>jaxmm\.[\w.]+)\.(?P<section>\w+)'>"
+    for pattern in (rf"Field (?P<field>\w+) not found on dataclass {section}",
+                    rf"Attribute {section}\.(?P<field>\w+) does not exist"):
+        if found := re.search(pattern, str(error)):
+            cls = getattr(importlib.import_module(found["module"]), found["section"])
+            options = [f.name for f in dataclasses.fields(cls)]
+            return (f"{found['section']} has no option {found['field']!r}; expected one of "
+                    f"{', '.join(options)}")
+    if isinstance(error, KeyError):         # an entry that is not there, all that the library says
+        entry = str(error.args[0])
+        option = next((arg for arg in argv if f".{entry}" in arg.partition("=")[0]), "--config")
+        return f"{option}: the config has no {entry!r} there"
+    return None
+
+
+def _guarded(command, parsed):
+    use_compilation_cache()
+    try:
+        with stop_at_once():
+            command.main(*parsed[1:])
+    except BrokenPipeError:
+        raise               # see `process.streams`
+    except (WriteError, OSError) as error:
+        full = any(os.strerror(number) in str(error) for number in NO_ROOM)
+        if isinstance(error, WriteError) or full:
+            _fail(f"{_one_line(error)}; {'free some space' if full else 'mend that'}, and the same "
+                  "command goes on", EXIT_NOT_WRITTEN)
+        if not error.filename:
+            raise
+        _fail(f"{error.filename}: {error.strerror}")
+    except UserError as error:
+        _fail(_one_line(error))
+    except FloatingPointError as error:
+        _fail(_one_line(error), EXIT_NOT_FINITE)
+    except Preempted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(EXIT_PREEMPTED)
+
+
+def _one_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, UserError):    # lines are those of a name
+        return " ".join(lines)
+    return lines[-1] if lines else type(error).__name__
+
+
+def _fail(message: str, code: int = EXIT_USER_ERROR):
+    print(f"error: {escape.printable(message)}", file=sys.stderr)
+    sys.exit(code)

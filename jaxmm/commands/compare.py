@@ -1,0 +1,46 @@
+r"""Trains several methods over several seeds and compares their heads, as table 1 of MLA does.
+
+    python -m launch.compare
+    python -m launch.compare --config=configs/av_digits.py --methods=unimodal,concat,mla --seeds=3
+    python -m launch.compare --config=configs/arrays.py --config.data.path=FILE.npz
+
+and on a stream of tasks, as the main table of SAMM does:
+
+    python -m launch.compare --config=configs/seq_av_digits.py --methods=joint,sgd,er,samm \
+        --seeds=3 --capacities=100,200
+
+A method may be of one modality alone and have options of its own: `er:audio`, `unimodal:audio`,
+`samm+consistency=false`, `mla+projection=none+alpha=0.5`. `unimodal` trains one model for each
+modality, `joint` is `sgd` on all tasks of a stream at once, and --capacities goes to the methods
+that have a memory.
+
+Seed i of a comparison adds i to config.train.seed and, on a stream, to config.stream.seed: the
+order in which tasks come is one of the things that vary, as in SAMM. Methods that start from
+trained models use runs of the same comparison, which are trained first if they are not there: those
+that take weights over (`ume`, `finetune`, ...) of their own seed, those that imitate (`umt`,
+`self_distill_...`) of their seed + 1000, as a student must not start where its teacher did.
+
+Every run has a folder of its own, WORKDIR/METHOD/seed_N; the same command again resumes what was
+cut short and reuses what is finished, so methods and seeds can be added later. WORKDIR gets the
+tables as Markdown and CSV, and plots.
+"""
+from absl import flags
+
+FLAGS = flags.FlagValues()
+METHODS = flags.DEFINE_list("methods", None, "Methods to compare: METHOD, METHOD:MODALITY, "
+                            "METHOD+OPTION=VALUE; by default METHODS of the config file, or "
+                            "unimodal,concat,late,mla.", flag_values=FLAGS)
+SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each, with the seeds config.train.seed + 0, 1...",
+    flag_values=FLAGS)
+PROBE = flags.DEFINE_bool("probe", False, "Also fit a linear probe to the features of every encoder.",
+    flag_values=FLAGS)
+CAPACITIES = flags.DEFINE_list("capacities", "", "Sizes of the memory of methods that have one.",
+    flag_values=FLAGS)
+WORKDIR = flags.DEFINE_string("workdir", "", "Folder; runs/compare_DATA by default.", flag_values=FLAGS)
+CONFIG = "Config file; the methods come from --methods."
+
+
+def main(chosen, command) -> None:
+    from jaxmm.experiments import compare
+    print(compare.compare(chosen, METHODS.value, SEEDS.value, WORKDIR.value, CAPACITIES.value, PROBE.value,
+                          command))

@@ -1,0 +1,85 @@
+"""Whether to distil from unimodal models (UMT) or to average them (UME)."""
+import functools
+from collections.abc import Mapping
+
+import numpy as np
+
+from jaxmm import data, escape
+from jaxmm.config import replace
+from jaxmm.errors import UserError
+from jaxmm.experiments import configs, folders
+from jaxmm.experiments.configs import Chosen
+from jaxmm.experiments.planning import plan_runs
+from jaxmm.report import advice
+from jaxmm.train.checkpoints import REMEDY
+from jaxmm.train.schedule import train
+from jaxmm.train.predictions import predict_split
+from jaxmm.train.teaching import other_seed
+
+HEADS = {"linear head": "frozen_linear", "mlp head": "frozen_linear+fusion=mlp"}
+FUSIONS = {"linear head": "concat", "mlp head": "mlp"}
+
+
+def advise(chosen: Chosen, seeds: int, workdir: str, command: str) -> str:
+    """Trains what the advice needs and writes it into the folder; returns it.
+
+    Raises:
+      UserError: whatever would stop one of the runs.
+      FloatingPointError: in no seed is there something to compare.
+    """
+    config, config_for = chosen.config, functools.partial(configs.config_for, chosen)
+    if config.stream.kind:
+        raise UserError("advise compares models of one task; choose a config without a stream, or "
+                        "--config.stream.kind=")
+    folder = folders.workdir(workdir, f"advise_{folders.data_name(config)}")
+    dataset = data.load(config.data)
+    if len(dataset.modalities) < 2:
+        raise UserError(f"{dataset.name} has only the modality {dataset.modalities[0]}; advise "
+                        "needs two or more")
+    runs = plan_runs(config_for, ["ume", *HEADS.values()], seeds, dataset, folder)
+    correct, diverged = {}, []
+    for run in runs:
+        try:
+            trained = train(run.config, run.workdir, dataset=dataset, teachers=run.teachers)
+        except FloatingPointError as error:
+            print(f"diverged: {error}", flush=True)
+            diverged.append(f"{run.variant.method} with seed {run.config.train.seed}")
+            continue
+        val = trained.setup.dataset.splits["val"]
+        predicted = predict_split(trained.setup, trained.state, val)["fused"].argmax(1)
+        right = predicted == val["label"]
+        print(f"{escape.printable(run.workdir)}: {100 * right.mean():.1f}% on validation data", flush=True)
+        correct.setdefault(run.variant.method, {})[run.config.train.seed] = right
+    average, heads = same_seeds(correct)
+    found = advice.advise(average, heads)
+    shown = advice.text(found, average, heads)
+    if diverged:
+        shown += (f"\nDiverged: {', '.join(diverged)}. Compared are the {len(average)} seeds in which "
+                  f"the average and {' and '.join(heads)} did not.\n")
+    seed = runs[0].config.train.seed
+    options = {"method.teachers": runs[0].teachers.replace("{seed}", str(seed))}
+    if found.method == "umt":
+        options["train.seed"] = other_seed(seed)
+        options["method.fusion"] = FUSIONS[found.head]
+    path = advice.write(folder, shown, replace(config_for(found.method), options), command)
+    return f"\n{shown}\nTo follow it: {advice.follow(path)}"
+
+
+def same_seeds(correct: Mapping[str, Mapping[int, np.ndarray]]
+               ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """[S, N] of the average, and of the heads that did not always diverge, in the same seeds.
+
+    Args:
+      correct: bool [N] by method and seed, which rows the runs that did not diverge got right.
+
+    Raises:
+      FloatingPointError: there is no such seed.
+    """
+    heads = {name: correct[method] for name, method in HEADS.items() if method in correct}
+    average = correct.get("ume", {})
+    seeds = sorted(set(average).intersection(*heads.values()))
+    if not seeds or not heads:
+        raise FloatingPointError("in no seed is there an average and a head to compare it with, as "
+                                 f"runs diverged; {REMEDY}")
+    return (np.stack([average[seed] for seed in seeds]),
+            {name: np.stack([rows[seed] for seed in seeds]) for name, rows in heads.items()})

@@ -1,0 +1,101 @@
+"""Several methods over several seeds, compared."""
+import functools
+import itertools
+import time
+from collections.abc import Iterator, Sequence
+
+from jaxmm import data, escape
+from jaxmm.data.dataset import Dataset
+from jaxmm.data.streams import make_stream
+from jaxmm.errors import UserError
+from jaxmm.experiments import configs, folders
+from jaxmm.experiments.configs import Chosen
+from jaxmm.experiments.planning import Planned, plan_runs
+from jaxmm.experiments.series import check_any_finished
+from jaxmm.report import comparison, continual, published
+from jaxmm.report.analysis import probe_run
+from jaxmm.report.tables import percent, sort_heads
+from jaxmm.train.schedule import train_many
+from jaxmm.train.options import check_counts
+from jaxmm.train.setup import Run
+
+DEFAULT_METHODS = ("unimodal", "concat", "late", "mla")
+
+
+def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: str,
+            capacities: Sequence[str], probe: bool, command: str) -> str:
+    """Trains all that is compared and writes what is found into the folder; returns the tables.
+
+    Args:
+      chosen: the config.
+      methods: METHOD, METHOD:MODALITY, METHOD+OPTION=VALUE; None: those that the config's file names.
+      seeds: runs of each.
+      workdir: the folder, "": one under runs/.
+      capacities: sizes of the memory.
+      probe: also fit linear probes.
+      command: what makes the report again.
+
+    Raises:
+      UserError: whatever would stop one of the runs.
+      FloatingPointError: all diverged.
+    """
+    config = chosen.config
+    folder = folders.workdir(workdir, f"compare_{folders.data_name(config)}")
+    check_counts(config)
+    dataset = data.load(config.data)
+    if methods is None:
+        methods = configs.default_methods(chosen.path) or DEFAULT_METHODS
+    runs = plan_runs(functools.partial(configs.config_for, chosen), methods, seeds, dataset, folder,
+                     parse_capacities(capacities))
+    results = list(make_runs(runs, dataset, probe=probe))
+    check_any_finished([not result.diverged for result in results], folder)
+    values = published.find([run.variant for run in runs], dataset)
+    if config.stream.kind:
+        dataset, _ = make_stream(config.stream, dataset)
+    tables = comparison.write(results, dataset, folder, command, config.stream.kind, values)
+    return f"\n{tables}\n{escape.printable(folder / 'report.md')} shows it with the plots."
+
+
+def parse_capacities(values: Sequence[str]) -> list[int]:
+    """Sizes named by --capacities."""
+    if not all(value.strip().isdecimal() for value in values):
+        raise UserError(f"--capacities={','.join(values)}; expected numbers of examples, such as "
+                        "100,200")
+    return [int(value) for value in values]
+
+
+def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
+              progress: bool = True) -> Iterator[comparison.Result]:
+    """Trains, resumes or reuses every run, and says the test accuracies of each when it is done.
+
+    One that diverges is marked, and the others go on.
+    With `probe` the scores of a modality get the accuracy of a linear probe of its encoder.
+    """
+    start = time.perf_counter()
+    for i, (run, trained) in enumerate(_train_all(runs, dataset, progress)):
+        if isinstance(trained, FloatingPointError):
+            print(f"[{i + 1}/{len(runs)}] diverged: {trained}", flush=True)
+            yield comparison.read_result(run.variant, run.config.train.seed, None)
+            start = time.perf_counter()
+            continue
+        result = comparison.read_result(run.variant, run.config.train.seed, trained.history,
+                                        trained.changed)
+        if probe:
+            result = comparison.with_probes(result, probe_run(trained))
+        metric = continual.headline(run.config.stream.kind)
+        accuracies = ", ".join(f"{head} {percent(result.scores[head][metric])}"
+                               for head in sort_heads(result.scores, dataset.modalities))
+        print(f"[{i + 1}/{len(runs)}] {escape.printable(run.workdir)}: {accuracies} "
+              f"({time.perf_counter() - start:.0f} s)", flush=True)
+        yield result
+        start = time.perf_counter()
+
+
+def _train_all(runs, dataset, progress) -> Iterator[tuple[Planned, Run | FloatingPointError]]:
+    """The runs as they are done; the seeds of a model at once where one program can."""
+    for _, seeds in itertools.groupby(runs, key=lambda run: run.variant.folder):
+        seeds = list(seeds)
+        trained = train_many([run.config for run in seeds], [run.workdir for run in seeds],
+                             dataset=dataset, progress=progress,
+                             teachers=[run.teachers for run in seeds])
+        yield from zip(seeds, trained)

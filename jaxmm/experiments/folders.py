@@ -1,0 +1,34 @@
+"""Folders that are written to."""
+import pathlib
+import re
+
+from jaxmm.config import Config
+from jaxmm.errors import UserError
+
+
+def workdir(value: str, default: str) -> pathlib.Path:
+    """The run folder of --workdir, or `default` under runs/.
+
+    Raises:
+      UserError: it is the address of something that is no folder of this machine, or it has
+        {teacher} or {seed} in its name, for which those of teachers would stand.
+    """
+    check_local("--workdir", value)
+    for name in ("{teacher}", "{seed}"):
+        if name in value:
+            raise UserError(f"--workdir={value}: {name} stands for those of teachers; choose another "
+                            "name")
+    # Shells leave the ~ in --workdir=~/runs as it is.
+    return pathlib.Path(value).expanduser() if value else pathlib.Path("runs") / default
+
+
+def check_local(option: str, value: str) -> None:
+    """Raises UserError if a folder to write to is the address of something elsewhere."""
+    if re.match(r"[\w+.-]+://", value):
+        raise UserError(f"{option}={value}; expected a folder of this machine: mount what is "
+                        "elsewhere, or copy the result there when it is done")
+
+
+def data_name(config: Config) -> str:
+    """What a run learns from, as part of the names of folders."""
+    return "_".join(filter(None, [config.data.name, config.data.kind, config.stream.kind]))

@@ -1,0 +1,61 @@
+"""A data set prepared, and what is said of it."""
+import pathlib
+
+import jax
+
+from jaxmm import escape
+from jaxmm.errors import UserError, check_at_least
+from jaxmm.experiments import configs, folders
+from jaxmm.prepare import run
+from jaxmm.prepare.decode import Options
+from jaxmm.prepare.run import describe_layout
+from jaxmm.prepare.shards import Stopped
+from jaxmm.signals import Preempted, stop_signals
+
+__all__ = ("describe_layout", "options", "prepare")
+
+
+def options(audio_rate: int, fps: float, short_side: int, variant: str) -> Options:
+    """How files are decoded; raises UserError for numbers that are out of range."""
+    for name, value, most in (("audio_rate", audio_rate, 10**6), ("fps", fps, 1000),
+                              ("short_side", short_side, 10**5)):
+        _check_range(name, value, most)
+    return Options(audio_rate, fps, short_side, variant)
+
+
+def prepare(dataset: str, source: str, output: str, decoding: Options, *, spectrograms_of: str,
+            workers: int, allow_skipped: float, **how) -> str:
+    """Prepares a data set; returns what is in it, in lines.
+
+    `spectrograms_of` names a config, of which the spectrograms are stored in place of sound; the rest
+    is as `jaxmm.prepare.run.prepare` has it.
+
+    Raises:
+      UserError: what is wrong with the options or the files.
+      Preempted: a signal asked to stop.
+    """
+    folders.check_local("--output", output)
+    _check_range("allow_skipped", allow_skipped, 1)
+    check_at_least("--workers", workers, 0)
+    source, output = (pathlib.Path(folder).expanduser() for folder in (source, output))
+    sections = None
+    if spectrograms_of:
+        try:
+            sections = configs.load(spectrograms_of).data.preprocess
+        except UserError as error:
+            raise UserError(f"--spectrograms_of: {error}") from error
+    jax.config.update("jax_platforms", "cpu")       # spectrograms need no accelerator
+    try:
+        with stop_signals() as stopped:
+            summary = run.prepare(dataset, source, output, decoding, sections=sections, workers=workers,
+                                  allow_skipped=allow_skipped, stopped=stopped, **how)
+    except Stopped:
+        raise Preempted("stopped; the same command goes on with what is left") from None
+    said = run.describe(summary, output / summary["name"] / summary["version"])
+    return "\n".join(map(escape.printable, said.split("\n")))     # which has names of files
+
+
+def _check_range(name: str, value: float, most: float) -> None:
+    check_at_least(f"--{name}", value, 0)
+    if value > most:
+        raise UserError(f"--{name}={value}; expected at most {most}")

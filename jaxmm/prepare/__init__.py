@@ -1,0 +1,32 @@
+"""From what users have on disk to prepared data sets, one builder for each."""
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+from jaxmm.prepare import (avmnist, cremad, food101, iemocap, kinetics400, kinetics_sounds,
+                                modelnet40, mosi, mvsa, nyuv2, ucf101, vggsound)
+from jaxmm.prepare.decode import Options
+from jaxmm.prepare.layout import Layout
+
+
+class Builder(NamedTuple):
+    """How one data set is found on disk."""
+    layout: Callable[[pathlib.Path, Options], Layout]
+    variants: tuple[str, ...] = ()      # other splits or selections than the published one
+
+
+BUILDERS = {
+    "avmnist": Builder(avmnist.layout),
+    "cremad": Builder(cremad.layout, ("speakers",)),
+    "food101": Builder(food101.layout),
+    "iemocap": Builder(iemocap.layout),
+    "kinetics400": Builder(kinetics400.layout),
+    "kinetics_sounds": Builder(kinetics_sounds.layout),
+    "modelnet40": Builder(modelnet40.layout),
+    "mosei": Builder(mosi.layout),
+    "mosi": Builder(mosi.layout),
+    "mvsa": Builder(mvsa.layout),
+    "nyuv2": Builder(nyuv2.layout),
+    "ucf101": Builder(ucf101.layout, ("split2", "split3")),
+    "vggsound": Builder(vggsound.layout, ("mmcl",)),
+}
