@@ -82,7 +82,8 @@ def make_task(config: TaskConfig, names: tuple[str, ...], labels: chex.Array,
         raise UserError(f"{where}/label is {labels.dtype}; expected integers (classes), bools "
                         "(labels that hold or not) or floats (numbers to predict)")
     if config.sentiment and name != "regression":
-        raise UserError(f"task.sentiment=True is for a scale of real numbers; this is a {name}")
+        raise UserError(f"task.sentiment=True is for a scale of real numbers; this is a {name}: "
+                        "set --config.task.sentiment=false")
     options = {"sentiment": config.sentiment} if name == "regression" else {}
     makers = {"classification": classification, "multilabel": multilabel, "regression": regression}
     return check_labels(where, makers[name](tuple(names), **options), labels)
