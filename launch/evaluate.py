@@ -109,7 +109,7 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
         raise UserError(f"--drop={','.join(dropped)} leaves no example of {split} with any "
                         "modality; drop fewer")
     logits = predict_split(run.setup, run.state, batch)
-    scores = score(logits, batch)
+    scores = score(logits, batch, run.setup.task.scores)
     if predictions:
         write_predictions(run, batch, logits, predictions)
     notes = [f"{run.setup.config.method.name} on {dataset.name}, "
@@ -133,11 +133,10 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
 
 
 def write_predictions(run: Run, batch: Batch, logits: Logits, path: str) -> None:
-    """A row for every example of `batch`, as launch.predict writes it, with `label`, its class."""
+    """A row for every example of `batch`, as launch.predict writes it, with `label`: what is true."""
     weights = make_weights(run.setup, run.state)(logits, batch["present"])
     columns = table.describe(run.setup.task, logits, batch["present"], weights, True)
-    if run.setup.task.name == "classification":
-        columns = {"label/class": batch["label"]} | columns
+    columns = {f"label/{table.PREDICTED[run.setup.task.name]}": batch["label"]} | columns
     with table.open_table(pathlib.Path(path).expanduser(), run.setup.task.names) as add:
         add(batch["id"].tolist(), columns)
 
