@@ -19,6 +19,7 @@ from jaxmm import data, escape
 from jaxmm.config import replace
 from jaxmm.errors import UserError
 from jaxmm.report import advice
+from jaxmm.task import make_task, need_classes
 from jaxmm.train.checkpoints import REMEDY
 from jaxmm.train.loop import train
 from jaxmm.train.setup import predict_split
@@ -41,6 +42,8 @@ def main() -> None:
                         "--config.stream.kind=")
     workdir = app.workdir_flag(WORKDIR.value, f"advise_{app.data_name(config)}")
     dataset = data.load(config.data)
+    need_classes(make_task(config.task, dataset.class_names, dataset.splits["train"]["label"]), "advise",
+                 "use launch.compare")
     if len(dataset.modalities) < 2:
         raise UserError(f"{dataset.name} has only the modality {dataset.modalities[0]}; advise "
                         "needs two or more")
