@@ -30,16 +30,17 @@ def make_batch(inputs: Mapping[str, chex.Array], label, *, ids=None, present=Non
 
     Args:
       inputs: arrays [B, ...] by modality, of real numbers.
-      label: [B] class numbers, of any type that holds whole numbers.
+      label: what is to be predicted, see `label_array`.
       ids: [B] stable indices of the examples; their positions by default.
       present: bool [B] by modality, or 0 and 1; modalities it does not name are present everywhere.
       where: what the batch is called in messages.
 
     Raises:
-      UserError: numbers of rows that differ, inputs that are no real numbers, labels or ids that
-        are not whole or exceed 32 bits, or masks that hold anything else or name no modality.
+      UserError: numbers of rows that differ, inputs that are no real numbers, labels of no task,
+        ids that are not whole or exceed 32 bits, or masks that hold anything else or name no
+        modality.
     """
-    label, present = whole_numbers(f"{where}/label", label), present or {}
+    label, present = label_array(f"{where}/label", label), present or {}
     unknown = sorted(set(present) - set(inputs))
     if unknown:
         raise UserError(f"{where}/present/{unknown[0]} names no modality; "
@@ -69,9 +70,7 @@ def real_numbers(where: str, x):
         except ValueError as error:
             raise UserError(f"{where} holds rows of several shapes; expected one array "
                             "[rows, ...]: cut or fill them up") from error
-    if isinstance(x, np.ma.MaskedArray):
-        raise UserError(f"{where} is a masked array, whose mask would be lost; fill it up, and name "
-                        "rows that are missing by present")
+    _check_unmasked(where, x, "name rows that are missing by present")
     if x.dtype.kind not in "buif":
         remedy = {"c": "give real and imaginary parts as features of their own",
                   "M": "give numbers, such as seconds since the first row",
@@ -84,17 +83,65 @@ def real_numbers(where: str, x):
     return x
 
 
+def _check_unmasked(where: str, x, remedy: str) -> None:
+    if isinstance(x, np.ma.MaskedArray):
+        raise UserError(f"{where} is a masked array, whose mask would be lost; fill it up, and {remedy}")
+
+
+def label_array(where: str, x) -> np.ndarray:
+    """Labels as a batch holds them; their type says what is predicted, and is never another one.
+
+    Integers [B] are class numbers, int32 [B]; bools [B, K] are labels that hold or not; floats [B]
+    or [B, K] are numbers to predict, float32 [B, K].
+
+    Raises:
+      UserError: they are none of these, or do not fit into 32 bits.
+    """
+    _check_unmasked(where, x, "leave out rows without a label")
+    x = np.asarray(x)
+    form = x.dtype.kind, x.ndim
+    if form in (("i", 1), ("u", 1)):
+        return whole_numbers(where, x)
+    if form == ("b", 2) and x.shape[1]:
+        return x
+    if form == ("f", 1) or form == ("f", 2) and x.shape[1]:
+        return _float32(where, x[:, None] if x.ndim == 1 else x)
+    remedy = {
+        ("b", 1): ": x.astype(int) makes two classes of it, x[:, None] one label that holds or not",
+        ("i", 2): ": x[:, 0] takes off an axis of size 1, x.argmax(1) is the class of one-hot rows, "
+                  "x.astype(bool) makes labels of 0 and 1",
+    }.get((x.dtype.kind.replace("u", "i"), x.ndim), "")
+    raise UserError(f"{where} is {x.dtype} of shape {x.shape}; expected integers [rows] (class numbers), "
+                    f"bools [rows, labels] or floats [rows] or [rows, outputs]{remedy}")
+
+
+def _float32(where: str, x: np.ndarray) -> np.ndarray:
+    """Numbers [B, K] in float32, where it holds them and tells them apart."""
+    with np.errstate(over="ignore"):
+        result = x.astype(np.float32)
+    lost = ~np.isfinite(result).all(axis=1)
+    if lost.any():
+        row = np.argmax(lost)
+        raise UserError(f"{where} has the value {x[row][~np.isfinite(result[row])][0]} in row {row}; expected "
+                        "finite numbers that float32 holds: repair or remove such rows")
+    if len(x):
+        coarse = np.abs(result - x).max(0) > 1e-3 * x.std(0, dtype=np.longdouble)
+        coarse &= (x != x[0]).any(0)        # what is constant is no further off than it is rounded
+        if coarse.any():
+            raise UserError(f"{where}: float32 does not tell the numbers of column {np.argmax(coarse)} apart; "
+                            "subtract what they have in common, and scale them")
+    return result
+
+
 def whole_numbers(where: str, x) -> np.ndarray:
-    """Labels or ids as int32 [B]: integers, bools, or floats that are whole.
+    """Class numbers or ids as int32 [B]: integers, bools, or floats that are whole.
 
     Raises:
       UserError: a number is not whole or does not fit, which names the first such row.
     """
     x = np.asarray(x)
     if x.ndim != 1 or x.dtype.kind not in "buif":
-        remedy = "[:, 0] takes off an axis of size 1, argmax(1) is the class of one-hot rows"
-        raise UserError(f"{where} is {x.dtype} of shape {x.shape}; expected integer class numbers "
-                        f"of shape [rows]{f': {remedy}' if x.ndim == 2 else ''}")
+        raise UserError(f"{where} is {x.dtype} of shape {x.shape}; expected whole numbers of shape [rows]")
     with np.errstate(invalid="ignore"):
         number = x.astype(np.float64)       # which holds all that 32 bits do
         wrong = (number % 1 != 0) | ~(np.abs(number) < 2**31)
@@ -146,7 +193,7 @@ def take(batch: Batch, index) -> Batch:
 def check_batch(batch: Batch, modalities: Sequence[str], num_classes: int | None = None) -> None:
     """Asserts that a batch has the form of this module (ranks, lengths, types).
 
-    With `num_classes` the label values are checked too, which needs concrete arrays.
+    With `num_classes` the class numbers are checked too, which needs concrete arrays.
     """
     chex.assert_trees_all_equal(sorted(batch["inputs"]), sorted(modalities))
     label = batch["label"]

@@ -14,10 +14,9 @@ from jaxmm.config import TaskConfig
 from jaxmm.errors import UserError, check_choice
 
 # Labels in a batch, by task: type, rank, and how messages call them.
-LABELS = {"classification": (np.integer, 1, "class numbers int32 [rows]"),
-          "multilabel": (np.bool_, 2, "bool [rows, labels]"),
-          "regression": (np.floating, 2, "float32 [rows, outputs]")}
-
+LABELS = {"classification": (np.integer, 1, "integers [rows], class numbers"),
+          "multilabel": (np.bool_, 2, "bools [rows, labels]"),
+          "regression": (np.floating, 2, "floats [rows, outputs]")}
 
 CLASS_SCORES = {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1,
                 "ece": metrics.expected_calibration_error, "nll": metrics.negative_log_likelihood}
@@ -69,25 +68,31 @@ def regression(names: tuple[str, ...], sentiment: bool = False) -> Task:
                 ("mae", lambda z, y: jnp.mean(jnp.abs(z - y), axis=-1)), scores, None)
 
 
-def make_task(config: TaskConfig, names: tuple[str, ...], labels: chex.Array) -> Task:
+def make_task(config: TaskConfig, names: tuple[str, ...], labels: chex.Array,
+              where: str = "train") -> Task:
     """The task that `config.kind` names; "auto" is told by the type of the labels.
+
+    `where` is what they are the labels of, in messages.
 
     Raises:
       UserError: there is no such task, or the labels are not its.
     """
     check_choice("task.kind", config.kind, ("auto", *LABELS))
-    name = config.kind
-    if name == "auto":
-        fitting = [k for k, (kind, *_) in LABELS.items() if np.issubdtype(labels.dtype, kind)]
-        if not fitting:
-            raise UserError(f"train/label is {labels.dtype}; expected integers (classes), bools "
-                            "(labels that hold or not) or floats (numbers to predict)")
-        name, = fitting
+    name = kind_of(labels) if config.kind == "auto" else config.kind
+    if name is None:
+        raise UserError(f"{where}/label is {labels.dtype}; expected integers (classes), bools "
+                        "(labels that hold or not) or floats (numbers to predict)")
     if config.sentiment and name != "regression":
-        raise UserError(f"task.sentiment=True is for a scale of real numbers; this is a {name}")
+        raise UserError(f"task.sentiment=True is for a scale of real numbers; this is a {name}: "
+                        "set --config.task.sentiment=false")
     options = {"sentiment": config.sentiment} if name == "regression" else {}
     makers = {"classification": classification, "multilabel": multilabel, "regression": regression}
-    return check_labels("train", makers[name](tuple(names), **options), labels)
+    return check_labels(where, makers[name](tuple(names), **options), labels)
+
+
+def kind_of(labels: chex.Array) -> str | None:
+    """The task that labels of this type are for; None if there is none."""
+    return next((name for name, (kind, *_) in LABELS.items() if np.issubdtype(labels.dtype, kind)), None)
 
 
 def check_labels(where: str, task: Task, labels: chex.Array) -> Task:
@@ -99,8 +104,9 @@ def check_labels(where: str, task: Task, labels: chex.Array) -> Task:
     """
     kind, rank, expected = LABELS[task.name]
     if not np.issubdtype(labels.dtype, kind) or labels.ndim != rank:
-        raise UserError(f"{where}/label is {labels.dtype} of shape {labels.shape}; a {task.name} "
-                        f"needs {expected}: change the labels, or --config.task.kind")
+        form = ", ".join(["rows", *map(str, labels.shape[1:])])
+        raise UserError(f"{where}/label is {labels.dtype} [{form}]; a {task.name} needs {expected}: "
+                        "change the labels, or --config.task.kind")
     if rank == 2 and labels.shape[1] != task.size:
         raise UserError(f"{where}/label has rows of {labels.shape[1]}; expected {task.size}, one for "
                         f"each of {', '.join(task.names)}")

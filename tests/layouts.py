@@ -250,7 +250,10 @@ def iemocap_features(root, clips=4, shapes=types.MappingProxyType(
 
 
 def mosi(root, clips=4, steps=5):
-    """Sequences of features; `clips` examples of each sign in each split, and a neutral one."""
+    """Sequences of features; `clips` examples of each sign in each split, and a neutral one.
+
+    Their content is the sentiment.
+    """
     root, rng, arrays, content = pathlib.Path(root), np.random.default_rng(0), {}, {}
     for split in ("train", "valid", "test"):
         label = np.array([-1.4, 2.2] * clips + [0.0], np.float32)
@@ -260,9 +263,8 @@ def mosi(root, clips=4, steps=5):
             noise = rng.normal(size=(len(label), steps, size))
             arrays[f"{split}/{m}"] = (label[:, None, None] + noise).astype("f4")
         arrays[f"{split}/audio"][0, 0, 0] = -np.inf
-        content |= {f"{split}vid_{i}": ("val" if split == "valid" else split,
-                                        "positive" if x > 0 else "negative")
-                    for i, x in enumerate(label) if x}
+        content |= {f"{split}vid_{i}": ("val" if split == "valid" else split, [x])
+                    for i, x in enumerate(label)}
     root.mkdir(parents=True, exist_ok=True)
     np.savez(root / "mosi.npz", **arrays)
     return content

@@ -32,18 +32,37 @@ def test_check_batch():
 
 
 @pytest.mark.parametrize("label", [
-    [0, 2, 1], (0, 2, 1), np.uint64([0, 2, 1]), np.float32([0, 2, 1]), np.array([0, 2, 1], ">i8"),
+    [0, 2, 1], (0, 2, 1), np.uint64([0, 2, 1]), np.int8([0, 2, 1]), np.array([0, 2, 1], ">i8"),
     np.array([0, 0, 2, 2, 1])[::2]])
-def test_labels_of_any_type_that_is_whole(label):
+def test_class_numbers_of_any_type_of_integers(label):
     batch = batch_lib.make_batch({"a": np.zeros((3, 1))}, label)
     assert batch["label"].dtype == np.int32 and batch["label"].tolist() == [0, 2, 1]
 
 
+@pytest.mark.parametrize("label, expected", [
+    (np.array([0.5, -1, 3], ">f8"), np.float32([[0.5], [-1], [3]])),
+    (np.float16([[0.5, 1], [0, 0], [2, 2]]), np.float32([[0.5, 1], [0, 0], [2, 2]])),
+    (np.full(3, 0.1), np.full((3, 1), 0.1, np.float32)),
+    (1e6 + np.arange(3.0), np.float32([[1e6], [1e6 + 1], [1e6 + 2]])),
+    (np.eye(3, dtype=bool), np.eye(3, dtype=bool))])
+def test_labels_keep_their_kind(label, expected):
+    found = batch_lib.make_batch({"a": np.zeros((3, 1))}, label)["label"]
+    assert found.dtype == expected.dtype and found.dtype.isnative
+    np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize("label, message", [
     ([0, 2**32, 1], "value 4294967296 in row 1"), (np.uint64([0, 1, 2**64 - 1]), "in row 2"),
-    ([0, 0.5, 1], "value 0.5 in row 1"), ([0, 1, np.nan], "value nan in row 2"),
-    ([[0], [1], [2]], "\\[:, 0\\]"),
-    (np.eye(3), "argmax"), (["a", "b", "c"], "label is <U1"), ([2**70, 0, 0], "label is object"),
+    ([0, 1, np.nan], "value nan in row 2"), ([[0.5, 1], [-np.inf, 0], [1, 1]], "value -inf in row 1"),
+    ([1, 1e39, 0.5], "value 1e\\+39 in row 1; expected finite numbers that float32 holds"),
+    ([[0.0, 1e9], [1, 1e9 + 1], [2, 1e9 + 2]], "float32 does not tell the numbers of column 1 apart"),
+    ([1e-60, 2e-60, 0], "column 0 apart"), ([[0], [1], [2]], "\\[:, 0\\]"),
+    (np.eye(3, dtype=int), "argmax.*one-hot.*astype\\(bool\\)"),
+    ([True, False, True], "label is bool of shape \\(3,\\).*astype\\(int\\) makes two classes"),
+    (np.zeros((3, 0)), "float64 of shape \\(3, 0\\)"), (np.zeros((3, 0), bool), "bool of shape \\(3, 0\\)"),
+    (np.zeros((3, 1, 1)), "shape \\(3, 1, 1\\)"), (np.zeros(3, complex), "label is complex128"),
+    (np.ma.masked_array([1, 0, 2], [0, 1, 0]), "masked array.*leave out rows without a label"),
+    (["a", "b", "c"], "label is <U1"), ([2**70, 0, 0], "label is object"),
     ([0, 1], "a has 3 rows, batch/label has 2"), (5, "of shape \\(\\)"), ([], "no rows"),
 ])
 def test_labels_that_would_become_others(label, message):

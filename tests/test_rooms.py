@@ -12,8 +12,8 @@ ORDER = [               # what stands in a line may import each other
     ("config",), ("batch", "metrics", "task"),
     ("data", "encoders", "heads", "losses", "state", "model"),
     ("prepare",), ("methods",),
-    ("evaluate",),      # pure functions of predictions, which know no run; `report` draws what they find
-    ("train",), ("report",), ("experiments",), ("commands", "__main__"),
+    ("train",),
+    ("evaluate",), ("report",), ("experiments",), ("commands", "__main__"),
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 

@@ -55,7 +55,7 @@ def test_type_of_the_labels_says_what_is_predicted(labels, names, kind, headline
     (TaskConfig(sentiment=True), "abc", INTS, "task.sentiment=True is for a scale"),
     (TaskConfig(), "ab", INTS, "values from 0 to 2; expected class numbers from 0 to 1"),
     (TaskConfig(), "abc", BOOLS, "rows of 2; expected 3, one for each of a, b, c"),
-    (TaskConfig(), "a", FLOATS[:, 0], "float32 of shape .3,.; a regression needs float32"),
+    (TaskConfig(), "a", FLOATS[:, 0], "float32 .rows.; a regression needs floats .rows, outputs.:"),
     (TaskConfig(), "a", np.array([[0.0], [np.nan]]), "not finite in row 1"),
     (TaskConfig(), "ab", np.array(["x"]), "train/label is <U1; expected integers")])
 def test_labels_of_another_kind_are_refused(config, names, labels, message):

@@ -1,10 +1,11 @@
 """The user's own arrays: one `.npz` file, any number of modalities.
 
-The file holds `{split}/{modality}` [N, ...], real numbers of any type, and `{split}/label` [N] for
-the splits `train`, `test` and, optionally, `val`. Labels are class numbers from 0, or text: the names
-of the classes, which are numbered in their order, numbers as numbers. Optional too:
-`{split}/present/{modality}` bool [N], False where an example lacks the modality, and `class_names`,
-text by class number.
+The file holds `{split}/{modality}` [N, ...], real numbers of any type, and `{split}/label` for the
+splits `train`, `test` and, optionally, `val`. The type of the labels says what is predicted: integers
+[N] are class numbers from 0; text [N] the names of the classes, which are numbered in their order,
+numbers as numbers; bools [N, K] are labels that hold or not; floats [N] or [N, K] are numbers to
+predict. Optional too: `{split}/present/{modality}` bool [N], False where an example lacks the modality;
+`class_names`, text by class number; and `label_names`, text by column of bools or floats.
 """
 import collections
 import contextlib
@@ -20,9 +21,10 @@ import psutil
 
 from jaxmm.batch import make_batch
 from jaxmm.config import DataConfig
-from jaxmm.data.dataset import SPLITS, Dataset, by_number, listed, say, split_train
+from jaxmm.data.dataset import SPLITS, Dataset, by_number, listed, split_train
 from jaxmm.errors import UserError
 
+NAMES = ("class_names", "label_names")
 FORM = "an .npz file with SPLIT/MODALITY and SPLIT/label, as numpy.savez writes it"
 
 
@@ -37,7 +39,7 @@ def load(config: DataConfig) -> Dataset:
         raise UserError("data.path is empty; name your file: --config.data.path=FILE.npz")
     path = pathlib.Path(os.path.expanduser(config.path))
     arrays = read(path)
-    class_names = arrays.pop("class_names", None)
+    names = {key: _names(path, key, arrays.pop(key)) for key in NAMES if key in arrays}
     splits = collections.defaultdict(lambda: {"inputs": {}, "present": {}})
     for name, array in arrays.items():
         split, _, rest = name.partition("/")
@@ -57,10 +59,14 @@ def load(config: DataConfig) -> Dataset:
         if "label" not in parts or not parts["inputs"]:
             missing = "label" if parts["inputs"] else "MODALITY"
             raise UserError(f"{path}: {split}/{missing} is missing; every split needs both")
-    if class_names is not None:
-        class_names = _class_names(path, class_names)
-    labels, class_names = _number(
-        path, {split: parts["label"] for split, parts in splits.items()}, class_names)
+    labels = {split: parts["label"] for split, parts in splits.items()}
+    check_alike(path, labels)
+    columns = labels["train"].ndim == 2 or labels["train"].dtype.kind == "f"
+    known, other = ("label_names", "class_names") if columns else ("class_names", "label_names")
+    if other in names:
+        raise UserError(f"{path}: {other} is not for labels of {labels['train'].dtype} "
+                        f"{list(labels['train'].shape)}; call it {known}")
+    labels, class_names = _number(path, labels, names.get(known))
     splits = {split: make_batch(parts["inputs"], labels[split], present=parts["present"],
                                 where=f"{path}: {split}") for split, parts in splits.items()}
     if class_names is None:
@@ -224,11 +230,11 @@ def _other_file(path: pathlib.Path) -> str:
     return "is no .npz file, or damaged or cut short" if start else "is empty, damaged or cut short"
 
 
-def _class_names(path: pathlib.Path, names: np.ndarray) -> tuple[str, ...]:
+def _names(path: pathlib.Path, key: str, names: np.ndarray) -> tuple[str, ...]:
     if names.ndim != 1 or names.dtype.kind not in "USiu":
-        raise UserError(f"{path}: class_names is {names.dtype} of shape {names.shape}; expected text "
-                        "of shape [classes]")
-    return _texts(path, "class_names", names)
+        raise UserError(f"{path}: {key} is {names.dtype} of shape {names.shape}; expected text "
+                        f"of shape [{'classes' if key == 'class_names' else 'columns'}]")
+    return _texts(path, key, names)
 
 
 def _texts(path: pathlib.Path, name: str, array: np.ndarray) -> tuple[str, ...]:
@@ -241,8 +247,17 @@ def _texts(path: pathlib.Path, name: str, array: np.ndarray) -> tuple[str, ...]:
     texts = tuple(map(str, array))
     blank = next((row for row, text in enumerate(texts) if not text.strip()), None)
     if blank is not None:
-        raise UserError(f"{path}: {name} is empty in row {blank}; expected the name of a class")
+        raise UserError(f"{path}: {name} is empty in row {blank}; expected a name")
     return texts
+
+
+def check_alike(path: pathlib.Path, labels: Mapping[str, np.ndarray]) -> None:
+    """Raises UserError unless the labels of all splits are integers, or names, and so on."""
+    kinds = {split: {"u": "i", "S": "U"}.get(x.dtype.kind, x.dtype.kind) for split, x in labels.items()}
+    for split, label in labels.items():
+        if kinds[split] != kinds["train"]:
+            raise UserError(f"{path}: {split}/label is {label.dtype}, train/label "
+                            f"{labels['train'].dtype}; give every split labels of one type")
 
 
 def _number(path: pathlib.Path, labels: Mapping[str, np.ndarray], class_names: tuple[str, ...] | None):
@@ -251,17 +266,9 @@ def _number(path: pathlib.Path, labels: Mapping[str, np.ndarray], class_names: t
     Numbers stay as they are.
     """
     for split, label in labels.items():
-        where = f"{path}: {split}/label"
-        if label.ndim != 1 or label.dtype.kind not in "buifUS":
-            continue            # which `make_batch` says
-        if (label.dtype.kind in "US") != (labels["train"].dtype.kind in "US"):
-            raise UserError(f"{where} is {label.dtype}, train/label {labels['train'].dtype}; give "
-                            "every split numbers, or names")
-        if label.dtype.kind in "if" and label.size and label.min() < 0:
-            raise UserError(f"{where} has the value {label.min()} in row {label.argmin()}; expected "
-                            "class numbers from 0: remove rows without a class")
-        if label.dtype.kind == "f" and (label % 1 == 0).all():
-            say(f"{where} is {label.dtype}; its whole numbers are taken as class numbers")
+        if label.ndim == 1 and label.dtype.kind == "i" and label.size and label.min() < 0:
+            raise UserError(f"{path}: {split}/label has the value {label.min()} in row {label.argmin()}; "
+                            "expected class numbers from 0: remove rows without a class")
     if labels["train"].dtype.kind not in "US" or any(x.ndim != 1 for x in labels.values()):
         return labels, class_names
     texts = {split: _texts(path, f"{split}/label", label) for split, label in labels.items()}
@@ -279,10 +286,12 @@ def _number(path: pathlib.Path, labels: Mapping[str, np.ndarray], class_names: t
 
 
 def _numbered(path: pathlib.Path, label: np.ndarray) -> tuple[str, ...]:
-    """The names of classes that have none: the numbers up to the highest that is trained on.
+    """Numbers as names: of columns, or of the classes up to the highest that is trained on.
 
     A larger label elsewhere is then out of range.
     """
+    if label.ndim == 2:
+        return tuple(map(str, range(label.shape[1])))
     found, count = np.unique(label), int(label.max()) + 1
     if 2 * len(found) <= count:
         raise UserError(f"{path}: train/label has {len(found)} different numbers, up to {count - 1}: "

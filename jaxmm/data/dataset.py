@@ -11,9 +11,10 @@ import numpy as np
 from absl import logging
 
 from jaxmm.batch import Batch, batch_size, check_rows
-from jaxmm.config import DataConfig
+from jaxmm.config import DataConfig, TaskConfig
 from jaxmm.data.rows import Rows, select
 from jaxmm.errors import UserError
+from jaxmm.task import check_labels, kind_of, make_task
 
 SPLITS = ("train", "val", "test")
 SAMPLED_ROWS = 512          # for the statistics of rows that are read on demand
@@ -21,11 +22,11 @@ RESERVED = ("head", "fused", "dynamic", "label", "exchange")   # taken by heads 
 
 
 class Dataset(NamedTuple):
-    """Splits of a classification problem with M modalities."""
+    """Splits of one problem with M modalities; the type of the labels says what is predicted."""
     name: str
     splits: dict[str, Batch]          # "train", "val", "test": whole splits, their inputs NumPy
                                       # arrays or `Rows`
-    class_names: tuple[str, ...]      # by class number; its length is C
+    class_names: tuple[str, ...]      # by class number, or of the columns of labels [N, K]
     num_tokens: Mapping[str, int] = {}  # of modalities that are texts: token ids are below it
     vocabularies: Mapping[str, tuple[str, ...]] = {}    # of these: tokens by id, where they are known
 
@@ -36,6 +37,7 @@ class Dataset(NamedTuple):
 
     @property
     def num_classes(self) -> int:
+        """Number of classes, or of columns of the labels."""
         return len(self.class_names)
 
 
@@ -57,8 +59,8 @@ def check_dataset(dataset: Dataset) -> Dataset:
     """The data set itself, if it can be trained on; what is doubtful in it is said.
 
     Raises:
-      UserError: no training split, an empty one, modalities, row shapes or kinds of numbers that
-        differ between splits, numbers of rows that differ within one, labels that are no class,
+      UserError: no training split, an empty one, modalities, row shapes or kinds of numbers or labels
+        that differ between splits, numbers of rows that differ within one, labels that are no class,
         values that are not finite, or an example without any modality.
     """
     if "train" not in dataset.splits:
@@ -75,21 +77,20 @@ def check_dataset(dataset: Dataset) -> Dataset:
         raise UserError(f"{dataset.name}: class_names holds {twice or ''!r} "
                         f"{'as a name' if twice is None else 'twice'}; give every class a name of "
                         "its own")
+    task = make_task(TaskConfig(), names, train["label"], f"{dataset.name}: train")
     for split, batch in dataset.splits.items():
         where = f"{dataset.name}: {split}"
         if batch is not train:
             check_split(where, batch, forms)
-        label = batch["label"]
-        if label.min() < 0 or label.max() >= dataset.num_classes:
-            raise UserError(f"{where}/label has values from {label.min()} to {label.max()}; "
-                            f"expected class numbers from 0 to {dataset.num_classes - 1}")
+            check_labels(where, task, batch["label"])
         for m, x in batch["inputs"].items():
             check_kind(f"{where}/{m}", x.dtype, f"train/{m}", forms[m].dtype)
     for m, x in train["inputs"].items():
         _say_axes(f"{dataset.name}: train/{m}", x.shape)
         if not train["present"][m].any():
             say(f"{dataset.name}: no row of train has {m}; nothing can be learnt from it")
-    _say_classes(dataset)
+    {"classification": _say_classes, "multilabel": _say_labels, "regression": _say_numbers}[task.name](
+        dataset)
     return dataset
 
 
@@ -117,7 +118,7 @@ def check_split(where: str, batch: Batch, like: Mapping[str, Form] | None = None
     try:
         inputs, present, label = batch["inputs"], batch["present"], batch["label"]
         masks, _ = {x.dtype for x in present.values()}, {x.dtype for x in inputs.values()}
-        labels = {x.dtype.kind for x in (label, batch["id"]) if x.ndim == 1}
+        forms = (batch["id"].dtype.kind, batch["id"].ndim), (label.dtype.kind, label.ndim)
     except (AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{where} is no batch ({type(error).__name__}: {error}); make it by "
                         "jaxmm.batch.make_batch") from error
@@ -126,10 +127,11 @@ def check_split(where: str, batch: Batch, like: Mapping[str, Form] | None = None
         other = present if set(inputs) == expected else inputs
         raise UserError(f"{where} has the modalities {sorted(other)}, train has "
                         f"{sorted(expected)}; give every split the same ones")
-    if not labels <= {"i", "u"} or label.ndim != 1 or masks != {np.dtype(bool)}:
-        raise UserError(f"{where} has labels of {label.dtype} and masks of "
-                        f"{', '.join(sorted(map(str, masks)))}; expected integers [rows] and bool: "
-                        "make the batch by jaxmm.batch.make_batch")
+    classes = ("i", 1), ("u", 1)
+    if forms[0] not in classes or forms[1] not in (*classes, ("b", 2), ("f", 2)) or masks != {np.dtype(bool)}:
+        raise UserError(f"{where} has labels of {label.dtype} {list(label.shape)}, ids of "
+                        f"{batch['id'].dtype} and masks of {', '.join(sorted(map(str, masks)))}; make the "
+                        "batch by jaxmm.batch.make_batch")
     check_rows(where, batch)
     for m, x in inputs.items():
         if x.dtype.kind not in _KINDS or len(x.shape) < 2 or not math.prod(x.shape):
@@ -214,6 +216,33 @@ def _say_classes(dataset: Dataset) -> None:
                 "mean the same, spell them alike")
 
 
+def _say_labels(dataset: Dataset) -> None:
+    """Says which labels hold for every training example, or for none."""
+    share = dataset.splits["train"]["label"].mean(0)
+    for found, what in ((share == 0, "for none"), (share == 1, "for every one")):
+        if found.any():
+            say(f"{dataset.name}: {found.sum()} of {len(found)} labels hold {what} of the training examples: "
+                f"{listed([dataset.class_names[k] for k in np.flatnonzero(found)])}; nothing can be learnt "
+                "of them")
+
+
+def _say_numbers(dataset: Dataset) -> None:
+    """Says which numbers to predict may be classes, do not vary, or are far from 1."""
+    label = dataset.splits["train"]["label"].astype(np.float64)
+    where = f"{dataset.name}: train/label"
+    if (label == np.round(label)).all():
+        say(f"{where} holds whole numbers as floats, taken as numbers to predict; if they are classes, make "
+            "them integers (argmax(1) of one-hot rows), if they are labels that hold or not, bools")
+    mean, std = label.mean(0), label.std(0)
+    for found, what in ((std == 0, "constant, and tell nothing"),
+                        ((std > 0) & ((std < 0.01) | (np.maximum(std, np.abs(mean)) > 100)),
+                         "far from 0 or from a deviation of 1; losses and learning rates follow their "
+                         "scale: subtract the mean and divide")):
+        if found.any():
+            say(f"{where}: {found.sum()} of {len(found)} numbers to predict are {what} "
+                f"({listed([dataset.class_names[k] for k in np.flatnonzero(found)])})")
+
+
 @functools.cache
 def say(message: str) -> None:
     """Warns of what is doubtful, once in a process however often it is found."""
@@ -238,7 +267,9 @@ def by_number(name: str) -> tuple[bool, float, str]:
 def split_train(where: str, train: Batch, config: DataConfig) -> dict[str, Batch]:
     """Train without, and validation data of, the share `val_fraction` of rows drawn by the seed.
 
-    Every class has its share in both, and a class of two rows or more at least one row in each.
+    Every class has its share in both, and a class of two rows or more at least one row in each. So has
+    every set of labels that hold together; those that occur once count as one. Of numbers to predict
+    any rows are drawn.
     """
     if not 0 < config.val_fraction < 1:
         raise UserError(f"data.val_fraction is {config.val_fraction}; expected a share in (0, 1)")
@@ -247,7 +278,7 @@ def split_train(where: str, train: Batch, config: DataConfig) -> dict[str, Batch
     if not 0 < total < rows:
         raise UserError(f"{where}: {rows} rows of train leave {total} for validation at "
                         f"data.val_fraction={config.val_fraction}; expected at least one each")
-    _, label, counts = np.unique(label, return_inverse=True, return_counts=True)
+    label, counts = _groups(label)
     drawn = shares(counts, config.val_fraction, total)
     order = np.random.default_rng(config.seed).permutation(rows)
     order = order[np.argsort(label[order], kind="stable")]      # by class, at random within each
@@ -260,6 +291,18 @@ def split_train(where: str, train: Batch, config: DataConfig) -> dict[str, Batch
     parts = {"train": select(train, np.flatnonzero(~held)), "val": select(train, np.flatnonzero(held))}
     return {split: part | {"id": np.arange(batch_size(part), dtype=np.int32)}
             for split, part in parts.items()}
+
+
+def _groups(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The group [N] of every row that each split has its share of, and the size of each group."""
+    if kind_of(label) == "regression":
+        return np.zeros(len(label), int), np.array([len(label)])
+    _, group, counts = np.unique(label, axis=0, return_inverse=True, return_counts=True)
+    group = group.reshape(-1)
+    if label.ndim == 2:
+        _, group, counts = np.unique(np.where(counts[group] == 1, -1, group), return_inverse=True,
+                                     return_counts=True)
+    return group, counts
 
 
 def shares(counts: np.ndarray, fraction: float, total: int) -> np.ndarray:

@@ -108,7 +108,7 @@ def _arrays(path: pathlib.Path, spec: DataSpec, size: int, split: str):
     with arrays.open_file(path, FORM) as (file, members):
         prefix = _prefix(path, members, split)
         found = {name.removeprefix(prefix): member for name, member in members.items()
-                 if name.startswith(prefix) and name != "class_names"}
+                 if name.startswith(prefix) and name not in arrays.NAMES}
         inputs = {m: member for m, member in found.items()
                   if m not in RESERVED and not m.startswith("present/")}
         masks = {m.removeprefix("present/"): member for m, member in found.items()

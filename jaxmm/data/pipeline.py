@@ -37,12 +37,13 @@ def load(config: DataConfig, vocabularies: Vocabularies | None = None) -> Datase
     by modality) take the place of those that the config names, or that would be made of train.
 
     Raises:
-      UserError: there is no such data set, it is not for classification, or a modality lacks its
+      UserError: there is no such data set, it has nothing to predict, or a modality lacks its
         section, or has one of another kind, or that is out of range.
     """
     prepared = open_config(config)
-    if not prepared.class_names:
-        raise UserError(f"{prepared.folder}: {prepared.name} has no classes to learn")
+    names = prepared.class_names or prepared.outputs
+    if not names:
+        raise UserError(f"{prepared.folder}: {prepared.name} has no classes to learn, nor numbers to predict")
     for split in ("train", "test"):
         if split not in prepared.splits:
             raise UserError(f"{prepared.folder} has no {split} split; prepare one with both")
@@ -60,7 +61,7 @@ def load(config: DataConfig, vocabularies: Vocabularies | None = None) -> Datase
         splits |= split_train(str(prepared.folder), splits["train"], config)
     # The benchmark is known by the name of its data set.
     name = prepared.name.removesuffix("_mmcl")
-    return Dataset(name, {s: splits[s] for s in SPLITS}, prepared.class_names,
+    return Dataset(name, {s: splits[s] for s in SPLITS}, names,
                    {m: tokenizer.get_vocab_size() for m, tokenizer in tokenizers.items()},
                    {m: text.tokens(tokenizer) for m, tokenizer in tokenizers.items()})
 
@@ -146,7 +147,7 @@ class Shared(Sequence):
 def read_index(prepared: Prepared, split: str) -> dict[str, np.ndarray]:
     """What is small in the records of a split: labels, what is present, texts, vectors.
 
-    `label` int32 [N], `present/{m}` bool [N], `text/{m}` uint8 (see `texts`), and of vectors
+    `label` int32 [N] (float32 [N, K] of numbers to predict), `present/{m}` bool [N], `text/{m}` uint8 (see `texts`), and of vectors
     `values/{m}` float32 [N, ...] or, where they are more than FEW_BYTES, `shape/{m}` of one row.
     Reading all records takes half a millisecond for each, so that the result is kept in the cache
     folder.
@@ -174,7 +175,7 @@ def read_index(prepared: Prepared, split: str) -> dict[str, np.ndarray]:
                 found.pop(m, None)
         for m in found:
             found[m].append(record["inputs"][m])
-    result = {"label": np.array(label, np.int32)}
+    result = {"label": np.array(label, np.float32 if prepared.outputs else np.int32)}
     result |= {f"present/{m}": np.array(p, bool) for m, p in present.items()}
     for m in shapes:
         shape = _one_shape(prepared, split, m, shapes[m])

@@ -9,7 +9,8 @@ Every record is one example::
     {"id":      int,                  # position among the listed examples of its split, by key;
                                       # the ids of skipped examples are not given to others
      "key":     str,                  # name of the example: its files are called so
-     "label":   int,                  # class number, -1 where the data set has no classes
+     "label":   int,                  # class number, -1 where the data set has no classes; or
+                                      # float32 [K], where it has numbers to predict ("outputs")
      "inputs":  {modality: value},    # by the kind of the modality, see `KINDS`
      "present": {modality: bool}}     # False where the example lacks the modality: value is empty
 """
@@ -83,6 +84,11 @@ class Prepared(NamedTuple):
     splits: dict[str, Records]              # those there are, in the order train, val, test
     summary: dict[str, Any]                 # all of `summary.json`
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the numbers to predict, if it has these in place of classes."""
+        return tuple(self.summary.get("outputs", ()))
+
 
 def open_prepared(folder: str | pathlib.Path) -> Prepared:
     """The data set in `folder`, which is NAME/VERSION, or NAME with one version in it.
@@ -134,8 +140,9 @@ def check_summary(summary: Any) -> dict[str, Any]:
 
     check("all", summary, dict, lambda x: {"name", "class_names", "modalities", "shards"} <= set(x))
     check("name", summary["name"], str)
-    check("class_names", summary["class_names"], list,
-          lambda x: all(type(c) is str for c in x) and len(set(x)) == len(x))
+    for names in ("class_names", "outputs"):
+        check(names, summary.get(names, []), list,
+              lambda x: all(type(c) is str for c in x) and len(set(x)) == len(x))
     for m, info in check("modalities", summary["modalities"], dict, len).items():
         check(f"modalities/{m}", info, dict, lambda x: x.get("kind") in [*KINDS])
         if "spectrogram" in info:
@@ -201,14 +208,18 @@ def _verified(folder: pathlib.Path) -> dict[str, list]:
         return {}
 
 
-def tfds_features(modalities: Mapping[str, Mapping[str, Any]]):
-    """The TFDS features of a record, plain tensors alone so that TensorFlow is not needed."""
+def tfds_features(modalities: Mapping[str, Mapping[str, Any]], outputs: int = 0):
+    """The TFDS features of a record, plain tensors alone so that TensorFlow is not needed.
+
+    `outputs` is how many numbers there are to predict, if that is what there is in place of classes.
+    """
     import tensorflow_datasets as tfds
     tensor = tfds.features.Tensor
     return tfds.features.FeaturesDict({
         "id": tensor(shape=(), dtype=np.int32),
         "key": tensor(shape=(), dtype=np.object_),
-        "label": tensor(shape=(), dtype=np.int32),
+        "label": (tensor(shape=(outputs,), dtype=np.float32) if outputs else
+                  tensor(shape=(), dtype=np.int32)),
         "present": {m: tensor(shape=(), dtype=np.bool_) for m in modalities},
         "inputs": {m: _stored(info["kind"], tensor) for m, info in modalities.items()},
     })

@@ -16,6 +16,7 @@ from jaxmm.data.dataset import Dataset, Form, check_kind, check_split, form_of, 
 from jaxmm.data.streams import Stream, Task
 from jaxmm.data.transform import Norms, normalisation
 from jaxmm.errors import UserError
+from jaxmm.task import kind_of
 
 LARGEST = 2**31 - 1
 MOST_NUMBERS = 2**28        # of an example: more would be a mistake, or meant to fill the memory
@@ -24,7 +25,8 @@ MOST_NUMBERS = 2**28        # of an example: more would be a mistake, or meant t
 class DataSpec(NamedTuple):
     """The data of a run, without its rows."""
     name: str                                       # of the data set
-    class_names: tuple[str, ...]                    # of what is learned: on a stream, of its labels
+    class_names: tuple[str, ...]                    # of what is learned: on a stream, of its labels;
+                                                    # of labels [N, K], of the columns
     label: tuple[np.dtype, tuple[int, ...]]         # type of the labels, shape of one
     forms: dict[str, Form]                          # by modality
     norms: Norms                                    # by modality, of all but texts
@@ -106,11 +108,13 @@ def coarse_map(spec: DataSpec) -> dict[int, str] | None:
 def check_same_form(spec: DataSpec, dataset: Dataset, stream: Stream | None) -> None:
     """Raises UserError unless the data mean to a model what those did that it was trained on.
 
-    Rows may be others, which checksums say; modalities, shapes, types, scale, classes and the tasks
-    of a stream may not.
+    Rows may be others, which checksums say; modalities, shapes, types, scale, what is predicted and
+    the tasks of a stream may not.
     """
     other = f"{dataset.name} is not the data this run was trained on"
-    pairs = [("classes", spec.class_names, dataset.class_names)]
+    known, found = kind_of(example(spec)["label"]), kind_of(dataset.splits["train"]["label"])
+    pairs = [("task", [known], [found]),
+             ("classes" if known == "classification" else "outputs", spec.class_names, dataset.class_names)]
     if spec.stream and stream:
         pairs += [("classes", spec.stream.class_names, stream.class_names),
                   ("labels", spec.stream.label_of.tolist(), stream.label_of.tolist())]

@@ -11,6 +11,7 @@ from jaxmm.experiments import configs, folders
 from jaxmm.experiments.configs import Chosen
 from jaxmm.experiments.planning import plan_runs
 from jaxmm.report import advice
+from jaxmm.task import make_task, need_classes
 from jaxmm.train.checkpoints import REMEDY
 from jaxmm.train.schedule import train
 from jaxmm.train.predictions import predict_split
@@ -33,6 +34,8 @@ def advise(chosen: Chosen, seeds: int, workdir: str, command: str) -> str:
                         "--config.stream.kind=")
     folder = folders.workdir(workdir, f"advise_{folders.data_name(config)}")
     dataset = data.load(config.data)
+    need_classes(make_task(config.task, dataset.class_names, dataset.splits["train"]["label"]), "advise",
+                 "use launch.compare")
     if len(dataset.modalities) < 2:
         raise UserError(f"{dataset.name} has only the modality {dataset.modalities[0]}; advise "
                         "needs two or more")

@@ -4,21 +4,23 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+
 from jaxmm import escape
 from jaxmm.batch import Batch, Logits, batch_size
 from jaxmm.data.dataset import SPLITS, deviations
 from jaxmm.data.streams import Stream
 from jaxmm.errors import UserError, check_choice
 from jaxmm.evaluate.corruptions import corrupt
-from jaxmm.train.scores import score
-from jaxmm.train.scores import score_tasks
 from jaxmm.report import analysis, continual
 from jaxmm.report import predictions as table
 from jaxmm.report.tables import scores_table
+from jaxmm.task import need_classes
 from jaxmm.train import validity
 from jaxmm.train.predictions import make_weights, predict_split
-from jaxmm.train.setup import Run
 from jaxmm.train.restore import restore
+from jaxmm.train.scores import score, score_tasks
+from jaxmm.train.setup import Run
+
 
 def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence[str],
              noise: Sequence[str], path: str = "", predictions: str = "") -> str:
@@ -45,7 +47,7 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
         raise UserError(f"--drop={','.join(dropped)} leaves no example of {split} with any "
                         "modality; drop fewer")
     logits = predict_split(run.setup, run.state, batch)
-    scores = score(logits, batch)
+    scores = score(logits, batch, run.setup.task.scores)
     if predictions:
         write_predictions(run, batch, logits, predictions)
     notes = [f"{run.setup.config.method.name} on {dataset.name}, "
@@ -69,11 +71,10 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
 
 
 def write_predictions(run: Run, batch: Batch, logits: Logits, path: str) -> None:
-    """A row for every example of `batch`, as launch.predict writes it, with `label`, its class."""
+    """A row for every example of `batch`, as launch.predict writes it, with `label`: what is true."""
     weights = make_weights(run.setup, run.state)(logits, batch["present"])
     columns = table.describe(run.setup.task, logits, batch["present"], weights, True)
-    if run.setup.task.name == "classification":
-        columns = {"label/class": batch["label"]} | columns
+    columns = {f"label/{table.PREDICTED[run.setup.task.name]}": batch["label"]} | columns
     with table.open_table(pathlib.Path(path).expanduser(), run.setup.task.names) as add:
         add(batch["id"].tolist(), columns)
 
@@ -83,6 +84,9 @@ def analyse(workdir: pathlib.Path, step: int | None, split: str, names: Sequence
     """The analyses called `names`, which are also written into the run folder."""
     run = restore(workdir, step, data=path)
     check_choice("--split", split, SPLITS)
+    for name in names:
+        if name != "gap":
+            need_classes(run.setup.task, f"--{name}", "leave it out")
     others = [analysis.Trained(restore(folder, None, data=path), folder)
               for folder in map(pathlib.Path, references)]
     return analysis.write(run, workdir, names, split, others)

@@ -29,7 +29,8 @@ class Example(NamedTuple):
     """One example, still in the user's files."""
     key: str                        # its name, as the list has it, or else its path
     split: str                      # "train", "val" or "test"
-    label: str | None               # name of its class; None in a data set without classes
+    label: str | tuple[float, ...] | None   # name of its class, or numbers to predict; None where there
+                                    # is neither in a data set
     sources: dict[str, Source]      # by modality; those that it may have
 
 
@@ -57,6 +58,7 @@ class Layout(NamedTuple):
     entries: list[Example | Skip]   # in any order that does not depend on directory listings
     lists: tuple[pathlib.Path, ...] = ()    # files that were read for it
     notes: dict[str, dict[str, Any]] = {}   # what was not taken as it stands there, see `count_name`
+    outputs: tuple[str, ...] = ()   # names of the numbers to predict, in place of classes
 
 
 def read_text(path: pathlib.Path) -> str:

@@ -87,10 +87,11 @@ def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
     listed = sum(not (isinstance(entry, Skip) and entry.meant) for entry in layout.entries)
     limits = Limits(folder, listed, 1 if allow_broken else BROKEN_SHARE, allow_skipped)
     check_lost(unused, limits)
-    check_train(source, {split: collections.Counter(e.label for _, e in part)
+    check_train(source, {split: collections.Counter(None if layout.outputs else e.label for _, e in part)
                          for split, part in examples.items()}, unused)
     shards = divide(examples, name, shard_size)
-    work = Work(str(folder), layout.modalities, layout.class_names, options, allow_missing, stored)
+    work = Work(str(folder), layout.modalities, layout.class_names, options, allow_missing, stored,
+                layout.outputs)
     fingerprint = _fingerprint(work, shards, unused)
     with files.lock(folder.with_suffix(".lock"), "choose another --output"):
         if done.exists():
@@ -156,7 +157,8 @@ def check_train(source: pathlib.Path, counts: Mapping[str, Mapping[str | None, i
     """Raises UserError if there is nothing, or but one class, to train on, or a split is empty.
 
     Args:
-      counts: by split, of the examples of every class; None stands for all in a data set without.
+      counts: by split, of the examples of every class; None stands for all in a data set without
+        classes.
     """
     why = f": {_reasons(skipped)}" if skipped else ""
     if not any(sum(part.values()) for part in counts.values()):
@@ -208,7 +210,7 @@ def select(layout: Layout) -> tuple[dict[str, list[tuple[int, Example]]], list[S
             if isinstance(entry, Skip) or entry.split != split:
                 continue
             label = entry.label
-            if label not in classes:
+            if not layout.outputs and label not in classes:
                 label = names.get(spelling(label))
                 if label is None:
                     unlabelled = spelling(entry.label) in UNLABELLED
@@ -356,7 +358,7 @@ def _sum_up(layout: Layout, examples: dict[str, list], reports: dict[str, dict],
         if modality.kind == "audio":
             rates = {rate for r in reports.values() for name, rate in r["rates"] if name == m}
             modalities[m]["rate"] = rates.pop() if len(rates) == 1 else None
-    return {"class_names": list(layout.class_names), "modalities": modalities, "splits": splits,
+    return {"class_names": list(layout.class_names), "outputs": list(layout.outputs), "modalities": modalities, "splits": splits,
             "used": sum(s["used"] for s in splits.values()), "left_out": len(skipped),
             "skipped": reasons, "notes": notes, "repeated": _repeated(reports),
             "shards": {file: {k: r[k] for k in ("examples", "size", "sha256")}
@@ -393,7 +395,7 @@ def _write_tfds(folder: pathlib.Path, name: str, work: Work, summary: dict[str, 
             name=split, shard_lengths=[r["examples"] for r in of_split],
             num_bytes=sum(r["bytes"] for r in of_split), filename_template=template))
     tfds.folder_dataset.write_metadata(
-        data_dir=folder, features=tfds_features(summary["modalities"]), split_infos=infos,
+        data_dir=folder, features=tfds_features(summary["modalities"], len(work.outputs)), split_infos=infos,
         version=VERSION, filename_template=template, check_data=False,
         description=f"{name}, prepared by jaxmm from {summary['source']}")
 
@@ -408,7 +410,8 @@ def _write_skipped(folder: pathlib.Path, skipped: list[Skip]) -> None:
 
 def _fingerprint(work: Work, shards: list[Shard], unused: list[Skip]) -> str:
     """A hash of all that decides what is written, but for the content of the user's files."""
-    key = hashlib.sha256(repr((VERSION, work[1:], sorted(unused))).encode())
+    # Data sets of classes keep the fingerprint that they had before there were others.
+    key = hashlib.sha256(repr((VERSION, work[1:] if work.outputs else work[1:-1], sorted(unused))).encode())
     for shard in shards:
         for number, example in shard.examples:
             sources = [(m, s.read.__name__, s.args) for m, s in sorted(example.sources.items())]

@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jaxmm import files
 from jaxmm.config import SpectrogramConfig
 from jaxmm.data.prepared import Sound, checksum, pack, tfds_features
@@ -34,6 +36,7 @@ class Work(NamedTuple):
     options: Options
     allow_missing: bool                     # keep examples that lack a modality
     spectrograms: dict[str, SpectrogramConfig]  # stored in place of the sound of these modalities
+    outputs: tuple[str, ...] = ()           # names of the numbers to predict, in place of classes
 
 
 def write_shard(work: Work, shard: Shard,
@@ -49,7 +52,8 @@ def write_shard(work: Work, shard: Shard,
     # Of a part of TFDS that has no public name for writing one shard; both load slowly.
     from array_record.python.array_record_module import ArrayRecordWriter
     from tensorflow_datasets.core.example_serializer import ExampleSerializer
-    features = tfds_features({m: {"kind": x.kind} for m, x in work.modalities.items()})
+    features = tfds_features({m: {"kind": x.kind} for m, x in work.modalities.items()},
+                             len(work.outputs))
     serializer = ExampleSerializer(features.get_serialized_info())
     path = pathlib.Path(work.folder) / shard.file
     part = path.with_name(f"{path.name}.part")
@@ -70,7 +74,7 @@ def write_shard(work: Work, shard: Shard,
             data = encoded.SerializeToString(deterministic=True)
             writer.write(data)
             size += len(data)
-            labels[record["label"]] += 1
+            labels["numbers" if work.outputs else record["label"]] += 1
             present.update(m for m, (value, _) in values.items() if value is not None)
             rates |= {(m, value.rate) for m, (value, _) in values.items()
                       if isinstance(value, Sound)}
@@ -135,8 +139,9 @@ def content(values: dict[str, tuple[Any, list[str]]]) -> str:
 def make_record(work: Work, number: int, example: Example, values: dict) -> dict[str, Any]:
     """What is stored of an example; `values` as `decode` returns them."""
     inputs = {m: pack(modality.kind, values[m][0]) for m, modality in work.modalities.items()}
-    return {"id": number, "key": example.key, "inputs": inputs,
-            "label": -1 if example.label is None else work.class_names.index(example.label),
+    label = (np.array(example.label, np.float32) if work.outputs else
+             -1 if example.label is None else work.class_names.index(example.label))
+    return {"id": number, "key": example.key, "inputs": inputs, "label": label,
             "present": {m: values[m][0] is not None for m in work.modalities}}
 
 

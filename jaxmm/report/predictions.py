@@ -21,6 +21,7 @@ from jaxmm.task import Task
 Columns = dict[str, np.ndarray]     # [B] or, for each output, [B, K], by name
 Add = Callable[[Sequence, Columns], None]   # (names of rows, their columns)
 SUFFIXES = (".csv", ".npz")
+PREDICTED = {"classification": "class", "multilabel": "labels", "regression": "value"}    # by task
 
 
 def describe(task: Task, outputs: Logits, present: Mapping[str, np.ndarray], weights: Logits,

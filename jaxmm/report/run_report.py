@@ -10,12 +10,13 @@ from jaxmm.batch import batch_size
 from jaxmm.config import AugmentConfig, Config, EncoderConfig
 from jaxmm.errors import UserError
 from jaxmm.methods import method_config
-from jaxmm.report import plots, stream_report
+from jaxmm.report import classes, plots, stream_report
 from jaxmm.report.tables import Scores, percent, scores_table
-from jaxmm.train.scores import best, main_head
 from jaxmm.train import plan, validity, writers
-from jaxmm.train.setup import Run
 from jaxmm.train.options import differences, to_dict
+from jaxmm.train.predictions import predict_split
+from jaxmm.train.scores import best, main_head
+from jaxmm.train.setup import Run
 
 FILE = "report.md"
 
@@ -54,12 +55,18 @@ def write(run: Run, workdir) -> str:
     if run.setup.stream:
         headline, first = stream_report.write(run, workdir, title)
         over_tasks = " of the last task, over the examples of all tasks"
+    by_class, figure = classes.section(
+        run.setup.task, predict_split(run.setup, run.state, dataset.splits["test"]), dataset.splits["test"])
+    if figure:
+        files.write(workdir / classes.FILE, plots.png(figure))
+        by_class += f"\n![What is predicted against what is true]({classes.FILE})"
     changed = validity.describe(dataset.name, run.changed)
     sections = [
         f"# {escape.markdown(title)}",
         *([f"Note: {escape.markdown(changed)}."] if changed else []),
         *first,
         f"## Test\n\n{table}\n![Test accuracy by head](accuracy.png)",
+        f"## Test in detail\n\n{by_class}",
         f"## Validation\n\n{scores_table(val, dataset.modalities)}\n"
         "![Training loss and validation accuracy](learning_curves.png)",
         f"{_which_epoch(run, over_tasks)} A head is scored on the examples that "

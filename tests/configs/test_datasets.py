@@ -51,9 +51,11 @@ def test_made_files_are_prepared_trained_on_and_evaluated(name, layouts, tmp_pat
     assert int(run.setup.programs.fetch(run.state).step) >= 2
     last = run.history[-1]
     assert last["split"] == "test" and "fused" in last["scores"]
-    assert all(math.isfinite(s["nll"]) for s in last["scores"].values())
-    found, records = run.setup.dataset, open_prepared(tmp_path / dataset).splits
-    assert found.class_names == open_prepared(tmp_path / dataset).class_names
+    assert all(math.isfinite(value) for s in last["scores"].values() for value in s.values())
+    prepared = open_prepared(tmp_path / dataset)
+    found, records = run.setup.dataset, prepared.splits
+    assert found.class_names == (prepared.class_names or prepared.outputs)
+    assert run.setup.task.name == ("regression" if maker == "mosi" else "classification")
     np.testing.assert_array_equal(found.splits["test"]["label"], [r["label"] for r in records["test"]])
     if maker != "mosi" and maker != "mvsa":     # whose lists say more, and less, than the records
         expected = [found.class_names.index(content[r["key"]][1]) for r in records["test"]]

@@ -25,6 +25,11 @@ def arrays(**changes):
     return {k: v for k, v in content.items() if v is not None}
 
 
+def with_labels(label, **changes):
+    """The arrays with these labels of train, and the first of them in the other splits."""
+    return arrays(**{f"{s}__label": label[:n] for s, n in ROWS.items()} | changes)
+
+
 def load(tmp_path, content, **options):
     np.savez(tmp_path / "file.npz", **content)
     return data.load(DataConfig(name="arrays", path=str(tmp_path / "file.npz"), **options))
@@ -66,7 +71,7 @@ def test_missing_modalities_may_hold_anything(tmp_path):
 
 
 @pytest.mark.parametrize("changes, message", [
-    (dict(train__label=np.arange(20) / 3), "train/label has the value 0.333.* in row 1"),
+    (dict(train__label=np.arange(20) / 3), "val/label is int64, train/label float64"),
     (dict(train__label=np.arange(20) - 1), "train/label has the value -1"),
     (dict(test__label=np.arange(7)), "test/label has values from 0 to 6.*0 to 2"),
     (dict(train__label=np.zeros((20, 1), int)), "train/label is int64 of shape \\(20, 1\\)"),
@@ -144,11 +149,55 @@ def test_labels_that_are_names(dtype, tmp_path):
     assert named.splits["test"]["label"].tolist() == [4, 1, 3, 0, 4, 1, 3]
 
 
-@pytest.mark.parametrize("label", [np.arange(20) % 3 == 1, np.float64(np.arange(20) % 3),
-                                   (np.arange(20) % 3).astype(">u8")])
-def test_labels_of_other_types(label, tmp_path):
-    dataset = load(tmp_path, arrays(train__label=label, val__label=label[:6], test__label=label[:7]))
-    np.testing.assert_array_equal(dataset.splits["train"]["label"], np.asarray(label, int))
+@pytest.mark.parametrize("label, names, known, dtype", [
+    ((np.arange(20) % 3).astype(">u8"), None, "012", np.int32),
+    (np.linspace(-2, 3, 20), None, "0", np.float32),
+    (np.linspace(-2, 3, 20), ["valence"], ["valence"], np.float32),
+    (np.linspace(-2, 3, 40).reshape(20, 2), None, "01", np.float32),
+    (np.arange(60).reshape(20, 3) % 7 < 3, ["a", "b", "c"], "abc", bool)])
+def test_the_type_of_the_labels_is_kept(label, names, known, dtype, tmp_path):
+    dataset = load(tmp_path, with_labels(label, label_names=names and np.array(names)))
+    assert dataset.class_names == tuple(known)
+    for split, n in ROWS.items():
+        found = dataset.splits[split]["label"]
+        assert found.dtype == dtype
+        np.testing.assert_array_equal(found, np.asarray(label[:n], dtype).reshape(found.shape))
+
+
+@pytest.mark.parametrize("label, said", [
+    (np.arange(20) % 5.0, "holds whole numbers as floats, taken as numbers to predict; if they are classes"),
+    (np.stack([np.full(20, 0.5), np.linspace(0, 1, 20), np.linspace(0, 1e4, 20)], 1),
+     "1 of 3 numbers to predict are constant, and tell nothing (0)|1 of 3 numbers to predict are far from 0 "
+     "or from a deviation of 1"),
+    (np.arange(60).reshape(20, 3) % 3 == 1, "1 of 3 labels hold for none of the training examples: 0|"
+     "1 of 3 labels hold for every one of the training examples: 1")])
+def test_labels_that_are_doubtful_are_said(label, said, tmp_path, caplog):
+    say.cache_clear()
+    if label.dtype == bool:
+        label[:, 0], label[:, 1], label[0, 2] = False, True, True
+    load(tmp_path, with_labels(label))
+    lines = [record.getMessage() for record in caplog.records]
+    for line, expected in zip(lines, said.split("|"), strict=True):
+        assert expected in line
+
+
+def test_slices_of_train_for_validation_by_kind_of_labels(tmp_path):
+    """Sets of labels have their share each, those that occur once together; numbers are just drawn."""
+    sets = np.array([[0, 0, 1]] * 8 + [[1, 0, 1]] * 8 + [[0, 1, 0], [1, 1, 1], [0, 0, 0], [1, 1, 0]], bool)
+    no_val = dict(val__image=None, val__sound=None)
+    no_val = dict(val__image=None, val__sound=None, val__label=None)
+
+    def drawn_of(label, seed):
+        content = arrays(train__label=label, test__label=label[:7], **no_val)
+        return load(tmp_path, content, val_fraction=0.25, seed=seed).splits["val"]["label"]
+
+    found = [tuple(row) for row in drawn_of(sets, 0).astype(int)]
+    assert len(found) == 5 and found.count((0, 0, 1)) == found.count((1, 0, 1)) == 2
+    numbers = np.linspace(0, 1, 20)
+    drawn = [drawn_of(numbers, seed)[:, 0] for seed in (0, 0, 1)]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert len(drawn[0]) == 5 and np.isin(drawn[0], numbers.astype(np.float32)).all()
+    assert drawn[0].tolist() != drawn[2].tolist()
 
 
 def test_masks_of_numbers_and_inputs_of_any_byte_order(tmp_path):
@@ -173,9 +222,18 @@ def with_row_7(value):
     (dict(train__label=with_row_7(10**9)), "3 different numbers, up to 1000000000: 0, 1, 1000000000"),
     (dict(train__label=with_row_7(255)), "3 different numbers, up to 255"),
     (dict(train__label=with_row_7(2**32)), "train/label has the value 4294967296 in row 7"),
-    (dict(train__label=with_row_7(np.nan)), "train/label has the value nan in row 7"),
+    (with_labels(with_row_7(np.nan)), "train/label has the value nan in row 7"),
     (dict(train__label=with_row_7(-1)), "value -1 in row 7.*remove rows without a class"),
-    (dict(train__label=np.eye(20)), "argmax\\(1\\) is the class of one-hot"),
+    (with_labels(np.eye(20, dtype=int)), "argmax\\(1\\) is the class of one-hot"),
+    (with_labels(np.arange(20) % 2 == 0), "train/label is bool of shape \\(20,\\).*two classes"),
+    (dict(test__label=np.zeros((7, 1), bool)), "test/label is bool, train/label int64; give every split"),
+    (with_labels(np.ones((20, 2)) / 3, test__label=np.ones((7, 3)) / 3),
+     "test/label has rows of 3; expected 2, one for each of 0, 1"),
+    (with_labels(np.ones((20, 2)) / 3, label_names=NAMES[:1]), "rows of 2; expected 1, one for each of a"),
+    (with_labels(np.ones((20, 2)) / 3, class_names=NAMES),
+     "class_names is not for labels of float64 \\[20, 2\\]; call it label_names"),
+    (dict(label_names=NAMES), "label_names is not for labels of int64 \\[20\\]; call it class_names"),
+    (with_labels(np.ones((20, 2)) / 3, label_names=NAMES[[0, 0]]), "holds 'a' twice"),
     (dict(train__label=NAMES[np.arange(20) % 2]), "val/label is int64, train/label <U1"),
     (dict(test__label=NAMES[np.arange(7) % 2]), "test/label is <U1, train/label int64"),
     ({f"{s}__label": np.array(["a", "b", "c"])[np.arange(n) % (3 if s == "test" else 2)]

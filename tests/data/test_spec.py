@@ -74,6 +74,21 @@ def test_the_stream_of_a_run_is_kept(make_dataset):
         spec_lib.check_same_form(read, dataset, other)
 
 
+@pytest.mark.parametrize("label", [np.linspace(0, 1, 9), np.arange(18).reshape(9, 2) % 3 == 0])
+def test_what_is_predicted_is_kept(dataset, label):
+    batch = make_batch(dataset.splits["train"]["inputs"], label)
+    columns = batch["label"].shape[1]
+    other = dataset._replace(splits={"train": batch}, class_names=tuple("xy"[:columns]))
+    spec = spec_lib.from_json(spec_lib.to_json(describe(other)))
+    assert spec.label == (batch["label"].dtype, (columns,)) and spec.class_names == other.class_names
+    like = spec_lib.example(spec)["label"]
+    assert like.dtype == batch["label"].dtype and like.shape == (2, columns)
+    spec_lib.check_same_form(spec, other, None)
+    kind = "regression" if label.dtype == float else "multilabel"
+    with pytest.raises(UserError, match=f"it has the task classification, the run {kind};"):
+        spec_lib.check_same_form(spec, dataset, None)
+
+
 @pytest.mark.parametrize("change", [
     lambda v: v.pop("rows"), lambda v: v["modalities"]["float"].update(shape=[10**6] * 4),
     lambda v: v["modalities"]["float"].update(shape=[-1]), lambda v: v.update(modalities=3),

@@ -33,7 +33,7 @@ CASES = {
     "kinetics_sounds videos": ("kinetics_sounds", "kinetics_sounds", {"audio": "mp4", "clips": 1},
                                ("bowling", "playing guitar")),
     "modelnet40": ("modelnet40", "modelnet40", {}, ("airplane", "bed")),
-    "mosei": ("mosei", "mosi", {}, ("negative", "positive")),
+    "mosei": ("mosei", "mosi", {}, ()),
     "mvsa": ("mvsa", "mvsa", {"clips": 5}, ("positive", "neutral", "negative")),
     "mvsa jsonl": ("mvsa", "mvsa", {"jsonl": True}, ("positive", "neutral", "negative")),
     "nyuv2": ("nyuv2", "nyuv2", {}, ()),
@@ -87,10 +87,10 @@ def test_records_are_what_the_files_say(case, layouts, tmp_path, monkeypatch):
     for split, records in data.splits.items():
         keys = sorted(key for key, (s, _) in content.items() if s == split)
         assert [r["key"] for r in records] == keys
-        if case != "mosei":         # whose neutral examples are listed and left out
-            assert [r["id"] for r in records] == list(range(len(keys)))
-        assert [class_names[r["label"]] if class_names else None for r in records] == [
-            content[key][1] for key in keys]
+        assert [r["id"] for r in records] == list(range(len(keys)))
+        labels = [r["label"].tolist() if data.outputs else class_names[r["label"]] if class_names else None
+                  for r in records]
+        assert labels == [content[key][1] for key in keys]
         assert all(r["present"] == dict.fromkeys(data.modalities, True) for r in records)
     assert sum(map(len, data.splits.values())) == len(content)
 
@@ -135,7 +135,13 @@ def test_views_flow_maps_and_features_are_those_of_the_example(layouts, tmp_path
         record = data.splits["test"][2]
         np.testing.assert_array_equal(record["inputs"]["text"], arrays["test/text"][2])
         assert data.splits["test"][0]["inputs"]["audio"][0, 0] == 0     # was infinite
-    assert data.summary["skipped"]["neutral: sentiment 0"]["count"] == 3
+    assert data.outputs == ("sentiment",) and data.summary["left_out"] == 0
+    signs = prepared("mosi", tmp_path / "films", tmp_path, variant="binary")
+    assert signs.summary["skipped"]["neutral: sentiment 0"]["count"] == 3
+    for split, records in signs.splits.items():
+        values = {r["key"]: r["label"][0] for r in data.splits[split]}
+        assert [signs.class_names[r["label"]] for r in records] == [
+            "positive" if values[r["key"]] > 0 else "negative" for r in records]
 
     layouts.food101(tmp_path / "food")
     record = prepared("food101", tmp_path / "food", tmp_path).splits["test"][0]

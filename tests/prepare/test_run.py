@@ -9,7 +9,8 @@ import time
 import numpy as np
 import pytest
 
-from jaxmm import files
+from jaxmm import data, files
+from jaxmm.config import DataConfig
 from jaxmm.data.prepared import open_prepared
 from jaxmm.errors import UserError, WriteError
 from jaxmm.prepare import run, shards
@@ -427,11 +428,36 @@ def test_what_a_row_lacks_is_not_listed(layouts, tmp_path):
     assert summary["notes"]["text: missing, not listed"]["count"] == 1
 
 
+BAD_SENTIMENT = [([0, 1, 2, 1], "labels from 0 to 2; expected sentiment"),
+                 ([-30, 20, 10, 5], "labels from -30 to 20; expected"),
+                 ([[1, 0], [0, 1]], "4 unknown label; .*'.1 0.'")]
+
+
+@pytest.mark.parametrize("labels, outcome", [
+    ([-1.4, 2.2, 0.0, 3.0], [-1.4, 2.2, 0.0, 3.0]), ([[-2] + 6 * [0], [1] + 6 * [2]], [-2, 1]),
+    ([np.nan, 1, -1], "2 of 6 examples would be left out.* 2 no label"),
+    (["positive", "negative"], "4 unknown label; .*'positive'"),
+    ([0, 1, 1, 0], "all labels are 0 or 1.*--variant=binary takes them"), *BAD_SENTIMENT])
+def test_sentiment_is_a_number(labels, outcome, tmp_path):
+    arrays = {}
+    for split in ("train", "test"):
+        arrays |= {f"{split}/labels": np.array(labels), f"{split}/text": np.ones((len(labels), 1), "f4")}
+        arrays[f"{split}/text"][:, 0] = np.arange(len(labels))
+    (tmp_path / "source").mkdir()
+    np.savez(tmp_path / "source/a.npz", **arrays)
+    if isinstance(outcome, str):
+        with pytest.raises(UserError, match=outcome):
+            prepare("mosi", tmp_path / "source", tmp_path, progress=False)
+        return
+    prepare("mosi", tmp_path / "source", tmp_path, progress=False)
+    found = data.load(DataConfig(name="mosi", path=str(tmp_path / "mosi"), val_fraction=0.5))
+    assert found.class_names == ("sentiment",)
+    np.testing.assert_array_equal(found.splits["test"]["label"], np.float32(outcome)[:, None])
+
+
 @pytest.mark.parametrize("labels, outcome", [
     ([0, 1, 1, 0], [0, 1, 1, 0]), ([-1.4, 2.2, 0.0, 3.0], [0, 1, None, 1]), ([-1, 1, 1, -1], [0, 1, 1, 0]),
-    ([[-2] + 6 * [0], [1] + 6 * [2]], [0, 1]), ([0, 1, 2, 1], "labels from 0 to 2; expected sentiment"),
-    ([-30, 20, 10, 5], "labels from -30 to 20; expected"), ([[1, 0], [0, 1]], "4 unknown label; .*'.1 0.'"),
-    (["positive", "negative"], [1, 0])])
+    ([[-2] + 6 * [0], [1] + 6 * [2]], [0, 1]), (["positive", "negative"], [1, 0]), *BAD_SENTIMENT])
 def test_sentiment_is_a_sign_or_a_class(labels, outcome, tmp_path):
     arrays, rows = {}, np.arange(len(labels))
     for split in ("train", "test"):
@@ -440,10 +466,10 @@ def test_sentiment_is_a_sign_or_a_class(labels, outcome, tmp_path):
     np.savez(tmp_path / "source/a.npz", **arrays)
     if isinstance(outcome, str):
         with pytest.raises(UserError, match=outcome):
-            prepare("mosi", tmp_path / "source", tmp_path, progress=False)
+            prepare("mosi", tmp_path / "source", tmp_path, Options(variant="binary"), progress=False)
         return
-    summary = prepare("mosi", tmp_path / "source", tmp_path, progress=False)
-    records = open_prepared(tmp_path / "mosi").splits["train"]
+    summary = prepare("mosi", tmp_path / "source", tmp_path, Options(variant="binary"), progress=False)
+    records = open_prepared(tmp_path / "mosi_binary").splits["train"]
     assert [(r["inputs"]["text"][0], r["label"]) for r in records] == [
         (i, label) for i, label in enumerate(outcome) if label is not None]
     binary = "label 0 or 1, taken as negative or positive"
