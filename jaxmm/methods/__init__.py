@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError
-from jaxmm.methods import (continual, derpp, fusion, g_blending, lwf, mla, mmtm, ogm_ge, qmf, samm,
-                           taught)
+from jaxmm.methods import (continual, derpp, fusion, g_blending, lwf, mla, mmtm, ogm_ge, qmf, rebalance,
+                           rubi, samm, taught)
 from jaxmm.methods.common import Method, TrainState
 from jaxmm.model import Model, names_of
 
@@ -32,6 +32,9 @@ METHODS = {entry.options.name: entry for entry in (
     Entry(ogm_ge.OGMConfig(), ogm_ge.make_ogm_ge),
     Entry(qmf.QMFConfig(), qmf.make_qmf),
     Entry(mmtm.MMTMConfig(), mmtm.make_mmtm),
+    Entry(rebalance.RebalanceConfig(), rebalance.make_mmtm_random),
+    Entry(rebalance.GuidedConfig(), rebalance.make_mmtm_guided),
+    Entry(rubi.RUBiConfig(), rubi.make_rubi),
     Entry(mla.MLAConfig(), mla.make_mla),
     Entry(taught.UMTConfig(), taught.make_umt),
     Entry(taught.UMEConfig(), taught.make_ume),

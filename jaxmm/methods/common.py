@@ -147,7 +147,8 @@ def apply_gradients(model: Model, state: TrainState, grads,
 
 def finish_step(model: Model, state: TrainState, batch: Batch, loss, out: Output, grads, *,
                 extra=None, scale: Mapping[str, float] | None = None,
-                present: Mapping[str, chex.Array] | None = None) -> tuple[TrainState, Metrics]:
+                present: Mapping[str, chex.Array] | None = None,
+                due: Mapping[str, chex.Array] | None = None) -> tuple[TrainState, Metrics]:
     """The state after a step, and its metrics.
 
     Args:
@@ -161,10 +162,13 @@ def finish_step(model: Model, state: TrainState, batch: Batch, loss, out: Output
       scale: factors on the learning rate by parameter group.
       present: bool by modality, [B] or of more rows: of all that the gradients come from; those of
         the batch by default. The encoder of a modality that no row has is not updated.
+      due: bool [] by parameter group: whether this step updates it; all by default.
     """
     metrics = {"loss": loss} | head_progress(model, out.outputs, batch)
     present = batch["present"] if present is None else present
-    due = {m: anyone(model, present[m]) for m in model.encoders}
+    due = dict(due or {})
+    for m in model.encoders:
+        due[m] = anyone(model, present[m]) & due.get(m, True)
     state = apply_gradients(model, state, grads, scale, due)
     return state._replace(batch_stats=out.batch_stats, step=state.step + 1,
                           extra=state.extra if extra is None else extra), metrics
