@@ -55,6 +55,8 @@ class Method(NamedTuple):
     # (first state, last state of each teacher) -> first state with what they know
     weights: Callable[[TrainState, Logits, Mapping[str, chex.Array]], Logits] | None = None
     # (state, outputs by head, present) -> [B] by head: what fusion at test time weighs each with
+    squeezes: Callable[[TrainState, Batch], dict[str, chex.Array]] | None = None
+    # what each exchange hears of each modality, [B, C] by "STAGE/MODALITY"
     distils: bool = False       # it imitates its teachers, and must not start where they did
 
 

@@ -6,7 +6,7 @@ from jaxmm.config import MethodConfig
 from jaxmm.encoders import exchange
 from jaxmm.errors import UserError, check_at_least
 from jaxmm.heads.fusion import mean_logits
-from jaxmm.methods.common import Method, make_joint
+from jaxmm.methods.common import Method, TrainState, make_joint
 from jaxmm.methods.fusion import late_loss
 from jaxmm.model import Model
 
@@ -25,7 +25,7 @@ def make_mmtm(config: MMTMConfig, model: Model) -> Method:
       UserError: encoders that cannot exchange.
     """
     model = exchanging_model(config, model)
-    return make_joint(model, late_loss(model))
+    return make_joint(model, late_loss(model))._replace(squeezes=make_squeezes(model))
 
 
 def exchanging_model(config: MMTMConfig, model: Model) -> Model:
@@ -47,3 +47,21 @@ def exchanging_model(config: MMTMConfig, model: Model) -> Model:
                         "MODALITY.name and depth, or --config.method.stages")
     return model._replace(head=heads.separate(model.task.size), fuse=mean_logits,
                           exchange=exchange.mmtm(tuple(range(count)[-stages:])))
+
+
+def make_squeezes(model: Model):
+    """squeezes(state, batch): the means of the maps over positions that enter the exchange, see `Method`."""
+
+    def squeezes(state: TrainState, batch):
+        heard, stages = {}, iter(model.exchange.after)
+
+        def apply(params, stats, maps, present, **options):
+            stage = next(stages)
+            heard.update({f"stage_{stage}/{m}": exchange.squeeze(x) for m, x in maps.items()})
+            return model.exchange.apply(params, stats, maps, present, **options)
+
+        listening = model._replace(exchange=model.exchange._replace(apply=apply))
+        listening.run(state.params, state.batch_stats, model.transform(None, batch), train=False)
+        return heard
+
+    return squeezes

@@ -21,7 +21,7 @@ from jaxmm.keys import named_key
 from jaxmm.methods.common import (Method, finish_step, gradients, init_state, make_features,
                                   make_predict, own_key, step_key)
 from jaxmm.methods.fusion import late_loss
-from jaxmm.methods.mmtm import MMTMConfig, exchanging_model
+from jaxmm.methods.mmtm import MMTMConfig, exchanging_model, make_squeezes
 from jaxmm.model import Model, Optimizer
 
 
@@ -140,7 +140,8 @@ def make_rebalanced(config: RebalanceConfig, model: Model, init_extra: Callable,
             due=due if config.updates == "own" else None)
         return state, metrics | {f"alone/{m}": x.astype(jnp.float32) for m, x in alone.items()}
 
-    return Method(init, step, make_predict(model), make_features(model))
+    return Method(init, step, make_predict(model), make_features(model),
+                  squeezes=make_squeezes(model))
 
 
 def speed(grads, params) -> chex.Array:

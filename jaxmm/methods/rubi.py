@@ -12,7 +12,7 @@ from jaxmm.heads import Head, linear, linear_init
 from jaxmm.keys import named_key
 from jaxmm.methods.common import (Method, finish_step, gradients, init_state, make_features,
                                   make_predict, step_key)
-from jaxmm.methods.mmtm import MMTMConfig, exchanging_model
+from jaxmm.methods.mmtm import MMTMConfig, exchanging_model, make_squeezes
 from jaxmm.model import Model
 
 
@@ -58,7 +58,8 @@ def make_rubi(config: RUBiConfig, model: Model) -> Method:
 
         return finish_step(model, state, batch, *gradients(model, state.params, loss_fn))
 
-    return Method(init, step, make_predict(model), make_features(model))
+    return Method(init, step, make_predict(model), make_features(model),
+                  squeezes=make_squeezes(model))
 
 
 def masked_head(num_outputs: int, biased, hidden: int) -> Head:

@@ -44,6 +44,7 @@ class Programs(NamedTuple):
     steps: Callable[..., tuple[TrainState, dict]] | None    # (state, feed, index [K, B], phase="")
     predict: Callable[[TrainState, Feed, np.ndarray], dict]                   # index [B]
     features: Callable[[TrainState, Feed, np.ndarray], dict]                  # index [B]
+    squeezes: Callable[[TrainState, Feed, np.ndarray], dict] | None           # index [B]
     phase: Callable[[Progress], str]
     end_epoch: Callable[[TrainState, Callable], TrainState] | None  # features_of(split, run) -> Batch
     visit: Callable[[TrainState, Feed, np.ndarray, np.ndarray], TrainState] | None
@@ -224,7 +225,7 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
     compiled_init = jax.jit(methods[0].init)
     method = methods[0]
     return Programs(init, steps if method.step else None, reader("predict"), reader("features"),
-                    method.phase or (lambda progress: ""), method.end_epoch and end_epoch,
+                    method.squeezes and reader("squeezes"), method.phase or (lambda progress: ""), method.end_epoch and end_epoch,
                     method.visit and visit, end_task, feed, place, fetch, count, num_runs,
                     method.teachers, method.teach, method.distils)
 
