@@ -4,7 +4,8 @@ The file holds `{split}/{modality}` [N, ...], real numbers of any type, and `{sp
 the splits `train`, `test` and, optionally, `val`. Labels are class numbers from 0, or text: the names
 of the classes, which are numbered in their order, numbers as numbers. Optional too:
 `{split}/present/{modality}` bool [N], False where an example lacks the modality, and `class_names`,
-text by class number.
+text by class number. Modalities that have rows of their own have labels of their own, in place of those of
+the split: `{split}/{modality}/label`; see `jaxmm/data/unpaired.py`.
 """
 import collections
 import contextlib
@@ -20,6 +21,7 @@ import psutil
 
 from jaxmm.batch import make_batch
 from jaxmm.config import DataConfig
+from jaxmm.data import unpaired
 from jaxmm.data.dataset import SPLITS, Dataset, by_number, listed, say, split_train
 from jaxmm.errors import UserError
 
@@ -53,6 +55,7 @@ def load(config: DataConfig) -> Dataset:
     for split in ("train", "test"):
         if split not in splits:
             raise UserError(f"{path}: no {split} split; expected {split}/MODALITY and {split}/label")
+    splits = {split: unpaired.stack(f"{path}: {split}", parts) for split, parts in splits.items()}
     for split, parts in splits.items():
         if "label" not in parts or not parts["inputs"]:
             missing = "label" if parts["inputs"] else "MODALITY"
@@ -66,7 +69,8 @@ def load(config: DataConfig) -> Dataset:
     if class_names is None:
         class_names = _numbered(path, splits["train"]["label"])
     if "val" not in splits:
-        splits |= split_train(str(path), splits["train"], config)
+        split = unpaired.split_each if unpaired.is_unpaired(splits["train"]) else split_train
+        splits |= split(str(path), splits["train"], config)
     return Dataset(path.stem, {s: splits[s] for s in SPLITS}, class_names)
 
 

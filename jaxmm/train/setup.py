@@ -23,7 +23,7 @@ from jaxmm.encoders import NETWORKS, make_encoder, network_name
 from jaxmm.errors import UserError, check_at_least, check_choice, of
 from jaxmm.evaluate.predictions import read_rows, row_chunks, score
 from jaxmm.evaluate.tasks import score_tasks
-from jaxmm.methods import Method, TrainState, make_method, used_modalities
+from jaxmm.methods import Method, TrainState, check_pairs, make_method, used_modalities
 from jaxmm.model import Model
 from jaxmm.task import Task, check_labels, make_task, need_classes
 from jaxmm.train import plan, together
@@ -166,6 +166,7 @@ def _make_tasks(config: Config, dataset: Dataset, spec: DataSpec | None,
                 ) -> tuple[Dataset, Stream | None, list[np.ndarray]]:
     """The data with the labels to learn, the stream if there is one, and the rows of its tasks."""
     used = used_modalities(config.method, dataset.modalities)
+    check_pairs(config.method, dataset.name, dataset.splits["train"])
     if not config.stream.kind:
         tasks = [np.arange(batch_size(dataset.splits["train"]))]
         return dataset, None, rows_with(dataset, used, tasks)
