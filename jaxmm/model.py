@@ -102,6 +102,14 @@ class Model(NamedTuple):
         """Sum over the devices of what each has."""
         return tree if self.axis_name is None else jax.lax.psum(tree, self.axis_name)
 
+    def average(self, tree):
+        """Mean over the devices of what each has."""
+        return tree if self.axis_name is None else jax.lax.pmean(tree, self.axis_name)
+
+    def first_row(self, rows: int):
+        """The number, in the global batch, of the first of this device's rows."""
+        return 0 if self.axis_name is None else jax.lax.axis_index(self.axis_name) * rows
+
     def gather(self, tree):
         """The rows [B, ...] of all devices, for what compares examples with each other."""
         if self.axis_name is None:

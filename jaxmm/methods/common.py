@@ -129,7 +129,7 @@ def gradients(model: Model, params, loss_fn, groups: Collection[str] | None = No
     learned = {group: params[group] for group in (params if groups is None else groups)}
     (loss, aux), grads = jax.value_and_grad(
         lambda learned: loss_fn(params | learned), has_aux=True)(learned)
-    return loss, aux, grads if model.axis_name is None else jax.lax.pmean(grads, model.axis_name)
+    return loss, aux, model.average(grads)
 
 
 def apply_gradients(model: Model, state: TrainState, grads,
@@ -203,8 +203,7 @@ def first_of_each(model: Model, ids: chex.Array) -> chex.Array:
     A task of fewer rows than a batch fills it up by repeating them.
     """
     everyone = model.gather(ids)
-    start = 0 if model.axis_name is None else jax.lax.axis_index(model.axis_name) * len(ids)
-    before = jnp.arange(len(everyone)) < (start + jnp.arange(len(ids)))[:, None]
+    before = jnp.arange(len(everyone)) < (model.first_row(len(ids)) + jnp.arange(len(ids)))[:, None]
     return ~((everyone == ids[:, None]) & before).any(axis=1)
 
 

@@ -83,18 +83,19 @@ def make_mmtm_guided(config: GuidedConfig, model: Model) -> Method:
     def init(key, widths):
         del key
         zeros = {m: jnp.zeros(()) for m in widths}
-        return SpeedState(zeros, dict(zeros), jnp.int32(0), jnp.int32(0))
+        return {"speeds": SpeedState(zeros, dict(zeros), jnp.int32(0), jnp.int32(0))}
 
     def choose(state, key):
         del key
-        return state.extra.slow, state.extra.left > 0
+        return state.extra["speeds"].slow, state.extra["speeds"].left > 0
 
     def follow(state, grads, regular):
         active = model.epoch(state.step).done >= config.warmup_epochs
-        measured = measure(state.extra, state.params, grads)
-        return jax.tree.map(lambda new, old: jnp.where(regular, new, old),
-                            guide(measured, active, config.bound, config.steps),
-                            state.extra._replace(left=state.extra.left - 1))
+        speeds = state.extra["speeds"]
+        measured = measure(speeds, state.params, grads)
+        return {"speeds": jax.tree.map(lambda new, old: jnp.where(regular, new, old),
+                                       guide(measured, active, config.bound, config.steps),
+                                       speeds._replace(left=speeds.left - 1))}
 
     return make_rebalanced(config, model, init, choose, follow)
 

@@ -81,10 +81,10 @@ def test_guided_steps_come_by_five_after_a_regular_one(make_dataset, make_config
     found = run(GuidedConfig(bound=0.0), make_dataset, make_config, 15)
     assert [len(alone) for _, _, alone in found] == [0, 0, 0, *[1] * 5, 0, *[1] * 5, 0]
     for before, after, alone in found:
-        moved = float(after.extra.main["image"] - before.extra.main["image"])
+        moved = float(after.extra["speeds"].main["image"] - before.extra["speeds"].main["image"])
         assert (moved > 0) == (not alone)
         if alone:
-            assert alone == [("image", "sound")[int(before.extra.slow)]]
+            assert alone == [("image", "sound")[int(before.extra["speeds"].slow)]]
 
 
 def test_random_steps_are_of_all_kinds_after_the_warm_up(make_dataset, make_config):
