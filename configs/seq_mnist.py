@@ -1,4 +1,4 @@
-r"""Seq-MNIST: the digits 0-1, 2-3, ..., 8-9 as five tasks, the check of continual methods by mammoth's figures.
+r"""Seq-MNIST: the digits 0-1, 2-3, ..., 8-9 as five tasks: continual methods against mammoth's figures.
 
 An `.npz` with {split}/visual, images [28, 28] of bytes, and {split}/label; what else it holds is not
 used. Two layers of 100 units, pixels in [0, 1], plain SGD, batches of 10. With all 60,000 digits a task
@@ -7,8 +7,8 @@ is one epoch (--config.train.epochs=1); by default ten, as many steps with 6,000
     python -m launch.train --config=configs/seq_mnist.py:er --config.data.path=FILE.npz \
         --config.train.seeds=3 --config.method.capacity=200 --config.optimizer.learning_rate=0.01
 
-Accuracy over all classes after the last task, in percent: published (Buzzega et al., arXiv 2004.07211; lwf and sgd
-too), and here with 6,000 digits, mean and deviation over three seeds, with these options:
+Accuracy over all classes after the last task, in percent: published (Buzzega et al., arXiv 2004.07211,
+lwf and sgd too), and here with 6,000 digits, mean and deviation over three seeds, with these options:
 
     method  capacity  rate                                          published          here
     sgd               0.03                                              19.60    19.6 ± 0.2

@@ -36,20 +36,20 @@ def stack(where: str, parts: Mapping[str, Any]) -> Mapping[str, Any]:
     inputs = {m: x for m, x in parts["inputs"].items() if not m.endswith(OWN)}
     if "label" in parts or parts["present"]:
         other = "label" if "label" in parts else f"present/{min(parts['present'])}"
-        raise UserError(f"{where}/{other} and {where}/{min(labels)}/label: give one label for the rows of all "
-                        "modalities, or every modality labels of its own and no present")
+        raise UserError(f"{where}/{other} and {where}/{min(labels)}/label: give one label for the rows "
+                        "of all modalities, or every modality labels of its own and no present")
     for m in sorted(inputs.keys() ^ labels.keys()):
         raise UserError(f"{where}/{m} is there without {where}/{m}/label, or that without it; where one "
                         "modality has labels of its own, every one needs them")
     first = min(labels)
     for m, label in labels.items():
         if not label.shape or label.shape[:1] != inputs[m].shape[:1]:
-            raise UserError(f"{where}/{m} has the shape {inputs[m].shape}, {where}/{m}/label {label.shape}; every "
-                            "row needs one label")
+            raise UserError(f"{where}/{m} has the shape {inputs[m].shape}, {where}/{m}/label "
+                            f"{label.shape}; every row needs one label")
         if _kind(label) != _kind(labels[first]):
-            raise UserError(f"{where}/{m}/label is {label.dtype} of shape {label.shape}, {where}/{first}/label "
-                            f"{labels[first].dtype} of shape {labels[first].shape}; give the labels of all "
-                            "modalities one type")
+            raise UserError(f"{where}/{m}/label is {label.dtype} of shape {label.shape}, "
+                            f"{where}/{first}/label {labels[first].dtype} of shape "
+                            f"{labels[first].shape}; give the labels of all modalities one type")
     owner = np.repeat(list(labels), [len(label) for label in labels.values()])
     return {"inputs": {m: _spread(x, owner == m) for m, x in inputs.items()},
             "present": {m: owner == m for m in inputs},

@@ -74,8 +74,8 @@ def check_pairs(options: MethodConfig, where: str, train: Batch) -> None:
     if (options.name in METHODS and METHODS[options.name].pairs and len(used) > 1
             and not (np.sum([train["present"][m] for m in used], axis=0) > 1).any()):
         able = ", ".join(name for name, entry in METHODS.items() if not entry.pairs)
-        raise UserError(f"{options.name} learns from rows that have two modalities or more, and no training row "
-                        f"of {where} has two of {', '.join(used)}; choose one of {able}")
+        raise UserError(f"{options.name} learns from rows that have two modalities or more, and no "
+                        f"training row of {where} has two of {', '.join(used)}; choose one of {able}")
 
 
 def make_method(options: MethodConfig, model: Model) -> Method:

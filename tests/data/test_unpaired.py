@@ -12,7 +12,8 @@ from jaxmm.train import checkpoints, loop
 from jaxmm.train.restore import restore
 from jaxmm.train.setup import build, predict_split
 
-ROWS = {"train": {"image": 24, "sound": 40}, "val": {"image": 6, "sound": 9}, "test": {"image": 12, "sound": 7}}
+ROWS = {"train": {"image": 24, "sound": 40}, "val": {"image": 6, "sound": 9},
+        "test": {"image": 12, "sound": 7}}
 SHAPES = {"image": (5,), "sound": (3,)}
 PAIRS = set(METHODS) - {"unimodal", "late", "mla", "ume"}
 
@@ -71,8 +72,10 @@ def test_validation_has_a_share_of_every_class_of_every_modality(tmp_path):
     arrays = content(("train", "test"))
     splits = load(tmp_path / "a.npz", arrays, val_fraction=0.25).splits
     for m, classes in (("image", 2), ("sound", 3)):
-        counts = {s: np.bincount(splits[s]["label"][splits[s]["present"][m]]) for s in ("train", "val")}
-        np.testing.assert_array_equal(counts["train"] + counts["val"], np.bincount(arrays[f"train/{m}/label"]))
+        counts = {s: np.bincount(splits[s]["label"][splits[s]["present"][m]])
+                  for s in ("train", "val")}
+        np.testing.assert_array_equal(counts["train"] + counts["val"],
+                                      np.bincount(arrays[f"train/{m}/label"]))
         assert len(counts["val"]) == classes
         assert np.abs(counts["val"] - 0.25 * (counts["train"] + counts["val"])).max() < 1
     for batch in (splits["train"], splits["val"]):
@@ -111,8 +114,8 @@ def test_which_methods_need_pairs(method, make_config, tmp_path):
     np.savez(tmp_path / "a.npz", **content())
     config = config_for(make_config, tmp_path / "a.npz", method)
     if method in PAIRS:
-        with pytest.raises(UserError, match=f"{method} learns from rows that have two modalities.*of a has two "
-                           "of image, sound; choose one of unimodal, late, mla, ume$"):
+        with pytest.raises(UserError, match=f"{method} learns from rows that have two modalities.*of a has "
+                           "two of image, sound; choose one of unimodal, late, mla, ume$"):
             build(config, devices=jax.devices()[:1])
     else:
         build(config, devices=jax.devices()[:1])
