@@ -6,6 +6,9 @@ The encoder of a modality follows from the rank of an example (vector: mlp, othe
 another one, or its size, by `--config.encoders.MODALITY.name=resnet18`; `mla` needs the same
 number of features from all: `--config.encoders.MODALITY.features=64`.
 
+Modalities that are not paired, each with rows and labels of its own ({split}/{modality}/label in place of
+{split}/label), train `mla`, `late`, `unimodal` and `ume`.
+
 As a stream of tasks, each of some of the classes (class-incremental); the memory of `er` and `samm`
 holds at least one batch:
 

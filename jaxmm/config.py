@@ -118,6 +118,7 @@ class StreamConfig:
     kind: str = ""                  # "class", "domain" or "generalized" incremental; "": no stream
     num_tasks: int = 5              # "generalized": at most, as the data may run out before
     joint: bool = False             # learn all tasks at once (upper bound), evaluate them one by one
+    order: str = "shuffled"         # "class": by the seed, or "sorted" by number
     seed: int = 0                   # of which classes come when
     coarse: str = ""                # "domain": CSV file with the columns class, coarse
     phase_size: int = 1000          # "generalized": examples in a task

@@ -49,7 +49,8 @@ class Model(NamedTuple):
     fuse: Callable | None = None    # (outputs by modality, present) -> [B, K], in place of the head's "fused"
 
     def run(self, params, batch_stats, batch: Batch, *, train: bool | Collection[str],
-            only: Collection[str] | None = None, perturb: Callable | None = None) -> Output:
+            only: Collection[str] | None = None, perturb: Callable | None = None,
+            alone: Mapping[str, chex.Array] | None = None) -> Output:
         """The forward pass on a transformed batch.
 
         Args:
@@ -60,6 +61,7 @@ class Model(NamedTuple):
             the parameter groups that do: modalities, "exchange".
           only: modalities to encode; all by default. The batch statistics of the others stay.
           perturb: features -> features, between encoders and head.
+          alone: bool [] by modality: whether the exchange tells it nothing of the others.
         """
         names = list(self.encoders if only is None else only)
         x, updated = {m: batch["inputs"][m] for m in names}, dict(batch_stats)
@@ -75,7 +77,8 @@ class Model(NamedTuple):
                 stage = f"stage_{i}"
                 x, stats = self.exchange.apply(
                     params["exchange"][stage], updated["exchange"][stage], x, batch["present"],
-                    train=train if isinstance(train, bool) else "exchange" in train, mean=self.mean)
+                    train=train if isinstance(train, bool) else "exchange" in train, mean=self.mean,
+                    alone=alone)
                 updated["exchange"] = updated["exchange"] | {stage: stats}
             taps = {m: taps[m] + ((x[m],) if i < len(self.encoders[m].stages) else ())
                     for m in names}
@@ -98,6 +101,14 @@ class Model(NamedTuple):
     def sum(self, tree):
         """Sum over the devices of what each has."""
         return tree if self.axis_name is None else jax.lax.psum(tree, self.axis_name)
+
+    def average(self, tree):
+        """Mean over the devices of what each has."""
+        return tree if self.axis_name is None else jax.lax.pmean(tree, self.axis_name)
+
+    def first_row(self, rows: int):
+        """The number, in the global batch, of the first of this device's rows."""
+        return 0 if self.axis_name is None else jax.lax.axis_index(self.axis_name) * rows
 
     def gather(self, tree):
         """The rows [B, ...] of all devices, for what compares examples with each other."""

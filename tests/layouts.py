@@ -172,7 +172,7 @@ def modelnet40(root, classes=("bed", "airplane"), clips=2, suffix="png"):
         name = f"{label}_{i:04d}"
         content[f"{label}/{split}/{name}"] = split, label
         for view in range(1, 13):
-            write_image(root / label / split / f"{name}_{view:03d}.{suffix}", 10 * view)
+            write_image(root / label / split / f"{name}.obj.shaded_v{view:03d}.{suffix}", 10 * view)
     return content
 
 

@@ -15,7 +15,8 @@ Or it analyses the model, and writes what it finds as `analysis.md` with plots i
 
 --probe says what a linear classifier reads from every encoder, along the checkpoints there are;
 --gap how far apart the features of the modalities lie; --per_class on which classes fusion beats
-the sum of the modalities; --robustness how accuracy falls with noise and missing modalities. Runs
+the sum of the modalities; --robustness how accuracy falls with noise and missing modalities;
+--utilization how much encoders that exchange what they see (`mmtm` and its like) use it. Runs
 named by --reference are compared with: models of one modality each (of the method `unimodal`), and
 in --per_class any other method.
 """
@@ -41,6 +42,8 @@ ANALYSES = {
     "gap": flags.DEFINE_bool("gap", False, "Analyse how far apart modalities' features lie.", flag_values=FLAGS),
     "per_class": flags.DEFINE_bool("per_class", False, "Analyse the accuracy by class.", flag_values=FLAGS),
     "robustness": flags.DEFINE_bool("robustness", False, "Analyse noise and missing modalities.", flag_values=FLAGS),
+    "utilization": flags.DEFINE_bool("utilization", False, "Analyse what encoders tell each other.",
+                                     flag_values=FLAGS),
 }
 REFERENCE = flags.DEFINE_list("reference", [], "Run folders to compare the analyses with.", flag_values=FLAGS)
 

@@ -5,7 +5,9 @@ splits `train`, `test` and, optionally, `val`. The type of the labels says what 
 [N] are class numbers from 0; text [N] the names of the classes, which are numbered in their order,
 numbers as numbers; bools [N, K] are labels that hold or not; floats [N] or [N, K] are numbers to
 predict. Optional too: `{split}/present/{modality}` bool [N], False where an example lacks the modality;
-`class_names`, text by class number; and `label_names`, text by column of bools or floats.
+`class_names`, text by class number; and `label_names`, text by column of bools or floats. Modalities that have
+rows of their own have labels of their own, in place of those of the split: `{split}/{modality}/label`;
+see `jaxmm/data/unpaired.py`.
 """
 import collections
 import contextlib
@@ -21,6 +23,7 @@ import psutil
 
 from jaxmm.batch import make_batch
 from jaxmm.config import DataConfig
+from jaxmm.data import unpaired
 from jaxmm.data.dataset import SPLITS, Dataset, by_number, listed, split_train
 from jaxmm.errors import UserError
 
@@ -55,6 +58,7 @@ def load(config: DataConfig) -> Dataset:
     for split in ("train", "test"):
         if split not in splits:
             raise UserError(f"{path}: no {split} split; expected {split}/MODALITY and {split}/label")
+    splits = {split: unpaired.stack(f"{path}: {split}", parts) for split, parts in splits.items()}
     for split, parts in splits.items():
         if "label" not in parts or not parts["inputs"]:
             missing = "label" if parts["inputs"] else "MODALITY"
@@ -72,7 +76,8 @@ def load(config: DataConfig) -> Dataset:
     if class_names is None:
         class_names = _numbered(path, splits["train"]["label"])
     if "val" not in splits:
-        splits |= split_train(str(path), splits["train"], config)
+        split = unpaired.split_each if unpaired.is_unpaired(splits["train"]) else split_train
+        splits |= split(str(path), splits["train"], config)
     return Dataset(path.stem, {s: splits[s] for s in SPLITS}, class_names)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from jaxmm import escape
 from jaxmm.config import StreamConfig
 from jaxmm.data.dataset import Dataset, by_number, listed
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, check_choice
 
 MOST_CLASSES = 10**6        # more are a mistake in the labels
 
@@ -46,8 +46,12 @@ def make_stream(config: StreamConfig, dataset: Dataset,
     """
     labels = {split: batch["label"] for split, batch in dataset.splits.items()}
     class_names = dataset.class_names
+    check_choice("stream.order", config.order, ("shuffled", "sorted"))
+    if config.order == "sorted" and config.kind != "class":
+        raise UserError(f"stream.order=sorted is for stream.kind=class; here it is {config.kind}")
     if config.kind == "class":
-        stream = class_incremental(labels["train"], config.num_tasks, config.seed)
+        seed = None if config.order == "sorted" else config.seed
+        stream = class_incremental(labels["train"], config.num_tasks, seed)
     elif config.kind == "domain":
         coarse = coarse or read_coarse_map(config.coarse, class_names)
         stream = domain_incremental(labels["train"], coarse, config.num_tasks, config.seed)
@@ -66,19 +70,19 @@ def make_stream(config: StreamConfig, dataset: Dataset,
     return dataset._replace(splits=splits, class_names=class_names), stream
 
 
-def class_incremental(labels: np.ndarray, num_tasks: int, seed: int) -> Stream:
+def class_incremental(labels: np.ndarray, num_tasks: int, seed: int | None) -> Stream:
     """Tasks of new classes: shuffled by the seed, then cut into groups as even as can be.
 
     Args:
       labels: int [N], of the training split.
       num_tasks: between 1 and the number of classes.
-      seed: of the class order.
+      seed: of the class order; None: by number.
     """
     classes = _classes(labels)
     if not 1 <= num_tasks <= len(classes):
         raise UserError(f"{num_tasks} tasks cannot share {len(classes)} classes; "
                         f"expected 1 to {len(classes)} tasks")
-    order = np.random.default_rng(seed).permutation(classes)
+    order = classes if seed is None else np.random.default_rng(seed).permutation(classes)
     tasks = _tasks(np.array_split(order, num_tasks))
     return add_split(Stream(tasks, _identity(classes)), "train", labels)
 

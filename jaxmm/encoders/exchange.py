@@ -17,8 +17,9 @@ class Exchange(NamedTuple):
     """An exchange behind some stages, as pure functions.
 
     `init(key, channels by modality) -> params, stats` and `apply(params, stats, maps, present, *,
-    train, mean) -> maps, stats` are of one stage. Maps are [B, ..., C] by modality, `present` bool
-    [B] by modality, `mean(values [B], present)` that over the global batch.
+    train, mean, alone=None) -> maps, stats` are of one stage. Maps are [B, ..., C] by modality, `present`
+    bool [B] by modality, `mean(values [B], present)` that over the global batch, `alone` bool [] by
+    modality: whether it is to hear nothing of the others.
     """
     after: tuple[int, ...]      # numbers of the stages
     init: Callable
@@ -30,7 +31,8 @@ def mmtm(after: tuple[int, ...]) -> Exchange:
 
     With q_m the mean of the maps of modality m over positions, e = relu(W [q_1, ..., q_M] + b) of
     half the summed channels, and every map is multiplied by its gate sigmoid(V_m e + d_m). An absent
-    modality enters as the running mean of its q over all training passes.
+    modality enters as the running mean of its q over all training passes. The gates of a modality that
+    is `alone` are their running mean over these passes, this one included, and constants.
     """
 
     def init(key, channels: Mapping[str, int]):
@@ -38,19 +40,21 @@ def mmtm(after: tuple[int, ...]) -> Exchange:
         params = {"squeeze": concatenated_init(named_key(key, "squeeze"), in_order(channels), half),
                   "gate": {m: linear_init(named_key(key, f"gate/{m}"), half, channels[m])
                            for m in channels}}
-        return params, {m: {"mean": jnp.zeros(c), "passes": jnp.zeros(())}
+        return params, {m: {"mean": jnp.zeros(c), "gate": jnp.zeros(c), "passes": jnp.zeros(())}
                         for m, c in channels.items()}
 
-    def apply(params, stats, maps, present, *, train, mean):
-        squeezes, new_stats = [], {}
-        for m in sorted(maps):
-            q = squeeze(maps[m])
-            squeezes.append(jnp.where(present[m][:, None], q, stats[m]["mean"]))
-            new_stats[m] = running_mean(stats[m], q, present[m], mean) if train else stats[m]
-        e = jax.nn.relu(linear(params["squeeze"], jnp.concatenate(squeezes, axis=-1)))
+    def apply(params, stats, maps, present, *, train, mean, alone=None):
+        squeezes = {m: squeeze(maps[m]) for m in sorted(maps)}
+        heard = [jnp.where(present[m][:, None], q, stats[m]["mean"]) for m, q in squeezes.items()]
+        e = jax.nn.relu(linear(params["squeeze"], jnp.concatenate(heard, axis=-1)))
         gates = {m: jax.nn.sigmoid(linear(params["gate"][m], e)) for m in maps}
+        if train:
+            stats = {m: running_means(stats[m], {"mean": squeezes[m], "gate": gates[m]},
+                                      present[m], mean) for m in maps}
+        if alone:
+            gates = {m: jnp.where(alone[m], stats[m]["gate"], gate) for m, gate in gates.items()}
         return {m: x * gates[m].reshape(len(x), *[1] * (x.ndim - 2), -1).astype(x.dtype)
-                for m, x in maps.items()}, new_stats
+                for m, x in maps.items()}, stats
 
     return Exchange(after, init, apply)
 
@@ -60,10 +64,15 @@ def squeeze(maps: chex.Array) -> chex.Array:
     return maps.astype(jnp.float32).mean(axis=tuple(range(1, maps.ndim - 1)))
 
 
-def running_mean(stats, q: chex.Array, present: chex.Array, mean: Callable):
-    """The mean of all training passes so far, each that of the examples that are present."""
-    there = mean(jnp.ones(len(q)), present)     # 0 if no example is
+def running_means(stats, values: Mapping[str, chex.Array], present: chex.Array, mean: Callable):
+    """The means of `values` [B, C] over all training passes so far, each over the present examples.
+
+    They are constants: no gradient goes into the values.
+    """
+    there = mean(jnp.ones(len(present)), present)     # 0 if no example is
     passes = stats["passes"] + there
-    now = jax.vmap(lambda values: mean(values, present), 1)(jax.lax.stop_gradient(q))
-    return {"mean": stats["mean"] + there * (now - stats["mean"]) / jnp.maximum(passes, 1.0),
-            "passes": passes}
+    new = {"passes": passes}
+    for name, x in values.items():
+        now = jax.vmap(lambda column: mean(column, present), 1)(jax.lax.stop_gradient(x))
+        new[name] = stats[name] + there * (now - stats[name]) / jnp.maximum(passes, 1.0)
+    return new

@@ -3,10 +3,13 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from jaxmm.batch import Batch
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError
-from jaxmm.methods import (continual, derpp, fusion, g_blending, lwf, mla, mmtm, ogm_ge, qmf, samm,
-                           taught)
+from jaxmm.methods import (continual, derpp, fusion, g_blending, lwf, mla, mmtm, ogm_ge, qmf, rebalance,
+                           rubi, samm, taught)
 from jaxmm.methods.common import Method, TrainState
 from jaxmm.model import Model, names_of
 
@@ -14,13 +17,14 @@ from jaxmm.model import Model, names_of
 class Entry(NamedTuple):
     options: MethodConfig       # by default, with the method's name
     make: Callable[[MethodConfig, Model], Method]   # (options, model without a head)
+    pairs: bool = True          # it learns what modalities say together, of one modality's rows nothing
 
 
 METHODS = {entry.options.name: entry for entry in (
-    Entry(fusion.UnimodalConfig(), fusion.make_unimodal),
+    Entry(fusion.UnimodalConfig(), fusion.make_unimodal, pairs=False),
     Entry(fusion.FusedConfig("concat", "concat"), fusion.make_fused),
     Entry(fusion.FusedConfig("sum", "sum"), fusion.make_fused),
-    Entry(MethodConfig("late"), fusion.make_late),
+    Entry(MethodConfig("late"), fusion.make_late, pairs=False),
     Entry(fusion.FusedConfig("film", "film"), fusion.make_fused),
     Entry(fusion.FusedConfig("gated", "gated"), fusion.make_fused),
     Entry(fusion.FusedConfig("mlp_head", "mlp"), fusion.make_fused),
@@ -32,9 +36,12 @@ METHODS = {entry.options.name: entry for entry in (
     Entry(ogm_ge.OGMConfig(), ogm_ge.make_ogm_ge),
     Entry(qmf.QMFConfig(), qmf.make_qmf),
     Entry(mmtm.MMTMConfig(), mmtm.make_mmtm),
-    Entry(mla.MLAConfig(), mla.make_mla),
+    Entry(rebalance.RebalanceConfig(), rebalance.make_mmtm_random),
+    Entry(rebalance.GuidedConfig(), rebalance.make_mmtm_guided),
+    Entry(rubi.RUBiConfig(), rubi.make_rubi),
+    Entry(mla.MLAConfig(), mla.make_mla, pairs=False),
     Entry(taught.UMTConfig(), taught.make_umt),
-    Entry(taught.UMEConfig(), taught.make_ume),
+    Entry(taught.UMEConfig(), taught.make_ume, pairs=False),
     Entry(taught.SelfDistillConfig(), taught.make_self_distill_label),
     Entry(taught.SelfDistillConfig("self_distill_feature", weight=50.0),
           taught.make_self_distill_feature),
@@ -59,6 +66,16 @@ def used_modalities(options: MethodConfig, modalities: Sequence[str]) -> tuple[s
     """Those of the data's modalities that a method with these options learns from."""
     named = names_of(getattr(options, "modality", "") or getattr(options, "modalities", ""))
     return tuple(m for m in modalities if m in named) or tuple(modalities)
+
+
+def check_pairs(options: MethodConfig, where: str, train: Batch) -> None:
+    """Raises UserError where a method needs rows with two modalities of its own, and there is none."""
+    used = used_modalities(options, list(train["present"]))
+    if (options.name in METHODS and METHODS[options.name].pairs and len(used) > 1
+            and not (np.sum([train["present"][m] for m in used], axis=0) > 1).any()):
+        able = ", ".join(name for name, entry in METHODS.items() if not entry.pairs)
+        raise UserError(f"{options.name} learns from rows that have two modalities or more, and no "
+                        f"training row of {where} has two of {', '.join(used)}; choose one of {able}")
 
 
 def make_method(options: MethodConfig, model: Model) -> Method:

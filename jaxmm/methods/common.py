@@ -55,6 +55,8 @@ class Method(NamedTuple):
     # (first state, last state of each teacher) -> first state with what they know
     weights: Callable[[TrainState, Logits, Mapping[str, chex.Array]], Logits] | None = None
     # (state, outputs by head, present) -> [B] by head: what fusion at test time weighs each with
+    squeezes: Callable[[TrainState, Batch], dict[str, chex.Array]] | None = None
+    # what each exchange hears of each modality, [B, C] by "STAGE/MODALITY"
     distils: bool = False       # it imitates its teachers, and must not start where they did
 
 
@@ -127,7 +129,7 @@ def gradients(model: Model, params, loss_fn, groups: Collection[str] | None = No
     learned = {group: params[group] for group in (params if groups is None else groups)}
     (loss, aux), grads = jax.value_and_grad(
         lambda learned: loss_fn(params | learned), has_aux=True)(learned)
-    return loss, aux, grads if model.axis_name is None else jax.lax.pmean(grads, model.axis_name)
+    return loss, aux, model.average(grads)
 
 
 def apply_gradients(model: Model, state: TrainState, grads,
@@ -147,7 +149,8 @@ def apply_gradients(model: Model, state: TrainState, grads,
 
 def finish_step(model: Model, state: TrainState, batch: Batch, loss, out: Output, grads, *,
                 extra=None, scale: Mapping[str, float] | None = None,
-                present: Mapping[str, chex.Array] | None = None) -> tuple[TrainState, Metrics]:
+                present: Mapping[str, chex.Array] | None = None,
+                due: Mapping[str, chex.Array] | None = None) -> tuple[TrainState, Metrics]:
     """The state after a step, and its metrics.
 
     Args:
@@ -161,10 +164,13 @@ def finish_step(model: Model, state: TrainState, batch: Batch, loss, out: Output
       scale: factors on the learning rate by parameter group.
       present: bool by modality, [B] or of more rows: of all that the gradients come from; those of
         the batch by default. The encoder of a modality that no row has is not updated.
+      due: bool [] by parameter group: whether this step updates it; all by default.
     """
     metrics = {"loss": loss} | head_progress(model, out.outputs, batch)
     present = batch["present"] if present is None else present
-    due = {m: anyone(model, present[m]) for m in model.encoders}
+    due = dict(due or {})
+    for m in model.encoders:
+        due[m] = anyone(model, present[m]) & due.get(m, True)
     state = apply_gradients(model, state, grads, scale, due)
     return state._replace(batch_stats=out.batch_stats, step=state.step + 1,
                           extra=state.extra if extra is None else extra), metrics
@@ -197,8 +203,7 @@ def first_of_each(model: Model, ids: chex.Array) -> chex.Array:
     A task of fewer rows than a batch fills it up by repeating them.
     """
     everyone = model.gather(ids)
-    start = 0 if model.axis_name is None else jax.lax.axis_index(model.axis_name) * len(ids)
-    before = jnp.arange(len(everyone)) < (start + jnp.arange(len(ids)))[:, None]
+    before = jnp.arange(len(everyone)) < (model.first_row(len(ids)) + jnp.arange(len(ids)))[:, None]
     return ~((everyone == ids[:, None]) & before).any(axis=1)
 
 

@@ -50,6 +50,11 @@ def modality_loss(model: Model, logits, batch, m: str):
     return model.mean(model.task.loss(logits[m], batch["label"]), batch["present"][m])
 
 
+def late_loss(model: Model):
+    """loss_fn: sum_m l(z_m, y)."""
+    return lambda logits, batch: sum(modality_loss(model, logits, batch, m) for m in model.encoders)
+
+
 def make_unimodal(config: UnimodalConfig, model: Model) -> Method:
     """One encoder and its linear head, trained on the examples that have the modality.
 
@@ -160,8 +165,4 @@ def make_late(config: MethodConfig, model: Model) -> Method:
     del config
 
     model = model._replace(head=heads.separate(model.task.size), fuse=mean_logits)
-
-    def loss_fn(logits, batch):
-        return sum(modality_loss(model, logits, batch, m) for m in model.encoders)
-
-    return make_joint(model, loss_fn)
+    return make_joint(model, late_loss(model))

@@ -1,11 +1,13 @@
 """Late fusion of encoders that exchange what they see (MMTM), as Wu et al., 2022, train it."""
 from dataclasses import dataclass
 
+from jaxmm import heads
 from jaxmm.config import MethodConfig
 from jaxmm.encoders import exchange
 from jaxmm.errors import UserError, check_at_least
-from jaxmm.methods.common import Method
-from jaxmm.methods.fusion import make_late
+from jaxmm.heads.fusion import mean_logits
+from jaxmm.methods.common import Method, TrainState, make_joint
+from jaxmm.methods.fusion import late_loss
 from jaxmm.model import Model
 
 
@@ -20,17 +22,46 @@ def make_mmtm(config: MMTMConfig, model: Model) -> Method:
     """`late` with an exchange behind the last stages: sum_m CE(z_m, y), fused by the mean.
 
     Raises:
+      UserError: encoders that cannot exchange.
+    """
+    model = exchanging_model(config, model)
+    return make_joint(model, late_loss(model))._replace(squeezes=make_squeezes(model))
+
+
+def exchanging_model(config: MMTMConfig, model: Model) -> Model:
+    """The model of `late`, with an exchange behind the last stages.
+
+    Raises:
       UserError: fewer than two modalities, encoders that are no chains of equally many stages, or
         more stages than they have.
     """
     check_at_least("method.stages", config.stages, 0)
     counts = {m: len(encoder.stages) for m, encoder in model.encoders.items()}
     if len(counts) < 2:
-        raise UserError("mmtm exchanges between modalities and needs two or more; use unimodal")
+        raise UserError(f"{config.name} exchanges between modalities and needs two or more; use unimodal")
     count, stages = min(counts.values()), config.stages or max(counts.values())
     if not count or max(counts.values()) > count or stages > count:
         found = ", ".join(f"{m} {n}" for m, n in counts.items())
-        raise UserError(f"mmtm exchanges behind the last {stages} stages, so encoders need equally "
-                        f"many, and no fewer; found {found}; set --config.encoders."
+        raise UserError(f"{config.name} exchanges behind the last {stages} stages, so encoders need "
+                        f"equally many, and no fewer; found {found}; set --config.encoders."
                         "MODALITY.name and depth, or --config.method.stages")
-    return make_late(config, model._replace(exchange=exchange.mmtm(tuple(range(count)[-stages:]))))
+    return model._replace(head=heads.separate(model.task.size), fuse=mean_logits,
+                          exchange=exchange.mmtm(tuple(range(count)[-stages:])))
+
+
+def make_squeezes(model: Model):
+    """squeezes(state, batch): the means of the maps over positions that enter the exchange, see `Method`."""
+
+    def squeezes(state: TrainState, batch):
+        heard, stages = {}, iter(model.exchange.after)
+
+        def apply(params, stats, maps, present, **options):
+            stage = next(stages)
+            heard.update({f"stage_{stage}/{m}": exchange.squeeze(x) for m, x in maps.items()})
+            return model.exchange.apply(params, stats, maps, present, **options)
+
+        listening = model._replace(exchange=model.exchange._replace(apply=apply))
+        listening.run(state.params, state.batch_stats, model.transform(None, batch), train=False)
+        return heard
+
+    return squeezes

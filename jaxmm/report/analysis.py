@@ -14,19 +14,22 @@ from absl import logging
 from jaxmm import escape, files
 from jaxmm.batch import Batch
 from jaxmm.data.dataset import deviations, fingerprint
+from jaxmm.data.rows import select
 from jaxmm.errors import UserError
 from jaxmm.evaluate import robustness
 from jaxmm.evaluate.class_level import average, beats_sum, class_accuracy
 from jaxmm.evaluate.gap import modality_gap, principal_plane
 from jaxmm.train.scores import head_rows
 from jaxmm.evaluate.probe import probe_encoders
+from jaxmm.evaluate.utilization import imbalance, utilization, with_means
 from jaxmm.report import analysis_plots, plots
 from jaxmm.report.tables import csv_text, markdown, percent, sort_heads
 from jaxmm.train.scores import main_head
 from jaxmm.train import validity
 from jaxmm.train.restore import restore_each
-from jaxmm.train.predictions import predict_split, split_features
+from jaxmm.train.predictions import predict_split, split_features, split_squeezes
 from jaxmm.train.setup import Run
+from jaxmm.task import need_classes
 
 FILE = "analysis.md"
 LONGEST_TABLE = 20      # classes; of more only those with the largest gain are shown
@@ -281,6 +284,35 @@ def robustness_section(subject: Trained, split: str, references: Sequence[Traine
             + "\n![Accuracy as inputs get worse](robustness.png)\n")
 
 
+def utilization_section(subject: Trained, split: str, references: Sequence[Trained]) -> str:
+    """Accuracy of each modality's head with and without what the others tell its encoder."""
+    del references
+    setup, state = subject.run.setup, subject.run.state
+    need_classes(setup.task, "--utilization", "leave it out")
+    if setup.programs.squeezes is None:
+        raise UserError(f"--utilization is for encoders that exchange what they see, and those of "
+                        f"{subject.method} do not; name a run of mmtm or its like")
+    train, batch = setup.dataset.splits["train"], setup.dataset.splits[split]
+    copy = setup.programs.fetch(state)
+    means = with_means(copy.batch_stats["exchange"], split_squeezes(setup, state, train), train["present"])
+    state = setup.programs.place(copy._replace(batch_stats=copy.batch_stats | {"exchange": means}))
+    whole, alone = {}, {}
+    for m in subject.modalities:
+        rows = select(batch, np.flatnonzero(batch["present"][m]))
+        nothing = {k: np.full(len(p), k == m) for k, p in rows["present"].items()}
+        for found, given in ((whole, rows), (alone, rows | {"present": nothing})):
+            if len(rows["label"]):
+                found[m] = np.mean(predict_split(setup, state, given)[m].argmax(-1) == rows["label"])
+    rates = utilization(whole, alone)
+    rows = [{"head": m, "accuracy": percent(whole[m]), "without the others": percent(alone[m]),
+             "utilization": f"{100 * u:+.1f}"} for m, u in rates.items()]
+    return ("Accuracy of the head of each modality, in percent, and the same where the means of the "
+            "training data stand for what the other modalities tell its encoder. `utilization`: the share "
+            f"of the accuracy that is lost, the conditional utilization rate of the others ({split} split). "
+            f"Imbalance, the largest less the smallest: {100 * imbalance(rates):.1f}.\n\n"
+            + markdown(rows, ["head", "accuracy", "without the others", "utilization"]))
+
+
 def curve_table(name: str, levels: Sequence[float], curves: robustness.Curves,
                 modalities: Sequence[str]) -> str:
     """Levels as rows, heads as columns."""
@@ -326,6 +358,6 @@ def current_step(run: Run) -> int:
 
 ANALYSES: Mapping[str, Callable[[Trained, str, Sequence[Trained]], str]] = {
     "probe": probe_section, "gap": gap_section, "per_class": class_section,
-    "robustness": robustness_section}
+    "robustness": robustness_section, "utilization": utilization_section}
 TITLES = {"probe": "Linear probes", "gap": "Modality gap", "per_class": "By class",
-          "robustness": "Robustness"}
+          "robustness": "Robustness", "utilization": "Utilization"}

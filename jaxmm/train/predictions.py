@@ -27,6 +27,11 @@ def split_features(setup: Setup, state: TrainState, split: Batch) -> dict[str, n
     return _read(setup, state, setup.programs.features, split)
 
 
+def split_squeezes(setup: Setup, state: TrainState, split: Batch) -> dict[str, np.ndarray]:
+    """What each exchange between encoders hears of a whole split, [N, C] by "STAGE/MODALITY"."""
+    return _read(setup, state, setup.programs.squeezes, split)
+
+
 def predict_block(setup: Setup, state: TrainState, block: Batch, features: bool = False,
                   ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Outputs of the heads and, if asked for, features, for some rows that were checked before.

@@ -55,6 +55,7 @@ class Programs(NamedTuple):
     steps: Callable[..., tuple[TrainState, dict]] | None    # (state, rows at [K, B], phase="")
     predict: Callable[[TrainState, Fed], dict]              # rows at [B]
     features: Callable[[TrainState, Fed], dict]             # rows at [B]
+    squeezes: Callable[[TrainState, Fed], dict] | None      # rows at [B]
     phase: Callable[[Progress], str]
     end_epoch: Callable[[TrainState, Callable], TrainState] | None  # features_of(split, run) -> Batch
     visit: Callable[[TrainState, Fed, np.ndarray], TrainState] | None
@@ -220,7 +221,8 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
 
     compiled_init = jax.jit(method.init)
     return Programs(init, steps if method.step else None, reader("predict"), reader("features"),
-                    method.phase or (lambda progress: ""), method.end_epoch and end_epoch,
+                    method.squeezes and reader("squeezes"), method.phase or (lambda progress: ""),
+                    method.end_epoch and end_epoch,
                     method.visit and visit, end_task, feed, place, fetch, count, num_runs,
                     method.teachers, method.teach, method.distils)
 

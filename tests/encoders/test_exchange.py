@@ -86,3 +86,34 @@ def test_an_absent_modality_enters_as_its_running_mean():
 def test_statistics_move_in_training_alone(train):
     _, stats = apply(PARAMS, STATS, MAPS, ALL, train=train)
     assert float(stats["visual"]["passes"]) == train
+
+
+@pytest.mark.parametrize("number, m", [(0, "visual"), (1, "skeleton")])
+def test_gates_of_one_that_is_alone_are_their_running_means(number, m):
+    """Those of three passes, the last one included; nothing of it flows back through them."""
+    second = {k: TRUTH[f"input/second_{k}"].transpose(0, 2, 3, 1) for k in NAMES}
+    _, stats = apply(PARAMS, STATS, MAPS, ALL, train=True)
+    _, stats = apply(PARAMS, stats, second, ALL, train=True)
+    alone = {k: np.bool_(k == m) for k in NAMES}
+    for k in NAMES:
+        close(stats[k]["gate"], TRUTH[f"output/running_two_{k}"])
+    maps, _ = apply(PARAMS, stats, MAPS, ALL, train=True, alone=alone)
+    for k in NAMES:
+        close(maps[k], TRUTH[f"output/rebalance_{number}/{k}"].transpose(0, 2, 3, 1))
+
+    def loss(params, maps):
+        return (apply(params, stats, maps, ALL, train=True, alone=alone)[0][m] ** 2).sum()
+
+    params, inputs = jax.grad(loss, (0, 1))(PARAMS, MAPS)
+    other, = set(NAMES) - {m}
+    assert all(np.all(g == 0) for g in jax.tree.leaves((params, inputs[other])))
+    assert np.any(inputs[m] != 0)
+
+
+def test_means_of_squeezes_stand_for_the_other_modality():
+    """As the released code replaces them, which here is to say that it is absent."""
+    stats = {m: STATS[m] | {"mean": TRUTH[f"input/average_{m}"]} for m in NAMES}
+    for m in NAMES:
+        present = {k: np.full(3, k == m) for k in NAMES}
+        close(apply(PARAMS, stats, MAPS, present, train=False)[0][m],
+              TRUTH[f"output/replaced/{m}"].transpose(0, 2, 3, 1))

@@ -12,7 +12,7 @@ from jaxmm.encoders import Encoder
 from jaxmm.methods import METHODS
 from jaxmm.model import Model, Optimizer
 from jaxmm.task import classification
-from jaxmm.train import checkpoints, predictions, setup as setup_lib
+from jaxmm.train import checkpoints, loop, predictions, setup as setup_lib
 
 SHAPES = {"sound": (3,), "image": (4, 4), "flow": (4,)}
 
@@ -51,6 +51,7 @@ def test_devices_and_resuming(name, encoder, make_dataset, make_config):
             target = setup.programs.fetch(setup_lib.init_state(setup))
             resumed = setup.programs.place(checkpoints.unflatten(target, saved))
             resumed, _ = steps(setup, resumed, feed, 3, 5)
+            assert "parameters" in loop.describe_state(target)
             chex.assert_trees_all_equal(checkpoints.flatten(resumed), checkpoints.flatten(state))
         if setup.programs.steps:
             state, metrics = steps(setup, setup.programs.end_task(state), feed, 5, 6)

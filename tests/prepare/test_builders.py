@@ -118,6 +118,16 @@ def test_views_flow_maps_and_features_are_those_of_the_example(layouts, tmp_path
     record = prepared("modelnet40", tmp_path / "shapes", tmp_path).splits["train"][0]
     views = [pixels(record["inputs"][m][0]).mean() for m in ("front", "rear")]
     np.testing.assert_allclose(views, [10, 70], atol=2)
+    for file in sorted((tmp_path / "shapes").rglob("*.png")):       # the short names, too
+        file.rename(file.with_name(file.name.replace(".obj.shaded_v", "_")))
+    again = prepared("modelnet40", tmp_path / "shapes", tmp_path / "short").splits["train"][0]
+    assert again["key"] == record["key"] and pixels(again["inputs"]["rear"][0]).mean() == views[1]
+    file.with_name("notes.png").touch()
+    with pytest.raises(UserError, match="notes.png: no view of a shape"):
+        prepared("modelnet40", tmp_path / "shapes", tmp_path / "other")
+    file.with_name("notes.png").rename(file)
+    with pytest.raises(UserError, match="there twice"):
+        prepared("modelnet40", tmp_path / "shapes", tmp_path / "other")
 
     layouts.ucf101(tmp_path / "ucf", classes=("Archery", "YoYo"), clips=1)
     record = prepared("ucf101", tmp_path / "ucf", tmp_path).splits["train"][0]

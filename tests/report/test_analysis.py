@@ -181,3 +181,30 @@ def test_sections_and_references_of_other_data_are_left_out(trained, caplog):
     other = sound._replace(run=sound.run._replace(setup=sound.run.setup._replace(dataset=dataset)))
     with pytest.raises(UserError, match=r"other data than .*late \(test\)"):
         write(late.run, late.workdir, ["probe"], "test", [other])
+
+
+def test_utilization_by_hand(make_dataset, make_config, tmp_path):
+    """One stage, a dense layer each: z of image with sound's mean over training in the place of sound."""
+    dataset = make_dataset(noise=3.0)
+    run = untrained(make_config("mmtm"), dataset)
+    params, test = jax.device_get(run.state.params), dataset.splits["test"]
+    head = params["head"]["image"]
+    exchange = params["exchange"]["stage_0"]
+    units = {split: {m: np.maximum((batch["inputs"][m] - mean) / std @ params[m]["Dense_0"]["kernel"], 0)
+                     for m, (mean, std) in run.setup.spec.norms.items()}
+             for split, batch in dataset.splits.items()}
+
+    def accuracy(image, sound):
+        e = np.maximum(np.concatenate([image, sound], 1) @ exchange["squeeze"]["kernel"], 0)
+        gate = 1 / (1 + np.exp(-e @ exchange["gate"]["image"]["kernel"]))
+        return np.mean((image * gate @ head["kernel"]).argmax(1) == test["label"])
+
+    sound = units["test"]["sound"]
+    mean = np.broadcast_to(units["train"]["sound"].mean(0), sound.shape)
+    whole, alone = (accuracy(units["test"]["image"], x) for x in (sound, mean))
+    assert whole != alone
+    header, image, _ = tables(write(run, tmp_path, ["utilization"], "test"))[0]
+    assert header == ["head", "accuracy", "without the others", "utilization"]
+    assert image == ["image", percent(whole), percent(alone), f"{100 * (whole - alone) / whole:+.1f}"]
+    with pytest.raises(UserError, match="--utilization is for encoders that exchange.*concat do not"):
+        write(untrained(make_config("concat"), dataset), tmp_path, ["utilization"], "test")
