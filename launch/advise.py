@@ -19,6 +19,7 @@ from jaxmm import data, escape
 from jaxmm.config import replace
 from jaxmm.errors import UserError
 from jaxmm.report import advice
+from jaxmm.report.units import number, task_of, unit
 from jaxmm.train.checkpoints import REMEDY
 from jaxmm.train.loop import train
 from jaxmm.train.setup import predict_split
@@ -45,7 +46,7 @@ def main() -> None:
         raise UserError(f"{dataset.name} has only the modality {dataset.modalities[0]}; advise "
                         "needs two or more")
     runs = plan_runs(app.config_for, ["ume", *HEADS.values()], SEEDS.value, dataset, workdir)
-    correct, diverged = {}, []
+    metric, scores, diverged = task_of(dataset).headline, {}, []
     for run in runs:
         try:
             trained = train(run.config, run.workdir, dataset=dataset, teachers=run.teachers)
@@ -54,13 +55,15 @@ def main() -> None:
             diverged.append(f"{run.variant.method} with seed {run.config.train.seed}")
             continue
         val = trained.setup.dataset.splits["val"]
-        predicted = predict_split(trained.setup, trained.state, val)["fused"].argmax(1)
-        right = predicted == val["label"]
-        print(f"{escape.printable(run.workdir)}: {100 * right.mean():.1f}% on validation data", flush=True)
-        correct.setdefault(run.variant.method, {})[run.config.train.seed] = right
-    average, heads = same_seeds(correct)
-    found = advice.advise(average, heads)
-    shown = advice.text(found, average, heads)
+        outputs = predict_split(trained.setup, trained.state, val)["fused"]
+        rows = advice.contributions(trained.setup.task, outputs, val["label"])
+        reached = number(metric, rows.mean(), sign="%")
+        print(f"{escape.printable(run.workdir)}: {reached} {unit(metric).title} on validation data",
+              flush=True)
+        scores.setdefault(run.variant.method, {})[run.config.train.seed] = rows
+    average, heads = same_seeds(scores)
+    found = advice.advise(average, heads, metric)
+    shown = advice.text(found, average, heads, metric)
     if diverged:
         shown += (f"\nDiverged: {', '.join(diverged)}. Compared are the {len(average)} seeds in which "
                   f"the average and {' and '.join(heads)} did not.\n")
@@ -74,18 +77,18 @@ def main() -> None:
     print(f"\n{shown}\nTo follow it: {advice.follow(path)}")
 
 
-def same_seeds(correct: Mapping[str, Mapping[int, np.ndarray]]
+def same_seeds(scores: Mapping[str, Mapping[int, np.ndarray]]
                ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """[S, N] of the average, and of the heads that did not always diverge, in the same seeds.
 
     Args:
-      correct: bool [N] by method and seed, which rows the runs that did not diverge got right.
+      scores: [N] by method and seed, `advice.contributions` of the runs that did not diverge.
 
     Raises:
       FloatingPointError: there is no such seed.
     """
-    heads = {name: correct[method] for name, method in HEADS.items() if method in correct}
-    average = correct.get("ume", {})
+    heads = {name: scores[method] for name, method in HEADS.items() if method in scores}
+    average = scores.get("ume", {})
     seeds = sorted(set(average).intersection(*heads.values()))
     if not seeds or not heads:
         raise FloatingPointError("in no seed is there an average and a head to compare it with, as "

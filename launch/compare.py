@@ -36,9 +36,8 @@ from jaxmm.data.dataset import Dataset
 from jaxmm.data.streams import make_stream
 from jaxmm.errors import UserError
 
-from jaxmm.report import comparison, continual, published
+from jaxmm.report import comparison, published
 from jaxmm.report.analysis import probe_run
-from jaxmm.report.tables import percent, sort_heads
 from jaxmm.train.loop import train_many
 from jaxmm.train.setup import Run, check_counts
 from launch import app
@@ -85,7 +84,7 @@ def parse_capacities(values: Sequence[str]) -> list[int]:
 
 def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
               progress: bool = True) -> Iterator[comparison.Result]:
-    """Trains, resumes or reuses every run, and says the test accuracies of each when it is done.
+    """Trains, resumes or reuses every run, and says the test scores of each when it is done.
 
     One that diverges is marked, and the others go on.
     With `probe` the scores of a modality get the accuracy of a linear probe of its encoder.
@@ -101,10 +100,8 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
                                         trained.changed)
         if probe:
             result = comparison.with_probes(result, probe_run(trained))
-        metric = continual.headline(run.config.stream.kind)
-        accuracies = ", ".join(f"{head} {percent(result.scores[head][metric])}"
-                               for head in sort_heads(result.scores, dataset.modalities))
-        print(f"[{i + 1}/{len(runs)}] {escape.printable(run.workdir)}: {accuracies} "
+        scores = comparison.shown(result, dataset, run.config.stream.kind)
+        print(f"[{i + 1}/{len(runs)}] {escape.printable(run.workdir)}: {scores} "
               f"({time.perf_counter() - start:.0f} s)", flush=True)
         yield result
         start = time.perf_counter()

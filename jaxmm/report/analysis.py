@@ -3,6 +3,7 @@
 `write` puts them into `analysis.md` of the run folder, with plots, one section for each analysis;
 sections that are there already stay unless they are made again, or the data have changed since.
 """
+import functools
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -143,9 +144,9 @@ def probe_section(subject: Trained, split: str, references: Sequence[Trained]) -
                  "lazy.")
     text += f"\n\n{markdown(rows, columns)}"
     if max(map(len, curves[subject.method].values())) > 2:
-        files.write(subject.workdir / "probes.png", plots.png(analysis_plots.probe_curves(
-            curves, subject.run.setup.dataset.modalities,
-            1 / subject.run.setup.dataset.num_classes, "Linear probes along training")))
+        plots.save(subject.workdir, "probes", functools.partial(
+            analysis_plots.probe_curves, curves, subject.run.setup.dataset.modalities,
+            1 / subject.run.setup.dataset.num_classes, "Linear probes along training"))
         return text + "\n![Probe accuracy along training](probes.png)\n"
     return text + ("\nFor the curve along training keep more checkpoints: "
                    "`--config.train.keep_checkpoints=N` when training.\n")
@@ -191,8 +192,9 @@ def gap_section(subject: Trained, split: str, references: Sequence[Trained]) -> 
     for m in compared:
         groups.setdefault(features[m].shape[1], {})[m] = features[m]
     planes = [principal_plane(group) for width, group in groups.items() if width > 1]
-    files.write(subject.workdir / "modality_gap.png", plots.png(analysis_plots.feature_planes(
-        planes, subject.run.setup.dataset.modalities, f"Features of {subject.method}")))
+    plots.save(subject.workdir, "modality_gap", functools.partial(
+        analysis_plots.feature_planes, planes, subject.run.setup.dataset.modalities,
+        f"Features of {subject.method}"))
     return text + "\n![Features on their two principal axes](modality_gap.png)\n"
 
 
@@ -228,8 +230,9 @@ def class_section(subject: Trained, split: str, references: Sequence[Trained]) -
             for c in order]
     names = ["class", "examples", *columns, "over the best", "over the sum"]
     files.write(subject.workdir / "per_class.csv", csv_text(rows, names))
-    files.write(subject.workdir / "per_class.png", plots.png(analysis_plots.class_gains(
-        best, fused, beats, dataset.class_names, f"{subject.method} by class, {split}")))
+    plots.save(subject.workdir, "per_class", functools.partial(
+        analysis_plots.class_gains, best, fused, beats, dataset.class_names,
+        f"{subject.method} by class, {split}"))
     sources = [f"{m}: of {alone[m].workdir}, trained on it alone" if m in alone else
                f"{m}: of the run's own head" for m in modalities]
     shown = rows if len(rows) <= LONGEST_TABLE else rows[:LONGEST_TABLE]
@@ -272,9 +275,9 @@ def robustness_section(subject: Trained, split: str, references: Sequence[Traine
     if not panels:
         raise UserError(f"--robustness: {subject.workdir} has nothing but the text "
                         f"{subject.modalities[0]}, which takes no noise and cannot be left out")
-    files.write(subject.workdir / "robustness.png", plots.png(analysis_plots.robustness_curves(
-        panels, dataset.modalities, 1 / dataset.num_classes,
-        f"{subject.method} on worse inputs, {split}")))
+    plots.save(subject.workdir, "robustness", functools.partial(
+        analysis_plots.robustness_curves, panels, dataset.modalities, 1 / dataset.num_classes,
+        f"{subject.method} on worse inputs, {split}"))
     return (f"Accuracy of every head, in percent ({split} split). " + "\n".join(tables)
             + "\n![Accuracy as inputs get worse](robustness.png)\n")
 

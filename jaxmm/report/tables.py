@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jaxmm import escape
+from jaxmm.report.units import number, unit
 
 Scores = Mapping[str, Mapping[str, float]]      # by head, then by metric
 
@@ -49,6 +50,11 @@ def percent(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
+def capital(text: str) -> str:
+    """With a capital at the start, and the others left as they are."""
+    return text[:1].upper() + text[1:]
+
+
 def sort_heads(heads: Iterable[str], modalities: Sequence[str]) -> list[str]:
     """Heads in the order of every table and plot: modalities, fused, then a method's own."""
     order = [*modalities, "fused"]
@@ -61,11 +67,10 @@ def main_head(heads: Iterable[str]) -> str:
     return next((h for h in ("dynamic", "fused") if h in heads), heads[0])
 
 
-def scores_table(scores: Scores, modalities: Sequence[str]) -> str:
-    """The scores of every head, a row each; accuracy and macro F1 in percent."""
-    rows = [{"head": head,
-             "accuracy": f"{percent(scores[head]['accuracy'])}%",
-             "macro F1": f"{percent(scores[head]['macro_f1'])}%",
-             "ECE": f"{scores[head]['ece']:.3f}",
-             "NLL": f"{scores[head]['nll']:.3f}"} for head in sort_heads(scores, modalities)]
-    return markdown(rows, ["head", "accuracy", "macro F1", "ECE", "NLL"])
+def scores_table(scores: Scores, modalities: Sequence[str], sign: str = "%") -> str:
+    """The scores of every head, a row each; shares in percent, with that sign or none."""
+    heads = sort_heads(scores, modalities)
+    metrics = dict.fromkeys(metric for head in heads for metric in scores[head])
+    rows = [{"head": head} | {unit(metric).title: number(metric, value, sign=sign)
+                              for metric, value in scores[head].items()} for head in heads]
+    return markdown(rows, ["head", *(unit(metric).title for metric in metrics)])

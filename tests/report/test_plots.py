@@ -23,8 +23,8 @@ def heights(axes):
     return [bar.get_height() for bar in axes.patches]
 
 
-def test_accuracy_bars_are_in_percent_in_the_order_of_the_data():
-    axes, = plots.accuracy_bars(SCORES, MODALITIES, 0.2, "title").axes
+def test_score_bars_are_in_percent_in_the_order_of_the_data():
+    axes, = plots.score_bars(SCORES, MODALITIES, 0.2, "title").axes
     assert heights(axes) == pytest.approx([60, 25, 90])
     assert [t.get_text() for t in axes.get_xticklabels()] == ["touch", "smell", "fused"]
     assert texts(axes) == ["60.0", "25.0", "90.0", "chance"]
@@ -33,11 +33,11 @@ def test_accuracy_bars_are_in_percent_in_the_order_of_the_data():
 
 
 def test_a_modality_has_one_colour_whichever_heads_are_there():
-    alone = plots.head_colours(["smell"], MODALITIES)
-    together = plots.head_colours(SCORES, MODALITIES)
+    alone = plots.head_looks(["smell"], MODALITIES)
+    together = plots.head_looks(SCORES, MODALITIES)
     assert alone["smell"] == together["smell"]
     assert list(together) == ["touch", "smell", "fused"]
-    assert len(set(together.values())) == 3
+    assert len({look.colour for look in together.values()}) == 3
 
 
 def test_comparison_bars_group_by_method_with_error_bars():
@@ -74,7 +74,7 @@ def test_learning_curves_are_over_epochs_and_heads_may_come_late():
     assert fused.get_xydata().tolist() == [[2, 100]]
     assert chance.get_ydata() == pytest.approx([10, 10])
     assert fused.get_linewidth() > touch.get_linewidth()
-    assert [t.get_text() for t in right.get_legend().get_texts()] == ["touch", "fused"]
+    assert [t.get_text() for t in right.figure.legends[0].get_texts()] == ["touch", "fused"]
 
 
 def test_learning_curves_of_tasks_of_unequal_length():
@@ -88,10 +88,10 @@ def test_learning_curves_of_tasks_of_unequal_length():
 
 
 def test_png_shows_the_bars():
-    figure = plots.accuracy_bars(SCORES, MODALITIES, 0.2, "title")
-    image = matplotlib.image.imread(io.BytesIO(plots.png(figure)))
+    figure = plots.score_bars(SCORES, MODALITIES, 0.2, "title")
+    image = matplotlib.image.imread(io.BytesIO(plots.encode(figure)))
     pixels = np.round(255 * image[..., :3]).astype(int) @ [256 ** 2, 256, 1]
-    for colour in plots.head_colours(SCORES, MODALITIES).values():
+    for colour, *_ in plots.head_looks(SCORES, MODALITIES).values():
         assert np.sum(pixels == int(colour[1:], 16)) > 1000
 
 
@@ -107,8 +107,8 @@ def test_of_many_modalities_the_first_are_drawn_and_said():
     many = [f"m{i:03d}" for i in range(200)]
     scores = {head: {"accuracy": 0.5} for head in ("fused", "dynamic", *many)}
     shown = [*many[:plots.MOST_MODALITIES], "fused", "dynamic"]
-    assert list(plots.head_colours(scores, many)) == shown
-    axes, = plots.accuracy_bars(scores, many, 0.2, "title").axes
+    assert list(plots.head_looks(scores, many)) == shown
+    axes, = plots.score_bars(scores, many, 0.2, "title").axes
     assert [t.get_text() for t in axes.get_xticklabels()] == shown
     groups = {"one": {head: (0.5, None) for head in scores}, "two": {"fused": (0.25, None)}}
     axes, = plots.comparison_bars(groups, many, 0.2, "title").axes
@@ -120,7 +120,7 @@ def test_of_many_modalities_the_first_are_drawn_and_said():
 
 def test_a_long_picture_has_fewer_pixels_to_the_inch():
     figure = Figure(figsize=(400, 1))
-    image = matplotlib.image.imread(io.BytesIO(plots.png(figure)))
+    image = matplotlib.image.imread(io.BytesIO(plots.encode(figure)))
     assert image.shape[1] == plots.LONGEST_SIDE and image.shape[0] in (81, 82)
 
 
@@ -128,11 +128,11 @@ def test_a_long_picture_has_fewer_pixels_to_the_inch():
 def test_names_are_drawn_as_they_are(name):
     """Not as formulas, of which the first is none and would end the drawing."""
     title = f"{name} \udcff\x1b on\ntest"
-    figure = plots.accuracy_bars({name: {"accuracy": 0.5}}, [name], 0.2, title)
+    figure = plots.score_bars({name: {"accuracy": 0.5}}, [name], 0.2, title)
     axes, = figure.axes
     axes.annotate(name, (0, 0))
     figure.legend(axes.patches, [name])
-    assert len(plots.png(figure)) > 1000
+    assert len(plots.encode(figure)) > 1000
     shown = [t for t in figure.findobj(matplotlib.text.Text) if t.get_text()]
     assert not any(t.get_parse_math() for t in shown)
     assert axes.get_title(loc="left") == f"{name} \\udcff\\x1b on\ntest"
