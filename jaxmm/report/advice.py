@@ -114,7 +114,8 @@ def text(advice: Advice, average: np.ndarray, heads: Mapping[str, np.ndarray],
     seeds, size = average.shape
     gained = ("points" if unit(metric).scale == 100 else f"of {title}") + " less" * unit(metric).lower
     lead = (f"{number(metric, advice.gain, sign='+')} {gained}, standard error "
-            f"{number(metric, advice.error)} over {size} validation rows" + (f" and {seeds} seeds" if seeds > 1 else ", one seed")
+            f"{number(metric, advice.error)} over {size} validation rows"
+            + (f" and {seeds} seeds" if seeds > 1 else ", one seed")
             + f"; it takes {number(metric, advice.needed, sign='+')}")
     why = {
         "umt": f"The {advice.head} is ahead of the average ({lead}): features of several modalities "

@@ -21,8 +21,9 @@ from jaxmm.evaluate.class_level import average, beats_sum, class_accuracy
 from jaxmm.evaluate.gap import modality_gap, principal_plane
 from jaxmm.evaluate.predictions import head_rows
 from jaxmm.evaluate.probe import probe_encoders
-from jaxmm.report import analysis_plots, plots
-from jaxmm.report.tables import csv_text, main_head, markdown, percent, sort_heads
+from jaxmm.report import analysis_plots, plots, units
+from jaxmm.report.tables import capital, csv_text, main_head, markdown, percent, sort_heads
+from jaxmm.task import need_classes
 from jaxmm.train import validity
 from jaxmm.train.restore import restore_each
 from jaxmm.train.setup import Run, predict_split, split_features
@@ -114,6 +115,7 @@ def check_references(subject: Trained, references: Sequence[Trained]) -> None:
 def probe_section(subject: Trained, split: str, references: Sequence[Trained]) -> str:
     """Linear probes of every encoder against its readout and against unimodal training."""
     del split
+    need_classes(subject.run.setup.task, "--probe", "leave it out")
     alone = unimodal(references)
     curves = {subject.method: probe_curve(subject)} | {
         f"unimodal {m}": probe_curve(other) for m, other in alone.items()}
@@ -201,6 +203,7 @@ def gap_section(subject: Trained, split: str, references: Sequence[Trained]) -> 
 def class_section(subject: Trained, split: str, references: Sequence[Trained]) -> str:
     """Accuracy by class of each modality, of their average, of fusion, and what fusion adds."""
     modalities, dataset = subject.modalities, subject.run.setup.dataset
+    need_classes(subject.run.setup.task, "--per_class", "leave it out")
     if len(modalities) < 2:
         raise UserError(f"--per_class compares modalities with their fusion, and {subject.workdir} "
                         f"has only {modalities[0]}; name a run of several, and this one as a "
@@ -246,10 +249,12 @@ def class_section(subject: Trained, split: str, references: Sequence[Trained]) -
 
 
 def robustness_section(subject: Trained, split: str, references: Sequence[Trained]) -> str:
-    """Accuracy of every head against noise on a modality, and with modalities missing."""
+    """The headline of every head against noise on a modality, and with modalities missing."""
     del references
     dataset, seed = subject.run.setup.dataset, subject.run.setup.config.data.seed
     batch, noise = dataset.splits[split], deviations(dataset.splits["train"])
+    task = subject.run.setup.task
+    metric = task.headline
 
     def read(rows: Batch):
         return predict(subject, rows)
@@ -257,36 +262,37 @@ def robustness_section(subject: Trained, split: str, references: Sequence[Traine
     panels, tables = {}, []
     for m in subject.modalities:
         if m not in dataset.num_tokens:     # noise means nothing to the words of a text
-            curves = robustness.noise_curves(read, batch, noise, m, seed)
+            curves = robustness.noise_curves(read, batch, noise, m, seed, task)
             panels[f"noise on {m}"] = robustness.SIGMAS, curves
             tables.append(f"Noise on {escape.markdown(m)}, in standard deviations of the training data:\n\n"
-                          + curve_table("noise", robustness.SIGMAS, curves, dataset.modalities))
+                          + curve_table("noise", robustness.SIGMAS, curves, dataset.modalities, metric))
     if len(subject.modalities) > 1:
-        curves = robustness.missing_curves(read, batch, subject.modalities, seed)
+        curves = robustness.missing_curves(read, batch, subject.modalities, seed, task)
         panels["missing at random"] = robustness.RATES, curves
         tables.append("Each modality of each example missing with a probability, one always kept; "
                       "the head of a modality is scored where it is there:\n\n"
-                      + curve_table("missing", robustness.RATES, curves, dataset.modalities))
-        without = {m: robustness.dropped(read, batch, noise, m) for m in subject.modalities}
+                      + curve_table("missing", robustness.RATES, curves, dataset.modalities, metric))
+        without = {m: robustness.dropped(read, batch, noise, m, task) for m in subject.modalities}
         heads = sort_heads({h for by_head in without.values() for h in by_head}, dataset.modalities)
         tables.append("One modality missing everywhere:\n\n" + markdown(
-            [{"without": m} | {h: percent(a) for h, a in by_head.items()}
+            [{"without": m} | {h: units.number(metric, a) for h, a in by_head.items()}
              for m, by_head in without.items()], ["without", *heads]))
     if not panels:
         raise UserError(f"--robustness: {subject.workdir} has nothing but the text "
                         f"{subject.modalities[0]}, which takes no noise and cannot be left out")
     plots.save(subject.workdir, "robustness", functools.partial(
-        analysis_plots.robustness_curves, panels, dataset.modalities, 1 / dataset.num_classes,
-        f"{subject.method} on worse inputs, {split}"))
-    return (f"Accuracy of every head, in percent ({split} split). " + "\n".join(tables)
-            + "\n![Accuracy as inputs get worse](robustness.png)\n")
+        analysis_plots.robustness_curves, panels, dataset.modalities, units.guess(task, dataset, split),
+        f"{subject.method} on worse inputs, {split}", metric))
+    title = capital(units.unit(metric).title)
+    return (f"{title} of every head, {units.explain(metric)} ({split} split). " + "\n".join(tables)
+            + f"\n![{title} as inputs get worse](robustness.png)\n")
 
 
 def curve_table(name: str, levels: Sequence[float], curves: robustness.Curves,
-                modalities: Sequence[str]) -> str:
+                modalities: Sequence[str], metric: str) -> str:
     """Levels as rows, heads as columns."""
     heads = sort_heads(curves, modalities)
-    return markdown([{name: f"{level:g}"} | {h: cell(curves[h][i]) for h in heads}
+    return markdown([{name: f"{level:g}"} | {h: units.number(metric, curves[h][i]) for h in heads}
                      for i, level in enumerate(levels)], [name, *heads])
 
 
@@ -312,7 +318,7 @@ def predict(trained: Trained, batch: Batch) -> dict[str, np.ndarray]:
 def accuracies(trained: Trained, split: str) -> dict[str, float]:
     """Accuracy of every head."""
     batch = trained.run.setup.dataset.splits[split]
-    return robustness.accuracies(predict(trained, batch), batch)
+    return robustness.headlines(predict(trained, batch), batch, trained.run.setup.task)
 
 
 def all_features(run: Run) -> dict[str, dict[str, np.ndarray]]:

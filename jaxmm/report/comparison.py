@@ -12,11 +12,11 @@ import numpy as np
 
 from jaxmm import escape, files
 from jaxmm.data.dataset import Dataset
-from jaxmm.report import continual, plots, stream_plots, units
+from jaxmm.report import continual, plots, significance, stream_plots, units
 from jaxmm.report.published import Value, Values
 from jaxmm.report.records import DIVERGED, Cell, Record, pivot
 from jaxmm.report.run_report import final_scores
-from jaxmm.report.tables import Scores, capital, csv_text, main_head, markdown, sort_heads
+from jaxmm.report.tables import Scores, capital, csv_text, latex, main_head, markdown, sort_heads
 from jaxmm.report.variants import Variant
 from jaxmm.train.validity import describe
 
@@ -170,6 +170,40 @@ def curve_panels(table: Iterable[Record]) -> dict[str, dict[str, dict[int, Cell]
             for buffer in buffers}
 
 
+def latex_table(table: Sequence[Record], modalities: Sequence[str], metric: str, caption: str,
+                published: Values | None = None) -> str:
+    """LaTeX of `score_rows`: the best of each head in bold, with a star if it is better than each of
+    the others; comments name the test, its number of seeds and each p."""
+    rows, columns, values = score_rows(table, modalities, metric, published)
+    scores, bold, comments = by_head(table, metric), {}, []
+    order = [(row["method"], row["buffer"]) for row in rows]
+    for head in dict.fromkeys(head for cells in scores.values() for head in cells):
+        cells = {row: found[head] for row, found in scores.items() if head in found}
+        if len(cells) > 1:
+            found = significance.winner(metric, cells)
+            level = [row for row, cell in cells.items() if cell.mean == cells[found.row].mean]
+            if len(level) < len(cells):
+                bold |= {(order.index(row), head): "*" * found.better for row in level}
+            listed = ", ".join(" ".join([*map(str, filter(None, row)), "(equal)" if np.isnan(p) else f"{p:.2g}"])
+                               for row, p in found.p.items())
+            comments.append(f"% {escape.printable(head)}, n = {found.seeds}: " + escape.printable(
+                f"p of the best against {listed}" if found.p else "no test with so few seeds") + "\n")
+    test = ("; * better than each other method of its column: two-sided paired t tests over the seeds, "
+            f"p < {significance.LEVEL} each" if any(bold.values()) else "")
+    n = {len(cell.values) for cells in scores.values() for cell in cells.values()}
+    seeds = f"n = {min(n)}" + f" to {max(n)}" * (len(n) > 1) + " seeds"
+    notes = [f"Best in bold; {seeds}{test}."]
+    notes += [f"† {line.removeprefix(chr(92) + '* ')}" if line.startswith("\\") else line
+              for line in sources(values)]
+    return "".join(comments) + latex(_daggers(rows), columns, caption, notes, bold)
+
+
+def _daggers(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows in which published values that cannot be compared have another mark than the best."""
+    return [{column: value.replace("*", "†") if column.endswith(", paper") and value else value
+             for column, value in row.items()} for row in rows]
+
+
 def shown(result: Result, dataset: Dataset, kind: str = "") -> str:
     """The headline of every head in a line."""
     metric = continual.headline(kind, units.task_of(dataset))
@@ -196,8 +230,9 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str, ki
     """Writes the comparison into a folder; returns the Markdown table of the headline.
 
     The folder gets `report.md`, which shows the tables, the plots and `command`; `comparison.csv`
-    with a row for each method, head and metric (mean, std, number of seeds); and `seeds.csv` with a
-    row for each seed too. Shares in the CSV files are no percent.
+    with a row for each method, head and metric (mean, std, number of seeds); `seeds.csv` with a row
+    for each seed too; and `comparison.tex` with the tables for papers. Shares in the CSV files are no
+    percent.
 
     Args:
       results: of all runs, of which at least one did not diverge.
@@ -212,11 +247,14 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str, ki
     task = units.task_of(dataset)
     metric, chance = continual.headline(kind, task), units.guess(task, dataset)
     unit, diverged, scores = units.unit(metric), diverged_runs(table), by_head(table, metric)
-    of_accuracy = published.get("accuracy") if task.headline == "accuracy" else None
-    shown = score_table(table, dataset.modalities, metric, of_accuracy)
+    if task.headline != "accuracy":
+        published = {}      # which are accuracies
+    shown = score_table(table, dataset.modalities, metric, published.get("accuracy"))
     seeds = max(len(cell.values) for cells in scores.values() for cell in cells.values())
     what = continual.caption(metric) + (f", mean and deviation of {seeds} seeds" if seeds > 1 else "")
     _write_csv(table, workdir)
+    _write_latex(table, dataset, metric, f"{dataset.name}: {what}, {units.explain(metric)}.", published,
+                 workdir)
     bars = {"\n".join(filter(None, [_label(*row), diverged.get(row)])):
             {head: cell[:2] for head, cell in scores.get(row, {}).items()}
             for row in dict.fromkeys((r.method, r.setting) for r in table)
@@ -250,8 +288,8 @@ Made by
 
     {command}
 
-{', '.join(others) or 'Means'} are in `comparison.csv`, every seed in `seeds.csv`, and every run has a folder of
-its own here.
+{capital(', '.join(others)) or 'Means'} are in `comparison.csv`, every seed in `seeds.csv`, tables for
+LaTeX in `comparison.tex`, and every run has a folder of its own here.
 """)
     return f"{shown}\nLinear probes:\n\n{probes}" if probed else shown
 
@@ -269,6 +307,19 @@ def _write_csv(table: Sequence[Record], workdir: pathlib.Path) -> None:
     files.write(workdir / "seeds.csv", csv_text(
         [_row((r.method, r.setting)) | r._asdict() for r in table if r.metric != DIVERGED or r.value],
         [*names, "seed", "value"]))
+
+
+def _write_latex(table: Sequence[Record], dataset: Dataset, metric: str, caption: str,
+                 published: Mapping[str, Values], workdir: pathlib.Path) -> None:
+    """`comparison.tex`: the headline, probes, and what was kept over time, as far as they are there."""
+    tables = [latex_table(table, dataset.modalities, metric, caption, published.get("accuracy"))]
+    if any(r.metric == "probe" for r in table):
+        tables.append(latex_table(table, dataset.modalities, "probe", f"{dataset.name}: accuracy of linear "
+                                  "probes of the frozen encoders, in percent.", published.get("probe")))
+    rows, columns = over_time_rows(table)
+    if rows:
+        tables.append(latex(rows, columns, f"{dataset.name}: over the tasks, in percent.", []))
+    files.write(workdir / "comparison.tex", "% Needs \\usepackage{booktabs}.\n" + "\n".join(tables))
 
 
 def _over_time_section(table: Sequence[Record], dataset: Dataset, workdir: pathlib.Path,

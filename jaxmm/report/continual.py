@@ -29,7 +29,8 @@ def headline(kind: str, task: Task | None = None) -> str:
     """The metric that sums up a run on a stream of this kind or, if that is "", on the task.
 
     It is the one of every table, plot and choice. Phases of a generalised stream are evaluated on
-    all classes seen so far: the last one says it all. Other streams are summed up by the mean over their tasks.
+    all classes seen so far: the last one says it all. Other streams are summed up by the mean over their
+    tasks.
     """
     alone = task.headline if task else "accuracy"
     return {"": alone, "generalized": "cumulative_accuracy"}.get(kind, "mean_accuracy")

@@ -50,8 +50,9 @@ MARKERS = "osD^vP*X"
 LINES = ("-", (0, (4, 1.5)), (0, (4, 1.2, 1, 1.2)), (0, (1, 1)))
 HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "ooo", "|||")
 METHODS_IN_A_ROW = 8        # of bars on a screen; more go below
-BAR, NARROW_BAR = 0.62, 0.2     # inches for one, with its number beside or along it
+BAR, NARROW_BAR = 0.62, 0.15    # inches for one, with its number across it or along it
 MOST_DOTS = 30              # on a curve
+HIGHEST = 8.5               # inches of a page of paper, less a caption
 MOST_MODALITIES = 16        # in a plot; more cannot be told apart
 LONGEST_SIDE = 2**15        # of a picture, in pixels; matplotlib makes none of 2**16
 WIDTHS = {"column": 3.25, "page": 6.75}     # of papers in two columns, inches
@@ -202,7 +203,7 @@ def learning_curves(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Ma
     guess_line(right, chance, metric)
     limit(right, metric)
     left_out = heading("", page, modalities)
-    right.set_title(f"validation {unit(metric).axis}{f', {left_out}' if left_out else ''}")
+    right.set_title(f"validation {unit(metric).axis}" + f"\n{left_out}" * bool(left_out))
     legend(figure, *right.get_legend_handles_labels())
     for axes in (left, right):
         for start in starts[1:-1]:
@@ -221,11 +222,14 @@ def score_bars(scores: Scores, modalities: Sequence[str], chance: float | None, 
     width = max(3.6, 1.6 + 0.9 * len(looks))
     figure = Figure(figsize=(page.fit(width), 2.4 if page.width else 3.7))
     axes = figure.subplots()
-    narrow = page.room / width < 0.6
+    slot = min(0.9, (page.room - 0.8) / len(looks))
+    narrow = slot < 0.5
     for x, (head, seen) in enumerate(looks.items()):
         _bar(axes, x, scores[head][metric], None, metric, seen, page, width=0.7, along=narrow)
     axes.set_xticks(range(len(looks)), looks)
-    _style_bars(axes, chance, metric, heading(title, page, modalities, width), narrow, narrow)
+    _style_bars(axes, chance, metric, heading(title, page, modalities, width),
+                90 if slot < 0.3 else 30 if narrow else 0)
+    limit(axes, metric, 1.25 if narrow else 1.05)
     return figure
 
 
@@ -252,13 +256,13 @@ def comparison_bars(scores: Mapping[str, Mapping[str, tuple[float, float | None]
     wanted = 0.8 + BAR * positions
     width = max(5, wanted)
     along = page.room < wanted                          # numbers stand along their bars
-    slots = {name: places[name] * min(BAR, (page.room - 0.8) / positions) for name in scores}
-    slanted = any(0.09 * max(map(len, name.split("\n"))) > slots[name] for name in scores)
-    slanted = slanted and bool(page.width)
-    figure = Figure(figsize=(page.fit(width), (2.1 if page.width else 3.6) * len(rows) + 0.6))
-    bars = {}
-    panels = figure.subplots(len(rows), squeeze=False, sharey=True)[:, 0]
-    for axes, row in zip(panels, rows):
+    slot = min(BAR, (page.room - 0.8) / positions)
+    slanted = page.width and any(0.09 * max(map(len, name.split("\n"))) > slot * places[name]
+                                 for name in scores)
+    height = min(2, (HIGHEST - 1) / len(rows)) if page.width else 3.6
+    figure = Figure(figsize=(page.fit(width), height * len(rows) + 0.6))
+    bars, grid = {}, figure.subplots(len(rows), squeeze=False, sharey=True)[:, 0]
+    for axes, row in zip(grid, rows):
         left, centres = 0.0, []
         for name in row:
             by_head = scores[name]
@@ -269,9 +273,10 @@ def comparison_bars(scores: Mapping[str, Mapping[str, tuple[float, float | None]
             left += places[name]
         axes.set_xticks(centres, row)
         _style_bars(axes, chance, metric, heading(title, page, modalities, width)
-                    if axes is panels[0] else "", along, slanted)
+                    if axes is grid[0] else "", 30 if slanted else 0)
         if len(rows) > 1:
             axes.set_xlim(-0.9, positions - 0.9)        # bars as wide in every row
+    limit(grid[0], metric, 1.25 if along else 1.05)
     legend(figure, [bars[h] for h in looks], list(looks))
     return figure
 
@@ -305,16 +310,16 @@ def _bar(axes: Axes, x, mean, std, metric, seen: Look, page, *, width, along):
     return bar
 
 
-def _style_bars(axes: Axes, chance: float | None, metric: str, title: str, along: bool,
-                slanted: bool) -> None:
+def _style_bars(axes: Axes, chance: float | None, metric: str, title: str, angle: float) -> None:
+    """All but the limits; names below the bars turned by an angle in degrees."""
     guess_line(axes, chance, metric)
-    limit(axes, metric, 1.25 if along else 1.05)
     axes.set_ylabel(unit(metric).axis)
     axes.set_title(title)
     axes.tick_params(axis="x", labelcolor=INK)
-    if slanted:
+    if angle:
         for text in axes.get_xticklabels():
-            text.set(rotation=30, ha="right", rotation_mode="anchor")
+            text.set(rotation=angle, ha="right", va="center" if angle == 90 else "top",
+                     rotation_mode="anchor")
 
 
 def guess_line(axes: Axes, chance: float | None, metric: str = "accuracy") -> None:
@@ -333,33 +338,36 @@ def guess_line(axes: Axes, chance: float | None, metric: str = "accuracy") -> No
 
 
 def limit(axes: Axes, metric: str, room: float = 1) -> None:
-    """Shares from 0 to 100, times `room` for what stands above; others from 0 to what there is."""
+    """Shares from 0 to 100, others from 0 to what there is; times `room` for what stands above."""
     if unit(metric).scale == 100:
         axes.set_ylim(0, 100 * room)
+        axes.set_yticks(range(0, 101, 20))
     else:
-        axes.set_ylim(0, room * axes.get_ylim()[1])
+        axes.set_ylim(0, 1.05 * room * axes.get_ylim()[1])
 
 
 def legend(figure: Figure, handles: Sequence, labels: Sequence[str]) -> None:
-    """Below all panels, in as many rows as it takes."""
+    """Below all panels, in as many rows as it takes, for which the figure grows."""
     if labels:
         size = matplotlib.rcParams["font.size"] / 10
         each = size * (0.6 + 0.085 * max(map(len, labels)))
-        figure.legend(handles, labels, loc="outside lower center",
-                      ncols=int(np.clip(figure.get_figwidth() / each, 1, len(labels))))
+        columns = int(np.clip(figure.get_figwidth() / each, 1, len(labels)))
+        figure.set_figheight(figure.get_figheight() + 0.2 * size * (math.ceil(len(labels) / columns) - 1))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
 
 
 def panels(count: int, columns: int, size: tuple[float, float], title: str, page: Page):
     """A figure with a title and a grid [rows, columns] of axes of a size, the last ones empty.
 
-    On paper it has as many columns as there is room for.
+    On paper it has as many columns as there is room for, and is not higher than a page.
     """
     if page.width:
-        columns = max(1, min(columns, round(page.room / size[0])))
+        columns = max(1, min(columns, max(round(page.room / size[0]),
+                                          min(math.ceil(count / 4), round(page.room / 1.6)))))
     rows = math.ceil(count / columns)
     wanted = columns * size[0] + 0.5
-    shrunk = min(1, page.room / wanted)
-    figure = Figure(figsize=(page.fit(max(5, wanted)), rows * size[1] * shrunk + 0.3))
+    height = rows * size[1] * min(1, page.room / wanted) + 0.3
+    figure = Figure(figsize=(page.fit(max(5, wanted)), min(height, HIGHEST if page.width else math.inf)))
     if title:
         figure.suptitle(title, x=0.01, ha="left", color=INK)
     grid = figure.subplots(rows, columns, squeeze=False)

@@ -23,8 +23,9 @@ FILE = "report.md"
 def write(run: Run, workdir, page: plots.Page | None = None) -> str:
     """Writes `report.md` and its plots into the run folder; returns the table of test scores.
 
-    For a page of paper plots are drawn too, in the folder `figures`. All of it follows from the config, the history, `metrics.jsonl` and the last state: a finished
-    run that is restored gives the same report again.
+    All of it follows from the config, the history, `metrics.jsonl` and the last state: a finished
+    run that is restored gives the same report again. Given a `page` of paper, the plots are drawn for
+    it too, in the folder `figures`.
 
     Raises:
       UserError: the run is not finished.

@@ -24,7 +24,8 @@ def facts(config: StreamConfig, stream: Stream) -> str:
 
 def write(run: Run, workdir: pathlib.Path, title: str,
           page: plots.Page | None = None) -> tuple[str, list[str]]:
-    """Writes the plots, also for a page if there is one; returns the main table, and all sections as Markdown."""
+    """Writes the plots, also for a page if there is one; returns the main table, and all sections as
+    Markdown."""
     config, stream = run.setup.config.stream, run.setup.stream
     scored = final_record(run.history)["scores"]    # heads that any test example counts for
     metrics = {head: values for head, values in continual.summary(run.history, config.kind).items()

@@ -2,6 +2,7 @@
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from jaxmm import escape
@@ -31,6 +32,34 @@ def markdown(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 def _cell(value: Any) -> str:
     return "" if value is None else escape.markdown(value)
+
+
+def latex(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], caption: str, notes: Iterable[str],
+          bold: Mapping[tuple[int, str], str] = MappingProxyType({})) -> str:
+    """A LaTeX table in the style of booktabs; all text is escaped.
+
+    Args:
+      rows: cells by column, as of `markdown`.
+      columns: in order.
+      caption: above the table.
+      notes: lines below it.
+      bold: by row number and column the cells in bold, and the mark that follows each, or "".
+    """
+    def cell(text, i, column):
+        text = escape.latex("" if text is None else text)
+        if (i, column) not in bold:
+            return text
+        mark = bold[i, column]
+        return rf"\textbf{{{text}}}" + (rf"\textsuperscript{{{escape.latex(mark)}}}" if mark else "")
+
+    lines = [[escape.latex(c) for c in columns]] + [
+        [cell(row.get(c), i, c) for c in columns] for i, row in enumerate(rows)]
+    head, *body = (f"  {' & '.join(line)} \\\\" for line in lines)
+    below = [rf"\par\smallskip\footnotesize {escape.latex(note)}" for note in notes]
+    return "\n".join([
+        r"\begin{table}", r"\centering", rf"\caption{{{escape.latex(caption)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(columns) - 1)}}}", r"  \toprule", head, r"  \midrule", *body,
+        r"  \bottomrule", r"\end{tabular}", *below, r"\end{table}", ""])
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:

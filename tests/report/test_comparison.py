@@ -215,3 +215,58 @@ def test_what_was_scored_anew_is_said(tmp_path, make_dataset):
     comparison.write(results, make_dataset(), tmp_path, "command")
     text = (tmp_path / "report.md").read_text()
     assert text.count(" changed after ") == text.count("a, seed 1: the split test of tiny changed") == 1
+
+
+def numbers(make_dataset):
+    """A regression: labels 0, 2, 4 of training have the median 2, which errs by 1 on test data."""
+    data = make_dataset(rows=(3, 3, 2))
+    labels = {"train": [0, 2, 4], "val": [2, 2, 5], "test": [1, 3]}
+    return data._replace(class_names=("strength",), splits={
+        split: batch | {"label": np.array(labels[split], np.float32)[:, None]}
+        for split, batch in data.splits.items()})
+
+
+ERRORS = [Result(method, seed, {"fused": {"mae": error + 0.01 * seed**power, "pearson": 0.5},
+                                "sound": {"mae": 2.0}})
+          for method, error, power in (("concat", 0.75, 2), ("mla_x", 0.5, 2), ("late", 1.5, 3))
+          for seed in range(3)]
+
+
+def test_a_regression_is_compared_by_its_error(tmp_path, make_dataset, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(comparison.plots, "comparison_bars", lambda *args, **options: drawn.append(
+        args) or comparison.plots.Figure())
+    table = comparison.write(ERRORS, numbers(make_dataset), tmp_path, "command")
+    assert [c.strip() for c in table.splitlines()[3].split("|")[1:-1]] == [
+        "mla_x", "2.000 ± 0.000", "0.5167 ± 0.0208"]
+    bars, _, chance, title, metric = drawn[0]
+    assert bars["concat"]["fused"][0] == pytest.approx(0.75 + 0.05 / 3)
+    assert (chance, title, metric) == (1.0, "tiny: test MAE, mean and deviation of 3 seeds", "mae")
+    report = (tmp_path / "report.md").read_text()
+    assert "Test MAE, mean and deviation of 3 seeds, in units of the labels, less is better, after" in report
+    assert "The dashed line is the median of the training labels" in report and "(mae.png)" in report
+    assert "Pearson are in" in report and "ccuracy" not in report
+
+
+def test_latex_has_the_best_in_bold_and_a_star_where_it_is_better_than_each(tmp_path, make_dataset):
+    comparison.write(ERRORS, numbers(make_dataset), tmp_path, "command")
+    text = (tmp_path / "comparison.tex").read_text()
+    assert text.startswith("% Needs \\usepackage{booktabs}.\n% fused, n = 3: p of the best against "
+                           "concat 0, late ")
+    assert "\n% sound, n = 3: p of the best against mla_x (equal), late (equal)\n" in text
+    best, = (line for line in text.splitlines() if "textbf" in line)
+    assert best == r"  mla\_x & 2.000 $\pm$ 0.000 & \textbf{0.5167 $\pm$ 0.0208}\textsuperscript{{*}} \\"
+    assert "n = 3 seeds; {*} better than each other method of its column: two-sided paired t tests" in text
+    comparison.write([r for r in ERRORS if r.seed < 2], numbers(make_dataset), tmp_path, "command")
+    text = (tmp_path / "comparison.tex").read_text()
+    assert "% fused, n = 2: no test with so few seeds" in text and "textsuperscript" not in text
+    assert r"\textbf{0.505" in text and "Best in bold; n = 2 seeds." in text
+
+
+def test_figures_of_a_page_lie_beside_those_of_the_report(stream_results, tmp_path, make_dataset):
+    comparison.write(stream_results, make_dataset(), tmp_path, "command", "class",
+                     page=comparison.plots.Page(3.25, "pdf"))
+    names = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.p[nd][gf]")}
+    assert names == {"accuracy.png", "tasks_seen.png", "figures/accuracy.pdf", "figures/tasks_seen.pdf"}
+    text = (tmp_path / "comparison.tex").read_text()
+    assert text.count(r"\begin{tabular}") == 2 and "over the tasks" in text and "joint" in text

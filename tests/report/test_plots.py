@@ -1,3 +1,4 @@
+import functools
 import io
 import pathlib
 import re
@@ -144,3 +145,87 @@ def test_all_plots_are_figures_of_that_kind():
     folder = pathlib.Path(plots.__file__).parent
     imports = re.compile(r"(from|import) matplotlib.*(figure|pyplot)")
     assert [p.name for p in folder.glob("*.py") if imports.search(p.read_text())] == ["plots.py"]
+
+
+def looks_of(heads, modalities):
+    looks = plots.head_looks(heads, modalities).values()
+    lines = [(look.colour, look.marker, str(look.line)) for look in looks]
+    bars = [(look.colour, look.bar(plots.Page(3.25))["hatch"]) for look in looks]
+    return lines, bars
+
+
+@pytest.mark.parametrize("count", [2, 8, 16])
+def test_modalities_are_told_apart_in_colour_and_without(count):
+    modalities = [f"m{i}" for i in range(count)]
+    lines, bars = looks_of([*modalities, "fused", "dynamic"], modalities)
+    assert len(set(lines)) == len(set(bars)) == count + 2
+    assert len({look[1:] for look in lines[:count]}) == count       # marker and line alone
+    methods = [plots.look(i, plots.METHOD_COLOURS) for i in range(20)]
+    assert len({(look.marker, str(look.line)) for look in methods}) == 20
+
+
+PAPER = {
+    "bars": lambda modalities, page: plots.comparison_bars(
+        {f"method_{i}": {m: (0.5, 0.1) for m in (*modalities, "fused")} for i in range(20)}, modalities,
+        0.1, "title", page=page),
+    "scores": lambda modalities, page: plots.score_bars(
+        {m: {"mae": 1.5} for m in (*modalities, "fused")}, modalities, 2.0, "title", "mae", page=page),
+    "curves": lambda modalities, page: plots.learning_curves(
+        [{"step": 4, "loss": 1.0}], [{"step": 4, "scores": {m: {"accuracy": 0.5} for m in modalities}}],
+        modalities, [4], 1, 0.1, page=page)}
+
+
+@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("modalities", [MODALITIES, [f"m{i}" for i in range(8)]], ids=len)
+@pytest.mark.parametrize("width", plots.WIDTHS.values())
+def test_figures_for_paper_have_their_width_and_letters_of_seven_points(name, modalities, width):
+    figure = PAPER[name](modalities, plots.Page(width))
+    figure.draw_without_rendering()
+    assert figure.get_size_inches()[0] == width and figure.get_size_inches()[1] < 9.5
+    shown = [t for t in figure.findobj(matplotlib.text.Text) if t.get_text() and t.get_visible()]
+    assert min(t.get_fontsize() for t in shown) >= 7
+    box = figure.bbox
+    for axes in figure.axes:
+        least, most = axes.get_xlim()
+        ticks = [t for t in axes.get_xticklabels() if least <= t.get_position()[0] <= most]
+        for text in [*ticks, *axes.texts, axes.yaxis.label, axes.title]:
+            extent = text.get_window_extent()
+            assert not text.get_text() or (extent.x0 >= box.x0 - 1 and extent.x1 <= box.x1 + 1), text
+
+
+@pytest.mark.parametrize("suffix", plots.FORMATS)
+def test_files_for_paper_are_the_same_again_and_have_fonts_that_publishers_take(suffix, tmp_path):
+    page = plots.Page(3.25, suffix)
+    draw = functools.partial(plots.score_bars, SCORES, MODALITIES, 0.2, "title")
+    files = []
+    for _ in range(2):
+        assert plots.save(tmp_path, "accuracy", draw, page) == "accuracy.png"
+        files.append((tmp_path / "figures" / f"accuracy.{suffix}").read_bytes())
+    assert files[0] == files[1]
+    assert files[0].startswith({"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[suffix])
+    if suffix == "pdf":
+        assert b"/Type3" not in files[0] and b"/TrueType" in files[0] or b"/CIDFontType2" in files[0]
+    if suffix == "png":
+        assert matplotlib.image.imread(io.BytesIO(files[0])).shape[1] == 975
+
+
+def test_plots_say_which_modalities_they_leave_out():
+    many = [f"m{i:02d}" for i in range(17)]
+    for draw in PAPER.values():
+        for page in (plots.SCREEN, plots.Page(3.25)):
+            titles = [axes.get_title(loc="left") for axes in draw(many, page).axes]
+            assert any("first 16 of 17 modalities" in title for title in titles)
+
+
+def test_errors_are_drawn_from_zero_and_numbers_stand_inside():
+    scores = {"one": {"smell": (1.5, 0.25)}, "two": {"fused": (12.0, None)}}
+    axes, = plots.comparison_bars(scores, MODALITIES, 3.0, "title", "mae").axes
+    assert heights(axes) == pytest.approx([1.5, 12]) and texts(axes) == ["1.500", "12.00", "median"]
+    assert axes.get_ylim()[0] == 0 and 12 < axes.get_ylim()[1] < 20
+    assert axes.get_ylabel() == "MAE ↓" and axes.lines[-1].get_ydata() == pytest.approx([3, 3])
+
+
+def test_the_style_of_plots_is_theirs_alone():
+    before = dict(matplotlib.rcParams)
+    plots.encode(plots.score_bars(SCORES, MODALITIES, 0.2, "title", page=plots.Page(3.25)))
+    assert dict(matplotlib.rcParams) == before

@@ -1,5 +1,7 @@
 import csv
 
+import numpy as np
+
 from jaxmm.report import sweep
 
 MODALITIES = ("sound", "image")
@@ -72,3 +74,24 @@ def test_the_report_shows_everything(make_dataset, tmp_path):
 def test_without_any_run_left(make_dataset, tmp_path):
     sweep.write([sweep.Point(1.0, 0, None)], "method.alpha", make_dataset(), tmp_path, "command")
     assert "No value has runs" in (tmp_path / "report.md").read_text()
+
+
+def test_of_a_regression_the_least_error_is_the_best(make_dataset, tmp_path):
+    def run(value, val):
+        return sweep.Point(value, 0, [{"split": split, "scores": {"fused": {"mae": x}}}
+                                      for split, x in (("val", val), ("test", 9 - val))])
+
+    data = make_dataset(rows=(3, 3, 3))
+    data = data._replace(class_names=("strength",), splits={
+        split: batch | {"label": np.array([[0], [2], [5]], np.float32)} for split, batch in data.splits.items()})
+    points = [run(0.1, 1.5), run(1.0, 0.25), run(10.0, 2.0)]
+    table = sweep.write(points, "method.alpha", data, tmp_path, "command")
+    assert [cell.strip() for cell in table.splitlines()[3].split("|")[1:-1]] == ["1", "0.2500", "8.750", "best"]
+    text = (tmp_path / "report.md").read_text()
+    assert "**method.alpha=1**" in text and "MAE, in units of the labels, less is better, after" in text
+    assert (tmp_path / "sweep.csv").read_text().splitlines()[:2] == [
+        "value,seed,split,head,mae", "0.1,0,val,fused,1.5"]
+    figure = sweep.curves(sweep.summarize(sweep.records(points, "mae")), "alpha", [], 5 / 3, "title", "mae")
+    axes, = figure.axes
+    assert axes.get_ylim()[0] == 0 < 2 < axes.get_ylim()[1] < 10
+    assert [t.get_text() for t in axes.texts] == ["median"]
