@@ -184,7 +184,8 @@ def latex_table(table: Sequence[Record], modalities: Sequence[str], metric: str,
             level = [row for row, cell in cells.items() if cell.mean == cells[found.row].mean]
             if len(level) < len(cells):
                 bold |= {(order.index(row), head): "*" * found.better for row in level}
-            listed = ", ".join(" ".join([*map(str, filter(None, row)), "(equal)" if np.isnan(p) else f"{p:.2g}"])
+            listed = ", ".join(" ".join([*map(str, filter(None, row)),
+                                         "(equal)" if np.isnan(p) else f"{p:.2g}"])
                                for row, p in found.p.items())
             comments.append(f"% {escape.printable(head)}, n = {found.seeds}: " + escape.printable(
                 f"p of the best against {listed}" if found.p else "no test with so few seeds") + "\n")

@@ -20,6 +20,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from jaxmm import escape, files
+from jaxmm.errors import check_choice
 from jaxmm.report.tables import Scores, sort_heads
 from jaxmm.report.units import number, unit
 
@@ -75,6 +76,19 @@ class Page(NamedTuple):
 
 
 SCREEN = Page()
+
+
+def parse_page(figures: str, width: str) -> Page | None:
+    """The page that a user names by a format, "" for none, and a width: "column", "page".
+
+    Raises:
+      UserError: another format or width.
+    """
+    if not figures:
+        return None
+    check_choice("--figures", figures, FORMATS)
+    check_choice("--width", width, WIDTHS)
+    return Page(WIDTHS[width], figures)
 
 
 class Figure(mpl_figure.Figure):

@@ -10,6 +10,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from jaxmm.errors import UserError
 from jaxmm.report import plots
 
 MODALITIES = ["touch", "smell"]
@@ -229,3 +230,12 @@ def test_the_style_of_plots_is_theirs_alone():
     before = dict(matplotlib.rcParams)
     plots.encode(plots.score_bars(SCORES, MODALITIES, 0.2, "title", page=plots.Page(3.25)))
     assert dict(matplotlib.rcParams) == before
+
+
+def test_a_page_is_named_by_its_format_and_width():
+    assert plots.parse_page("", "column") is None
+    assert plots.parse_page("svg", "page") == plots.Page(6.75, "svg")
+    for figures, width, message in (("eps", "column", "--figures.*eps.*png, pdf, svg"),
+                                    ("pdf", "wide", "--width.*wide.*column, page")):
+        with pytest.raises(UserError, match=message):
+            plots.parse_page(figures, width)

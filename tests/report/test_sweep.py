@@ -83,10 +83,12 @@ def test_of_a_regression_the_least_error_is_the_best(make_dataset, tmp_path):
 
     data = make_dataset(rows=(3, 3, 3))
     data = data._replace(class_names=("strength",), splits={
-        split: batch | {"label": np.array([[0], [2], [5]], np.float32)} for split, batch in data.splits.items()})
+        split: batch | {"label": np.array([[0], [2], [5]], np.float32)}
+        for split, batch in data.splits.items()})
     points = [run(0.1, 1.5), run(1.0, 0.25), run(10.0, 2.0)]
     table = sweep.write(points, "method.alpha", data, tmp_path, "command")
-    assert [cell.strip() for cell in table.splitlines()[3].split("|")[1:-1]] == ["1", "0.2500", "8.750", "best"]
+    assert [cell.strip() for cell in table.splitlines()[3].split("|")[1:-1]] == [
+        "1", "0.2500", "8.750", "best"]
     text = (tmp_path / "report.md").read_text()
     assert "**method.alpha=1**" in text and "MAE, in units of the labels, less is better, after" in text
     assert (tmp_path / "sweep.csv").read_text().splitlines()[:2] == [
