@@ -144,7 +144,8 @@ def head_looks(heads: Iterable[str], modalities: Sequence[str]) -> dict[str, Loo
     looks["fused"] = Look(INK, weight=1.6)
     heads = sort_heads(set(heads) - left_out, modalities)
     extra = [head for head in heads if head not in looks]
-    looks |= {head: look(MOST_MODALITIES + i, MODALITY_COLOURS)._replace(colour=EXTRA_COLOUR, hatch="")
+    # From the end, so that a few modalities have other markers and hatches.
+    looks |= {head: Look(EXTRA_COLOUR, MARKERS[-1 - i % len(MARKERS)], LINES[-1], len(HATCHES) - 1 - i)
               for i, head in enumerate(sorted(extra))}
     return {head: looks[head] for head in heads}
 
