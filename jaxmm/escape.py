@@ -26,6 +26,21 @@ def code(text: Any) -> str:
     return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
 
 
+def latex(text: Any) -> str:
+    """In one line that LaTeX prints as it is, in a cell of a table too.
+
+    What is no letter of the fonts of pdflatex, as Greek or Chinese, takes LuaLaTeX or XeLaTeX.
+    """
+    return re.sub(r"[\\{}$&#_%^~<>|\"\[*±→↓−]|-(?=-)", lambda sign: _LATEX[sign[0]], printable(text))
+
+
+# A [ or * at the start of a row would be an option of the \\ before it; two hyphens make a dash.
+_LATEX = {sign: f"\\{sign}" for sign in "{}$&#_%"} | {
+    "\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''", "[": "{[}", "*": "{*}",
+    "±": r"$\pm$", "→": r"$\to$", "↓": r"$\downarrow$", "−": "$-$", "-": "-{}"}
+
+
 def cell(value: Any) -> Any:
     """A value of a CSV file: text that a spreadsheet would take for a formula gets a ' in front."""
     if isinstance(value, str) and value.lstrip()[:1] in ("=", "+", "-", "@") and value.strip():

@@ -49,3 +49,12 @@ def test_command_is_one_line_that_the_shell_gives_back():
     assert line.isprintable()
     done = subprocess.run(["bash", "-c", line], capture_output=True, check=True)
     assert done.stdout.decode("utf-8", "surrogateescape").split("\0")[:-1] == arguments
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("a_b%$#&{}", r"a\_b\%\$\#\&\{\}"), ("\\end{table}", r"\textbackslash{}end\{table\}"),
+    ("a--b---c-d", "a-{}-b-{}-{}-c-d"), ("[1] *", "{[}1] {*}"), ("x\n\ny\x1b", r"x\textbackslash{}n"
+     r"\textbackslash{}ny\textbackslash{}x1b"), ("a<b>|~^\"", r"a\textless{}b\textgreater{}\textbar{}"
+     r"\textasciitilde{}\textasciicircum{}''"), ("Köln ± 1", r"Köln $\pm$ 1")])
+def test_latex_prints_names_as_they_are(text, expected):
+    assert escape.latex(text) == expected

@@ -37,10 +37,15 @@ PROBE = flags.DEFINE_bool("probe", False, "Also fit a linear probe to the featur
 CAPACITIES = flags.DEFINE_list("capacities", "", "Sizes of the memory of methods that have one.",
     flag_values=FLAGS)
 WORKDIR = flags.DEFINE_string("workdir", "", "Folder; runs/compare_DATA by default.", flag_values=FLAGS)
+FIGURES = flags.DEFINE_string("figures", "", "Also draw figures for paper into WORKDIR/figures: pdf, svg, png.",
+                              flag_values=FLAGS)
+WIDTH = flags.DEFINE_string("width", "column", "Of these figures: column, or page.", flag_values=FLAGS)
 CONFIG = "Config file; the methods come from --methods."
 
 
 def main(chosen, command) -> None:
     from jaxmm.experiments import compare
+    from jaxmm.report.plots import parse_page
+    page = parse_page(FIGURES.value, WIDTH.value)
     print(compare.compare(chosen, METHODS.value, SEEDS.value, WORKDIR.value, CAPACITIES.value, PROBE.value,
-                          command))
+                          command, page))

@@ -11,6 +11,7 @@ from jaxmm.experiments import configs, folders
 from jaxmm.experiments.configs import Chosen
 from jaxmm.experiments.planning import plan_runs
 from jaxmm.report import advice
+from jaxmm.report.units import number, unit
 from jaxmm.task import make_task, need_classes
 from jaxmm.train.checkpoints import REMEDY
 from jaxmm.train.schedule import train
@@ -34,13 +35,13 @@ def advise(chosen: Chosen, seeds: int, workdir: str, command: str) -> str:
                         "--config.stream.kind=")
     folder = folders.workdir(workdir, f"advise_{folders.data_name(config)}")
     dataset = data.load(config.data)
-    need_classes(make_task(config.task, dataset.class_names, dataset.splits["train"]["label"]), "advise",
-                 "use launch.compare")
+    task = make_task(config.task, dataset.class_names, dataset.splits["train"]["label"])
+    need_classes(task, "advise", "use launch.compare")
     if len(dataset.modalities) < 2:
         raise UserError(f"{dataset.name} has only the modality {dataset.modalities[0]}; advise "
                         "needs two or more")
     runs = plan_runs(config_for, ["ume", *HEADS.values()], seeds, dataset, folder)
-    correct, diverged = {}, []
+    metric, scores, diverged = task.headline, {}, []
     for run in runs:
         try:
             trained = train(run.config, run.workdir, dataset=dataset, teachers=run.teachers)
@@ -49,13 +50,15 @@ def advise(chosen: Chosen, seeds: int, workdir: str, command: str) -> str:
             diverged.append(f"{run.variant.method} with seed {run.config.train.seed}")
             continue
         val = trained.setup.dataset.splits["val"]
-        predicted = predict_split(trained.setup, trained.state, val)["fused"].argmax(1)
-        right = predicted == val["label"]
-        print(f"{escape.printable(run.workdir)}: {100 * right.mean():.1f}% on validation data", flush=True)
-        correct.setdefault(run.variant.method, {})[run.config.train.seed] = right
-    average, heads = same_seeds(correct)
-    found = advice.advise(average, heads)
-    shown = advice.text(found, average, heads)
+        outputs = predict_split(trained.setup, trained.state, val)["fused"]
+        rows = advice.contributions(trained.setup.task, outputs, val["label"])
+        reached = number(metric, rows.mean(), sign="%")
+        print(f"{escape.printable(run.workdir)}: {reached} {unit(metric).title} on validation data",
+              flush=True)
+        scores.setdefault(run.variant.method, {})[run.config.train.seed] = rows
+    average, heads = same_seeds(scores)
+    found = advice.advise(average, heads, metric)
+    shown = advice.text(found, average, heads, metric)
     if diverged:
         shown += (f"\nDiverged: {', '.join(diverged)}. Compared are the {len(average)} seeds in which "
                   f"the average and {' and '.join(heads)} did not.\n")
@@ -68,18 +71,18 @@ def advise(chosen: Chosen, seeds: int, workdir: str, command: str) -> str:
     return f"\n{shown}\nTo follow it: {advice.follow(path)}"
 
 
-def same_seeds(correct: Mapping[str, Mapping[int, np.ndarray]]
+def same_seeds(scores: Mapping[str, Mapping[int, np.ndarray]]
                ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """[S, N] of the average, and of the heads that did not always diverge, in the same seeds.
 
     Args:
-      correct: bool [N] by method and seed, which rows the runs that did not diverge got right.
+      scores: [N] by method and seed, `advice.contributions` of the runs that did not diverge.
 
     Raises:
       FloatingPointError: there is no such seed.
     """
-    heads = {name: correct[method] for name, method in HEADS.items() if method in correct}
-    average = correct.get("ume", {})
+    heads = {name: scores[method] for name, method in HEADS.items() if method in scores}
+    average = scores.get("ume", {})
     seeds = sorted(set(average).intersection(*heads.values()))
     if not seeds or not heads:
         raise FloatingPointError("in no seed is there an average and a head to compare it with, as "

@@ -12,18 +12,17 @@ from jaxmm.experiments import configs, folders
 from jaxmm.experiments.configs import Chosen
 from jaxmm.experiments.planning import Planned, plan_runs
 from jaxmm.experiments.series import check_any_finished
-from jaxmm.report import comparison, continual, published
+from jaxmm.report import comparison, plots, published
 from jaxmm.report.analysis import probe_run
-from jaxmm.report.tables import percent, sort_heads
-from jaxmm.train.schedule import train_many
 from jaxmm.train.options import check_counts
+from jaxmm.train.schedule import train_many
 from jaxmm.train.setup import Run
 
 DEFAULT_METHODS = ("unimodal", "concat", "late", "mla")
 
 
 def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: str,
-            capacities: Sequence[str], probe: bool, command: str) -> str:
+            capacities: Sequence[str], probe: bool, command: str, page: plots.Page | None = None) -> str:
     """Trains all that is compared and writes what is found into the folder; returns the tables.
 
     Args:
@@ -34,6 +33,7 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: 
       capacities: sizes of the memory.
       probe: also fit linear probes.
       command: what makes the report again.
+      page: of paper, to draw figures for it too.
 
     Raises:
       UserError: whatever would stop one of the runs.
@@ -52,7 +52,7 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: 
     values = published.find([run.variant for run in runs], dataset)
     if config.stream.kind:
         dataset, _ = make_stream(config.stream, dataset)
-    tables = comparison.write(results, dataset, folder, command, config.stream.kind, values)
+    tables = comparison.write(results, dataset, folder, command, config.stream.kind, values, page=page)
     return f"\n{tables}\n{escape.printable(folder / 'report.md')} shows it with the plots."
 
 
@@ -66,7 +66,7 @@ def parse_capacities(values: Sequence[str]) -> list[int]:
 
 def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
               progress: bool = True) -> Iterator[comparison.Result]:
-    """Trains, resumes or reuses every run, and says the test accuracies of each when it is done.
+    """Trains, resumes or reuses every run, and says the test scores of each when it is done.
 
     One that diverges is marked, and the others go on.
     With `probe` the scores of a modality get the accuracy of a linear probe of its encoder.
@@ -82,10 +82,8 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
                                         trained.changed)
         if probe:
             result = comparison.with_probes(result, probe_run(trained))
-        metric = continual.headline(run.config.stream.kind)
-        accuracies = ", ".join(f"{head} {percent(result.scores[head][metric])}"
-                               for head in sort_heads(result.scores, dataset.modalities))
-        print(f"[{i + 1}/{len(runs)}] {escape.printable(run.workdir)}: {accuracies} "
+        scores = comparison.shown(result, dataset, run.config.stream.kind)
+        print(f"[{i + 1}/{len(runs)}] {escape.printable(run.workdir)}: {scores} "
               f"({time.perf_counter() - start:.0f} s)", flush=True)
         yield result
         start = time.perf_counter()

@@ -16,7 +16,9 @@ from scipy import stats
 
 from jaxmm import escape, files
 from jaxmm.config import Config
-from jaxmm.report.tables import markdown, percent
+from jaxmm.report.tables import markdown
+from jaxmm.report.units import number, unit
+from jaxmm.task import Task
 from jaxmm.train.options import to_dict
 
 LEVEL = 0.05        # probability of advising UMT where no head is better, over all heads together
@@ -26,24 +28,47 @@ class Advice(NamedTuple):
     """What to do, and why."""
     method: str         # "umt" or "ume"
     head: str           # of the heads the one that is furthest ahead of the average
-    gain: float         # mean of its accuracy less that of the average, over seeds and rows
+    gain: float         # how much better its headline is than that of the average, over seeds and rows
     error: float        # standard error of the gain
     needed: float       # the gain that it takes
 
 
-def advise(average: np.ndarray, heads: Mapping[str, np.ndarray]) -> Advice:
+def contributions(task: Task, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What each row adds to the headline of the task: float64 [N], whose mean is the headline.
+
+    Of an accuracy it is whether the row is right, of MAE its error. Macro F1 is no mean over rows:
+    its contributions are those of the jackknife, F + (N - 1) (mean of F without a row - F without it).
+    """
+    if task.headline == "accuracy":
+        return (outputs.argmax(1) == labels).astype(np.float64)
+    if task.headline == "mae":
+        return np.abs(outputs.astype(np.float64) - labels).mean(1)
+    if task.headline != "macro_f1":
+        raise ValueError(f"no contributions of rows to {task.headline}")
+    predicted, labels = outputs > 0, labels.astype(bool)
+    right, said = predicted & labels, predicted.astype(np.float64) + labels     # 2 TP, TP + FP + TP + FN
+
+    def f1(right, said):
+        return np.divide(2 * right, said, out=np.zeros_like(said), where=said > 0).mean(-1)
+
+    without = f1(right.sum(0) - right, said.sum(0) - said)
+    return f1(right.sum(0), said.sum(0)) + (len(labels) - 1) * (without.mean() - without)
+
+
+def advise(average: np.ndarray, heads: Mapping[str, np.ndarray], metric: str = "accuracy") -> Advice:
     """UMT if some head is ahead of the average by more than chance makes it.
 
     A head is ahead if a one-sided t test on its paired gain says so, at `LEVEL` divided by the
     number of heads, as the best of several is looked at.
 
     Args:
-      average: bool [S, N], whether the averaged prediction is right, by seed and validation row.
+      average: [S, N], `contributions` of the averaged prediction, by seed and validation row.
       heads: the same of heads on the same frozen encoders, by name.
+      metric: the headline.
     """
-    found = []
-    for name, correct in heads.items():
-        gain, error, freedom = paired_gain(np.subtract(correct, average, dtype=np.float64))
+    found, sign = [], -1 if unit(metric).lower else 1
+    for name, rows in heads.items():
+        gain, error, freedom = paired_gain(sign * np.subtract(rows, average, dtype=np.float64))
         needed = error * stats.t.ppf(1 - LEVEL / len(heads), freedom)
         found.append(Advice("umt" if gain > needed else "ume", name, gain, error, float(needed)))
     return max(found, key=lambda advice: advice.gain - advice.needed)
@@ -76,15 +101,22 @@ def paired_gain(differences: np.ndarray) -> tuple[float, float, float]:
     return float(mean), float(np.sqrt((row_square + excess) / (seeds * rows))), float(freedom)
 
 
-def text(advice: Advice, average: np.ndarray, heads: Mapping[str, np.ndarray]) -> str:
+def text(advice: Advice, average: np.ndarray, heads: Mapping[str, np.ndarray],
+         metric: str = "accuracy") -> str:
     """The table of both sides and the recommendation, as Markdown; arguments as of `advise`."""
-    rows = [{"on validation data": name, "accuracy": _cell(correct.mean(1)),
-             "minus average": _cell(correct.mean(1) - average.mean(1)) if name in heads else ""}
-            for name, correct in {"average of unimodal models": average, **heads}.items()]
+    def cell(values, sign=""):
+        return number(metric, np.mean(values), np.std(values, ddof=1) if len(values) > 1 else None, sign)
+
+    title = unit(metric).title
+    rows = [{"on validation data": name, title: cell(values.mean(1)),
+             "minus average": cell(values.mean(1) - average.mean(1)) if name in heads else ""}
+            for name, values in {"average of unimodal models": average, **heads}.items()]
     seeds, size = average.shape
-    lead = (f"{100 * advice.gain:+.1f} points, standard error {percent(advice.error)} over {size} "
-            f"validation rows" + (f" and {seeds} seeds" if seeds > 1 else ", one seed")
-            + f"; it takes {100 * advice.needed:+.1f}")
+    gained = ("points" if unit(metric).scale == 100 else f"of {title}") + " less" * unit(metric).lower
+    lead = (f"{number(metric, advice.gain, sign='+')} {gained}, standard error "
+            f"{number(metric, advice.error)} over {size} validation rows"
+            + (f" and {seeds} seeds" if seeds > 1 else ", one seed")
+            + f"; it takes {number(metric, advice.needed, sign='+')}")
     why = {
         "umt": f"The {advice.head} is ahead of the average ({lead}): features of several modalities "
                "matter together. Train them together, taught by the unimodal models.",
@@ -92,13 +124,8 @@ def text(advice: Advice, average: np.ndarray, heads: Mapping[str, np.ndarray]) -
                f"it (best: {advice.head}, {lead}): average the unimodal models, which are trained "
                "already.",
     }[advice.method]
-    return (markdown(rows, ["on validation data", "accuracy", "minus average"])
+    return (markdown(rows, ["on validation data", title, "minus average"])
             + f"\nRecommendation: **{advice.method.upper()}**. {why}\n")
-
-
-def _cell(values: np.ndarray) -> str:
-    spread = f" ± {percent(np.std(values, ddof=1))}" if len(values) > 1 else ""
-    return f"{percent(np.mean(values))}{spread}"
 
 
 def write(workdir: pathlib.Path, shown: str, config: Config, command: str) -> pathlib.Path:

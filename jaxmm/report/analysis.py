@@ -3,6 +3,7 @@
 `write` puts them into `analysis.md` of the run folder, with plots, one section for each analysis;
 sections that are there already stay unless they are made again, or the data have changed since.
 """
+import functools
 import pathlib
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +23,8 @@ from jaxmm.evaluate.gap import modality_gap, principal_plane
 from jaxmm.train.scores import head_rows
 from jaxmm.evaluate.probe import probe_encoders
 from jaxmm.evaluate.utilization import imbalance, utilization, with_means
-from jaxmm.report import analysis_plots, plots
-from jaxmm.report.tables import csv_text, markdown, percent, sort_heads
+from jaxmm.report import analysis_plots, plots, units
+from jaxmm.report.tables import capital, csv_text, markdown, percent, sort_heads
 from jaxmm.train.scores import main_head
 from jaxmm.train import validity
 from jaxmm.train.restore import restore_each
@@ -118,6 +119,7 @@ def check_references(subject: Trained, references: Sequence[Trained]) -> None:
 def probe_section(subject: Trained, split: str, references: Sequence[Trained]) -> str:
     """Linear probes of every encoder against its readout and against unimodal training."""
     del split
+    need_classes(subject.run.setup.task, "--probe", "leave it out")
     alone = unimodal(references)
     curves = {subject.method: probe_curve(subject)} | {
         f"unimodal {m}": probe_curve(other) for m, other in alone.items()}
@@ -148,9 +150,9 @@ def probe_section(subject: Trained, split: str, references: Sequence[Trained]) -
                  "lazy.")
     text += f"\n\n{markdown(rows, columns)}"
     if max(map(len, curves[subject.method].values())) > 2:
-        files.write(subject.workdir / "probes.png", plots.png(analysis_plots.probe_curves(
-            curves, subject.run.setup.dataset.modalities,
-            1 / subject.run.setup.dataset.num_classes, "Linear probes along training")))
+        plots.save(subject.workdir, "probes", functools.partial(
+            analysis_plots.probe_curves, curves, subject.run.setup.dataset.modalities,
+            1 / subject.run.setup.dataset.num_classes, "Linear probes along training"))
         return text + "\n![Probe accuracy along training](probes.png)\n"
     return text + ("\nFor the curve along training keep more checkpoints: "
                    "`--config.train.keep_checkpoints=N` when training.\n")
@@ -196,14 +198,16 @@ def gap_section(subject: Trained, split: str, references: Sequence[Trained]) -> 
     for m in compared:
         groups.setdefault(features[m].shape[1], {})[m] = features[m]
     planes = [principal_plane(group) for width, group in groups.items() if width > 1]
-    files.write(subject.workdir / "modality_gap.png", plots.png(analysis_plots.feature_planes(
-        planes, subject.run.setup.dataset.modalities, f"Features of {subject.method}")))
+    plots.save(subject.workdir, "modality_gap", functools.partial(
+        analysis_plots.feature_planes, planes, subject.run.setup.dataset.modalities,
+        f"Features of {subject.method}"))
     return text + "\n![Features on their two principal axes](modality_gap.png)\n"
 
 
 def class_section(subject: Trained, split: str, references: Sequence[Trained]) -> str:
     """Accuracy by class of each modality, of their average, of fusion, and what fusion adds."""
     modalities, dataset = subject.modalities, subject.run.setup.dataset
+    need_classes(subject.run.setup.task, "--per_class", "leave it out")
     if len(modalities) < 2:
         raise UserError(f"--per_class compares modalities with their fusion, and {subject.workdir} "
                         f"has only {modalities[0]}; name a run of several, and this one as a "
@@ -233,8 +237,9 @@ def class_section(subject: Trained, split: str, references: Sequence[Trained]) -
             for c in order]
     names = ["class", "examples", *columns, "over the best", "over the sum"]
     files.write(subject.workdir / "per_class.csv", csv_text(rows, names))
-    files.write(subject.workdir / "per_class.png", plots.png(analysis_plots.class_gains(
-        best, fused, beats, dataset.class_names, f"{subject.method} by class, {split}")))
+    plots.save(subject.workdir, "per_class", functools.partial(
+        analysis_plots.class_gains, best, fused, beats, dataset.class_names,
+        f"{subject.method} by class, {split}"))
     sources = [f"{m}: of {alone[m].workdir}, trained on it alone" if m in alone else
                f"{m}: of the run's own head" for m in modalities]
     shown = rows if len(rows) <= LONGEST_TABLE else rows[:LONGEST_TABLE]
@@ -248,10 +253,12 @@ def class_section(subject: Trained, split: str, references: Sequence[Trained]) -
 
 
 def robustness_section(subject: Trained, split: str, references: Sequence[Trained]) -> str:
-    """Accuracy of every head against noise on a modality, and with modalities missing."""
+    """The headline of every head against noise on a modality, and with modalities missing."""
     del references
     dataset, seed = subject.run.setup.dataset, subject.run.setup.config.data.seed
     batch, noise = dataset.splits[split], deviations(dataset.splits["train"])
+    task = subject.run.setup.task
+    metric = task.headline
 
     def read(rows: Batch):
         return predict(subject, rows)
@@ -259,29 +266,30 @@ def robustness_section(subject: Trained, split: str, references: Sequence[Traine
     panels, tables = {}, []
     for m in subject.modalities:
         if m not in dataset.num_tokens:     # noise means nothing to the words of a text
-            curves = robustness.noise_curves(read, batch, noise, m, seed)
+            curves = robustness.noise_curves(read, batch, noise, m, seed, task)
             panels[f"noise on {m}"] = robustness.SIGMAS, curves
             tables.append(f"Noise on {escape.markdown(m)}, in standard deviations of the training data:\n\n"
-                          + curve_table("noise", robustness.SIGMAS, curves, dataset.modalities))
+                          + curve_table("noise", robustness.SIGMAS, curves, dataset.modalities, metric))
     if len(subject.modalities) > 1:
-        curves = robustness.missing_curves(read, batch, subject.modalities, seed)
+        curves = robustness.missing_curves(read, batch, subject.modalities, seed, task)
         panels["missing at random"] = robustness.RATES, curves
         tables.append("Each modality of each example missing with a probability, one always kept; "
                       "the head of a modality is scored where it is there:\n\n"
-                      + curve_table("missing", robustness.RATES, curves, dataset.modalities))
-        without = {m: robustness.dropped(read, batch, noise, m) for m in subject.modalities}
+                      + curve_table("missing", robustness.RATES, curves, dataset.modalities, metric))
+        without = {m: robustness.dropped(read, batch, noise, m, task) for m in subject.modalities}
         heads = sort_heads({h for by_head in without.values() for h in by_head}, dataset.modalities)
         tables.append("One modality missing everywhere:\n\n" + markdown(
-            [{"without": m} | {h: percent(a) for h, a in by_head.items()}
+            [{"without": m} | {h: units.number(metric, a) for h, a in by_head.items()}
              for m, by_head in without.items()], ["without", *heads]))
     if not panels:
         raise UserError(f"--robustness: {subject.workdir} has nothing but the text "
                         f"{subject.modalities[0]}, which takes no noise and cannot be left out")
-    files.write(subject.workdir / "robustness.png", plots.png(analysis_plots.robustness_curves(
-        panels, dataset.modalities, 1 / dataset.num_classes,
-        f"{subject.method} on worse inputs, {split}")))
-    return (f"Accuracy of every head, in percent ({split} split). " + "\n".join(tables)
-            + "\n![Accuracy as inputs get worse](robustness.png)\n")
+    plots.save(subject.workdir, "robustness", functools.partial(
+        analysis_plots.robustness_curves, panels, dataset.modalities, units.guess(task, dataset, split),
+        f"{subject.method} on worse inputs, {split}", metric))
+    title = capital(units.unit(metric).title)
+    return (f"{title} of every head, {units.explain(metric)} ({split} split). " + "\n".join(tables)
+            + f"\n![{title} as inputs get worse](robustness.png)\n")
 
 
 def utilization_section(subject: Trained, split: str, references: Sequence[Trained]) -> str:
@@ -314,10 +322,10 @@ def utilization_section(subject: Trained, split: str, references: Sequence[Train
 
 
 def curve_table(name: str, levels: Sequence[float], curves: robustness.Curves,
-                modalities: Sequence[str]) -> str:
+                modalities: Sequence[str], metric: str) -> str:
     """Levels as rows, heads as columns."""
     heads = sort_heads(curves, modalities)
-    return markdown([{name: f"{level:g}"} | {h: cell(curves[h][i]) for h in heads}
+    return markdown([{name: f"{level:g}"} | {h: units.number(metric, curves[h][i]) for h in heads}
                      for i, level in enumerate(levels)], [name, *heads])
 
 
@@ -343,7 +351,7 @@ def predict(trained: Trained, batch: Batch) -> dict[str, np.ndarray]:
 def accuracies(trained: Trained, split: str) -> dict[str, float]:
     """Accuracy of every head."""
     batch = trained.run.setup.dataset.splits[split]
-    return robustness.accuracies(predict(trained, batch), batch)
+    return robustness.headlines(predict(trained, batch), batch, trained.run.setup.task)
 
 
 def all_features(run: Run) -> dict[str, dict[str, np.ndarray]]:

@@ -1,17 +1,18 @@
 """What a head gets right and wrong: by class, by label, or number against number."""
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import sklearn.metrics
 
 from jaxmm import escape
 from jaxmm.batch import Batch, Logits
-from jaxmm.train.scores import head_rows
 from jaxmm.report import plots
-from jaxmm.report.tables import main_head, markdown
+from jaxmm.report.tables import markdown
 from jaxmm.task import Task
+from jaxmm.train.scores import head_rows, main_head
 
-FILE = "predictions.png"
+NAME = "predictions"    # of the plot
 LISTED = 30             # classes, labels or outputs in a table; beyond, the worst ones
 NAMED = 40              # classes whose names stand at the confusion matrix; beyond, their numbers do
 DRAWN = 100             # classes in the plot; beyond, there is none
@@ -20,8 +21,8 @@ PANELS = 9              # numbers to predict that are drawn
 SCATTERED = 2000        # points up to which each is drawn; beyond, their density
 
 
-def section(task: Task, outputs: Logits, split: Batch) -> tuple[str, plots.Figure | None]:
-    """Text and plot of the main head on a split: scores by class, label or number to predict.
+def section(task: Task, outputs: Logits, split: Batch) -> tuple[str, Callable | None]:
+    """Text, and what draws the plot, of the main head on a split: scores by class, label or number to predict.
 
     Args:
       task: of the outputs.
@@ -34,8 +35,8 @@ def section(task: Task, outputs: Logits, split: Batch) -> tuple[str, plots.Figur
     if not len(y):
         return f"No example has what the head {escape.code(head)} needs.", None
     make = {"classification": _classes, "multilabel": _labels, "regression": _numbers}[task.name]
-    text, figure = make(z, y, task.names)
-    return f"Of the head {escape.code(head)}, {len(y)} examples. {text}", figure
+    text, draw = make(z, y, task.names)
+    return f"Of the head {escape.code(head)}, {len(y)} examples. {text}", draw
 
 
 def _classes(z, y, names):
@@ -44,11 +45,12 @@ def _classes(z, y, names):
     text = table(y, predicted, names, "class", labels=np.arange(len(names)))
     if len(names) > DRAWN:
         return f"{text}\nThe confusion matrix of {len(names)} classes is not drawn.\n", None
-    return text, confusion_plot(matrix, names)
+    return text, functools.partial(confusion_plot, matrix, names)
 
 
 def _labels(z, y, names):
-    return table(y, z > 0, names, "label"), label_plot(y, z > 0, names)
+    draw = functools.partial(label_plot, y, z > 0, names) if len(names) <= LISTED else None
+    return table(y, z > 0, names, "label"), draw
 
 
 def _numbers(z, y, names):
@@ -60,7 +62,8 @@ def _numbers(z, y, names):
     cells = [{k: v if isinstance(v, str) or v is None else f"{v:.3f}" for k, v in rows[i].items()}
              for i in shown]
     return (f"MAE in units of the labels.{note}\n\n{markdown(cells, list(rows[0]))}",
-            scatter_plot(z[:, shown[:PANELS]], y[:, shown[:PANELS]], [names[i] for i in shown[:PANELS]]))
+            functools.partial(scatter_plot, z[:, shown[:PANELS]], y[:, shown[:PANELS]],
+                              [names[i] for i in shown[:PANELS]]))
 
 
 def table(y, predicted, names: Sequence[str], what: str, **options) -> str:
@@ -90,11 +93,13 @@ def worst(order: Sequence[int], what: str, why: str) -> tuple[list[int], str]:
     return list(order[:LISTED]), f" The {LISTED} of {len(order)} {what} with {why} are listed."
 
 
-def confusion_plot(matrix: np.ndarray, names: Sequence[str]) -> plots.Figure:
+@plots.styled
+def confusion_plot(matrix: np.ndarray, names: Sequence[str], *, page: plots.Page) -> plots.Figure:
     """Confusion matrix [C, C] of counts; colours are shares of the true class."""
     count = len(names)
     side = float(np.clip(1.6 + 0.28 * count, 4.2, 11))
-    figure = plots.Figure(figsize=(side + 0.8, side), layout="constrained")
+    width = page.fit(side + 0.8)
+    figure = plots.Figure(figsize=(width, side * width / (side + 0.8)))
     axes = figure.subplots()
     total = matrix.sum(1, keepdims=True)
     share = np.divide(matrix, total, out=np.zeros(matrix.shape), where=total > 0)
@@ -104,24 +109,23 @@ def confusion_plot(matrix: np.ndarray, names: Sequence[str]) -> plots.Figure:
         for (i, j), n in np.ndenumerate(matrix):
             axes.text(j, i, str(n), ha="center", va="center", fontsize=9,
                       color="white" if share[i, j] > 0.55 else plots.INK)
-    plots.style(axes, "Confusion matrix")
+    axes.set_title("Confusion matrix")
     axes.grid(visible=False)
     if count <= NAMED:
         shown = [name if len(name) <= 18 else f"{name[:17]}…" for name in names]
         size = 9 if count <= 20 else 7
         axes.set_xticks(range(count), shown, rotation=90 if max(map(len, shown)) > 2 else 0, fontsize=size)
         axes.set_yticks(range(count), shown, fontsize=size)
-    axes.set_xlabel("predicted" if count <= NAMED else "predicted (class number)", color=plots.GREY)
-    axes.set_ylabel("true" if count <= NAMED else "true (class number)", color=plots.GREY)
+    axes.set_xlabel("predicted" if count <= NAMED else "predicted (class number)")
+    axes.set_ylabel("true" if count <= NAMED else "true (class number)")
     return figure
 
 
-def label_plot(y: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> plots.Figure | None:
+@plots.styled
+def label_plot(y: np.ndarray, predicted: np.ndarray, names: Sequence[str], *, page: plots.Page) -> plots.Figure:
     """F1 of each label, of at most LISTED."""
-    if len(names) > LISTED:
-        return None
     f1 = sklearn.metrics.f1_score(y, predicted, average=None, zero_division=0)
-    figure = plots.Figure(figsize=(6.4, 1.2 + 0.3 * len(names)), layout="constrained")
+    figure = plots.Figure(figsize=(page.fit(6.4), 1.2 + 0.3 * len(names)))
     axes = figure.subplots()
     axes.barh(range(len(names)), 100 * f1, color=plots.INK, height=0.7)
     for k, value in enumerate(f1):
@@ -130,27 +134,23 @@ def label_plot(y: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> pl
     axes.set_yticks(range(len(names)), names)
     axes.set_xlim(0, 108)
     axes.invert_yaxis()
-    plots.style(axes, "F1 of each label (%)")
+    axes.set_title("F1 of each label (%)")
     axes.grid(visible=False)
     return figure
 
 
-def scatter_plot(z: np.ndarray, y: np.ndarray, names: Sequence[str]) -> plots.Figure:
+@plots.styled
+def scatter_plot(z: np.ndarray, y: np.ndarray, names: Sequence[str], *, page: plots.Page) -> plots.Figure:
     """Predicted against true numbers [N, K], a panel each; the line is where they are equal."""
-    columns = min(3, len(names))
-    lines = -(-len(names) // columns)
-    figure = plots.Figure(figsize=(0.6 + 3.4 * columns, 0.4 + 3.4 * lines), layout="constrained")
-    panels = figure.subplots(lines, columns, squeeze=False).ravel()
-    for axes, name, a, b in zip(panels, names, z.T, y.T):
+    figure, grid = plots.panels(len(names), min(3, len(names)), (3.4, 3.4), "", page)
+    for axes, name, a, b in zip(grid.flat, names, z.T, y.T):
         if len(b) <= SCATTERED:
             axes.scatter(b, a, s=10, color=plots.INK, alpha=0.45, linewidths=0, zorder=3)
         else:
             axes.hexbin(b, a, gridsize=40, mincnt=1, bins="log", cmap="Blues", zorder=3)
         low, high = min(a.min(), b.min()), max(a.max(), b.max())
         axes.plot([low, high], [low, high], color=plots.EXTRA_COLOUR, linewidth=1.2, zorder=4)
-        plots.style(axes, name)
-        axes.set_xlabel("true", color=plots.GREY)
-        axes.set_ylabel("predicted", color=plots.GREY)
-    for axes in panels[len(names):]:
-        axes.set_visible(False)
+        axes.set_title(name)
+        axes.set_xlabel("true")
+        axes.set_ylabel("predicted")
     return figure

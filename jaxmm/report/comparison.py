@@ -3,6 +3,7 @@
 In the form of table 1 of MLA (arXiv 2311.10707) and, for streams of tasks, of the main table of
 SAMM (arXiv 2405.02766): methods as rows, in blocks by the size of their memory, heads as columns.
 """
+import functools
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,16 +12,18 @@ import numpy as np
 
 from jaxmm import escape, files
 from jaxmm.data.dataset import Dataset
-from jaxmm.report import continual, plots, stream_plots
+from jaxmm.report import continual, plots, significance, stream_plots, units
 from jaxmm.report.published import Value, Values
+from jaxmm.report.records import DIVERGED, Cell, Record, pivot
 from jaxmm.report.run_report import final_scores
-from jaxmm.report.tables import Scores, csv_text, markdown, percent, sort_heads
+from jaxmm.report.tables import Scores, capital, csv_text, latex, markdown, sort_heads
 from jaxmm.train.scores import main_head
 from jaxmm.report.variants import Variant
 from jaxmm.train.validity import describe
 
 OVER_TIME = ("stability", "plasticity", "trade_off", "forgetting")
-DIVERGED = "diverged"
+SEEN = "seen"                       # accuracy on the tasks seen so far, of a task that was learned
+ROW = ("method", "setting")
 Row = tuple[str, int | None]        # method, size of its memory
 
 
@@ -33,24 +36,6 @@ class Result(NamedTuple):
     seen: Mapping[str, np.ndarray] | None = None    # by head: `continual.seen_accuracy`
     diverged: bool = False                  # its loss, or that of a model it starts from
     changed: Sequence[str] = ()             # splits that have changed since; it is scored anew
-
-    @property
-    def row(self) -> Row:
-        return self.method, self.buffer
-
-
-class Summary(NamedTuple):
-    """One metric of one head of a method, over its seeds.
-
-    The metric DIVERGED, of head "", is the share of a method's runs that did; seeds their number.
-    """
-    method: str
-    buffer: int | None
-    head: str
-    metric: str
-    mean: float
-    std: float | None       # sample standard deviation (n - 1); None for a single seed
-    seeds: int
 
 
 def read_result(variant: Variant, seed: int, history: Sequence[Mapping[str, Any]] | None,
@@ -80,115 +65,152 @@ def with_probes(result: Result, accuracies: Mapping[str, float]) -> Result:
         for head, by_metric in result.scores.items()})
 
 
-def summarize(results: Iterable[Result]) -> list[Summary]:
-    """Means and standard deviations of all numbers that are not NaN.
+def records(results: Iterable[Result]) -> list[Record]:
+    """All numbers of all runs.
 
-    Rows come in blocks: methods without a memory, then the others by its size; within a block, and
-    for heads and metrics, in the order in which they occur.
+    They come in blocks: methods without a memory, then the others by its size; within a block in the
+    order of the results.
     """
-    values, diverged = {}, {}
-    for result in sorted(results, key=lambda r: r.buffer or 0):
-        diverged.setdefault(result.row, []).append(result.diverged)
-        if result.diverged:
-            values.setdefault((*result.row, "", DIVERGED), diverged[result.row])
-        for head, scores in result.scores.items():
-            for metric, value in scores.items():
-                if not np.isnan(value):
-                    values.setdefault((*result.row, head, metric), []).append(value)
-    return [Summary(*key, float(np.mean(x)),
-                    float(np.std(x, ddof=1)) if len(x) > 1 and key[-1] != DIVERGED else None,
-                    len(x)) for key, x in values.items()]
+    found = []
+    for r in sorted(results, key=lambda r: r.buffer or 0):
+        record = functools.partial(Record, r.method, r.buffer, r.seed, "test")
+        found.append(record(None, "", DIVERGED, float(r.diverged)))
+        found += [record(None, head, metric, value)
+                  for head, scores in r.scores.items() for metric, value in scores.items()]
+        found += [record(task, head, SEEN, value)
+                  for head, curve in (r.seen or {}).items() for task, value in enumerate(curve, 1)]
+    return found
 
 
-def by_row(summaries: Iterable[Summary],
-           metric: str) -> dict[Row, dict[str, tuple[float, float | None]]]:
-    """(mean, standard deviation or None) of a metric, by row and head."""
-    table = {}
-    for s in summaries:
-        if s.metric == metric:
-            table.setdefault((s.method, s.buffer), {})[s.head] = s.mean, s.std
-    return table
+def by_head(table: Iterable[Record], metric: str) -> dict[Row, dict[str, Cell]]:
+    """A metric by row and head."""
+    return pivot((r for r in table if r.metric == metric), ROW, ["head"])
 
 
-def diverged_runs(summaries: Iterable[Summary]) -> dict[Row, str]:
+def diverged_runs(table: Iterable[Record]) -> dict[Row, str]:
     """Of the rows with runs that diverged, how many did."""
-    return {(s.method, s.buffer): DIVERGED if s.mean == 1 else
-            f"{round(s.mean * s.seeds)} of {s.seeds} {DIVERGED}"
-            for s in summaries if s.metric == DIVERGED}
+    shares = {row: cell for row, cells in by_head(table, DIVERGED).items() for cell in cells.values()}
+    return {row: DIVERGED if cell.mean == 1 else
+            f"{round(cell.mean * len(cell.values))} of {len(cell.values)} {DIVERGED}"
+            for row, cell in shares.items() if cell.mean}
 
 
-def accuracy_table(summaries: Sequence[Summary], modalities: Sequence[str],
-                   metric: str = "accuracy",
-                   published: Values | None = None) -> str:
-    """Markdown: methods as rows, heads as columns, accuracy in percent, mean ± deviation.
+def score_rows(table: Sequence[Record], modalities: Sequence[str], metric: str,
+               published: Values | None = None) -> tuple[list[dict[str, Any]], list[str], list[Value]]:
+    """Methods as rows, heads as columns: (cells by column, columns, published values among them).
 
-    A last column says of which methods runs diverged, if any did: means are of the others. A head
-    for which there are published values has a column "paper" beside it. Below the table stands
-    where they come from, and why those marked with * cannot be compared.
+    A head for which there are published values has a column "paper" beside it. A last column says of
+    which methods runs diverged, if any did: means are of the others.
     """
-    table, diverged = by_row(summaries, metric), diverged_runs(summaries)
-    heads = sort_heads({h: None for by_head in table.values() for h in by_head}, modalities)
-    known = {(row, head): value for row, by_head in (published or {}).items()
-             for head, value in by_head.items() if head in table.get(row, ())}
+    scores, diverged = by_head(table, metric), diverged_runs(table)
+    heads = sort_heads({h: None for cells in scores.values() for h in cells}, modalities)
+    known = {(row, head): value for row, values in (published or {}).items()
+             for head, value in values.items() if head in scores.get(row, ())}
+    order = [row for row in dict.fromkeys((r.method, r.setting) for r in table)
+             if row in scores or row in diverged]
     columns = [c for h in heads for c in (h, f"{h}, paper") if c == h or h in {k[1] for k in known}]
-    order = _rows(summaries, metric)
-    rows = [_row(row) | {head: _cell(*value) for head, value in table.get(row, {}).items()}
-            | {f"{head}, paper": _cell(value.mean, value.std) + "*" * bool(value.differences)
+    rows = [_row(row) | {head: units.number(metric, cell.mean, cell.std)
+                         for head, cell in scores.get(row, {}).items()}
+            | {f"{head}, paper": units.number(metric, value.mean, value.std) + "*" * bool(value.differences)
                for (r, head), value in known.items() if r == row} | {"": diverged.get(row)}
             for row in order]
-    return (markdown(rows, [*_row_columns(order), *columns, *[""] * bool(diverged)])
-            + _sources(known.values()))
+    return rows, [*_row_columns(order), *columns, *[""] * bool(diverged)], list(known.values())
 
 
-def _sources(values: Iterable[Value]) -> str:
-    """The lines below a table that has published values; "" if it has none."""
-    sources = ", ".join(dict.fromkeys(v.source for v in values))
+def score_table(table: Sequence[Record], modalities: Sequence[str], metric: str = "accuracy",
+                published: Values | None = None) -> str:
+    """Markdown of `score_rows`, as mean ± deviation.
+
+    Below the table stands where published values come from, and why those marked with * cannot be
+    compared.
+    """
+    rows, columns, values = score_rows(table, modalities, metric, published)
+    return markdown(rows, columns) + "".join(f"\n{line}\n" for line in sources(values))
+
+
+def sources(values: Sequence[Value]) -> list[str]:
+    """Lines below a table that has published values; none if it has none."""
+    papers = ", ".join(dict.fromkeys(v.source for v in values))
     differences = "; ".join(dict.fromkeys(d for v in values for d in v.differences))
     notes = "; ".join(dict.fromkeys(n for v in values for n in v.notes))
-    return (f"\nPaper: {sources}{' (' + notes + ')' if notes else ''}.\n" * bool(sources)
-            + f"\n\\* Not comparable: {differences}.\n" * bool(differences))
+    return ([f"Paper: {papers}{' (' + notes + ')' if notes else ''}."] * bool(papers)
+            + [f"\\* Not comparable: {differences}."] * bool(differences))
 
 
-def over_time_table(summaries: Sequence[Summary]) -> str:
-    """Markdown: stability and so on of each method's main head; "" if none learned over time."""
+def over_time_rows(table: Sequence[Record]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Stability and so on of each method's main head: (cells by column, columns)."""
     rows = {}
-    for metric in OVER_TIME:
-        for row, by_head in by_row(summaries, metric).items():
-            head = main_head(by_head)
-            rows.setdefault(row, _row(row) | {"head": head})[
-                continual.NAMES.get(metric, metric)] = _cell(*by_head[head])
-    known = [name for name in (continual.NAMES.get(m, m) for m in OVER_TIME)
-             if any(name in row for row in rows.values())]
-    columns = [*_row_columns(rows), "head", *known]
-    return markdown(rows.values(), columns) if rows else ""
+    for row, cells in pivot((r for r in table if r.metric in OVER_TIME), ROW, ["head", "metric"]).items():
+        head = main_head(dict.fromkeys(h for h, _ in cells))
+        rows[row] = _row(row) | {"head": head} | {
+            units.unit(metric).title: units.number(metric, cell.mean, cell.std)
+            for (h, metric), cell in cells.items() if h == head}
+    titles = [units.unit(metric).title for metric in OVER_TIME]
+    return list(rows.values()), [*_row_columns(rows), "head",
+                                 *(t for t in titles if any(t in row for row in rows.values()))]
 
 
-def curve_panels(results: Sequence[Result]) -> dict[str, dict[str, np.ndarray]]:
-    """Accuracy on the tasks seen [S, T] of each method's main head, by size of memory and method.
+def over_time_table(table: Sequence[Record]) -> str:
+    """Markdown of `over_time_rows`; "" if none learned over time."""
+    rows, columns = over_time_rows(table)
+    return markdown(rows, columns) if rows else ""
 
-    Methods without a memory are in every panel. Rows are seeds, with NaN after the tasks they have.
+
+def curve_panels(table: Iterable[Record]) -> dict[str, dict[str, dict[int, Cell]]]:
+    """Accuracy by tasks seen of each method's main head, by size of memory and method.
+
+    Methods without a memory are in every panel.
     """
     curves = {}
-    for result in (r for r in results if not r.diverged):
-        curves.setdefault(result.row, {}).setdefault(main_head(result.seen), []).append(result)
-    curves = {row: _pad([r.seen[head] for r in by_head[head]]) for row, by_head in curves.items()
-              for head in [main_head(by_head)]}
+    for row, cells in pivot((r for r in table if r.metric == SEEN), ROW, ["head", "task"]).items():
+        head = main_head(dict.fromkeys(h for h, _ in cells))
+        curves[row] = {task: cell for (h, task), cell in cells.items() if h == head}
     buffers = sorted({buffer for _, buffer in curves if buffer is not None}) or [None]
     return {"" if buffer is None else f"memory of {buffer} examples":
             {method: x for (method, b), x in curves.items() if b in (None, buffer)}
             for buffer in buffers}
 
 
-def _pad(curves: Sequence[np.ndarray]) -> np.ndarray:
-    """[S, T] with NaN where a curve is shorter than the longest."""
-    longest = max(map(len, curves))
-    return np.stack([np.pad(c, (0, longest - len(c)), constant_values=np.nan) for c in curves])
+def latex_table(table: Sequence[Record], modalities: Sequence[str], metric: str, caption: str,
+                published: Values | None = None) -> str:
+    """LaTeX of `score_rows`: the best of each head in bold, with a star if it is better than each of
+    the others; comments name the test, its number of seeds and each p."""
+    rows, columns, values = score_rows(table, modalities, metric, published)
+    scores, bold, comments = by_head(table, metric), {}, []
+    order = [(row["method"], row["buffer"]) for row in rows]
+    for head in dict.fromkeys(head for cells in scores.values() for head in cells):
+        cells = {row: found[head] for row, found in scores.items() if head in found}
+        if len(cells) > 1:
+            found = significance.winner(metric, cells)
+            level = [row for row, cell in cells.items() if cell.mean == cells[found.row].mean]
+            if len(level) < len(cells):
+                bold |= {(order.index(row), head): "*" * found.better for row in level}
+            listed = ", ".join(" ".join([*map(str, filter(None, row)),
+                                         "(equal)" if np.isnan(p) else f"{p:.2g}"])
+                               for row, p in found.p.items())
+            comments.append(f"% {escape.printable(head)}, n = {found.seeds}: " + escape.printable(
+                f"p of the best against {listed}" if found.p else "no test with so few seeds") + "\n")
+    test = ("; * better than each other method of its column: two-sided paired t tests over the seeds, "
+            f"p < {significance.LEVEL} each" if any(bold.values()) else "")
+    n = {len(cell.values) for cells in scores.values() for cell in cells.values()}
+    seeds = f"n = {min(n)}" + f" to {max(n)}" * (len(n) > 1) + " seeds"
+    notes = [f"Best in bold; {seeds}{test}."]
+    notes += [f"† {line.removeprefix(chr(92) + '* ')}" if line.startswith("\\") else line
+              for line in sources(values)]
+    return "".join(comments) + latex(_daggers(rows), columns, caption, notes, bold)
 
 
-def _rows(summaries: Iterable[Summary], metric: str) -> list[Row]:
-    """Those with values of a metric, or with runs that diverged."""
-    return list(dict.fromkeys((s.method, s.buffer) for s in summaries
-                              if s.metric in (metric, DIVERGED)))
+def _daggers(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows in which published values that cannot be compared have another mark than the best."""
+    return [{column: value.replace("*", "†") if column.endswith(", paper") and value else value
+             for column, value in row.items()} for row in rows]
+
+
+def shown(result: Result, dataset: Dataset, kind: str = "") -> str:
+    """The headline of every head in a line."""
+    metric = continual.headline(kind, units.task_of(dataset))
+    return ", ".join(f"{head} {units.number(metric, result.scores[head][metric])}"
+                     for head in sort_heads(result.scores, dataset.modalities))
 
 
 def _row(row: Row) -> dict[str, Any]:
@@ -205,17 +227,14 @@ def _row_columns(rows: Iterable[Row]) -> list[str]:
     return ["method", "buffer"] if any(buffer is not None for _, buffer in rows) else ["method"]
 
 
-def _cell(mean: float, std: float | None) -> str:
-    return percent(mean) if std is None else f"{percent(mean)} ± {percent(std)}"
-
-
-def write(results: Sequence[Result], dataset: Dataset, workdir, command: str,
-          kind: str = "", published: Mapping[str, Values] | None = None) -> str:
-    """Writes the comparison into a folder; returns the Markdown table of accuracies.
+def write(results: Sequence[Result], dataset: Dataset, workdir, command: str, kind: str = "",
+          published: Mapping[str, Values] | None = None, page: plots.Page | None = None) -> str:
+    """Writes the comparison into a folder; returns the Markdown table of the headline.
 
     The folder gets `report.md`, which shows the tables, the plots and `command`; `comparison.csv`
-    with a row for each method, head and metric (mean, std, number of seeds); and `seeds.csv` with a
-    row for each seed too. Values in the CSV files are shares, not percent.
+    with a row for each method, head and metric (mean, std, number of seeds); `seeds.csv` with a row
+    for each seed too; and `comparison.tex` with the tables for papers. Shares in the CSV files are no
+    percent.
 
     Args:
       results: of all runs, of which at least one did not diverge.
@@ -224,68 +243,97 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str,
       command: that makes the comparison again.
       kind: of the stream, if there is one.
       published: values of papers, as `jaxmm.report.published.find` gives them.
+      page: of paper, for which the plots are drawn too, in the folder `figures`.
     """
-    workdir = pathlib.Path(workdir)
-    summaries = summarize(results)
-    metric = continual.headline(kind)
-    published = published or {}
-    table = accuracy_table(summaries, dataset.modalities, metric, published.get("accuracy"))
-    seeds = max(s.seeds for s in summaries if s.metric != DIVERGED)
-    chance, diverged, accuracies = (1 / dataset.num_classes, diverged_runs(summaries),
-                                    by_row(summaries, metric))
-    what = continual.HEADLINES[metric]
-    caption = what + (f", mean and deviation of {seeds} seeds" if seeds > 1 else "")
-    files.write(workdir / "comparison.csv",
-                csv_text([s._asdict() for s in summaries], Summary._fields))
-    files.write(workdir / "seeds.csv", csv_text(
-        [_row(r.row) | {"head": head, "metric": metric, "seed": r.seed, "value": value}
-         for r in results for head, scores in ({"": {DIVERGED: 1.0}} if r.diverged else
-                                               r.scores).items()
-         for metric, value in scores.items()],
-        ["method", "buffer", "head", "metric", "seed", "value"]))
-    bars = {"\n".join(filter(None, [_label(*row), diverged.get(row)])): accuracies.get(row, {})
-            for row in _rows(summaries, metric)}
-    files.write(workdir / "accuracy.png", plots.png(plots.comparison_bars(
-        bars, dataset.modalities, chance, f"{dataset.name}: {caption}")))
-    probes = accuracy_table(summaries, dataset.modalities, "probe", published.get("probe"))
+    workdir, table, published = pathlib.Path(workdir), records(results), published or {}
+    task = units.task_of(dataset)
+    metric, chance = continual.headline(kind, task), units.guess(task, dataset)
+    unit, diverged, scores = units.unit(metric), diverged_runs(table), by_head(table, metric)
+    if task.headline != "accuracy":
+        published = {}      # which are accuracies
+    shown = score_table(table, dataset.modalities, metric, published.get("accuracy"))
+    seeds = max(len(cell.values) for cells in scores.values() for cell in cells.values())
+    what = continual.caption(metric) + (f", mean and deviation of {seeds} seeds" if seeds > 1 else "")
+    _write_csv(table, workdir)
+    _write_latex(table, dataset, metric, f"{dataset.name}: {what}, {units.explain(metric)}.", published,
+                 workdir)
+    bars = {"\n".join(filter(None, [_label(*row), diverged.get(row)])):
+            {head: cell[:2] for head, cell in scores.get(row, {}).items()}
+            for row in dict.fromkeys((r.method, r.setting) for r in table)
+            if row in scores or row in diverged}
+    picture = plots.save(workdir, task.headline, functools.partial(
+        plots.comparison_bars, bars, dataset.modalities, chance, f"{dataset.name}: {what}", metric), page)
+    probes = score_table(table, dataset.modalities, "probe", published.get("probe"))
     probed = f"""
 ## What the encoders know
 
 Test accuracy in percent of a linear probe: logistic regression on the features of each frozen
 encoder. Far below the encoder of `unimodal` means that the other modalities made it lazy.
 
-{probes}""" if any(s.metric == "probe" for s in summaries) else ""
-    over_time = _over_time_section(results, summaries, dataset, workdir) if kind else ""
+{probes}""" if any(r.metric == "probe" for r in table) else ""
+    over_time = _over_time_section(table, dataset, workdir, page) if kind else ""
+    others = [units.unit(m).title for m in dict.fromkeys(
+        m for r in results for scores in r.scores.values() for m in scores) if m != metric]
     notes = ("Means are of the runs that did not diverge.\n\n" * bool(diverged)
              + "".join(f"{escape.markdown(r.method)}, seed {r.seed}: "
                        f"{escape.markdown(describe(dataset.name, r.changed))}.\n\n"
                        for r in results if r.changed))
     files.write(workdir / "report.md", f"""# Methods on {escape.markdown(dataset.name)}
 
-{caption.capitalize()}, in percent, after the last epoch of each run.{plots.note(dataset.modalities)}
+{capital(what)}, {units.explain(metric)}, after the last epoch of each run.\
+{plots.note(dataset.modalities, metric)}
 
-{notes}{table}
-![Test accuracy by method and head](accuracy.png)
+{notes}{shown}
+![Test {unit.title} by method and head]({picture})
 {over_time}{probed}
 Made by
 
     {command}
 
-Macro F1, calibration error (ECE) and negative log-likelihood (NLL) are in `comparison.csv`, every
-seed in `seeds.csv`, and every run has a folder of its own here.
+{capital(', '.join(others)) or 'Means'} are in `comparison.csv`, every seed in `seeds.csv`, tables for
+LaTeX in `comparison.tex`, and every run has a folder of its own here.
 """)
-    return f"{table}\nLinear probes:\n\n{probes}" if probed else table
+    return f"{shown}\nLinear probes:\n\n{probes}" if probed else shown
 
 
-def _over_time_section(results, summaries, dataset: Dataset, workdir: pathlib.Path) -> str:
-    files.write(workdir / "tasks_seen.png", plots.png(stream_plots.method_curves(
-        curve_panels(results), 1 / dataset.num_classes,
-        f"{dataset.name}: accuracy on the tasks seen so far")))
+def _write_csv(table: Sequence[Record], workdir: pathlib.Path) -> None:
+    """The pivot, and the records of all seeds."""
+    table = [r for r in table if r.task is None]
+    names = "method", "buffer", "head", "metric"
+    files.write(workdir / "comparison.csv", csv_text(
+        [dict(zip(names, key)) | {"mean": cell.mean, "std": None if key[-1] == DIVERGED else cell.std,
+                                  "seeds": len(cell.values)}
+         for row, cells in pivot(table, ROW, ["head", "metric"]).items() for column, cell in cells.items()
+         for key in [(*row, *column)] if key[-1] != DIVERGED or cell.mean],
+        [*names, "mean", "std", "seeds"]))
+    files.write(workdir / "seeds.csv", csv_text(
+        [_row((r.method, r.setting)) | r._asdict() for r in table if r.metric != DIVERGED or r.value],
+        [*names, "seed", "value"]))
+
+
+def _write_latex(table: Sequence[Record], dataset: Dataset, metric: str, caption: str,
+                 published: Mapping[str, Values], workdir: pathlib.Path) -> None:
+    """`comparison.tex`: the headline, probes, and what was kept over time, as far as they are there."""
+    tables = [latex_table(table, dataset.modalities, metric, caption, published.get("accuracy"))]
+    if any(r.metric == "probe" for r in table):
+        tables.append(latex_table(table, dataset.modalities, "probe", f"{dataset.name}: accuracy of linear "
+                                  "probes of the frozen encoders, in percent.", published.get("probe")))
+    rows, columns = over_time_rows(table)
+    if rows:
+        tables.append(latex(rows, columns, f"{dataset.name}: over the tasks, in percent.", []))
+    files.write(workdir / "comparison.tex", "% Needs \\usepackage{booktabs}.\n" + "\n".join(tables))
+
+
+def _over_time_section(table: Sequence[Record], dataset: Dataset, workdir: pathlib.Path,
+                       page: plots.Page | None) -> str:
+    picture = plots.save(workdir, "tasks_seen", functools.partial(
+        stream_plots.method_curves, curve_panels(table), 1 / dataset.num_classes,
+        f"{dataset.name}: accuracy on the tasks seen so far"), page)
     return f"""
 ## Over the tasks
 
 Of the head `dynamic` where there is one, otherwise of `fused`.
 
-{over_time_table(summaries)}
-![Accuracy on the tasks seen so far by method](tasks_seen.png)
+{over_time_table(table)}
+![Accuracy on the tasks seen so far by method]({picture})
 """

@@ -6,7 +6,9 @@ import numpy as np
 
 from jaxmm.evaluate import continual
 from jaxmm.evaluate.tasks import baseline, matrices
-from jaxmm.report.tables import markdown, percent, sort_heads
+from jaxmm.report.tables import Scores, scores_table
+from jaxmm.report.units import unit
+from jaxmm.task import Task
 
 KINDS = {"class": "class-incremental", "domain": "domain-incremental",
          "generalized": "generalised class-incremental"}
@@ -17,24 +19,26 @@ OVER_TIME = {"stability": continual.stability, "plasticity": continual.plasticit
              "backward_transfer": continual.backward_transfer}
 OWN_TEST_DATA = ("plasticity", "trade_off")     # not where tasks are tested on all classes seen
 
-NAMES = {"mean_accuracy": "mean accuracy", "cumulative_accuracy": "cumulative accuracy",
-         "task_incremental": "task-incremental", "trade_off": "trade-off",
-         "backward_transfer": "backward transfer", "forward_transfer": "forward transfer"}
-
 HEADLINES = {
-    "accuracy": "test accuracy",
     "mean_accuracy": "mean accuracy over the tasks after the last one",
     "cumulative_accuracy": "accuracy on the test examples of all classes seen, after the last task",
 }
 
 
-def headline(kind: str) -> str:
-    """The metric that sums up a run on a stream of this kind, or, if it is "", on no stream.
+def headline(kind: str, task: Task | None = None) -> str:
+    """The metric that sums up a run on a stream of this kind or, if that is "", on the task.
 
     It is the one of every table, plot and choice. Phases of a generalised stream are evaluated on
-    all classes seen so far: the last one says it all. Other streams are summed up by the mean over their tasks.
+    all classes seen so far: the last one says it all. Other streams are summed up by the mean over their
+    tasks.
     """
-    return {"": "accuracy", "generalized": "cumulative_accuracy"}.get(kind, "mean_accuracy")
+    alone = task.headline if task else "accuracy"
+    return {"": alone, "generalized": "cumulative_accuracy"}.get(kind, "mean_accuracy")
+
+
+def caption(metric: str) -> str:
+    """What a headline is, on test data."""
+    return HEADLINES.get(metric, f"test {unit(metric).title}")
 
 
 def final_accuracy(record: Mapping[str, Any], kind: str) -> dict[str, dict[str, float]]:
@@ -47,12 +51,13 @@ def final_accuracy(record: Mapping[str, Any], kind: str) -> dict[str, dict[str, 
     return result
 
 
-def headlines(history: Sequence[Mapping[str, Any]], split: str, kind: str) -> dict[str, float]:
+def headlines(history: Sequence[Mapping[str, Any]], split: str, kind: str,
+              metric: str) -> dict[str, float]:
     """The headline by head, of a finished run on a split; heads that no example counts for left out.
     """
     record = next(r for r in reversed(history) if r["split"] == split)
     scores = final_accuracy(record, kind) if kind else record["scores"]
-    return {head: scores[head][headline(kind)] for head in record["scores"]}
+    return {head: scores[head][metric] for head in record["scores"]}
 
 
 def summary(history: Sequence[Mapping[str, Any]], kind: str) -> dict[str, dict[str, float]]:
@@ -89,13 +94,9 @@ def seen_accuracy(history: Sequence[Mapping[str, Any]], kind: str) -> dict[str, 
     return result
 
 
-def table(metrics: Mapping[str, Mapping[str, float]], modalities: Sequence[str]) -> str:
+def table(metrics: Scores, modalities: Sequence[str]) -> str:
     """The metrics of every head, a row each, in percent."""
-    columns = dict.fromkeys(name for by_metric in metrics.values() for name in by_metric)
-    rows = [{"head": head} | {NAMES.get(name, name): None if np.isnan(value) else percent(value)
-                              for name, value in metrics[head].items()}
-            for head in sort_heads(metrics, modalities)]
-    return markdown(rows, ["head", *(NAMES.get(name, name) for name in columns)])
+    return scores_table(metrics, modalities, sign="")
 
 
 def _over_tasks(accuracy: Sequence[float | None], kind: str) -> float:

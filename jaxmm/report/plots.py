@@ -1,13 +1,17 @@
 """Plots of runs and comparisons, as figures of their own that leave pyplot's state alone.
 
 Colours are those of Okabe and Ito, which colour-blind people tell apart; "fused" is dark and bold.
-Accuracies come as shares and are drawn in percent.
+Shares are drawn in percent. Every function that draws has the argument `page`: a screen, or paper.
 """
 import functools
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+import math
+import pathlib
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 from matplotlib import figure as mpl_figure
 from matplotlib.axes import Axes
@@ -15,16 +19,76 @@ from matplotlib.patheffects import withStroke
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
-from jaxmm import escape
-from jaxmm.report.tables import Scores, percent, sort_heads
+from jaxmm import escape, files
+from jaxmm.errors import check_choice
+from jaxmm.report.tables import Scores, sort_heads
+from jaxmm.report.units import number, unit
 
 INK, GREY, GRID = "#1f2a44", "#5f6877", "#e5e7eb"
-MODALITY_COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#0072b2")
-EXTRA_COLOUR = "#d55e00"
+STYLE = {
+    "axes.axisbelow": True, "axes.edgecolor": GREY, "axes.grid": True, "axes.grid.axis": "y",
+    "axes.labelcolor": GREY, "axes.spines.left": False, "axes.spines.right": False,
+    "axes.spines.top": False, "axes.titlecolor": INK, "axes.titlelocation": "left",
+    "axes.titlepad": 10, "axes.titlesize": "large", "axes.titleweight": "bold",
+    "figure.constrained_layout.use": True, "figure.titlesize": "large", "figure.titleweight": "bold",
+    "font.size": 10, "grid.color": GRID, "grid.linewidth": 1, "hatch.linewidth": 1.2,
+    "legend.fontsize": "medium", "legend.frameon": False, "legend.labelcolor": INK,
+    "lines.linewidth": 2, "lines.markersize": 4.5, "lines.solid_capstyle": "round",
+    "pdf.fonttype": 42, "svg.hashsalt": "jaxmm",        # fonts as publishers ask; the same bytes again
+    "xtick.color": GREY, "xtick.major.size": 0, "ytick.color": GREY, "ytick.major.size": 0,
+}
+PAPER = STYLE | {
+    "axes.titlepad": 5, "axes.titlesize": "medium", "font.size": 8.5,      # its "small" is 7.1 points
+    "grid.linewidth": 0.6, "hatch.linewidth": 0.7, "legend.fontsize": "small", "lines.linewidth": 1.2,
+    "lines.markersize": 3.2, "xtick.labelsize": "small", "ytick.labelsize": "small",
+}
+DASHES = (0, (4, 3))
 HALO = [withStroke(linewidth=3, foreground="white")]
-METHODS_IN_A_ROW = 8        # of bars; more go below
+MODALITY_COLOURS = ("#56b4e9", "#e69f00", "#009e73", "#cc79a7", "#0072b2")
+METHOD_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
+EXTRA_COLOUR = "#d55e00"
+MARKERS = "osD^vP*X"
+LINES = ("-", (0, (4, 1.5)), (0, (4, 1.2, 1, 1.2)), (0, (1, 1)))
+HATCHES = ("", "///", "...", "\\\\\\", "xxx", "---", "ooo", "|||")
+METHODS_IN_A_ROW = 8        # of bars on a screen; more go below
+BAR, NARROW_BAR = 0.62, 0.15    # inches for one, with its number across it or along it
+MOST_DOTS = 30              # on a curve
+HIGHEST = 8.5               # inches of a page of paper, less a caption
 MOST_MODALITIES = 16        # in a plot; more cannot be told apart
 LONGEST_SIDE = 2**15        # of a picture, in pixels; matplotlib makes none of 2**16
+WIDTHS = {"column": 3.25, "page": 6.75}     # of papers in two columns, inches
+FORMATS = ("png", "pdf", "svg")
+
+
+class Page(NamedTuple):
+    """What a figure is drawn for."""
+    width: float | None = None      # inches of the figure on paper; None for a screen, which scrolls
+    suffix: str = "png"             # one of FORMATS
+
+    def fit(self, inches: float) -> float:
+        """The width of a figure whose content asks for so many inches."""
+        return self.width or inches
+
+    @property
+    def room(self) -> float:
+        """The width of paper in inches of a screen, whose text is larger."""
+        return self.width * STYLE["font.size"] / PAPER["font.size"] if self.width else math.inf
+
+
+SCREEN = Page()
+
+
+def parse_page(figures: str, width: str) -> Page | None:
+    """The page that a user names by a format, "" for none, and a width: "column", "page".
+
+    Raises:
+      UserError: another format or width.
+    """
+    if not figures:
+        return None
+    check_choice("--figures", figures, FORMATS)
+    check_choice("--width", width, WIDTHS)
+    return Page(WIDTHS[width], figures)
 
 
 class Figure(mpl_figure.Figure):
@@ -38,29 +102,92 @@ class Figure(mpl_figure.Figure):
         super().draw(renderer)
 
 
-def head_colours(heads: Iterable[str], modalities: Sequence[str]) -> dict[str, str]:
-    """Colours by head, in the order of all plots; a modality keeps its colour in every plot.
+class Look(NamedTuple):
+    """How a head or a method is told from others, in colour and without."""
+    colour: str
+    marker: str = "o"
+    line: Any = "-"
+    number: int = 0             # its hatch on paper
+    hatch: str = ""             # on a screen
+    weight: float = 1           # of its lines
+
+    def curve(self) -> dict[str, Any]:
+        """Arguments of a line."""
+        return {"color": self.colour, "linestyle": self.line,
+                "linewidth": self.weight * matplotlib.rcParams["lines.linewidth"]}
+
+    def dots(self, points: int) -> dict[str, Any]:
+        """Arguments of a line with markers, of which there are not too many."""
+        return self.curve() | {"marker": self.marker, "clip_on": False, "zorder": 3,
+                               "markevery": 1 if points <= MOST_DOTS else points // 15}
+
+    def bar(self, page: Page) -> dict[str, Any]:
+        """Arguments of a bar."""
+        hatch = HATCHES[self.number % len(HATCHES)] if page.width else self.hatch
+        return {"color": self.colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0, "zorder": 2}
+
+
+def look(number: int, colours: Sequence[str]) -> Look:
+    """Of the first, second... of several: colours change first, then lines and hatches."""
+    rounds = number // len(colours)
+    return Look(colours[number % len(colours)], MARKERS[number % len(MARKERS)],
+                LINES[rounds % len(LINES)], number, HATCHES[rounds % len(HATCHES)])
+
+
+def head_looks(heads: Iterable[str], modalities: Sequence[str]) -> dict[str, Look]:
+    """Looks by head, in the order of all plots; a modality keeps its own in every plot.
 
     Of more than MOST_MODALITIES modalities only the first are there; see `note`.
     """
     left_out = set(modalities[MOST_MODALITIES:])
-    colours = {m: MODALITY_COLOURS[i % len(MODALITY_COLOURS)] for i, m in enumerate(modalities)}
-    colours["fused"] = INK
-    return {head: colours.get(head, EXTRA_COLOUR)
-            for head in sort_heads(set(heads) - left_out, modalities)}
+    looks = {m: look(i, MODALITY_COLOURS) for i, m in enumerate(modalities)}
+    looks["fused"] = Look(INK, weight=1.6)
+    heads = sort_heads(set(heads) - left_out, modalities)
+    extra = [head for head in heads if head not in looks]
+    # From the end, so that a few modalities have other markers and hatches.
+    looks |= {head: Look(EXTRA_COLOUR, MARKERS[-1 - i % len(MARKERS)], LINES[-1], len(HATCHES) - 1 - i)
+              for i, head in enumerate(sorted(extra))}
+    return {head: looks[head] for head in heads}
 
 
-def note(modalities: Sequence[str]) -> str:
-    """A sentence, after a space, for a report whose plots leave out modalities; "" if they show all."""
-    if len(modalities) <= MOST_MODALITIES:
-        return ""
-    return f" Plots show the first {MOST_MODALITIES} of {len(modalities)} modalities, tables all of them."
+def note(modalities: Sequence[str], metric: str = "accuracy") -> str:
+    """What is to be said of plots in a report, each sentence after a space: which modalities they
+    leave out, and what their dashed line is where it is not named "chance"."""
+    left_out = (f" Plots show the first {MOST_MODALITIES} of {len(modalities)} modalities, tables all of "
+                "them.") * (len(modalities) > MOST_MODALITIES)
+    return left_out + (" The dashed line is the median of the training labels as every answer."
+                       ) * (metric == "mae")
 
 
+def heading(title: str, page: Page, modalities: Sequence[str] = (), width: float = math.inf) -> str:
+    """What stands over a plot: on paper, where the caption says it, only what is left out.
+
+    It is broken into lines that fit into `width` inches.
+    """
+    title = "" if page.width else title
+    if width < math.inf:
+        title = "\n".join(line for part in title.split("\n")
+                          for line in textwrap.wrap(part, max(20, int(width / 0.1))))
+    left_out = len(modalities) - MOST_MODALITIES
+    shown = f"first {MOST_MODALITIES} of {len(modalities)} modalities" * (left_out > 0)
+    return "\n".join(filter(None, [title, shown]))
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Gives a function that draws the argument `page`, and its style."""
+    @functools.wraps(draw)
+    def drawn(*args, page: Page = SCREEN, **options):
+        with matplotlib.rc_context(PAPER if page.width else STYLE):
+            return draw(*args, page=page, **options)
+
+    return drawn
+
+
+@styled
 def learning_curves(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Mapping[str, Any]],
                     modalities: Sequence[str], steps_per_epoch: Sequence[int], epochs: int,
-                    chance: float) -> Figure:
-    """Training loss, and the accuracy of each head on validation data, over epochs.
+                    chance: float | None, metric: str = "accuracy", *, page: Page) -> Figure:
+    """Training loss, and the score of each head on validation data, over epochs.
 
     Args:
       train: records with "step" and "loss".
@@ -68,130 +195,216 @@ def learning_curves(train: Sequence[Mapping[str, Any]], evaluations: Sequence[Ma
       modalities: of the data, in its order.
       steps_per_epoch: of each task in turn.
       epochs: in a task; a thin line marks where one task ends and the next begins.
-      chance: accuracy of guessing, a dashed line.
+      chance: score of guessing, a dashed line if it is known.
+      metric: the score.
+      page: see the module.
     """
-    figure = Figure(figsize=(9.6, 3.7), layout="constrained")
-    left, right = figure.subplots(1, 2)
+    stacked = page.room < 6
+    figure = Figure(figsize=(page.fit(9.6), 5.2 if stacked else 2.6 if page.width else 3.7))
+    left, right = figure.subplots(2, 1) if stacked else figure.subplots(1, 2)
     starts = epochs * np.arange(len(steps_per_epoch) + 1)
     to_epoch = functools.partial(np.interp, xp=np.cumsum([0, *steps_per_epoch]) * epochs, fp=starts)
-    _curve(left, train, lambda r: r["loss"], to_epoch, color=INK)
+
+    def curve(axes, records, value, look, label=None):
+        axes.plot([to_epoch(r["step"]) for r in records], [value(r) for r in records], label=label,
+                  **look.dots(len(records)))
+
+    curve(left, train, lambda r: r["loss"], Look(INK, marker="o" if len(train) <= MOST_DOTS else ""))
     left.set_ylim(bottom=0)
-    style(left, "training loss")
-    for head, colour in head_colours((h for r in evaluations for h in r["scores"]),
-                                     modalities).items():
-        _curve(right, [r for r in evaluations if head in r["scores"]],
-               lambda r, head=head: 100 * r["scores"][head]["accuracy"], to_epoch,
-               color=colour, label=head, linewidth=3.2 if head == "fused" else 2)
-    chance_line(right, chance)
-    right.set_ylim(0, 100)
-    right.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, labelcolor=INK)
-    style(right, "validation accuracy (%)")
+    left.set_title("training loss")
+    for head, seen in head_looks((h for r in evaluations for h in r["scores"]), modalities).items():
+        curve(right, [r for r in evaluations if head in r["scores"]],
+              lambda r, head=head: unit(metric).scale * r["scores"][head][metric], seen, head)
+    guess_line(right, chance, metric)
+    limit(right, metric)
+    left_out = heading("", page, modalities)
+    right.set_title(f"validation {unit(metric).axis}" + f"\n{left_out}" * bool(left_out))
+    legend(figure, *right.get_legend_handles_labels())
     for axes in (left, right):
         for start in starts[1:-1]:
             axes.axvline(start, color=GRID, linewidth=1, zorder=0.5)
-        axes.set_xlabel("epoch", color=GREY)
+        axes.set_xlabel("epoch")
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     return figure
 
 
-def accuracy_bars(scores: Scores, modalities: Sequence[str], chance: float, title: str) -> Figure:
-    """The accuracy of each head of one run."""
-    colours = head_colours(scores, modalities)
-    figure = Figure(figsize=(max(3.6, 1.6 + 0.9 * len(colours)), 3.7), layout="constrained")
+@styled
+def score_bars(scores: Scores, modalities: Sequence[str], chance: float | None, title: str,
+               metric: str = "accuracy", *, page: Page) -> Figure:
+    """A score of each head of one run."""
+    looks = head_looks(scores, modalities)
+    width = max(3.6, 1.6 + 0.9 * len(looks))
+    figure = Figure(figsize=(page.fit(width), 2.4 if page.width else 3.7))
     axes = figure.subplots()
-    for x, (head, colour) in enumerate(colours.items()):
-        _bar(axes, x, scores[head]["accuracy"], None, color=colour, width=0.7,
-             weight="bold" if head == "fused" else "normal")
-    axes.set_xticks(range(len(colours)), colours)
-    _style_bars(axes, chance, title)
+    slot = min(0.9, (page.room - 0.8) / len(looks))
+    narrow = slot < 0.5
+    for x, (head, seen) in enumerate(looks.items()):
+        _bar(axes, x, scores[head][metric], None, metric, seen, page, width=0.7, along=narrow)
+    axes.set_xticks(range(len(looks)), looks)
+    _style_bars(axes, chance, metric, heading(title, page, modalities, width),
+                90 if slot < 0.3 else 30 if narrow else 0)
+    limit(axes, metric, 1.25 if narrow else 1.05)
     return figure
 
 
-def comparison_bars(accuracy: Mapping[str, Mapping[str, tuple[float, float | None]]],
-                    modalities: Sequence[str], chance: float | None, title: str) -> Figure:
-    """The accuracy of each head of several methods, a group of bars each.
+@styled
+def comparison_bars(scores: Mapping[str, Mapping[str, tuple[float, float | None]]],
+                    modalities: Sequence[str], chance: float | None, title: str,
+                    metric: str = "accuracy", *, page: Page) -> Figure:
+    """A score of each head of several methods, a group of bars each.
 
     Args:
-      accuracy: (mean, standard deviation or None) by method and head; a method may have none.
+      scores: (mean, standard deviation or None) by method and head; a method may have none.
       modalities: of the data, in its order.
-      chance: accuracy of guessing, a dashed line if given.
+      chance: score of guessing, a dashed line if given.
       title: over the plot.
+      metric: the score.
+      page: see the module.
     """
-    colours = head_colours((h for by_head in accuracy.values() for h in by_head), modalities)
-    accuracy = {name: {head: x for head, x in by_head.items() if head in colours}
-                for name, by_head in accuracy.items()}
-    names = list(accuracy)
-    rows = [names[i:i + METHODS_IN_A_ROW] for i in range(0, len(names), METHODS_IN_A_ROW)]
-    positions = max(sum(max(len(accuracy[name]), 1) + 0.8 for name in row) for row in rows)
-    width = max(5, 0.8 + 0.62 * positions, 1 + 0.095 * len(title))      # of bars or title, in inches
-    figure = Figure(figsize=(width, 0.6 + 3.6 * len(rows)), layout="constrained")
-    bars = {}
-    for axes, row in zip(figure.subplots(len(rows), squeeze=False)[:, 0], rows):
+    looks = head_looks((h for by_head in scores.values() for h in by_head), modalities)
+    scores = {name: {head: x for head, x in by_head.items() if head in looks}
+              for name, by_head in scores.items()}
+    places = {name: max(len(by_head), 1) + 0.8 for name, by_head in scores.items()}
+    rows = _rows_of(places, (page.room - 0.8) / NARROW_BAR)
+    positions = max(sum(places[name] for name in row) for row in rows)
+    wanted = 0.8 + BAR * positions
+    width = max(5, wanted)
+    along = page.room < wanted                          # numbers stand along their bars
+    slot = min(BAR, (page.room - 0.8) / positions)
+    slanted = page.width and any(0.09 * max(map(len, name.split("\n"))) > slot * places[name]
+                                 for name in scores)
+    height = min(2, (HIGHEST - 1) / len(rows)) if page.width else 3.6
+    figure = Figure(figsize=(page.fit(width), height * len(rows) + 0.6))
+    bars, grid = {}, figure.subplots(len(rows), squeeze=False, sharey=True)[:, 0]
+    for axes, row in zip(grid, rows):
         left, centres = 0.0, []
-        for by_head in map(accuracy.get, row):
-            places = max(len(by_head), 1)
-            centres.append(left + (places - 1) / 2)
-            for x, head in enumerate(h for h in colours if h in by_head):
-                bars[head] = _bar(axes, left + x, *by_head[head], color=colours[head], width=0.9,
-                                  weight="bold" if head == "fused" else "normal")
-            left += places + 0.8
+        for name in row:
+            by_head = scores[name]
+            centres.append(left + (places[name] - 1.8) / 2)
+            for x, head in enumerate(h for h in looks if h in by_head):
+                bars[head] = _bar(axes, left + x, *by_head[head], metric, looks[head], page, width=0.9,
+                                  along=along)
+            left += places[name]
         axes.set_xticks(centres, row)
-        _style_bars(axes, chance, title if row is rows[0] else "")
+        _style_bars(axes, chance, metric, heading(title, page, modalities, width)
+                    if axes is grid[0] else "", 30 if slanted else 0)
         if len(rows) > 1:
             axes.set_xlim(-0.9, positions - 0.9)        # bars as wide in every row
-    figure.legend([bars[h] for h in colours], colours, loc="outside lower center",
-                  ncols=len(colours), frameon=False, labelcolor=INK)
+    limit(grid[0], metric, 1.25 if along else 1.05)
+    legend(figure, [bars[h] for h in looks], list(looks))
     return figure
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=min(160, LONGEST_SIDE / max(figure.get_size_inches())))
-    return buffer.getvalue()
+def _rows_of(places: Mapping[str, float], most: float) -> list[list[str]]:
+    """Names in rows of at most METHODS_IN_A_ROW or, on paper, of at most `most` places."""
+    if most == math.inf:
+        names = list(places)
+        return [names[i:i + METHODS_IN_A_ROW] for i in range(0, len(names), METHODS_IN_A_ROW)]
+    count = math.ceil(sum(places.values()) / most)
+    rows, share = [[]], sum(places.values()) / count    # about as many in every row
+    for name, place in places.items():
+        filled = sum(places[n] for n in rows[-1])
+        if rows[-1] and (filled + place > most or filled + place / 2 > share):
+            rows.append([])
+        rows[-1].append(name)
+    return rows
 
 
-def _curve(axes: Axes, records, value, to_epoch, *, linewidth=2.0, **options):
-    """value(record) over epochs; with dots where the points are few."""
-    axes.plot([to_epoch(r["step"]) for r in records], [value(r) for r in records],
-              marker="o" if len(records) <= 30 else None, markersize=3.5 + (linewidth > 2),
-              linewidth=linewidth, solid_capstyle="round", clip_on=False, zorder=3, **options)
-
-
-def _bar(axes: Axes, x, mean, std, *, color, width, weight):
-    """A bar in percent, with its value above and, if there is one, an error bar."""
-    bar = axes.bar(x, 100 * mean, width, color=color, zorder=2)
+def _bar(axes: Axes, x, mean, std, metric, seen: Look, page, *, width, along):
+    """A bar with its value above, or along it, and, if there is one, an error bar."""
+    scale = unit(metric).scale
+    bar = axes.bar(x, scale * mean, width, **seen.bar(page))
     if std is not None:
-        axes.errorbar(x, 100 * mean, 100 * std, color=INK, linewidth=1.6, zorder=3,
-                      path_effects=HALO)
-    axes.annotate(percent(mean), (x, 100 * (mean + (std or 0))), (0, 3),
-                  textcoords="offset points", ha="center", fontsize=9, color=INK, weight=weight,
-                  path_effects=HALO, zorder=5)
+        axes.errorbar(x, scale * mean, scale * std, color=INK, zorder=3, path_effects=HALO,
+                      linewidth=0.8 * matplotlib.rcParams["lines.linewidth"])
+    axes.annotate(number(metric, mean), (x, scale * (mean + (std or 0))), (0, 3),
+                  textcoords="offset points", ha="center", va="bottom", fontsize="small", color=INK,
+                  weight="bold" if seen.weight > 1 else "normal", path_effects=HALO, zorder=5,
+                  rotation=90 if along else 0)
     return bar
 
 
-def _style_bars(axes: Axes, chance: float | None, title: str) -> None:
-    if chance is not None:
-        chance_line(axes, chance)
-    axes.set_ylim(0, 105)
-    axes.set_ylabel("accuracy (%)", color=GREY)
-    style(axes, title)
-    axes.tick_params(axis="x", labelcolor=INK, labelsize=10.5)
+def _style_bars(axes: Axes, chance: float | None, metric: str, title: str, angle: float) -> None:
+    """All but the limits; names below the bars turned by an angle in degrees."""
+    guess_line(axes, chance, metric)
+    axes.set_ylabel(unit(metric).axis)
+    axes.set_title(title)
+    axes.tick_params(axis="x", labelcolor=INK)
+    if angle:
+        for text in axes.get_xticklabels():
+            text.set(rotation=angle, ha="right", va="center" if angle == 90 else "top",
+                     rotation_mode="anchor")
 
 
-def chance_line(axes: Axes, chance: float) -> None:
-    """A dashed line at the accuracy of guessing, named to the right of the axes."""
-    axes.axhline(100 * chance, color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=4)
-    axes.annotate("chance", (1, 100 * chance), (4, 0), xycoords=axes.get_yaxis_transform(),
-                  textcoords="offset points", va="center", fontsize=9, color=GREY)
+def guess_line(axes: Axes, chance: float | None, metric: str = "accuracy") -> None:
+    """A dashed line at the score of guessing, if it is known, named to the right of the axes.
+
+    By a share it is that of chance, otherwise of the median of the training labels.
+    """
+    if chance is None:
+        return
+    y = unit(metric).scale * chance
+    axes.axhline(y, color=GREY, linewidth=0.6 * matplotlib.rcParams["lines.linewidth"], linestyle=DASHES,
+                 zorder=4)
+    axes.annotate("median" if metric == "mae" else "chance", (1, y), (4, 0),
+                  xycoords=axes.get_yaxis_transform(), textcoords="offset points", va="center",
+                  fontsize="small", color=GREY)
 
 
-def style(axes: Axes, title: str, size: float = 11.5) -> None:
-    """The look of all plots; `size` is that of the title, in points."""
-    axes.set_title(title, loc="left", color=INK, fontsize=size, weight="bold", pad=10)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(GREY)
-    axes.tick_params(length=0, labelcolor=GREY)
-    axes.grid(axis="y", color=GRID, linewidth=1)
-    axes.set_axisbelow(True)
+def limit(axes: Axes, metric: str, room: float = 1) -> None:
+    """Shares from 0 to 100, others from 0 to what there is; times `room` for what stands above."""
+    if unit(metric).scale == 100:
+        axes.set_ylim(0, 100 * room)
+        axes.set_yticks(range(0, 101, 20))
+    else:
+        axes.set_ylim(0, 1.05 * room * axes.get_ylim()[1])
+
+
+def legend(figure: Figure, handles: Sequence, labels: Sequence[str]) -> None:
+    """Below all panels, in as many rows as it takes, for which the figure grows."""
+    if labels:
+        size = matplotlib.rcParams["font.size"] / 10
+        each = size * (0.6 + 0.085 * max(map(len, labels)))
+        columns = int(np.clip(figure.get_figwidth() / each, 1, len(labels)))
+        figure.set_figheight(figure.get_figheight() + 0.2 * size * (math.ceil(len(labels) / columns) - 1))
+        figure.legend(handles, labels, loc="outside lower center", ncols=columns)
+
+
+def panels(count: int, columns: int, size: tuple[float, float], title: str, page: Page):
+    """A figure with a title and a grid [rows, columns] of axes of a size, the last ones empty.
+
+    On paper it has as many columns as there is room for, and is not higher than a page.
+    """
+    if page.width:
+        columns = max(1, min(columns, max(round(page.room / size[0]),
+                                          min(math.ceil(count / 4), round(page.room / 1.6)))))
+    rows = math.ceil(count / columns)
+    wanted = columns * size[0] + 0.5
+    height = rows * size[1] * min(1, page.room / wanted) + 0.3
+    figure = Figure(figsize=(page.fit(max(5, wanted)), min(height, HIGHEST if page.width else math.inf)))
+    if title:
+        figure.suptitle(title, x=0.01, ha="left", color=INK)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[count:]:
+        axes.set_axis_off()
+    return figure, grid
+
+
+def save(folder: pathlib.Path, name: str, draw: Callable[..., Figure], page: Page | None = None) -> str:
+    """Writes NAME.png for the report, whose name it returns, and on a page figures/NAME.SUFFIX too."""
+    files.write(folder / f"{name}.png", encode(draw()))
+    if page:
+        (folder / "figures").mkdir(exist_ok=True)
+        files.write(folder / "figures" / f"{name}.{page.suffix}", encode(draw(page=page), page))
+    return f"{name}.png"
+
+
+def encode(figure: Figure, page: Page = SCREEN) -> bytes:
+    """The figure as a file; the same bytes for the same figure."""
+    dpi = min(300 if page.width else 160, LONGEST_SIDE / max(figure.get_size_inches()))
+    dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format=page.suffix, dpi=dpi, metadata=dates.get(page.suffix))
+    return buffer.getvalue()

@@ -1,4 +1,5 @@
 """The report of a finished run: what was run, its scores, its curves."""
+import functools
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -10,8 +11,8 @@ from jaxmm.batch import batch_size
 from jaxmm.config import AugmentConfig, Config, EncoderConfig
 from jaxmm.errors import UserError
 from jaxmm.methods import method_config
-from jaxmm.report import classes, plots, stream_report
-from jaxmm.report.tables import Scores, percent, scores_table
+from jaxmm.report import classes, plots, stream_report, units
+from jaxmm.report.tables import Scores, capital, scores_table
 from jaxmm.train import plan, validity, writers
 from jaxmm.train.options import differences, to_dict
 from jaxmm.train.predictions import predict_split
@@ -21,11 +22,12 @@ from jaxmm.train.setup import Run
 FILE = "report.md"
 
 
-def write(run: Run, workdir) -> str:
+def write(run: Run, workdir, page: plots.Page | None = None) -> str:
     """Writes `report.md` and its plots into the run folder; returns the table of test scores.
 
     All of it follows from the config, the history, `metrics.jsonl` and the last state: a finished
-    run that is restored gives the same report again.
+    run that is restored gives the same report again. Given a `page` of paper, the plots are drawn for
+    it too, in the folder `figures`.
 
     Raises:
       UserError: the run is not finished.
@@ -39,38 +41,39 @@ def write(run: Run, workdir) -> str:
                         "launch.train with the same options before a report")
     test, val = final_scores(run.history, "test"), final_scores(run.history, "val")
     records = read_training(workdir)
-    chance = 1 / dataset.num_classes
-    title = f"{config.method.name} on {dataset.name}"
-    files.write(workdir / "accuracy.png", plots.png(
-        plots.accuracy_bars(test, dataset.modalities, chance, f"{title}, test")))
-    files.write(workdir / "learning_curves.png", plots.png(plots.learning_curves(
-        records, [r for r in run.history if r["split"] == "val"], dataset.modalities,
-        [plan.steps_per_epoch(task, config.train.batch_size) for task in tasks],
-        config.train.epochs, chance)))
+    metric, chance = run.setup.task.headline, units.guess(run.setup.task, dataset)
+    unit, title = units.unit(metric), f"{config.method.name} on {dataset.name}"
+    bars = plots.save(workdir, metric, functools.partial(
+        plots.score_bars, test, dataset.modalities, chance, f"{title}, test", metric), page)
+    curves = plots.save(workdir, "learning_curves", functools.partial(
+        plots.learning_curves, records, [r for r in run.history if r["split"] == "val"],
+        dataset.modalities, [plan.steps_per_epoch(task, config.train.batch_size) for task in tasks],
+        config.train.epochs, units.guess(run.setup.task, dataset, "val"), metric), page)
     table = scores_table(test, dataset.modalities)
     head = main_head(test)
-    headline, first = table, [f"Accuracy of the head {escape.code(head)} on the test split: "
-                              f"**{percent(test[head]['accuracy'])}%**."]
+    value = units.number(metric, test[head][metric], sign="%")
+    headline, first = table, [f"{capital(unit.title)} of the head {escape.code(head)} on the test split: "
+                              f"**{value}**."]
     over_tasks = ""
     if run.setup.stream:
-        headline, first = stream_report.write(run, workdir, title)
+        headline, first = stream_report.write(run, workdir, title, page)
         over_tasks = " of the last task, over the examples of all tasks"
-    by_class, figure = classes.section(
+    by_class, draw = classes.section(
         run.setup.task, predict_split(run.setup, run.state, dataset.splits["test"]), dataset.splits["test"])
-    if figure:
-        files.write(workdir / classes.FILE, plots.png(figure))
-        by_class += f"\n![What is predicted against what is true]({classes.FILE})"
+    if draw:
+        by_class += ("\n![What is predicted against what is true]"
+                     f"({plots.save(workdir, classes.NAME, draw, page)})")
     changed = validity.describe(dataset.name, run.changed)
     sections = [
         f"# {escape.markdown(title)}",
         *([f"Note: {escape.markdown(changed)}."] if changed else []),
         *first,
-        f"## Test\n\n{table}\n![Test accuracy by head](accuracy.png)",
+        f"## Test\n\n{table}\n![Test {unit.title} by head]({bars})",
         f"## Test in detail\n\n{by_class}",
         f"## Validation\n\n{scores_table(val, dataset.modalities)}\n"
-        "![Training loss and validation accuracy](learning_curves.png)",
+        f"![Training loss and validation {unit.title}]({curves})",
         f"{_which_epoch(run, over_tasks)} A head is scored on the examples that "
-        f"have its modality.{plots.note(dataset.modalities)}",
+        f"have its modality.{plots.note(dataset.modalities, metric)}",
         "## What was run\n\n" + _lines("- ", _facts(run, records, steps)),
         "Options that differ from the defaults of `jaxmm/config.py`:\n\n"
         + _lines("    ", (escape.command([f"--config.{option}={value}"])
@@ -135,7 +138,9 @@ def _facts(run: Run, records, steps: int) -> Iterator[str]:
     params = run.setup.programs.fetch(run.state).params
     rows = ", ".join(f"{batch_size(split)} {name}" for name, split in dataset.splits.items())
     yield f"Method: {config.method.name}"
-    yield f"Data set: {escape.markdown(dataset.name)}, {dataset.num_classes} classes, {rows} examples"
+    task = run.setup.task
+    what = {"classification": "classes", "multilabel": "labels"}.get(task.name, "outputs")
+    yield f"Data set: {escape.markdown(dataset.name)}, {task.size} {what}, {rows} examples"
     for m, x in dataset.splits["train"]["inputs"].items():
         if m in params:
             encoder = config.encoders.get(m, EncoderConfig()).name

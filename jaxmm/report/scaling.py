@@ -1,4 +1,5 @@
 """How the time of a training step grows: with the batch, modalities, runs, memory and devices."""
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,16 +22,16 @@ def table(results: Results) -> str:
     return markdown(rows, ["axis", "value", *COLUMNS.values()])
 
 
-def curves(results: Results) -> plots.Figure:
+@plots.styled
+def curves(results: Results, *, page: plots.Page) -> plots.Figure:
     """Milliseconds of a step by value, a panel for each axis; dashed: growing as the value does."""
-    figure = plots.Figure(figsize=(2.9 * len(results), 3.2), layout="constrained")
+    figure, grid = plots.panels(len(results), len(results), (2.9, 3.2), "", page)
     measured = [found["milliseconds_per_step"] for v in results.values() for found in v.values()]
-    panels = figure.subplots(1, len(results), squeeze=False, sharey=True)[0]
-    for axes, (axis, values) in zip(panels, results.items()):
+    for axes, (axis, values) in zip(grid.flat, results.items()):
         x, y = list(values), [found["milliseconds_per_step"] for found in values.values()]
         axes.plot(x, [y[0] * value / x[0] for value in x], color=plots.GREY, linewidth=1.2,
-                  linestyle=(0, (4, 3)))
-        axes.plot(x, y, color=plots.INK, linewidth=2.4, marker="o", markersize=4.5, zorder=3)
+                  linestyle=plots.DASHES)
+        axes.plot(x, y, **plots.Look(plots.INK, weight=1.2).dots(len(x)) | {"clip_on": True})
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_ylim(min(measured) / 1.4, 1.4 * max(measured))
@@ -39,8 +40,8 @@ def curves(results: Results) -> plots.Figure:
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_xticks(x, list(map(str, x)))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.set_xlabel(axis, color=plots.GREY)
-        plots.style(axes, "ms / step" if axes is panels[0] else "")
+        axes.set_xlabel(axis)
+        axes.set_title("ms / step" if axes is grid[0, 0] else "")
     return figure
 
 
@@ -54,7 +55,7 @@ def write(results: Results, facts: Sequence[str], folder, command: str) -> str:
       command: that measures it again.
     """
     folder, found = pathlib.Path(folder), table(results)
-    files.write(folder / "scaling.png", plots.png(curves(results)))
+    plots.save(folder, "scaling", functools.partial(curves, results))
     listed = "".join(f"- {fact}\n" for fact in facts)
     files.write(folder / "scaling.md", f"""# Time of a training step
 

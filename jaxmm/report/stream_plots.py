@@ -1,5 +1,4 @@
 """Plots of runs on a stream of tasks; accuracies and shares are drawn in percent."""
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,64 +8,69 @@ from matplotlib.colors import LinearSegmentedColormap
 
 from jaxmm.metrics import Reliability
 from jaxmm.report.calibration import Calibration
-from jaxmm.report.plots import (GREY, GRID, HALO, INK, Figure, chance_line, comparison_bars,
-                                head_colours, style)
+from jaxmm.report.plots import (DASHES, GREY, GRID, HALO, INK, METHOD_COLOURS, Figure, Look, Page,
+                                comparison_bars, guess_line, head_looks, heading, legend, look, panels,
+                                styled)
+from jaxmm.report.records import Cell
+from jaxmm.report.units import unit
 
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f5f8fc", "#7fb2dd", "#123a6b"])
-METHOD_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", INK)
 OVER_TIME = ("stability", "plasticity", "trade_off")
 
 
-def task_matrices(matrices: Mapping[str, np.ndarray], modalities: Sequence[str],
-                  title: str) -> Figure:
+@styled
+def task_matrices(matrices: Mapping[str, np.ndarray], modalities: Sequence[str], title: str, *,
+                  page: Page) -> Figure:
     """Accuracy on every task after learning each, a panel for each head.
 
     Args:
       matrices: R by head, [T, T], or [1, T] if all tasks were learned at once; NaN is left blank.
       modalities: of the data, in its order.
       title: over the plot.
+      page: what it is drawn for.
     """
-    heads = list(head_colours(matrices, modalities))
+    heads = list(head_looks(matrices, modalities))
     learned, tasks = matrices[heads[0]].shape
     cell = 0.42 if tasks <= 10 else 0.32
     size = max(cell * tasks, 1.6) + 0.6, cell * learned + 1.0
-    figure, panels = _panels(len(heads), min(len(heads), 4 if tasks <= 10 else 2), size, title)
-    for axes, head in zip(panels.flat, heads):
+    figure, grid = panels(len(heads), min(len(heads), 4 if tasks <= 10 else 2), size,
+                          heading(title, page, modalities), page)
+    for axes, head in zip(grid.flat, heads):
         _heat_map(axes, matrices[head], digits=1 if tasks <= 5 else 0)
-        axes.set_title(head, loc="left", color=INK, fontsize=10.5, weight="bold")
-        axes.set_xlabel("accuracy (%) on task", color=GREY)
-    for axes in panels[:, 0]:
-        axes.set_ylabel("after learning task" if learned > 1 else "", color=GREY)
+        axes.set_title(head)
+        axes.set_xlabel("accuracy (%) on task")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("after learning task" if learned > 1 else "")
     return figure
 
 
+@styled
 def seen_curves(seen: Mapping[str, np.ndarray], modalities: Sequence[str], chance: float,
-                title: str) -> Figure:
+                title: str, *, page: Page) -> Figure:
     """Accuracy [T] on the tasks seen so far by head, over the tasks learned."""
-    figure = Figure(figsize=(5.6, 3.7), layout="constrained")
+    figure = Figure(figsize=(page.fit(5.6), 2.6 if page.width else 3.7))
     axes = figure.subplots()
-    for head, colour in head_colours(seen, modalities).items():
+    for head, seen_as in head_looks(seen, modalities).items():
         tasks = np.arange(1, len(seen[head]) + 1)
-        axes.plot(tasks, 100 * seen[head], color=colour, label=head, marker="o", markersize=4.5,
-                  linewidth=3.2 if head == "fused" else 2, clip_on=False, zorder=3)
-    style(axes, title)
+        axes.plot(tasks, 100 * seen[head], label=head, **seen_as.dots(len(tasks)))
+    axes.set_title(heading(title, page, modalities, 5.6))
     _style_tasks(axes, chance, max(map(len, seen.values())))
-    axes.set_ylabel("accuracy on the tasks seen (%)", color=GREY)
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False, labelcolor=INK)
+    axes.set_ylabel("accuracy on the tasks seen (%)")
+    legend(figure, *axes.get_legend_handles_labels())
     return figure
 
 
 def stability_bars(metrics: Mapping[str, Mapping[str, float]], modalities: Sequence[str],
-                   title: str) -> Figure:
+                   title: str, **options) -> Figure:
     """Stability, plasticity and their trade-off by head, a group of bars each."""
-    groups = {name.replace("_", "-"): {head: (values[name], None)
-                                       for head, values in metrics.items()
-                                       if not np.isnan(values[name])} for name in OVER_TIME}
-    return comparison_bars(groups, modalities, None, title)
+    groups = {unit(name).title: {head: (values[name], None) for head, values in metrics.items()
+                                 if not np.isnan(values[name])} for name in OVER_TIME}
+    return comparison_bars(groups, modalities, None, title, **options)
 
 
+@styled
 def recency_bars(recency: Mapping[str, Sequence[float]], truth: Sequence[float],
-                 modalities: Sequence[str], title: str) -> Figure:
+                 modalities: Sequence[str], title: str, *, page: Page) -> Figure:
     """Share of the predictions that fall in each task's classes, a panel for each head.
 
     Args:
@@ -74,81 +78,74 @@ def recency_bars(recency: Mapping[str, Sequence[float]], truth: Sequence[float],
       truth: share of the test examples that each task has [T], a line over each bar.
       modalities: of the data, in its order.
       title: over the plot.
+      page: what it is drawn for.
     """
-    colours = head_colours(recency, modalities)
+    looks = head_looks(recency, modalities)
     tasks = np.arange(1, len(truth) + 1)
-    figure, panels = _panels(len(colours), len(colours), (max(2.2, 0.8 + 0.2 * len(tasks)), 3.2),
-                             title)
-    for axes, (head, colour) in zip(panels.flat, colours.items()):
-        axes.bar(tasks, 100 * np.asarray(recency[head]), 0.75, color=colour, zorder=2)
+    figure, grid = panels(len(looks), len(looks), (max(2.2, 0.8 + 0.2 * len(tasks)), 3.2),
+                          heading(title, page, modalities), page)
+    for axes, (head, seen) in zip(grid.flat, looks.items()):
+        axes.bar(tasks, 100 * np.asarray(recency[head]), 0.75, color=seen.colour, zorder=2)
         marks = axes.hlines(100 * np.asarray(truth), tasks - 0.45, tasks + 0.45, color=INK,
                             linewidth=1.6, zorder=3, path_effects=HALO)
-        style(axes, head, 10.5)
+        axes.set_title(head)
         axes.set_ylim(0, 110 * max(max(truth), *map(max, recency.values())))
-        axes.set_xlabel("classes of task", color=GREY)
+        axes.set_xlabel("classes of task")
         _task_ticks(axes.xaxis, len(tasks))
-    panels[0, 0].set_ylabel("predictions (%)", color=GREY)
-    figure.legend([marks], ["share of the test examples"], loc="outside lower center",
-                  frameon=False, labelcolor=INK)
+    for axes in grid[:, 0]:
+        axes.set_ylabel("predictions (%)")
+    legend(figure, [marks], ["share of the test examples"])
     return figure
 
 
+@styled
 def reliability_diagrams(calibrations: Mapping[str, Calibration], modalities: Sequence[str],
-                         title: str) -> Figure:
+                         title: str, *, page: Page) -> Figure:
     """Accuracy against confidence, a panel for each head; a dot's area is its bin's share."""
-    colours = head_colours(calibrations, modalities)
-    figure, panels = _panels(len(colours), min(len(colours), 4), (2.8, 3.2), title)
-    for axes, (head, colour) in zip(panels.flat, colours.items()):
+    looks = head_looks(calibrations, modalities)
+    figure, grid = panels(len(looks), min(len(looks), 4), (2.8, 3.2), heading(title, page, modalities),
+                          page)
+    for axes, (head, seen) in zip(grid.flat, looks.items()):
         before, _, after = calibrations[head]
-        axes.plot([0, 100], [0, 100], color=GREY, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
-        _reliability(axes, before.bins, "#a9b0bd" if after else colour, "before")
+        axes.plot([0, 100], [0, 100], color=GREY, linewidth=1.2, linestyle=DASHES, zorder=1)
+        _reliability(axes, before.bins, "#a9b0bd" if after else seen.colour, "before")
         if after:
-            _reliability(axes, after.bins, colour, "after scaling")
-        axes.legend(loc="upper left", frameon=False, labelcolor=INK, fontsize=9)
-        style(axes, f"{head}: ECE {before.ece:.3f}" + (f" → {after.ece:.3f}" if after else ""), 10)
+            _reliability(axes, after.bins, seen.colour, "after scaling")
+        axes.legend(loc="upper left", fontsize="small")
+        axes.set_title(f"{head}: ECE {before.ece:.3f}" + (f" → {after.ece:.3f}" if after else ""),
+                       fontsize="medium")
         axes.set(xlim=(0, 100), ylim=(0, 100), aspect="equal")
-        axes.set_xlabel("confidence (%)", color=GREY)
-    for axes in panels[:, 0]:
-        axes.set_ylabel("accuracy (%)", color=GREY)
+        axes.set_xlabel("confidence (%)")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("accuracy (%)")
     return figure
 
 
-def method_curves(panels: Mapping[str, Mapping[str, np.ndarray]], chance: float,
-                  title: str) -> Figure:
+@styled
+def method_curves(curves: Mapping[str, Mapping[str, Mapping[int, Cell]]], chance: float,
+                  title: str, *, page: Page) -> Figure:
     """Accuracy on the tasks seen so far by method, mean and a band of one standard deviation.
 
     Args:
-      panels: by the title of a panel, then by method: [S, T] for S seeds; NaN where a seed has
-        fewer tasks. A method that learned all tasks at once has T = 1 and is a level line.
+      curves: by the title of a panel, then by method and the number of tasks seen, over the seeds. A
+        method that learned all tasks at once has one cell and is a level line.
       chance: accuracy of guessing, a dashed line.
       title: over the plot.
+      page: what it is drawn for.
     """
-    methods = dict.fromkeys(method for curves in panels.values() for method in curves)
-    colours = {m: METHOD_COLOURS[i % len(METHOD_COLOURS)] for i, m in enumerate(methods)}
-    figure, grid = _panels(len(panels), min(len(panels), 3), (4.6, 3.6), title)
+    methods = dict.fromkeys(method for by_method in curves.values() for method in by_method)
+    looks = {method: look(i, METHOD_COLOURS) for i, method in enumerate(methods)}
+    figure, grid = panels(len(curves), min(len(curves), 3), (4.6, 3.6), heading(title, page), page)
     lines = {}
-    for axes, (name, curves) in zip(grid.flat, panels.items()):
-        for method, values in curves.items():
-            lines[method] = _mean_curve(axes, 100 * values, colours[method])
-        style(axes, name, 10.5)
-        _style_tasks(axes, chance, max(x.shape[1] for x in curves.values()))
+    for axes, (name, by_method) in zip(grid.flat, curves.items()):
+        for method, cells in by_method.items():
+            lines[method] = _mean_curve(axes, cells, looks[method])
+        axes.set_title(name)
+        _style_tasks(axes, chance, max(max(cells) for cells in by_method.values()))
     for axes in grid[:, 0]:
-        axes.set_ylabel("accuracy on the tasks seen (%)", color=GREY)
-    figure.legend(lines.values(), lines, loc="outside lower center", ncols=min(len(lines), 4),
-                  frameon=False, labelcolor=INK)
+        axes.set_ylabel("accuracy on the tasks seen (%)")
+    legend(figure, list(lines.values()), list(lines))
     return figure
-
-
-def _panels(count: int, columns: int, size: tuple[float, float], title: str):
-    """A figure with a title and a grid [rows, columns] of axes, the last ones empty."""
-    rows = math.ceil(count / columns)
-    figure = Figure(figsize=(max(5, columns * size[0] + 0.5), rows * size[1] + 0.3),
-                    layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", color=INK, fontsize=11.5, weight="bold")
-    panels = figure.subplots(rows, columns, squeeze=False)
-    for axes in panels.flat[count:]:
-        axes.set_axis_off()
-    return figure, panels
 
 
 def _heat_map(axes: Axes, R: np.ndarray, digits: int) -> None:
@@ -157,12 +154,11 @@ def _heat_map(axes: Axes, R: np.ndarray, digits: int) -> None:
     for (i, j), value in np.ndenumerate(R):
         if not np.isnan(value):
             axes.annotate(f"{100 * value:.{digits}f}", (j, i), ha="center", va="center",
-                          fontsize=8.5 if R.shape[1] <= 10 else 7.5,
-                          color="white" if value > 0.55 else INK)
+                          fontsize="small", color="white" if value > 0.55 else INK)
     axes.set_facecolor(GRID)
+    axes.grid(False)
     _task_ticks(axes.xaxis, R.shape[1], first=0)
     _task_ticks(axes.yaxis, R.shape[0] if len(R) > 1 else 0, first=0)
-    axes.tick_params(length=0, labelcolor=GREY, labelsize=9)
     axes.spines[:].set_visible(False)
 
 
@@ -175,26 +171,24 @@ def _reliability(axes: Axes, bins: Reliability, colour: str, label: str) -> None
                  clip_on=False)
 
 
-def _mean_curve(axes: Axes, values: np.ndarray, colour: str):
-    """Mean and band over the seeds [S, T]; a level line for T = 1."""
-    mean = np.nanmean(values, axis=0)
-    if len(mean) == 1:
-        return axes.axhline(mean[0], color=colour, linewidth=2, linestyle=(0, (1, 1.2)), zorder=2)
-    tasks = np.arange(1, len(mean) + 1)
-    several = np.sum(~np.isnan(values), axis=0) > 1
+def _mean_curve(axes: Axes, cells: Mapping[int, Cell], seen: Look):
+    """Mean and band over the seeds, by number of tasks; a level line if there is just one."""
+    tasks, mean = np.array(list(cells)), 100 * np.array([cell.mean for cell in cells.values()])
+    if len(cells) == 1:
+        return axes.axhline(mean[0], **seen.curve() | {"linestyle": (0, (1, 1.2)), "zorder": 2})
+    std = 100 * np.array([np.nan if cell.std is None else cell.std for cell in cells.values()])
+    several = ~np.isnan(std)
     if several.any():
-        std = np.nanstd(values[:, several], axis=0, ddof=1)
-        axes.fill_between(tasks[several], mean[several] - std, mean[several] + std, color=colour,
-                          alpha=0.18, linewidth=0, zorder=1)
-    return axes.plot(tasks, mean, color=colour, linewidth=2, marker="o", markersize=4, zorder=3,
-                     clip_on=False)[0]
+        axes.fill_between(tasks[several], (mean - std)[several], (mean + std)[several],
+                          color=seen.colour, alpha=0.18, linewidth=0, zorder=1)
+    return axes.plot(tasks, mean, **seen.dots(len(tasks)))[0]
 
 
 def _style_tasks(axes: Axes, chance: float, tasks: int) -> None:
     """Axes of accuracy over the number of tasks learned."""
-    chance_line(axes, chance)
+    guess_line(axes, chance)
     axes.set_ylim(0, 100)
-    axes.set_xlabel("tasks learned", color=GREY)
+    axes.set_xlabel("tasks learned")
     _task_ticks(axes.xaxis, tasks)
 
 

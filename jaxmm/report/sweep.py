@@ -1,17 +1,23 @@
-"""Runs over the values of one option: a table, and a plot of the accuracy on validation data."""
+"""Runs over the values of one option: a table, and a plot of the headline on validation data."""
+import functools
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import matplotlib
 import numpy as np
 
 from jaxmm import escape, files
 from jaxmm.data.dataset import Dataset
-from jaxmm.report import continual, plots
-from jaxmm.report.tables import csv_text, markdown, percent, sort_heads
+from jaxmm.report import continual, plots, units
+from jaxmm.report.records import DIVERGED, Cell, Record, pivot
+from jaxmm.report.tables import capital, csv_text, markdown, sort_heads
 from jaxmm.train.scores import main_head
 
 NOT_FINITE = "loss not finite"
+
+# By value in ascending order, then by (split, head); what diverged under ("", "").
+Summary = Mapping[float, Mapping[tuple[str, str], Cell]]
 
 
 class Point(NamedTuple):
@@ -21,79 +27,96 @@ class Point(NamedTuple):
     history: Sequence[Mapping[str, Any]] | None     # of its evaluations; None: loss not finite
 
 
-class Summary(NamedTuple):
-    """The headline of one value by head, as mean and deviation (None for one seed) over its seeds."""
-    val: dict[str, tuple[float, float | None]]
-    test: dict[str, tuple[float, float | None]]
-    lost: int               # runs whose loss was not finite
+def records(points: Sequence[Point], metric: str = "accuracy", kind: str = "") -> list[Record]:
+    """The headline of every run, on validation and test data; `kind` is that of the stream, if any."""
+    found = []
+    for p in sorted(points, key=lambda p: p.value):
+        if p.history is None:
+            found.append(Record("", p.value, p.seed, "", None, "", DIVERGED, 1.0))
+            continue
+        found += [Record("", p.value, p.seed, split, None, head, metric, value)
+                  for split in ("val", "test")
+                  for head, value in continual.headlines(p.history, split, kind, metric).items()]
+    return found
 
 
-def summarize(points: Sequence[Point], kind: str = "") -> dict[float, Summary]:
-    """By value, in ascending order; `kind` is that of the stream, if there is one."""
-    return {value: Summary(*(_accuracy([p for p in points if p.value == value], split, kind)
-                             for split in ("val", "test")),
-                           sum(p.value == value and p.history is None for p in points))
-            for value in sorted({p.value for p in points})}
+def summarize(table: Sequence[Record]) -> Summary:
+    """Means and deviations over the seeds."""
+    return pivot(table, ["setting"], ["split", "head"])
 
 
-def best(summaries: Mapping[float, Summary]) -> float | None:
+def best(summary: Summary, metric: str = "accuracy") -> float | None:
     """The value whose main head is best on validation data; None if no run of a value is left.
 
     Values with a run whose loss was not finite are left out; of equal ones the smallest counts.
     """
-    sound = {value: s.val[main_head(s.val)][0] for value, s in summaries.items()
-             if s.val and not s.lost}
-    return max(sound, key=sound.get) if sound else None
+    return units.best(metric, {value: cells["val", main_head(_heads(cells))].mean
+                               for value, cells in summary.items()
+                               if _heads(cells) and ("", "") not in cells})
 
 
-def table(summaries: Mapping[float, Summary], option: str, modalities: Sequence[str]) -> str:
-    """Markdown: a row for each value with the accuracy of every head on validation data, in
-    percent, and of the main head on test data."""
-    heads = sort_heads({h for s in summaries.values() for h in s.val}, modalities)
-    chosen, rows = best(summaries), []
-    for value, s in summaries.items():
-        row = {option: f"{value:g}", "": "best" if value == chosen else NOT_FINITE * bool(s.lost)}
-        if s.val:
-            main = main_head(s.val)
-            row |= {f"val {head}": _cell(s.val[head]) for head in heads}
-            row |= {f"test {main}": _cell(s.test[main])}
-        rows.append(row)
+def _heads(cells: Mapping[tuple[str, str], Cell]) -> list[str]:
+    return [head for split, head in cells if split == "val"]
+
+
+def table_rows(summary: Summary, option: str, modalities: Sequence[str],
+               metric: str = "accuracy") -> tuple[list[dict[str, str]], list[str]]:
+    """(cells by column, columns): a row for each value with the headline of every head on validation
+    data, and of the main head on test data."""
+    heads = sort_heads({h for cells in summary.values() for h in _heads(cells)}, modalities)
+    chosen, rows = best(summary, metric), []
+    for value, cells in summary.items():
+        row = {option: f"{value:g}", "": "best" if value == chosen else NOT_FINITE * (("", "") in cells)}
+        if _heads(cells):
+            main = main_head(_heads(cells))
+            rows.append(row | {f"{split} {head}": units.number(metric, cell.mean, cell.std)
+                               for (split, head), cell in cells.items()
+                               if split == "val" or (split, head) == ("test", main)})
+        else:
+            rows.append(row)
     test = [f"test {main_head(heads)}"] if heads else []
-    return markdown(rows, [option, *(f"val {head}" for head in heads), *test, ""])
+    return rows, [option, *(f"val {head}" for head in heads), *test, ""]
 
 
-def curves(summaries: Mapping[float, Summary], option: str, modalities: Sequence[str],
-           chance: float, title: str) -> plots.Figure:
-    """Validation accuracy of each head by value, evenly spaced; the best value is marked."""
-    figure = plots.Figure(figsize=(max(4.8, 2.4 + 0.8 * len(summaries)), 3.7), layout="constrained")
+def table(summary: Summary, option: str, modalities: Sequence[str], metric: str = "accuracy") -> str:
+    """Markdown of `table_rows`."""
+    return markdown(*table_rows(summary, option, modalities, metric))
+
+
+@plots.styled
+def curves(summary: Summary, option: str, modalities: Sequence[str], chance: float | None, title: str,
+           metric: str = "accuracy", *, page: plots.Page) -> plots.Figure:
+    """The headline of each head on validation data by value, evenly spaced; the best is marked."""
+    width = max(4.8, 1.4 + 0.8 * len(summary))
+    figure = plots.Figure(figsize=(page.fit(width), 2.6 if page.width else 4))
     axes = figure.subplots()
-    chosen = best(summaries)
-    for head, colour in plots.head_colours({h for s in summaries.values() for h in s.val},
-                                           modalities).items():
-        known = [(x, *s.val[head]) for x, s in enumerate(summaries.values()) if head in s.val]
+    chosen, scale = best(summary, metric), units.unit(metric).scale
+    for head, seen in plots.head_looks({h for cells in summary.values() for h in _heads(cells)},
+                                       modalities).items():
+        known = [(x, *cells["val", head][:2]) for x, cells in enumerate(summary.values())
+                 if ("val", head) in cells]
         x, mean, std = zip(*known)
-        bold = head == main_head(next(s.val for s in summaries.values() if s.val))
-        axes.errorbar(x, 100 * np.array(mean), [100 * (s or 0) for s in std], color=colour,
-                      label=head, linewidth=3.2 if bold else 2, marker="o", capsize=0,
-                      elinewidth=1.6, zorder=3, clip_on=False)
+        axes.errorbar(x, scale * np.array(mean), [scale * (s or 0) for s in std], label=head, capsize=0,
+                      elinewidth=0.8 * matplotlib.rcParams["lines.linewidth"], **seen.dots(len(x)))
     if chosen is not None:
-        x = list(summaries).index(chosen)
+        x = list(summary).index(chosen)
         axes.axvspan(x - 0.3, x + 0.3, color=plots.GRID, zorder=0.5, linewidth=0)
-    plots.chance_line(axes, chance)
-    axes.set_ylim(0, 100)
-    axes.set_xlim(-0.5, len(summaries) - 0.5)
-    axes.set_xticks(range(len(summaries)), [
-        f"{value:g}" + "\nbest" * (value == chosen) + "\nnot finite" * bool(s.lost)
-        for value, s in summaries.items()])
-    axes.set_xlabel(option, color=plots.GREY)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper left", bbox_to_anchor=(1.1, 1), frameon=False, labelcolor=plots.INK)
-    plots.style(axes, title)
+    plots.guess_line(axes, chance, metric)
+    plots.limit(axes, metric)
+    axes.set_xlim(-0.5, len(summary) - 0.5)
+    axes.set_xticks(range(len(summary)), [
+        f"{value:g}" + "\nbest" * (value == chosen) + "\nnot finite" * (("", "") in cells)
+        for value, cells in summary.items()])
+    axes.set_xlabel(option)
+    if page.width:
+        axes.set_ylabel(f"validation {units.unit(metric).axis}")
+    axes.set_title(plots.heading(title, page, modalities, width))
+    plots.legend(figure, *axes.get_legend_handles_labels())
     return figure
 
 
 def write(points: Sequence[Point], option: str, dataset: Dataset, workdir, command: str,
-          kind: str = "") -> str:
+          kind: str = "", page: plots.Page | None = None) -> str:
     """Writes `report.md`, `sweep.csv` and `sweep.png` into a folder; returns the table.
 
     Args:
@@ -103,20 +126,22 @@ def write(points: Sequence[Point], option: str, dataset: Dataset, workdir, comma
       workdir: the folder.
       command: that makes the runs again.
       kind: of the stream, if there is one.
+      page: of paper, for which the plot is drawn too, in the folder `figures`.
     """
-    workdir, summaries = pathlib.Path(workdir), summarize(points, kind)
-    found, chosen = table(summaries, option, dataset.modalities), best(summaries)
+    workdir, task = pathlib.Path(workdir), units.task_of(dataset)
+    metric = continual.headline(kind, task)
+    found = records(points, metric, kind)
+    summary = summarize(found)
+    shown, chosen = table(summary, option, dataset.modalities, metric), best(summary, metric)
     seeds = len({p.seed for p in points})
-    metric = continual.headline(kind)
-    what = continual.HEADLINES[metric].removeprefix("test ")
+    what = continual.caption(metric).removeprefix("test ")
     files.write(workdir / "sweep.csv", csv_text(
-        [{"value": p.value, "seed": p.seed, "split": split, "head": head, metric: value}
-         for p in points if p.history for split in ("val", "test")
-         for head, value in continual.headlines(p.history, split, kind).items()],
-        ["value", "seed", "split", "head", metric]))
-    files.write(workdir / "sweep.png", plots.png(curves(
-        summaries, option, dataset.modalities, 1 / dataset.num_classes,
-        f"{dataset.name}: validation accuracy (%)")))
+        [{"value": r.setting, "seed": r.seed, "split": r.split, "head": r.head, metric: r.value}
+         for r in found if r.metric == metric], ["value", "seed", "split", "head", metric]))
+    unit = units.unit(metric)
+    picture = plots.save(workdir, "sweep", functools.partial(
+        curves, summary, option, dataset.modalities, units.guess(task, dataset, "val"),
+        f"{dataset.name}: validation {unit.axis}", metric), page)
     picked = (f"Best on validation data: **{option}={chosen:g}**." if chosen is not None else
               "No value has runs whose losses all stayed finite.")
     over = f", mean and deviation of {seeds} seeds" if seeds > 1 else ""
@@ -124,31 +149,16 @@ def write(points: Sequence[Point], option: str, dataset: Dataset, workdir, comma
 
 {picked} Test data is shown, and has no part in the choice.
 
-{what.capitalize()} in percent, after the last epoch{over}.{plots.note(dataset.modalities)}
+{capital(what)}, {units.explain(metric)}, after the last epoch{over}.\
+{plots.note(dataset.modalities, metric)}
 
-{found}
-![Validation accuracy by value](sweep.png)
+{shown}
+![Validation {unit.title} by value]({picture})
 
 Made by
 
     {command}
 
-Every run has a folder of its own here; `sweep.csv` has its accuracies.
+Every run has a folder of its own here; `sweep.csv` has its scores.
 """)
-    return found
-
-
-def _accuracy(points: Sequence[Point], split: str,
-              kind: str) -> dict[str, tuple[float, float | None]]:
-    by_head = {}
-    for point in points:
-        values = continual.headlines(point.history, split, kind) if point.history else {}
-        for head, value in values.items():
-            by_head.setdefault(head, []).append(value)
-    return {head: (float(np.mean(x)), float(np.std(x, ddof=1)) if len(x) > 1 else None)
-            for head, x in by_head.items()}
-
-
-def _cell(value: tuple[float, float | None]) -> str:
-    mean, std = value
-    return percent(mean) if std is None else f"{percent(mean)} ± {percent(std)}"
+    return shown

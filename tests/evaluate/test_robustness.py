@@ -4,9 +4,11 @@ import pytest
 from jaxmm.batch import make_batch
 from jaxmm.evaluate import robustness
 from jaxmm.evaluate.robustness import RATES, SIGMAS
+from jaxmm.task import classification, regression
 
 LABELS = np.arange(400) % 2
 SIGN = (2 * LABELS - 1)[:, None].astype(np.float32)
+TASK = classification(("x", "y"))
 DEVIATIONS = {m: np.ones(1, np.float32) for m in "ab"}
 
 
@@ -23,7 +25,7 @@ def make_split():
 
 
 def test_noise_on_a_modality_leaves_the_head_of_the_other(split):
-    curves = robustness.noise_curves(predict, split, DEVIATIONS, "a", seed=0)
+    curves = robustness.noise_curves(predict, split, DEVIATIONS, "a", 0, TASK)
     assert set(curves) == {"a", "b", "fused"} and all(len(c) == len(SIGMAS) for c in curves.values())
     np.testing.assert_array_equal(curves["b"], 1.0)
     # The sign of 1 + sigma * N(0, 1), and of 1.5 + sigma * N(0, 1): normal distribution at 1/2, 3/4.
@@ -42,7 +44,7 @@ def test_missing_modalities_grow_and_heads_are_scored_where_theirs_is_there(spli
             batch["present"]["a"][:, None], z, -z) for m, z in predict(batch).items()}
         return wrong_without_a
 
-    curves = robustness.missing_curves(spy, split, ["a", "b"], seed=0)
+    curves = robustness.missing_curves(spy, split, ["a", "b"], 0, TASK)
     np.testing.assert_array_equal(curves["a"], 1.0)
     np.testing.assert_array_equal(curves["b"], 1.0)
     np.testing.assert_allclose(curves["fused"], [p["a"].mean() for p in seen])
@@ -56,10 +58,10 @@ def test_missing_modalities_grow_and_heads_are_scored_where_theirs_is_there(spli
 
 
 def test_without_a_modality_what_is_left_is_scored(split):
-    assert robustness.dropped(predict, split, DEVIATIONS, "a") == {"b": 1.0, "fused": 1.0}
+    assert robustness.dropped(predict, split, DEVIATIONS, "a", TASK) == {"b": 1.0, "fused": 1.0}
     split["present"]["b"] = np.zeros(400, bool)
-    assert robustness.dropped(predict, split, DEVIATIONS, "b") == {"a": 1.0, "fused": 1.0}
-    assert robustness.dropped(predict, split, DEVIATIONS, "a") == {}
+    assert robustness.dropped(predict, split, DEVIATIONS, "b", TASK) == {"a": 1.0, "fused": 1.0}
+    assert robustness.dropped(predict, split, DEVIATIONS, "a", TASK) == {}
 
 
 def test_one_modality_of_the_run_is_kept_and_rows_without_any_are_not_scored():
@@ -74,8 +76,15 @@ def test_one_modality_of_the_run_is_kept_and_rows_without_any_are_not_scored():
         z = predict(batch | {part: {m: batch[part][m] for m in "ab"} for part in ("inputs", "present")})
         return z | {"fused": np.where(neither[:, None], [0, 1], z["fused"])}    # half of them wrong
 
-    curves = robustness.missing_curves(of_the_run, split, ["a", "b"], seed=0)
+    curves = robustness.missing_curves(of_the_run, split, ["a", "b"], 0, TASK)
     np.testing.assert_array_equal(curves["fused"], 1.0)
     for present in seen:
         np.testing.assert_array_equal(present["a"] | present["b"], ~neither)
         assert present["c"].all()
+
+
+def test_of_a_regression_curves_are_errors():
+    batch = make_batch({"a": np.zeros((2, 1), np.float32)}, np.zeros(2, int))
+    batch |= {"label": np.array([[1.0], [4.0]], np.float32)}
+    found = robustness.headlines({"a": np.array([[2.0], [2.0]])}, batch, regression(("strength",)))
+    assert found == {"a": 1.5}

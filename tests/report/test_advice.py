@@ -4,6 +4,7 @@ import pytest
 from jaxmm.config import Config
 from jaxmm.methods import method_config
 from jaxmm.report import advice
+from jaxmm.task import classification, multilabel, regression
 from jaxmm.train.options import load_json
 
 
@@ -99,3 +100,32 @@ def test_the_next_config_is_the_one_that_was_written(tmp_path):
     assert path.suffix == ".json" and load_json(path) == config
     text = (workdir / "advice.md").read_text()
     assert "Do this." in text and f"    python -m launch.train '--config={path}'\n" in text
+
+
+def test_contributions_of_rows_are_those_of_the_tasks_headline():
+    rng = np.random.default_rng(0)
+    outputs = rng.normal(size=(12, 3)).astype(np.float32)
+    numbers = rng.normal(size=(12, 3)).astype(np.float32)
+    held, classes = rng.random((12, 3)) < 0.4, rng.integers(3, size=12)
+    for task, labels in ((classification(("a", "b", "c")), classes), (regression(("a", "b", "c")), numbers),
+                         (multilabel(("a", "b", "c")), held)):
+        found = advice.contributions(task, outputs, labels)
+        fn = task.scores[task.headline]
+        np.testing.assert_allclose(found.mean(), fn(outputs, labels), rtol=1e-6)
+        # The jackknife: what the score is without each row, which is exact for means.
+        without = np.array([fn(np.delete(outputs, i, 0), np.delete(labels, i, 0)) for i in range(12)])
+        np.testing.assert_allclose(found - found.mean(), 11 * (without.mean() - without), atol=1e-6)
+
+
+def test_of_an_error_the_lower_one_is_ahead():
+    rng = np.random.default_rng(0)
+    average = 1 + 0.1 * rng.random((3, 200))
+    better, worse = average - 0.25 - 0.01 * rng.random((3, 200)), average + 0.25
+    found = advice.advise(average, {"linear": better, "mlp": worse}, "mae")
+    assert (found.method, found.head) == ("umt", "linear") and found.gain == pytest.approx(0.255, abs=1e-3)
+    text = advice.text(found, average, {"linear": better, "mlp": worse}, "mae")
+    assert "MAE" in text.splitlines()[0] and "points" not in text
+    assert [cell.strip()[:5] for cell in text.splitlines()[3].split("|")[3:4]] == ["-0.25"]
+    assert "(+0.25" in text and " of MAE less, standard error" in text
+    assert advice.advise(average, {"mlp": worse}, "mae").method == "ume"
+    assert advice.advise(average, {"linear": better}).method == "ume"       # as an accuracy

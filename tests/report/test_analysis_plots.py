@@ -16,7 +16,7 @@ def test_probe_curves_are_solid_for_the_run_and_dashed_for_what_it_is_compared_w
     assert lines["smell"].get_xydata().tolist() == [[2, 10], [4, 20], [6, 30]]
     assert lines["smell alone"].get_ydata() == pytest.approx([90, 90])      # too few: its last one
     assert lines["touch alone"].get_ydata() == pytest.approx([20, 40, 80])
-    colours = plots.head_colours(MODALITIES, MODALITIES)
+    colours = {m: x.colour for m, x in plots.head_looks(MODALITIES, MODALITIES).items()}
     assert {label: line.get_color() for label, line in lines.items() if "_" not in label} == {
         "smell": colours["smell"], "touch": colours["touch"], "smell alone": colours["smell"],
         "touch alone": colours["touch"]}
@@ -30,7 +30,7 @@ def test_feature_planes_show_features_and_means_a_panel_for_each_width():
     offsets = [c.get_offsets().tolist() for c in first.collections]
     assert offsets == [[[0, 1], [2, 3]], [[5, 5]], [[1, 2]], [[5, 5]]]
     assert len(second.collections[0].get_offsets()) == analysis_plots.MOST_POINTS
-    colours = plots.head_colours(MODALITIES, MODALITIES)
+    colours = {m: x.colour for m, x in plots.head_looks(MODALITIES, MODALITIES).items()}
     assert to_hex(first.collections[2].get_facecolor()[0]) == colours["smell"]
 
 
@@ -58,5 +58,5 @@ def test_robustness_has_a_panel_for_each_way_to_be_bad():
     assert (noise.get_xlabel(), missing.get_xlabel()) == ("standard deviations", "probability")
     legend, = figure.legends
     assert [t.get_text() for t in legend.get_texts()] == ["smell", "fused"]
-    assert [h.get_color() for h in legend.get_lines()] == list(
-        plots.head_colours(curves, MODALITIES).values())
+    assert [h.get_color() for h in legend.get_lines()] == [
+        x.colour for x in plots.head_looks(curves, MODALITIES).values()]

@@ -6,7 +6,7 @@ import pytest
 from jaxmm.config import Config, StreamConfig
 from jaxmm.methods import method_config
 from jaxmm.report import comparison
-from jaxmm.report.comparison import Result, Summary
+from jaxmm.report.comparison import Result
 from jaxmm.report.variants import Variant
 
 
@@ -25,24 +25,12 @@ RESULTS = [
 ]
 
 
-def test_summarize_means_and_sample_deviations():
-    found = {(s.method, s.head, s.metric): s[4:] for s in comparison.summarize(RESULTS)}
-    assert len(found) == 10
-    assert found["single", "sound", "accuracy"] == (pytest.approx(0.6), pytest.approx(0.1), 3)
-    assert found["single", "sound", "nll"] == (pytest.approx(0.4), pytest.approx(0.1), 3)
-    assert found["single", "image", "accuracy"] == (0.25, 0, 3)
-    # Deviations -0.1, -0.1, 0.2: squares 0.06, over 2.
-    assert found["both", "image", "accuracy"] == (pytest.approx(0.4), pytest.approx(0.03 ** 0.5), 3)
+def table_of(results):
+    return comparison.score_table(comparison.records(results), ["sound", "image"])
 
 
-def test_a_single_seed_has_no_deviation():
-    assert comparison.summarize([Result("a", 4, {"fused": {"accuracy": 0.5}})]) == [
-        Summary("a", None, "fused", "accuracy", 0.5, None, 1)]
-
-
-def test_accuracy_table():
-    text = comparison.accuracy_table(comparison.summarize(RESULTS), ["sound", "image"])
-    assert text == (
+def test_score_table():
+    assert table_of(RESULTS) == (
         "| method |       sound |       image |       fused |\n"
         "| ------ | ----------: | ----------: | ----------: |\n"
         "| single | 60.0 ± 10.0 |  25.0 ± 0.0 |             |\n"
@@ -133,8 +121,8 @@ def make_stream_results():
 
 
 def test_rows_come_in_blocks_by_the_size_of_the_memory(stream_results):
-    summaries = comparison.summarize(stream_results)
-    assert comparison.accuracy_table(summaries, ["sound"], "mean_accuracy") == (
+    table = comparison.records(stream_results)
+    assert comparison.score_table(table, ["sound"], "mean_accuracy") == (
         "| method | buffer |      sound |      fused |    dynamic |\n"
         "| ------ | -----: | ---------: | ---------: | ---------: |\n"
         "| joint  |        | 10.0 ± 0.0 | 55.0 ± 7.1 |            |\n"
@@ -142,7 +130,7 @@ def test_rows_come_in_blocks_by_the_size_of_the_memory(stream_results):
         "| samm   |     10 | 55.0 ± 7.1 | 55.0 ± 7.1 | 55.0 ± 7.1 |\n"
         "| er     |     20 |            | 55.0 ± 7.1 |            |\n")
     # Stability 0.4 and 0.6, plasticity 0.7: trade-offs 0.56 / 1.1 and 0.84 / 1.3.
-    assert comparison.over_time_table(summaries) == (
+    assert comparison.over_time_table(table) == (
         "| method | buffer |    head |   stability | plasticity |  trade-off |  forgetting |\n"
         "| ------ | -----: | ------: | ----------: | ---------: | ---------: | ----------: |\n"
         "| er     |     10 |   fused |  40.0 ± 0.0 | 70.0 ± 0.0 | 50.9 ± 0.0 |  40.0 ± 0.0 |\n"
@@ -151,24 +139,27 @@ def test_rows_come_in_blocks_by_the_size_of_the_memory(stream_results):
 
 
 def test_curves_have_a_panel_for_each_size_with_the_methods_that_have_no_memory(stream_results):
-    panels = comparison.curve_panels(stream_results)
+    panels = comparison.curve_panels(comparison.records(stream_results))
     assert {name: list(curves) for name, curves in panels.items()} == {
-        "memory of 10 examples": ["er", "samm", "joint"],
-        "memory of 20 examples": ["er", "joint"]}
-    np.testing.assert_allclose(panels["memory of 20 examples"]["er"], [[0.8, 0.5], [0.8, 0.6]])
-    np.testing.assert_allclose(panels["memory of 20 examples"]["joint"], [[0.5], [0.6]])
+        "memory of 10 examples": ["joint", "er", "samm"],
+        "memory of 20 examples": ["joint", "er"]}
+    curves = panels["memory of 20 examples"]
+    assert {task: [value for _, value in cell.values] for task, cell in curves["er"].items()} == {
+        1: [0.8, 0.8], 2: pytest.approx([0.5, 0.6])}
+    assert {task: cell.mean for task, cell in curves["joint"].items()} == {1: pytest.approx(0.55)}
     short = stream_results[0]._replace(seen={"fused": np.array([0.3])})
-    np.testing.assert_allclose(comparison.curve_panels([short, *stream_results[5:6]])[
-        "memory of 20 examples"]["er"], [[0.3, np.nan], [0.8, 0.6]])
+    found = comparison.curve_panels(comparison.records([short, *stream_results[5:6]]))
+    assert {task: dict(cell.values) for task, cell in found["memory of 20 examples"]["er"].items()} == {
+        1: {0: 0.3, 1: 0.8}, 2: {1: pytest.approx(0.6)}}
 
 
 def test_write_of_a_stream(stream_results, tmp_path, make_dataset):
-    table = comparison.write(stream_results, make_dataset(), tmp_path, "command", "class")
-    summaries = comparison.summarize(stream_results)
-    assert table == comparison.accuracy_table(summaries, ["sound", "image"], "mean_accuracy")
+    shown = comparison.write(stream_results, make_dataset(), tmp_path, "command", "class")
+    table = comparison.records(stream_results)
+    assert shown == comparison.score_table(table, ["sound", "image"], "mean_accuracy")
     report = (tmp_path / "report.md").read_text()
     assert "Mean accuracy over the tasks after the last one, mean and deviation of 2" in report
-    for part in (table, comparison.over_time_table(summaries), "(tasks_seen.png)"):
+    for part in (shown, comparison.over_time_table(table), "(tasks_seen.png)"):
         assert part in report
     assert (tmp_path / "tasks_seen.png").exists()
     with (tmp_path / "comparison.csv").open() as file:
@@ -181,7 +172,7 @@ def test_write_of_a_stream(stream_results, tmp_path, make_dataset):
 def test_numbers_that_are_nan_do_not_count():
     results = [Result("a", 0, {"fused": {"accuracy": 0.5}}),
                Result("a", 1, {"fused": {"accuracy": np.nan}})]
-    assert comparison.summarize(results) == [Summary("a", None, "fused", "accuracy", 0.5, None, 1)]
+    assert "|  50.0 |" in table_of(results)
 
 
 LOST = [Result("all", 0, {}, diverged=True), Result("all", 1, {}, diverged=True),
@@ -193,7 +184,7 @@ def test_runs_that_diverged_are_marked_and_have_no_part_in_means(tmp_path, make_
     drawn = []
     bars = comparison.plots.comparison_bars
     monkeypatch.setattr(comparison.plots, "comparison_bars",
-                        lambda *args: drawn.append(args[0]) or bars(*args))
+                        lambda *args, **options: drawn.append(args[0]) or bars(*args))
     table = comparison.write(LOST, make_dataset(), tmp_path, "command")
     assert table == ("| method |      fused |                 |\n"
                      "| ------ | ---------: | --------------: |\n"
@@ -214,8 +205,9 @@ def test_runs_that_diverged_are_marked_and_have_no_part_in_means(tmp_path, make_
 def test_a_run_without_a_history_diverged_also_on_a_stream(stream_results):
     lost = comparison.read_result(variant("er", buffer=20), 2, None)
     assert lost == Result("er", 2, {}, 20, diverged=True)
-    assert comparison.curve_panels([*stream_results, lost]).keys() == comparison.curve_panels(
-        stream_results).keys()
+    panels, others = (comparison.curve_panels(comparison.records(results))
+                      for results in ([*stream_results, lost], stream_results))
+    assert panels == others
 
 
 def test_what_was_scored_anew_is_said(tmp_path, make_dataset):
@@ -223,3 +215,58 @@ def test_what_was_scored_anew_is_said(tmp_path, make_dataset):
     comparison.write(results, make_dataset(), tmp_path, "command")
     text = (tmp_path / "report.md").read_text()
     assert text.count(" changed after ") == text.count("a, seed 1: the split test of tiny changed") == 1
+
+
+def numbers(make_dataset):
+    """A regression: labels 0, 2, 4 of training have the median 2, which errs by 1 on test data."""
+    data = make_dataset(rows=(3, 3, 2))
+    labels = {"train": [0, 2, 4], "val": [2, 2, 5], "test": [1, 3]}
+    return data._replace(class_names=("strength",), splits={
+        split: batch | {"label": np.array(labels[split], np.float32)[:, None]}
+        for split, batch in data.splits.items()})
+
+
+ERRORS = [Result(method, seed, {"fused": {"mae": error + 0.01 * seed**power, "pearson": 0.5},
+                                "sound": {"mae": 2.0}})
+          for method, error, power in (("concat", 0.75, 2), ("mla_x", 0.5, 2), ("late", 1.5, 3))
+          for seed in range(3)]
+
+
+def test_a_regression_is_compared_by_its_error(tmp_path, make_dataset, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(comparison.plots, "comparison_bars", lambda *args, **options: drawn.append(
+        args) or comparison.plots.Figure())
+    table = comparison.write(ERRORS, numbers(make_dataset), tmp_path, "command")
+    assert [c.strip() for c in table.splitlines()[3].split("|")[1:-1]] == [
+        "mla_x", "2.000 ± 0.000", "0.5167 ± 0.0208"]
+    bars, _, chance, title, metric = drawn[0]
+    assert bars["concat"]["fused"][0] == pytest.approx(0.75 + 0.05 / 3)
+    assert (chance, title, metric) == (1.0, "tiny: test MAE, mean and deviation of 3 seeds", "mae")
+    report = (tmp_path / "report.md").read_text()
+    assert "Test MAE, mean and deviation of 3 seeds, in units of the labels, less is better, after" in report
+    assert "The dashed line is the median of the training labels" in report and "(mae.png)" in report
+    assert "Pearson are in" in report and "ccuracy" not in report
+
+
+def test_latex_has_the_best_in_bold_and_a_star_where_it_is_better_than_each(tmp_path, make_dataset):
+    comparison.write(ERRORS, numbers(make_dataset), tmp_path, "command")
+    text = (tmp_path / "comparison.tex").read_text()
+    assert text.startswith("% Needs \\usepackage{booktabs}.\n% fused, n = 3: p of the best against "
+                           "concat 0, late ")
+    assert "\n% sound, n = 3: p of the best against mla_x (equal), late (equal)\n" in text
+    best, = (line for line in text.splitlines() if "textbf" in line)
+    assert best == r"  mla\_x & 2.000 $\pm$ 0.000 & \textbf{0.5167 $\pm$ 0.0208}\textsuperscript{{*}} \\"
+    assert "n = 3 seeds; {*} better than each other method of its column: two-sided paired t tests" in text
+    comparison.write([r for r in ERRORS if r.seed < 2], numbers(make_dataset), tmp_path, "command")
+    text = (tmp_path / "comparison.tex").read_text()
+    assert "% fused, n = 2: no test with so few seeds" in text and "textsuperscript" not in text
+    assert r"\textbf{0.505" in text and "Best in bold; n = 2 seeds." in text
+
+
+def test_figures_of_a_page_lie_beside_those_of_the_report(stream_results, tmp_path, make_dataset):
+    comparison.write(stream_results, make_dataset(), tmp_path, "command", "class",
+                     page=comparison.plots.Page(3.25, "pdf"))
+    names = {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.p[nd][gf]")}
+    assert names == {"accuracy.png", "tasks_seen.png", "figures/accuracy.pdf", "figures/tasks_seen.pdf"}
+    text = (tmp_path / "comparison.tex").read_text()
+    assert text.count(r"\begin{tabular}") == 2 and "over the tasks" in text and "joint" in text

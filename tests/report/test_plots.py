@@ -1,3 +1,4 @@
+import functools
 import io
 import pathlib
 import re
@@ -9,6 +10,7 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from jaxmm.errors import UserError
 from jaxmm.report import plots
 
 MODALITIES = ["touch", "smell"]
@@ -23,8 +25,8 @@ def heights(axes):
     return [bar.get_height() for bar in axes.patches]
 
 
-def test_accuracy_bars_are_in_percent_in_the_order_of_the_data():
-    axes, = plots.accuracy_bars(SCORES, MODALITIES, 0.2, "title").axes
+def test_score_bars_are_in_percent_in_the_order_of_the_data():
+    axes, = plots.score_bars(SCORES, MODALITIES, 0.2, "title").axes
     assert heights(axes) == pytest.approx([60, 25, 90])
     assert [t.get_text() for t in axes.get_xticklabels()] == ["touch", "smell", "fused"]
     assert texts(axes) == ["60.0", "25.0", "90.0", "chance"]
@@ -33,11 +35,11 @@ def test_accuracy_bars_are_in_percent_in_the_order_of_the_data():
 
 
 def test_a_modality_has_one_colour_whichever_heads_are_there():
-    alone = plots.head_colours(["smell"], MODALITIES)
-    together = plots.head_colours(SCORES, MODALITIES)
+    alone = plots.head_looks(["smell"], MODALITIES)
+    together = plots.head_looks(SCORES, MODALITIES)
     assert alone["smell"] == together["smell"]
     assert list(together) == ["touch", "smell", "fused"]
-    assert len(set(together.values())) == 3
+    assert len({look.colour for look in together.values()}) == 3
 
 
 def test_comparison_bars_group_by_method_with_error_bars():
@@ -74,7 +76,7 @@ def test_learning_curves_are_over_epochs_and_heads_may_come_late():
     assert fused.get_xydata().tolist() == [[2, 100]]
     assert chance.get_ydata() == pytest.approx([10, 10])
     assert fused.get_linewidth() > touch.get_linewidth()
-    assert [t.get_text() for t in right.get_legend().get_texts()] == ["touch", "fused"]
+    assert [t.get_text() for t in right.figure.legends[0].get_texts()] == ["touch", "fused"]
 
 
 def test_learning_curves_of_tasks_of_unequal_length():
@@ -88,10 +90,10 @@ def test_learning_curves_of_tasks_of_unequal_length():
 
 
 def test_png_shows_the_bars():
-    figure = plots.accuracy_bars(SCORES, MODALITIES, 0.2, "title")
-    image = matplotlib.image.imread(io.BytesIO(plots.png(figure)))
+    figure = plots.score_bars(SCORES, MODALITIES, 0.2, "title")
+    image = matplotlib.image.imread(io.BytesIO(plots.encode(figure)))
     pixels = np.round(255 * image[..., :3]).astype(int) @ [256 ** 2, 256, 1]
-    for colour in plots.head_colours(SCORES, MODALITIES).values():
+    for colour, *_ in plots.head_looks(SCORES, MODALITIES).values():
         assert np.sum(pixels == int(colour[1:], 16)) > 1000
 
 
@@ -107,8 +109,8 @@ def test_of_many_modalities_the_first_are_drawn_and_said():
     many = [f"m{i:03d}" for i in range(200)]
     scores = {head: {"accuracy": 0.5} for head in ("fused", "dynamic", *many)}
     shown = [*many[:plots.MOST_MODALITIES], "fused", "dynamic"]
-    assert list(plots.head_colours(scores, many)) == shown
-    axes, = plots.accuracy_bars(scores, many, 0.2, "title").axes
+    assert list(plots.head_looks(scores, many)) == shown
+    axes, = plots.score_bars(scores, many, 0.2, "title").axes
     assert [t.get_text() for t in axes.get_xticklabels()] == shown
     groups = {"one": {head: (0.5, None) for head in scores}, "two": {"fused": (0.25, None)}}
     axes, = plots.comparison_bars(groups, many, 0.2, "title").axes
@@ -120,7 +122,7 @@ def test_of_many_modalities_the_first_are_drawn_and_said():
 
 def test_a_long_picture_has_fewer_pixels_to_the_inch():
     figure = Figure(figsize=(400, 1))
-    image = matplotlib.image.imread(io.BytesIO(plots.png(figure)))
+    image = matplotlib.image.imread(io.BytesIO(plots.encode(figure)))
     assert image.shape[1] == plots.LONGEST_SIDE and image.shape[0] in (81, 82)
 
 
@@ -128,11 +130,11 @@ def test_a_long_picture_has_fewer_pixels_to_the_inch():
 def test_names_are_drawn_as_they_are(name):
     """Not as formulas, of which the first is none and would end the drawing."""
     title = f"{name} \udcff\x1b on\ntest"
-    figure = plots.accuracy_bars({name: {"accuracy": 0.5}}, [name], 0.2, title)
+    figure = plots.score_bars({name: {"accuracy": 0.5}}, [name], 0.2, title)
     axes, = figure.axes
     axes.annotate(name, (0, 0))
     figure.legend(axes.patches, [name])
-    assert len(plots.png(figure)) > 1000
+    assert len(plots.encode(figure)) > 1000
     shown = [t for t in figure.findobj(matplotlib.text.Text) if t.get_text()]
     assert not any(t.get_parse_math() for t in shown)
     assert axes.get_title(loc="left") == f"{name} \\udcff\\x1b on\ntest"
@@ -144,3 +146,96 @@ def test_all_plots_are_figures_of_that_kind():
     folder = pathlib.Path(plots.__file__).parent
     imports = re.compile(r"(from|import) matplotlib.*(figure|pyplot)")
     assert [p.name for p in folder.glob("*.py") if imports.search(p.read_text())] == ["plots.py"]
+
+
+def looks_of(heads, modalities):
+    looks = plots.head_looks(heads, modalities).values()
+    lines = [(look.colour, look.marker, str(look.line)) for look in looks]
+    bars = [(look.colour, look.bar(plots.Page(3.25))["hatch"]) for look in looks]
+    return lines, bars
+
+
+@pytest.mark.parametrize("count", [2, 8, 16])
+def test_modalities_are_told_apart_in_colour_and_without(count):
+    modalities = [f"m{i}" for i in range(count)]
+    lines, bars = looks_of([*modalities, "fused", "dynamic"], modalities)
+    assert len(set(lines)) == len(set(bars)) == count + 2
+    assert len({look[1:] for look in lines[:count]}) == count       # marker and line alone
+    methods = [plots.look(i, plots.METHOD_COLOURS) for i in range(20)]
+    assert len({(look.marker, str(look.line)) for look in methods}) == 20
+
+
+PAPER = {
+    "bars": lambda modalities, page: plots.comparison_bars(
+        {f"method_{i}": {m: (0.5, 0.1) for m in (*modalities, "fused")} for i in range(20)}, modalities,
+        0.1, "title", page=page),
+    "scores": lambda modalities, page: plots.score_bars(
+        {m: {"mae": 1.5} for m in (*modalities, "fused")}, modalities, 2.0, "title", "mae", page=page),
+    "curves": lambda modalities, page: plots.learning_curves(
+        [{"step": 4, "loss": 1.0}], [{"step": 4, "scores": {m: {"accuracy": 0.5} for m in modalities}}],
+        modalities, [4], 1, 0.1, page=page)}
+
+
+@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize("modalities", [MODALITIES, [f"m{i}" for i in range(8)]], ids=len)
+@pytest.mark.parametrize("width", plots.WIDTHS.values())
+def test_figures_for_paper_have_their_width_and_letters_of_seven_points(name, modalities, width):
+    figure = PAPER[name](modalities, plots.Page(width))
+    figure.draw_without_rendering()
+    assert figure.get_size_inches()[0] == width and figure.get_size_inches()[1] < 9.5
+    shown = [t for t in figure.findobj(matplotlib.text.Text) if t.get_text() and t.get_visible()]
+    assert min(t.get_fontsize() for t in shown) >= 7
+    box = figure.bbox
+    for axes in figure.axes:
+        least, most = axes.get_xlim()
+        ticks = [t for t in axes.get_xticklabels() if least <= t.get_position()[0] <= most]
+        for text in [*ticks, *axes.texts, axes.yaxis.label, axes.title]:
+            extent = text.get_window_extent()
+            assert not text.get_text() or (extent.x0 >= box.x0 - 1 and extent.x1 <= box.x1 + 1), text
+
+
+@pytest.mark.parametrize("suffix", plots.FORMATS)
+def test_files_for_paper_are_the_same_again_and_have_fonts_that_publishers_take(suffix, tmp_path):
+    page = plots.Page(3.25, suffix)
+    draw = functools.partial(plots.score_bars, SCORES, MODALITIES, 0.2, "title")
+    files = []
+    for _ in range(2):
+        assert plots.save(tmp_path, "accuracy", draw, page) == "accuracy.png"
+        files.append((tmp_path / "figures" / f"accuracy.{suffix}").read_bytes())
+    assert files[0] == files[1]
+    assert files[0].startswith({"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml"}[suffix])
+    if suffix == "pdf":
+        assert b"/Type3" not in files[0] and b"/TrueType" in files[0] or b"/CIDFontType2" in files[0]
+    if suffix == "png":
+        assert matplotlib.image.imread(io.BytesIO(files[0])).shape[1] == 975
+
+
+def test_plots_say_which_modalities_they_leave_out():
+    many = [f"m{i:02d}" for i in range(17)]
+    for draw in PAPER.values():
+        for page in (plots.SCREEN, plots.Page(3.25)):
+            titles = [axes.get_title(loc="left") for axes in draw(many, page).axes]
+            assert any("first 16 of 17 modalities" in title for title in titles)
+
+
+def test_errors_are_drawn_from_zero_and_numbers_stand_inside():
+    scores = {"one": {"smell": (1.5, 0.25)}, "two": {"fused": (12.0, None)}}
+    axes, = plots.comparison_bars(scores, MODALITIES, 3.0, "title", "mae").axes
+    assert heights(axes) == pytest.approx([1.5, 12]) and texts(axes) == ["1.500", "12.00", "median"]
+    assert axes.get_ylim()[0] == 0 and 12 < axes.get_ylim()[1] < 20
+    assert axes.get_ylabel() == "MAE ↓" and axes.lines[-1].get_ydata() == pytest.approx([3, 3])
+
+
+def test_the_style_of_plots_is_theirs_alone():
+    before = dict(matplotlib.rcParams)
+    plots.encode(plots.score_bars(SCORES, MODALITIES, 0.2, "title", page=plots.Page(3.25)))
+    assert dict(matplotlib.rcParams) == before
+
+
+def test_a_page_is_named_by_its_format_and_width():
+    assert plots.parse_page("", "column") is None
+    assert plots.parse_page("svg", "page") == plots.Page(6.75, "svg")
+    for figures, width, message in (("eps", "column", "--figures.*eps.*png, pdf, svg"),
+                                    ("pdf", "wide", "--width.*wide.*column, page")):
+        with pytest.raises(UserError, match=message):
+            plots.parse_page(figures, width)

@@ -13,8 +13,8 @@ from jaxmm.data.dataset import Dataset
 from jaxmm.encoders import make_encoder
 from jaxmm.methods import METHODS, method_config
 from jaxmm.report import comparison, published, variants
-from jaxmm.report.comparison import Summary
 from jaxmm.report.published import Value
+from jaxmm.report.records import Record
 from jaxmm.train.options import to_dict
 
 
@@ -31,6 +31,10 @@ def models(config, *rows, capacities=()):
     config_for = config if callable(config) else lambda name: dataclasses.replace(
         config, method=method_config(name))
     return variants.expand(rows, config_for, capacities, tuple(config_for("late").encoders))
+
+
+def records(method, *heads):
+    return [Record(method, None, 0, "test", None, head, "accuracy", 0.5) for head in heads]
 
 
 CREMAD, STREAM = dataset("cremad", 6028, 670, 744), dataset("vggsound", 45000, 5000, 5000)
@@ -147,8 +151,7 @@ def test_one_epoch_of_adam_on_half_missing_data_is_starred_in_the_table():
     config.train.epochs, config.optimizer.name, config.optimizer.learning_rate = 1, "adam", 9.0
     config.data.missing_rate = 0.5
     found = published.find(models(config, "mla"), CREMAD)["accuracy"]
-    table = comparison.accuracy_table(
-        [Summary("mla", None, "fused", "accuracy", 0.5, None, 1)], ["audio"], published=found)
+    table = comparison.score_table(records("mla", "fused"), ["audio"], published=found)
     assert " 79.7 ± 0.9* |" in table
     assert table.endswith(
         "\nPaper: arXiv 2311.10707, table 1 (the paper's epoch is the best on test data, here it is "
@@ -225,19 +228,19 @@ def test_a_width_of_the_network_itself_is_the_one_that_is_published():
 
 
 def test_the_table_has_a_column_of_published_values_beside_the_head_that_has_some():
-    summaries = [Summary("late", None, h, "accuracy", 0.5, None, 1) for h in ("audio", "fused")]
+    table = records("late", "audio", "fused")
     found = {("late", None): {"fused": Value(0.664, 0.012, "arXiv 1, table 2", ()),
                               "other": Value(0.1, None, "elsewhere", ())}}
-    assert comparison.accuracy_table(summaries, ["audio"], published=found) == (
+    assert comparison.score_table(table, ["audio"], published=found) == (
         "| method | audio | fused | fused, paper |\n"
         "| ------ | ----: | ----: | -----------: |\n"
         "| late   |  50.0 |  50.0 |   66.4 ± 1.2 |\n"
         "\nPaper: arXiv 1, table 2.\n")
     other = {("late", None): {"fused": Value(0.664, None, "arXiv 1, table 2", ("less", "more"))}}
-    table = comparison.accuracy_table(summaries, ["audio"], published=other)
-    assert "|        66.4* |" in table
-    assert table.endswith("\nPaper: arXiv 1, table 2.\n\n\\* Not comparable: less; more.\n")
-    assert "paper" not in comparison.accuracy_table(summaries, ["audio"]).lower()
+    shown = comparison.score_table(table, ["audio"], published=other)
+    assert "|        66.4* |" in shown
+    assert shown.endswith("\nPaper: arXiv 1, table 2.\n\n\\* Not comparable: less; more.\n")
+    assert "paper" not in comparison.score_table(table, ["audio"]).lower()
 
 
 def test_linear_probes_are_values_of_their_own(make_dataset, tmp_path):

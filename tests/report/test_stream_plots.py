@@ -5,6 +5,7 @@ from matplotlib.colors import to_hex
 from jaxmm.metrics import Reliability
 from jaxmm.report import plots, stream_plots
 from jaxmm.report.calibration import Calibration, Quality
+from jaxmm.report.records import Cell
 
 MODALITIES = ["touch", "smell"]
 
@@ -89,15 +90,18 @@ def test_reliability_diagrams_show_filled_bins_before_and_after():
     assert diagonal.get_xydata().tolist() == [[0, 0], [100, 100]]
     assert first.get_xydata().tolist() == [[50, 25], [90, 50]]
     assert second.get_xydata().tolist() == [[60, 50]]
-    assert to_hex(second.get_color()) == plots.head_colours(["touch"], MODALITIES)["touch"]
+    assert to_hex(second.get_color()) == plots.head_looks(["touch"], MODALITIES)["touch"].colour
     sizes = touch.collections[0].get_sizes()
     assert sizes[1] == pytest.approx(3 * sizes[0])
     assert [t.get_text() for t in touch.get_legend().get_texts()] == ["before", "after scaling"]
 
 
 def test_method_curves_have_bands_and_joint_is_a_level_line():
-    nan = np.nan
-    curves = {"joint": np.array([[0.9], [0.7]]), "er": np.array([[0.8, 0.5, 0.4], [0.6, 0.3, nan]])}
+    def cells(*tasks):
+        return {task: Cell(np.mean(x), np.std(x, ddof=1) if len(x) > 1 else None, ())
+                for task, x in enumerate(tasks, 1)}
+
+    curves = {"joint": cells([0.9, 0.7]), "er": cells([0.8, 0.6], [0.5, 0.3], [0.4])}
     axes, = stream_plots.method_curves({"memory of 5 examples": curves}, 0.1, "title").axes
     assert axes.get_title(loc="left") == "memory of 5 examples"
     joint, er = axes.lines[:2]

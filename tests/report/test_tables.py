@@ -54,3 +54,20 @@ def test_scores_table_rounds_shares_to_percent():
         "| smell   |     5.0% |     0.0% | 0.500 |  2.300 |\n"
         "| fused   |    91.7% |    91.0% | 0.030 |  0.250 |\n"
         "| dynamic |    90.0% |    89.0% | 0.040 |  0.300 |\n")
+
+
+def test_latex_escapes_names_and_marks_the_best():
+    rows = [{"a_b": "[x] & y", "n": "1.0 ± 0.1"}, {"a_b": "\\input{f}%", "n": None}]
+    text = tables.latex(rows, ["a_b", "n"], "50% #1", ["so~so"], {(0, "n"): "*"})
+    assert text.splitlines() == [
+        r"\begin{table}", r"\centering", r"\caption{50\% \#1}", r"\begin{tabular}{lr}", r"  \toprule",
+        r"  a\_b & n \\", r"  \midrule",
+        r"  {[}x] \& y & \textbf{1.0 $\pm$ 0.1}\textsuperscript{{*}} \\",
+        r"  \textbackslash{}input\{f\}\% &  \\", r"  \bottomrule", r"\end{tabular}",
+        r"\par\smallskip\footnotesize so\textasciitilde{}so", r"\end{table}"]
+
+
+def test_scores_of_other_tasks_have_their_units():
+    scores = {"fused": {"mae": 0.51234, "rmse": 123.456, "pearson": 0.5, "acc_7": 0.25}}
+    assert tables.scores_table(scores, []).splitlines()[::2] == [
+        "| head  |    MAE |  RMSE | Pearson | Acc-7 |", "| fused | 0.5123 | 123.5 |   0.500 | 25.0% |"]

@@ -1,0 +1,93 @@
+"""What scores are called and how they are shown: shares in percent, errors in units of the labels."""
+import math
+from collections.abc import Hashable, Mapping
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from jaxmm import metrics
+from jaxmm.config import TaskConfig
+from jaxmm.data.dataset import Dataset
+from jaxmm.task import Task, make_task
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Unit(NamedTuple):
+    """How one score is shown."""
+    title: str
+    scale: int = 100            # shown is the value times this
+    digits: int | None = 1      # decimals; None for four significant digits
+    lower: bool = False         # whether less of it is better
+
+    @property
+    def axis(self) -> str:
+        """The title with what stands on an axis, or over a column of numbers."""
+        return f"{self.title} (%)" if self.scale == 100 else f"{self.title} ↓" if self.lower else self.title
+
+
+UNITS = {
+    "accuracy": Unit("accuracy"), "macro_f1": Unit("macro F1"), "micro_f1": Unit("micro F1"),
+    "f1": Unit("F1"), "map": Unit("mAP"), "label_accuracy": Unit("label accuracy"),
+    "acc_2": Unit("Acc-2"), "acc_7": Unit("Acc-7"), "probe": Unit("probe accuracy"),
+    "ece": Unit("ECE", 1, 3, lower=True), "nll": Unit("NLL", 1, 3, lower=True),
+    "mae": Unit("MAE", 1, None, lower=True), "rmse": Unit("RMSE", 1, None, lower=True),
+    "pearson": Unit("Pearson", 1, 3),
+    "mean_accuracy": Unit("mean accuracy"), "cumulative_accuracy": Unit("cumulative accuracy"),
+    "task_incremental": Unit("task-incremental"), "stability": Unit("stability"),
+    "plasticity": Unit("plasticity"), "trade_off": Unit("trade-off"),
+    "forgetting": Unit("forgetting", lower=True), "backward_transfer": Unit("backward transfer"),
+    "forward_transfer": Unit("forward transfer"),
+}
+
+
+def unit(metric: str) -> Unit:
+    """That of a score; of one that is not listed here the plain number."""
+    return UNITS.get(metric, Unit(metric, 1, None))
+
+
+def number(metric: str, value: float, std: float | None = None, sign: str = "") -> str | None:
+    """A value as text, with its deviation if there is one; None for NaN.
+
+    `sign` is that of numbers which are shown with one: "+" for differences, "%" for shares in percent.
+    """
+    if math.isnan(value):
+        return None
+    _, scale, digits, _ = unit(metric)
+    size = abs(value) or std or 0
+    if digits is None and size and not 1e-4 <= size < 1e6:
+        form = ".2e"
+    else:
+        form = f".{max(0, 3 - math.floor(math.log10(size or 1))) if digits is None else digits}f"
+    text = format(scale * value, "+" * (sign == "+") + form) + "%" * (sign == "%" and scale == 100)
+    return text if std is None else f"{text} ± {scale * std:{form}}"
+
+
+def explain(metric: str) -> str:
+    """How numbers of a score are to be read, in words after its name."""
+    found = unit(metric)
+    how = ("in percent" if found.scale == 100 else "in units of the labels" if metric in ("mae", "rmse")
+           else "as a number")
+    return how + ", less is better" * found.lower
+
+
+def best(metric: str, values: Mapping[Key, float]) -> Key | None:
+    """The first key of the best value; None if there is none."""
+    return (min if unit(metric).lower else max)(values, key=values.get) if values else None
+
+
+def task_of(dataset: Dataset) -> Task:
+    """What is learned from a data set, which the type of its labels tells."""
+    return make_task(TaskConfig(), dataset.class_names, dataset.splits["train"]["label"])
+
+
+def guess(task: Task, dataset: Dataset, split: str = "test") -> float | None:
+    """The headline of a model that looks at no input, where it is known.
+
+    Of a regression it is the median of the training labels; None where the data are not at hand.
+    """
+    if task.name != "regression" or not dataset.splits:
+        return task.chance
+    labels = dataset.splits[split]["label"]
+    median = np.median(dataset.splits["train"]["label"], axis=0)
+    return metrics.mean_absolute_error(np.broadcast_to(median, labels.shape), labels)
