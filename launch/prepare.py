@@ -58,7 +58,8 @@ def main() -> None:
     app.check_local("--output", OUTPUT.value)
     for flag in (AUDIO_RATE, FPS, SHORT_SIDE, ALLOW_SKIPPED, WORKERS):
         check_at_least(f"--{flag.name}", flag.value, 0)
-    for flag, most in ((AUDIO_RATE, 10**6), (FPS, 1000), (ALLOW_SKIPPED, 1)):
+    for flag, most in ((AUDIO_RATE, 10**6), (FPS, 1000), (SHORT_SIDE, 10**5), (ALLOW_SKIPPED, 1),
+                       (WORKERS, 1024)):
         if flag.value > most:
             raise UserError(f"--{flag.name}={flag.value}; expected at most {most}")
     options = Options(AUDIO_RATE.value, FPS.value, SHORT_SIDE.value, VARIANT.value)
