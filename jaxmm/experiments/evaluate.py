@@ -14,7 +14,6 @@ from jaxmm.evaluate.corruptions import corrupt
 from jaxmm.report import analysis, continual
 from jaxmm.report import predictions as table
 from jaxmm.report.tables import scores_table
-from jaxmm.task import need_classes
 from jaxmm.train import validity
 from jaxmm.train.predictions import make_weights, predict_split
 from jaxmm.train.restore import restore
@@ -84,9 +83,6 @@ def analyse(workdir: pathlib.Path, step: int | None, split: str, names: Sequence
     """The analyses called `names`, which are also written into the run folder."""
     run = restore(workdir, step, data=path)
     check_choice("--split", split, SPLITS)
-    for name in names:
-        if name != "gap":
-            need_classes(run.setup.task, f"--{name}", "leave it out")
     others = [analysis.Trained(restore(folder, None, data=path), folder)
               for folder in map(pathlib.Path, references)]
     return analysis.write(run, workdir, names, split, others)

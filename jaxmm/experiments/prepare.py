@@ -36,7 +36,7 @@ def prepare(dataset: str, source: str, output: str, decoding: Options, *, spectr
     """
     folders.check_local("--output", output)
     _check_range("allow_skipped", allow_skipped, 1)
-    check_at_least("--workers", workers, 0)
+    _check_range("workers", workers, 1024)
     source, output = (pathlib.Path(folder).expanduser() for folder in (source, output))
     sections = None
     if spectrograms_of:

@@ -3,6 +3,7 @@ what is wrong, with exit code 2, and leaves everything as it was."""
 import json
 import os
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -218,3 +219,91 @@ def test_bench(tmp_path, refused):
         ("--seconds=inf", ["--seconds=inf"]), ("none/x", ["--workloads=mla_small", "--output=none/x"]),
         ("expected a file", ["--workloads=mla_small", f"--output={tmp_path}"]),
         ("expected a folder", ["--scaling", "--output=/dev/null"]), ("'bogus'", ["--bogus"])])
+
+
+def test_prepare(tmp_path, layouts, refused):
+    """Flags, and files in the place of a data set's; what is there already is not touched."""
+    layouts.cremad(tmp_path / "source")
+    sound = "source/AudioWAV"
+    for name, content in {"lfs": LFS, "html": b"<!DOCTYPE html>", "empty": b"", "binary": bytes(range(256))}.items():
+        shutil.copytree(tmp_path / "source", tmp_path / name)
+        for path in sorted((tmp_path / name / "AudioWAV").iterdir())[:6]:
+            path.write_bytes(content)
+    shutil.copytree(tmp_path / "source", tmp_path / "pipe")
+    for path in sorted((tmp_path / "pipe/AudioWAV").iterdir())[:6]:
+        path.unlink()
+        os.mkfifo(path)
+    shutil.copytree(tmp_path / "source", tmp_path / "gone")
+    for path in sorted((tmp_path / "gone/AudioWAV").iterdir())[:6]:
+        path.unlink()
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "file").write_text("x")
+
+    def arguments(**changes):
+        # Beside what is looked at: a list of what cannot be used stays there for the next attempt.
+        output = tmp_path / "streams" / pathlib.Path(str(changes.get("source", "source"))).name[:9]
+        return [f"--{name}={value}" for name, value in (
+            {"dataset": "cremad", "source": tmp_path / "source", "output": output,
+             "workers": 1, "progress": False} | changes).items()]
+
+    refused("launch.prepare", [(expected, arguments(**changes)) for expected, changes in [
+        ("'cremat'", {"dataset": "cremat"}), ("'../cremad'", {"dataset": "../cremad"}),
+        ("--dataset is empty", {"dataset": ""}), ("--source is empty", {"source": ""}),
+        ("--output is empty", {"output": ""}), ("no such folder", {"source": tmp_path / "none"}),
+        ("no such folder", {"source": tmp_path / "file"}), ("nothing", {"source": tmp_path / "nothing"}),
+        ("too long", {"source": "x" * 300}), ("too long", {"output": tmp_path / ("x" * 300)}),
+        ("s3://x", {"output": "s3://x"}), ("file", {"output": tmp_path / "file"}),
+        ("file/out", {"output": tmp_path / "file/out"}), ("/proc/out", {"output": "/proc/out"}),
+        ("'x'", {"variant": "x"}), ("--audio_rate=-1", {"audio_rate": -1}), ("audio_rate", {"audio_rate": "x"}),
+        ("--audio_rate=100000000", {"audio_rate": 10**8}), ("--fps=nan", {"fps": "nan"}),
+        ("--fps=inf", {"fps": "inf"}), ("--fps=-1", {"fps": -1}), ("--short_side=-1", {"short_side": -1}),
+        ("--short_side=1000000000", {"short_side": 10**9}), ("--allow_skipped=2", {"allow_skipped": 2}),
+        ("--allow_skipped=nan", {"allow_skipped": "nan"}), ("--workers=-1", {"workers": -1}),
+        ("--workers=1000000", {"workers": 10**6}), ("maybe", {"allow_broken": "maybe"}),
+        ("none.py", {"spectrograms_of": tmp_path / "none.py"}),
+        ("source cannot be", {"spectrograms_of": tmp_path / "source"}), ("'bogus'", {"bogus": 1}),
+        ("`git lfs pull`", {"source": tmp_path / "lfs"}), ("6 broken audio", {"source": tmp_path / "html"}),
+        ("6 broken audio", {"source": tmp_path / "empty"}), ("6 broken audio", {"source": tmp_path / "binary"}),
+        ("6 ", {"source": tmp_path / "pipe"}), ("6 no audio", {"source": tmp_path / "gone"}),
+    ]])
+
+
+def test_prepared_data(tmp_path, layouts, launch, refused):
+    """Damaged and hostile files in the place of a prepared data set's."""
+    layouts.cremad(tmp_path / "source")
+    command = ["--dataset=cremad", f"--source={tmp_path / 'source'}", f"--output={tmp_path}", "--workers=1",
+               "--noprogress"]
+    (code, _, err), = launch("launch.prepare", [command])
+    assert code == 0, err
+    good = tmp_path / "cremad/1.1.0"
+    summary = json.loads((good / "summary.json").read_text())
+    shards = sorted(summary["shards"])
+    texts = {"list": "[]", "null": "null", "cut": '{"name"', "deep": "[" * 10**5, "nothing": "", "html": "<html>",
+             "number": json.dumps(summary | {"class_names": 3}), "twice": json.dumps(summary | {"class_names": ["a", "a"]}),
+             "kind": json.dumps(summary | {"modalities": {"audio": {"kind": "x"}}}),
+             "none": json.dumps(summary | {"modalities": {}}),
+             "shards": json.dumps(summary | {"shards": {"../x": {"size": 1, "sha256": "0"}}}),
+             "fewer": json.dumps(summary | {"shards": {shards[0]: summary["shards"][shards[0]]}}),
+             "size": json.dumps(summary | {"shards": {s: {"size": "1", "sha256": ""} for s in shards}}),
+             "files": json.dumps(summary | {"files": {"/etc/passwd": "0"}})}
+    for name, text in texts.items():
+        shutil.copytree(good, tmp_path / name)
+        (tmp_path / name / "summary.json").write_text(text)
+    bad = {"flipped": lambda folder, data: data[:99] + bytes([data[99] ^ 1]) + data[100:],
+           "cutshard": lambda folder, data: data[:-9], "emptied": lambda folder, data: b"",
+           "swapped": lambda folder, data: (folder / shards[1]).read_bytes()}
+    for name, change in bad.items():
+        shutil.copytree(good, tmp_path / name)
+        path = tmp_path / name / shards[0]
+        path.write_bytes(change(path.parent, path.read_bytes()))
+    for name, file in {"missing": shards[0], "pipe": shards[0], "info": "dataset_info.json",
+                       "pipeinfo": "dataset_info.json", "pipesummary": "summary.json"}.items():
+        shutil.copytree(good, tmp_path / name)
+        (tmp_path / name / file).unlink()
+        if name.startswith("pipe"):
+            os.mkfifo(tmp_path / name / file)
+    config = pathlib.Path("configs/cremad.py").absolute()
+    said = {"pipesummary": "found none"}
+    refused("launch.train", [(said.get(name, f"{tmp_path / name}"), [
+        f"--config={config}:late", f"--config.data.path={tmp_path / name}", f"--workdir={tmp_path / 'new'}"])
+        for name in [*texts, *bad, "missing", "pipe", "info", "pipeinfo", "pipesummary"]])
