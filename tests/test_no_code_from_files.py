@@ -17,7 +17,7 @@ from jaxmm.errors import UserError
 from jaxmm.experiments import configs
 from jaxmm.methods import method_config
 from jaxmm.report import advice
-from jaxmm.train import checkpoints, runs, writers
+from jaxmm.train import checkpoints, folder as folder_lib, writers
 
 ROOT = pathlib.Path(jaxmm.__file__).parents[1]
 SOURCES = sorted(p for folder in ("jaxmm", "launch", "configs", "benchmarks")
@@ -132,7 +132,7 @@ def test_files_of_a_run(bomb, tmp_path):
     for name in ("config.json", "metrics.jsonl"):
         (tmp_path / name).write_bytes(bomb)
     with pytest.raises(UserError, match="config.json cannot be read"):
-        runs.read_config(tmp_path)
+        folder_lib.read_config(tmp_path)
     with writers.open_writer(tmp_path, 100, tensorboard=False):
         pass
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""
