@@ -78,12 +78,12 @@ def test_stays_symmetric_positive_definite(draw):
 
 
 @pytest.mark.parametrize("draw, rank", [(subspace, 3), (always_the_same, 1)])
-def test_unseen_directions_survive_100000_updates(draw, rank):
+def test_unseen_directions_survive_20000_updates(draw, rank):
     for norm in (1.0, 30.0):
-        p = np.asarray(many_updates(draw, norm, 0.1, steps=100_000).projection, np.float64)
+        p = np.asarray(many_updates(draw, norm, 0.1, steps=20_000).projection, np.float64)
         eigenvalues = np.linalg.eigvalsh(p)
         assert (eigenvalues[:rank] < 1e-4).all()
-        np.testing.assert_allclose(eigenvalues[rank:], 1, atol=0.05)
+        np.testing.assert_allclose(eigenvalues[rank:], 1, atol=0.02)
 
 
 def test_projection_takes_seen_directions_out_and_leaves_others():
