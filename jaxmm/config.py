@@ -174,7 +174,7 @@ class OptimizerConfig:
     decay_epochs: int = 70          # "step": multiply by decay_rate each time this many are done
     patience: int = 1               # "plateau": multiply by decay_rate after more than this many
                                     # evaluations without a better train.score
-    decay_rate: float = 0.1
+    decay_rate: float = 0.1         # "step", "plateau": factor of the learning rate
     clip_norm: float = 0.0          # largest global norm of the gradient; 0: off
 
 
@@ -183,7 +183,7 @@ class TrainConfig:
     """The loop."""
     seed: int = 0                   # parameters, order of the data, augmentation
     seeds: int = 1                  # launch.train: runs with the seeds seed, seed + 1, ... at once
-    epochs: int = 100
+    epochs: int = 100               # of each task of a stream
     batch_size: int = 64            # over all devices
     class_weights: str = ""         # "balanced": the loss of an example is multiplied by rows / (classes *
                                     # rows of its class) of the training split; "": all are alike

@@ -2,7 +2,8 @@
 
 A command is a module with a docstring, its `FLAGS` and `main`. Where it has a text `CONFIG`, --config
 is one of its flags, every field of the config another, and `main(chosen, command)` gets the config as
-it was chosen and the command line as it was typed; otherwise it is `main()`. What is large is imported
+it was chosen and the command line as it was typed; with `ARGUMENTS`, `main` gets what stands on the
+command line without a name; otherwise it is `main()`. What is large is imported
 by `main`, so that --help is quick.
 """
 import dataclasses
@@ -67,9 +68,10 @@ def _parse(command, argv):
         if hasattr(command, "CONFIG"):
             argv = _define_config(command, argv)
         rest = command.FLAGS(argv)
-        if len(rest) > 1:
-            raise UserError(f"unexpected argument {rest[1]!r}; options are written --name=value")
-        return _chosen(command, argv)
+        known = getattr(command, "ARGUMENTS", ())
+        if len(rest) > 1 + len(known):
+            raise UserError(f"unexpected argument {rest[1 + len(known)]!r}; options are written --name=value")
+        return rest if known else _chosen(command, argv)
     # The config library raises many types, KeyError and AttributeError among them.
     except Exception as error:  # pylint: disable=broad-exception-caught
         _fail(_unknown_field(argv, error) or _one_line(error))

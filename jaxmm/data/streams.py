@@ -232,14 +232,16 @@ def read_coarse_map(path: str, class_names: Sequence[str]) -> dict[int, str]:
     names do not count.
 
     Args:
-      path: the file, UTF-8; looked for here, then beside this package, so that a config names the
-        files that come with it alike on every machine.
+      path: the file, UTF-8; looked for here, then beside this package and in it, so that a config names
+        the files that come with it alike on every machine.
       class_names: names of the classes, in the order of their numbers.
     """
     if not path:
         raise UserError("stream.coarse is empty; name a CSV file with the columns class, coarse")
     here = pathlib.Path(os.path.expanduser(path))
-    found = here if here.exists() else pathlib.Path(__file__).parents[2] / here
+    package = pathlib.Path(__file__).parents[1]     # where the configs are too, once it is installed
+    found = next((file for file in (here, package.parent / here, package / here) if file.exists()),
+                 package.parent / here)
     try:
         with open(found, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)

@@ -33,7 +33,7 @@ class SAMMConfig(ERConfig):
     gamma: float = scalar(1.0)      # weight of the consistency with stored logits, >= 0
     alignment: str = "logits"       # of "logits" or "features", or "none"
     relation: str = "distance"      # that alignment compares: "distance" or "angle"
-    consistency: bool = True
+    consistency: bool = True        # replayed examples keep the logits of their time; off: without
     dynamic: bool = True            # add the head "dynamic", calibrated on the memory
 
 

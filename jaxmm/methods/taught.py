@@ -31,7 +31,7 @@ class TaughtConfig(FusedConfig):
     runs/compare/{teacher}/seed_0; by default they are trained first, in the run's own folder. Those
     of a method that distils need another `train.seed`.
     """
-    teachers: str = ""
+    teachers: str = ""              # their run folders, with {teacher} and {seed}; by default they are trained
 
 
 @dataclass

@@ -1,0 +1,17 @@
+"""Lists what there is to choose from.
+
+    jaxmm list methods              # with a line and the paper of each
+    jaxmm list configs              # that --config=NAME:METHOD finds from any folder
+    jaxmm list datasets
+    jaxmm list encoders
+    jaxmm list options [METHOD]     # of a method; of every run
+"""
+from absl import flags
+
+FLAGS = flags.FlagValues()
+ARGUMENTS = ("KIND", "METHOD")      # on the command line, in this order, each of which may be left out
+
+
+def main(kind: str = "", method: str = "") -> None:
+    from jaxmm.experiments import listing
+    print(listing.listing(kind, method) if kind else __doc__)
