@@ -146,14 +146,25 @@ def read_bytes(path: pathlib.Path, most: int = 2**26) -> bytes:
     Raises:
       UserError: it cannot be read, is no regular file, or has more than `most` bytes.
     """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise UserError(f"{path} has {size} bytes; expected at most {most}")
+        return file.read()
+
+
+@contextmanager
+def open_regular(path: pathlib.Path) -> Iterator[BinaryIO]:
+    """A file to read; one that is no regular file, such as a pipe, is not waited for.
+
+    Raises:
+      UserError: it cannot be read, or is no regular file.
+    """
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise UserError(f"{path} is no regular file; remove it, or name another folder")
-            if found.st_size > most:
-                raise UserError(f"{path} has {found.st_size} bytes; expected at most {most}")
-            return file.read()
+            yield file
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
 

@@ -100,14 +100,15 @@ def open_prepared(folder: str | pathlib.Path) -> Prepared:
     """
     folder = _version_folder(pathlib.Path(folder))
     try:
-        summary = check_summary(json.loads((folder / SUMMARY).read_text(encoding="utf-8")))
+        summary = check_summary(files.parse_json(files.read(folder / SUMMARY)))
         for name, shard in summary["shards"].items():
             size = (folder / name).stat().st_size
             if size != shard["size"]:
                 raise UserError(f"{folder / name} has {size} bytes, {SUMMARY} says "
                                 f"{shard['size']}; prepare the data set again")
-        for name, found in summary.get("files", {}).items():
-            if checksum(folder / name) != found:
+        for name in DESCRIPTION:
+            found = checksum(folder / name)
+            if found != summary.get("files", {}).get(name, found):      # of older data sets, no checksum
                 raise ValueError(f"{name} is not the file that was written")
         verify(folder, summary["shards"])
         modalities, class_names = summary["modalities"], tuple(summary["class_names"])
@@ -186,7 +187,7 @@ def remember(folder: pathlib.Path, shards: Mapping[str, Mapping[str, Any]]) -> N
 
 def checksum(path: pathlib.Path) -> str:
     """SHA-256 of a file."""
-    with open(path, "rb") as file:
+    with files.open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
