@@ -112,7 +112,7 @@ def confusion_plot(matrix: np.ndarray, names: Sequence[str], *, page: plots.Page
     axes.set_title("Confusion matrix")
     axes.grid(visible=False)
     if count <= NAMED:
-        shown = [name if len(name) <= 18 else f"{name[:17]}…" for name in names]
+        shown = [name if len(name) <= 18 else f"{name[:17]}…" for name in map(escape.printable, names)]
         size = 9 if count <= 20 else 7
         axes.set_xticks(range(count), shown, rotation=90 if max(map(len, shown)) > 2 else 0, fontsize=size)
         axes.set_yticks(range(count), shown, fontsize=size)
@@ -131,7 +131,7 @@ def label_plot(y: np.ndarray, predicted: np.ndarray, names: Sequence[str], *, pa
     for k, value in enumerate(f1):
         axes.annotate(f"{100 * value:.1f}", (100 * value, k), (3, 0), textcoords="offset points", va="center",
                       fontsize=9, color=plots.INK)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), list(map(escape.printable, names)))
     axes.set_xlim(0, 108)
     axes.invert_yaxis()
     axes.set_title("F1 of each label (%)")
@@ -150,7 +150,7 @@ def scatter_plot(z: np.ndarray, y: np.ndarray, names: Sequence[str], *, page: pl
             axes.hexbin(b, a, gridsize=40, mincnt=1, bins="log", cmap="Blues", zorder=3)
         low, high = min(a.min(), b.min()), max(a.max(), b.max())
         axes.plot([low, high], [low, high], color=plots.EXTRA_COLOUR, linewidth=1.2, zorder=4)
-        axes.set_title(name)
+        axes.set_title(escape.printable(name))
         axes.set_xlabel("true")
         axes.set_ylabel("predicted")
     return figure

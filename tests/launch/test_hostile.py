@@ -78,7 +78,7 @@ def test_files_in_the_place_of_data(tmp_path, refused):
         ("/dev/null: is no regular file", "/dev/null"), ("/: is a folder", "/"), ("too long", "x" * 300),
         ("good.npz", "../GOOD.NPZ"), ("but good.npz", "../good"), ("https:", "https://a.org/b.npz"),
         ("\\x1b[2J", "\x1b[2J"), ("a b: no such file", "a\nb"), ("path is empty", ""),
-        ("value 0.5 in row 1", "../whole.npz"), ("value 4294967296 in row 0", "../wide.npz"),
+        ("val/label is int64, train/label float64", "../whole.npz"), ("value 4294967296 in row 0", "../wide.npz"),
         ("up to 230000000", "../high.npz"), ("value 2 in row 0", "../mask.npz"),
         ("may run code", "../objects.npz"), ("train/sound is <U1", "../text.npz"),
         ("test/sound holds integers", "../fractions.npz"), ("'dev/sound'", "../extra.npz"),

@@ -96,7 +96,7 @@ def test_a_run_goes_on_from_its_copy_in_the_bucket(cloud, tmp_path):
     assert code == 0, output
     assert metrics.read_text() == first             # times included: nothing was trained again
 
-    code, output = cloud(FLAGS="--config.train.epochs=3 --config.data.kind=A")
+    code, output = cloud(FLAGS="--config.train.epochs=3 --config.data.kind=B")
     assert code == 2 and "belongs to a run with another config" in output
     assert (tmp_path / "slice").exists() and metrics.read_text() == first
 

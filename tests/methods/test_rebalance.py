@@ -70,7 +70,7 @@ def run(config, make_dataset, make_config, steps, **optimizer):
     for i in range(steps):
         before = jax.device_get(state._replace(key=()))
         index = np.random.default_rng(i).permutation(32)[None, :16].astype(np.int32)
-        state, metrics = setup.programs.steps(state, feed, index)
+        state, metrics = setup.programs.steps(state, feed.at(index))
         alone = [m for m in ("image", "sound") if metrics[f"alone/{m}"][0]]
         found.append((before, jax.device_get(state._replace(key=())), alone))
     return found

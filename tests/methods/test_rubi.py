@@ -34,7 +34,7 @@ def test_loss_by_hand_and_which_parts_learn(bias, make_dataset, make_config):
     assert set(head["mask"]) == ({bias} if bias else {"sound", "image"})
     feed = setup.programs.feed(dataset.splits["train"], "device")
     before = jax.device_get(state.params)
-    state, metrics = setup.programs.steps(state, feed, rows[None].astype(np.int32))
+    state, metrics = setup.programs.steps(state, feed.at(rows[None].astype(np.int32)))
     assert float(metrics["loss"][0]) == pytest.approx(expected, rel=1e-4)
     for group in ("sound", "image", "exchange", "head"):
         assert any(np.any(a != b) for a, b in zip(jax.tree.leaves(before[group]),

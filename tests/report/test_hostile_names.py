@@ -40,7 +40,7 @@ def test_names_add_no_markup(reports):
     for name in ("report.md", "analysis.md"):
         page = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(texts[name])
         assert set(re.findall(r'(?:src|href)="(.*?)"', page)) <= {
-            "accuracy.png", "learning_curves.png", "modality_gap.png", "per_class.png",
+            "accuracy.png", "predictions.png", "learning_curves.png", "modality_gap.png", "per_class.png",
             "robustness.png", "analysis.md"}
         assert not re.search("<script|<img src=x|<h1>(?!(late|Analyses))|<em>", page)
         assert page.count("<h1>") == 1

@@ -85,7 +85,7 @@ def test_other_streams(kind, joint, absent, dataset, make_config, tmp_path):
     logits = predictions.predict_split(setup, state, setup.dataset.splits["test"])
     scores = predictions.score_split(setup, logits, "test")
     run = setup_lib.Run(setup, state, [
-        {"step": 60, "task": task, "split": split, **scores}
+        {"step": 60, "epoch": 1, "task": task, "split": split, **scores}
         for task in range(-1, len(setup.tasks)) for split in ("val", "test")])
     run_report.write(run, tmp_path)
     text = (tmp_path / "report.md").read_text()
