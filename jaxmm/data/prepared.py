@@ -107,6 +107,8 @@ def open_prepared(folder: str | pathlib.Path) -> Prepared:
                 raise UserError(f"{folder / name} has {size} bytes, {SUMMARY} says "
                                 f"{shard['size']}; prepare the data set again")
         for name in DESCRIPTION:
+            if not (folder / name).is_file():
+                raise ValueError(f"{name} is missing, or is no regular file")
             found = checksum(folder / name)
             if found != summary.get("files", {}).get(name, found):      # of older data sets, no checksum
                 raise ValueError(f"{name} is not the file that was written")

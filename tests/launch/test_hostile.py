@@ -262,7 +262,7 @@ def test_prepare(tmp_path, layouts, refused):
         ("--workers=1000000", {"workers": 10**6}), ("maybe", {"allow_broken": "maybe"}),
         ("none.py", {"spectrograms_of": tmp_path / "none.py"}),
         ("source cannot be", {"spectrograms_of": tmp_path / "source"}), ("'bogus'", {"bogus": 1}),
-        ("`git lfs pull`", {"source": tmp_path / "lfs"}), ("6 broken audio", {"source": tmp_path / "html"}),
+        ("a git-lfs pointer in place of the file", {"source": tmp_path / "lfs"}), ("6 broken audio", {"source": tmp_path / "html"}),
         ("6 broken audio", {"source": tmp_path / "empty"}), ("6 broken audio", {"source": tmp_path / "binary"}),
         ("6 ", {"source": tmp_path / "pipe"}), ("6 no audio", {"source": tmp_path / "gone"}),
     ]])
