@@ -1,5 +1,4 @@
 """The command `jaxmm`, also `python -m jaxmm`: one front door to all of `jaxmm.commands`."""
-import difflib
 import importlib
 import sys
 
@@ -24,9 +23,8 @@ def main() -> None:
         print("\n".join(f"  {command:9} {said}" for command, said in COMMANDS.items()))
         return
     if name not in COMMANDS:
-        near = difflib.get_close_matches(name, COMMANDS, 1)
-        sys.exit(_refuse(f"{name!r} is no command{f'; did you mean {near[0]}?' if near else ''} Expected "
-                         f"one of {', '.join(COMMANDS)}"))
+        from jaxmm.errors import suggest
+        sys.exit(_refuse(f"{name!r} is no command{suggest(name, COMMANDS)}"))
     from jaxmm.commands import app
     sys.argv = [f"jaxmm {name}", *sys.argv[2:]]
     app.run(importlib.import_module(f"jaxmm.commands.{name}"))

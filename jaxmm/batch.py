@@ -58,6 +58,11 @@ def make_batch(inputs: Mapping[str, chex.Array], label, *, ids=None, present=Non
     return batch
 
 
+def is_unpaired(present: Mapping[str, chex.Array]) -> bool:
+    """Whether, of several modalities with masks bool [B], no row has two."""
+    return len(present) > 1 and not (np.sum(list(present.values()), axis=0) > 1).any()
+
+
 def real_numbers(where: str, x):
     """Inputs in the machine's byte order; lists become arrays, what is read on demand stays.
 

@@ -1,7 +1,8 @@
 """The one exception that means the user can fix it, and the checks that raise it."""
 import contextlib
+import difflib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 
 class UserError(Exception):
@@ -26,6 +27,16 @@ def of(section: str) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"{section}: {error}") from error
+
+
+def suggest(name: str, known: Iterable[str], expected: str = "one of") -> str:
+    """What ends a message on a name that is none of those known: the nearest of them, and all.
+
+    `expected` is what else would do, before them.
+    """
+    known = list(known)
+    near = difflib.get_close_matches(name, known, 1)
+    return (f"; did you mean {near[0]}? Expected " if near else "; expected ") + f"{expected} {', '.join(known)}"
 
 
 def check_choice(option: str, value: str, choices) -> None:

@@ -12,6 +12,7 @@ import chex
 import numpy as np
 import sklearn.metrics
 
+LOWER_IS_BETTER = ("ece", "nll", "mae", "rmse", "forgetting")     # scores by name
 AT_ONCE = 2**22     # logits in float64: those of a split of many classes take gigabytes
 
 

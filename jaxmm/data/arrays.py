@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
-from jaxmm.batch import make_batch
+from jaxmm.batch import is_unpaired, make_batch
 from jaxmm.config import DataConfig
 from jaxmm.data import unpaired
 from jaxmm.data.dataset import SPLITS, Dataset, by_number, listed, split_train
@@ -76,7 +76,7 @@ def load(config: DataConfig) -> Dataset:
     if class_names is None:
         class_names = _numbered(path, splits["train"]["label"])
     if "val" not in splits:
-        split = unpaired.split_each if unpaired.is_unpaired(splits["train"]) else split_train
+        split = unpaired.split_each if is_unpaired(splits["train"]["present"]) else split_train
         splits |= split(str(path), splits["train"], config)
     return Dataset(path.stem, {s: splits[s] for s in SPLITS}, class_names)
 

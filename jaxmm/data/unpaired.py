@@ -56,11 +56,6 @@ def stack(where: str, parts: Mapping[str, Any]) -> Mapping[str, Any]:
             "label": np.concatenate(list(labels.values()))}
 
 
-def is_unpaired(batch: Batch) -> bool:
-    """Whether no row has two modalities, of several."""
-    return len(batch["present"]) > 1 and not (np.sum(list(batch["present"].values()), axis=0) > 1).any()
-
-
 def split_each(where: str, train: Batch, config: DataConfig) -> dict[str, Batch]:
     """`split_train` of each modality's rows by itself: every class has its share of each of them."""
     parts = [split_train(f"{where}: {m}", select(train, np.flatnonzero(rows)), config)

@@ -1,6 +1,5 @@
 """Configs by the name of a file, and those that come with the package."""
 import copy
-import difflib
 import importlib.machinery
 import importlib.util
 import pathlib
@@ -11,7 +10,7 @@ from typing import Any, NamedTuple
 
 import jaxmm
 from jaxmm.config import Config
-from jaxmm.errors import UserError, of
+from jaxmm.errors import UserError, of, suggest
 
 DEFAULT = "av_digits"
 
@@ -46,9 +45,8 @@ def split(path: str) -> tuple[pathlib.Path, str]:
     if file.suffix in (".json", ".py") or file.exists():
         return file, argument
     if name not in names():
-        near = difflib.get_close_matches(name, names(), 1)
-        raise UserError(f"{name}: no such config{f'; did you mean {near[0]}?' if near else ''} Expected a "
-                        f"file such as configs/{DEFAULT}.py:mla, or one of {', '.join(names())}")
+        expected = f"a file such as configs/{DEFAULT}.py:mla, or one of"
+        raise UserError(f"{name}: no such config{suggest(name, names(), expected)}")
     return folder() / f"{name}.py", argument
 
 

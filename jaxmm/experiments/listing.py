@@ -1,13 +1,12 @@
 """What there is to choose from: methods, configs, data sets, encoders, options."""
 import ast
 import dataclasses
-import difflib
 import inspect
 import io
 import tokenize
 from collections.abc import Iterable, Iterator
 
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, suggest
 from jaxmm.experiments import configs
 
 
@@ -25,11 +24,8 @@ def listing(what: str, name: str = "") -> str:
 
 def check(where: str, name: str, known: Iterable[str]) -> None:
     """Raises UserError, with the nearest match, unless the name is known."""
-    known = list(known)
     if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        raise UserError(f"{where}: {name!r} is unknown{f'; did you mean {near[0]}?' if near else ''} "
-                        f"Expected one of {', '.join(known)}")
+        raise UserError(f"{where}: {name!r} is unknown{suggest(name, known)}")
 
 
 def methods() -> list[tuple[str, str]]:

@@ -3,9 +3,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import numpy as np
-
-from jaxmm.batch import Batch
+from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError
 from jaxmm.methods import (continual, derpp, fusion, g_blending, lwf, mla, mmtm, ogm_ge, qmf, rebalance,
@@ -105,8 +103,8 @@ def used_modalities(options: MethodConfig, modalities: Sequence[str]) -> tuple[s
 def check_pairs(options: MethodConfig, where: str, train: Batch) -> None:
     """Raises UserError where a method needs rows with two modalities of its own, and there is none."""
     used = used_modalities(options, list(train["present"]))
-    if (options.name in METHODS and METHODS[options.name].pairs and len(used) > 1
-            and not (np.sum([train["present"][m] for m in used], axis=0) > 1).any()):
+    if (options.name in METHODS and METHODS[options.name].pairs
+            and is_unpaired({m: train["present"][m] for m in used})):
         able = ", ".join(name for name, entry in METHODS.items() if not entry.pairs)
         raise UserError(f"{options.name} learns from rows that have two modalities or more, and no "
                         f"training row of {where} has two of {', '.join(used)}; choose one of {able}")

@@ -54,12 +54,11 @@ def write(run: Run, workdir, page: plots.Page | None = None) -> str:
     value = units.number(metric, test[head][metric], sign="%")
     headline, first = table, [f"{capital(unit.title)} of the head {escape.code(head)} on the test split: "
                               f"**{value}**."]
-    over_tasks = ""
+    outputs, over_tasks = predict_split(run.setup, run.state, dataset.splits["test"]), ""
     if run.setup.stream:
-        headline, first = stream_report.write(run, workdir, title, page)
+        headline, first = stream_report.write(run, outputs, workdir, title, page)
         over_tasks = " of the last task, over the examples of all tasks"
-    by_class, draw = classes.section(
-        run.setup.task, predict_split(run.setup, run.state, dataset.splits["test"]), dataset.splits["test"])
+    by_class, draw = classes.section(run.setup.task, outputs, dataset.splits["test"])
     if draw:
         by_class += ("\n![What is predicted against what is true]"
                      f"({plots.save(workdir, classes.NAME, draw, page)})")

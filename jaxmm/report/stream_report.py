@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from jaxmm import escape
+from jaxmm.batch import Logits
 from jaxmm.config import StreamConfig
 from jaxmm.data.streams import Stream, describe
 from jaxmm.evaluate.tasks import matrices
 from jaxmm.report import calibration, continual, plots, stream_plots
 from jaxmm.report.tables import percent
 from jaxmm.train.scores import main_head
-from jaxmm.train.predictions import predict_split
 from jaxmm.train.setup import Run
 from jaxmm.report.units import unit
 
@@ -24,10 +24,10 @@ def facts(config: StreamConfig, stream: Stream) -> str:
     return f"{words}, all learned at once" if config.joint else words
 
 
-def write(run: Run, workdir: pathlib.Path, title: str,
+def write(run: Run, outputs: Logits, workdir: pathlib.Path, title: str,
           page: plots.Page | None = None) -> tuple[str, list[str]]:
     """Writes the plots, also for a page if there is one; returns the main table, and all sections as
-    Markdown."""
+    Markdown. `outputs` are those of the last state for the test split."""
     config, stream = run.setup.config.stream, run.setup.stream
     scored = final_record(run.history)["scores"]    # heads that any test example counts for
     metrics = {head: values for head, values in continual.summary(run.history, config.kind).items()
@@ -44,7 +44,7 @@ def write(run: Run, workdir: pathlib.Path, title: str,
         f"In percent. {overlap}Task-incremental is {unit(name).title} with the logits of "
         "other tasks' labels left out; `jaxmm/evaluate/continual.py` defines the other columns.",
         *_task_pictures(run, picture, title, metrics),
-        *_calibration_section(run, picture, title),
+        *_calibration_section(run, outputs, picture, title),
         f"## Stream\n\n{facts(config, stream).capitalize()}. The classes of each task, and the "
         f"number of its examples:\n\n{describe(stream, stream.class_names)}",
         *_normalisation(run),
@@ -92,11 +92,10 @@ def _task_pictures(run: Run, picture, title: str, metrics) -> Iterator[str]:
             f"{title}: which task's classes are predicted"))
 
 
-def _calibration_section(run: Run, picture, title: str) -> Iterator[str]:
+def _calibration_section(run: Run, outputs: Logits, picture, title: str) -> Iterator[str]:
     """Confidence against accuracy on the test split, with temperatures if the method has any."""
     test, modalities = run.setup.dataset.splits["test"], run.setup.dataset.modalities
-    calibrations = calibration.calibration(predict_split(run.setup, run.state, test), test,
-                                           _temperatures(run))
+    calibrations = calibration.calibration(outputs, test, _temperatures(run))
     yield f"## Calibration\n\n{calibration.table(calibrations, modalities)}"
     yield ("On the whole test split after the last task. ECE has 15 bins, Brier scores lie in 0-2. "
            "Where a head has a temperature, fitted on the memory: before → after dividing its "

@@ -30,15 +30,16 @@ UNITS = {
     "accuracy": Unit("accuracy"), "macro_f1": Unit("macro F1"), "micro_f1": Unit("micro F1"),
     "f1": Unit("F1"), "map": Unit("mAP"), "label_accuracy": Unit("label accuracy"),
     "acc_2": Unit("Acc-2"), "acc_7": Unit("Acc-7"), "probe": Unit("probe accuracy"),
-    "ece": Unit("ECE", 1, 3, lower=True), "nll": Unit("NLL", 1, 3, lower=True),
-    "mae": Unit("MAE", 1, None, lower=True), "rmse": Unit("RMSE", 1, None, lower=True),
+    "ece": Unit("ECE", 1, 3), "nll": Unit("NLL", 1, 3),
+    "mae": Unit("MAE", 1, None), "rmse": Unit("RMSE", 1, None),
     "pearson": Unit("Pearson", 1, 3),
     "mean_accuracy": Unit("mean accuracy"), "cumulative_accuracy": Unit("cumulative accuracy"),
     "task_incremental": Unit("task-incremental"), "stability": Unit("stability"),
     "plasticity": Unit("plasticity"), "trade_off": Unit("trade-off"),
-    "forgetting": Unit("forgetting", lower=True), "backward_transfer": Unit("backward transfer"),
+    "forgetting": Unit("forgetting"), "backward_transfer": Unit("backward transfer"),
     "forward_transfer": Unit("forward transfer"),
 }
+UNITS = {metric: found._replace(lower=metric in metrics.LOWER_IS_BETTER) for metric, found in UNITS.items()}
 
 
 def unit(metric: str) -> Unit:

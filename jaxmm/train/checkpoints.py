@@ -72,9 +72,9 @@ def open_saver(manager: ocp.CheckpointManager, keep: int, on_error: str) -> Iter
     """Gives save(step, state, meta, last=False, spare=None), which saves while training goes on.
 
     It copies the state, whose buffers may then be donated, waits for the save before, and leaves
-    the writing to a thread; with `last` it returns when all is done. For `spare` see `write`. An error of writing is raised
-    by the next save, or when this ends. With `on_error` "continue" it is a warning if another save
-    follows.
+    the writing to a thread; with `last` it returns when all is done. For `spare` see `write`. An error
+    of writing is raised by the next save, or when this ends. With `on_error` "continue" it is a warning
+    if another save follows.
     """
     pending = []
 

@@ -59,8 +59,9 @@ class Group:
 
     def learning_rate(self, i: int) -> float:
         """That of the last step of run i."""
-        state = self._copies()[i] if self.setup.config.optimizer.schedule == PLATEAU else None
-        factor = float(state.opt_state[PLATEAU]["rate"]) if state else 1.0
+        factor = 1.0
+        if self.setup.config.optimizer.schedule == PLATEAU:
+            factor = float(self._of_runs(self.state.opt_state[PLATEAU]["rate"])[i])
         return float(self.runs[i].setup.learning_rate(self.step - 1)) * factor
 
     def evaluate(self, split: str, task: int, epoch: int) -> None:
@@ -84,6 +85,9 @@ class Group:
 
     def test(self, epoch: int) -> None:
         """Scores the models that are kept on test data, once, at the end of training."""
+        if self.setup.config.train.keep == "last":      # those that are in place
+            self.evaluate("test", 0, epoch)
+            return
         kept = self._kept()
         state = self.setup.programs.place(stack([state for _, state in kept]))
         logits = predict_split(self.setup, state, self.setup.dataset.splits["test"])
@@ -121,7 +125,10 @@ class Group:
         self.state = programs.end_task(self.state)
 
     def save(self, last: bool = False) -> None:
-        """Saves each run; those whose parameters are not finite fail. With `last` it waits until all is done."""
+        """Saves each run; those whose parameters are not finite fail.
+
+        With `last` it waits until all is done.
+        """
         copies = self._copies()
         for i, run in self.healthy():
             spare = kept_step(run.setup, run.history, self.step)
@@ -142,7 +149,11 @@ class Group:
 
     def _copies(self) -> list[TrainState]:
         """One copy of the state of each run."""
-        return unstack(self.setup.programs.fetch(self.state), len(self.runs))
+        return self._of_runs(self.state)
+
+    def _of_runs(self, tree) -> list:
+        """What each run has of a part of the state."""
+        return unstack(self.setup.programs.fetch(tree), len(self.runs))
 
     def _kept(self) -> list[tuple[int, TrainState]]:
         """(step, one copy) of the model that each run keeps; of those that failed as it is."""

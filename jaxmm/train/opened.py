@@ -99,14 +99,7 @@ def kept_model(run: Opened) -> tuple[int, TrainState]:
     step = kept_step(run.setup, run.history, run.step)
     if step == run.step:
         return step, run.state
-    state = run.state
-
-    def load():
-        nonlocal state
-        state = run.load(step)
-
-    hosts.from_main(load)
-    return step, share_state(state)
+    return step, state_from_main(run.state, lambda _: run.load(step))
 
 
 @contextmanager
@@ -149,6 +142,16 @@ def _open_folder(run: Opened) -> Iterator[Opened]:
 
 def nothing(*args, **kwargs) -> None:
     """What processes do that do not write."""
+
+
+def state_from_main(state: TrainState, fn: Callable[[TrainState], TrainState]) -> TrainState:
+    """fn(state), in every process: the main one alone calls it, as it alone reads folders."""
+    def call():
+        nonlocal state
+        state = fn(state)
+
+    hosts.from_main(call)
+    return share_state(state)
 
 
 def share_state(state: TrainState) -> TrainState:

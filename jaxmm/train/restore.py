@@ -55,21 +55,34 @@ def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
         devices = jax.local_devices()
         devices = devices[:math.gcd(len(devices), config.train.batch_size)]
     setup = build(config, dataset=dataset, spec=spec, devices=devices)
-    manager = checkpoints.open_manager(workdir)
-    target = setup.programs.fetch(init_state(setup))
-    restored = checkpoints.restore(manager, target, step)
-    if restored is None:
+    found = read_kept(workdir, setup, setup.programs.fetch(init_state(setup)), step)
+    if found is None:
         raise _no_checkpoint(workdir)
-    newest, state, meta = restored
-    history = read_history(workdir, meta, setup.task.scores)
-    kept = newest if step is not None else kept_step(setup, history, newest)
-    if kept != newest:
-        _, state, _ = checkpoints.restore(manager, target, kept)
-    manager.close()
+    kept, state, history, meta = found
     validity.check_spec(workdir, setup, meta)
     run = Run(setup, setup.programs.place(state), history, validity.changed_splits(setup, meta))
     validity.warn(workdir, setup, meta, run.changed)
     return _rescore(run, kept)
+
+
+def read_kept(workdir: pathlib.Path, setup: Setup, target, step: int | None = None,
+              scores: Collection[str] | None = None):
+    """(step, one copy of the state, history, meta) of the model that a run keeps, or of `step`.
+
+    None where there is no checkpoint. For `target` see `checkpoints.restore`; `scores` are those that
+    `read_history` expects, by default the task's.
+    """
+    manager = checkpoints.open_manager(workdir)
+    restored = checkpoints.restore(manager, target, step)
+    if restored is None:
+        return None
+    newest, state, meta = restored
+    history = read_history(workdir, meta, setup.task.scores if scores is None else scores)
+    kept = newest if step is not None else kept_step(setup, history, newest)
+    if kept != newest:
+        _, state, _ = checkpoints.restore(manager, target, kept)
+    manager.close()
+    return kept, state, history, meta
 
 
 def kept_step(setup: Setup, history: Sequence[Mapping[str, Any]], step: int) -> int:

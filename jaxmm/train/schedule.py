@@ -1,5 +1,6 @@
 """Which runs are trained, in which order and groups, and their teachers before them."""
 import contextlib
+import functools
 import pathlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ from jaxmm.methods import TrainState
 from jaxmm.train import hosts
 from jaxmm.train.group import Group
 from jaxmm.train.loop import run_steps
-from jaxmm.train.opened import Opened, check_start, kept_spec, open_run, share_state
+from jaxmm.train.opened import Opened, check_start, kept_spec, open_run, state_from_main
 from jaxmm.train.setup import Run, is_finished
 from jaxmm.train.teaching import folder_of, restore_teachers, taught, teacher_config
 from jaxmm.train.together import build_many, find_obstacle
@@ -96,7 +97,8 @@ def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Datase
 def _train_group(group, options) -> list[Run | FloatingPointError]:
     """Trains runs that one program can train, those that stand at the same step together."""
     with contextlib.ExitStack() as folders:
-        runs = [folders.enter_context(open_run(setup, workdir, options["extend"])) for setup, workdir, _ in group]
+        runs = [folders.enter_context(open_run(setup, workdir, options["extend"]))
+                for setup, workdir, _ in group]
         runs = [start_from(run) for run in runs]
         runs, results = teach(runs, [location for _, _, location in group], options)
         for step in sorted({run.step for run in runs}):
@@ -139,30 +141,13 @@ def start_from(run: Opened) -> Opened:
     """The run, with other weights before its first step if its config names some."""
     if not run.setup.config.train.init_from or run.step or run.history:
         return run
-    state = run.state
-
-    def load():
-        nonlocal state
-        state = init_from(run.setup, state)
-
-    hosts.from_main(load)
-    return run._replace(state=share_state(state))
+    return run._replace(state=state_from_main(run.state, functools.partial(init_from, run.setup)))
 
 
 def learn(run: Opened, options) -> TrainState:
-    """The first state of a run with what the teachers know that its config names.
-
-    Their folders are read by the main process alone, as all others.
-    """
-    state = run.state
-
-    def restore():
-        nonlocal state
-        state = taught(run.setup, state, restore_teachers(
-            run.setup, dataset=options["dataset"], devices=options["devices"]))
-
-    hosts.from_main(restore)
-    return share_state(state)
+    """The first state of a run with what the teachers know that its config names."""
+    return state_from_main(run.state, lambda state: taught(run.setup, state, restore_teachers(
+        run.setup, dataset=options["dataset"], devices=options["devices"])))
 
 
 def train_teachers(runs: Sequence[Opened], places: Mapping[pathlib.Path, str], options) -> tuple[

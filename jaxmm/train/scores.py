@@ -7,9 +7,8 @@ import numpy as np
 
 from jaxmm.batch import Batch
 from jaxmm.data.streams import Stream, task_labels
+from jaxmm.metrics import LOWER_IS_BETTER
 from jaxmm.task import CLASS_SCORES, Task
-
-SMALLER_IS_BETTER = ("ece", "nll", "mae", "rmse")
 
 
 def head_rows(heads: Collection[str], present: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -51,7 +50,7 @@ def judged(history: Sequence[Mapping[str, Any]], name: str, task: Task) -> list[
     """
     head, _, metric = name.rpartition("/")
     records, metric = [r for r in history if r["split"] == "val"], metric or task.headline
-    sign = -1 if metric in SMALLER_IS_BETTER else 1
+    sign = -1 if metric in LOWER_IS_BETTER else 1
     values = [sign * r["scores"][head or main_head(r["scores"])][metric] for r in records]
     return [(-np.inf if np.isnan(value) else value, r) for value, r in zip(values, records)]
 

@@ -8,7 +8,7 @@ from jaxmm.errors import UserError
 from jaxmm.methods import TrainState
 from jaxmm.train import checkpoints
 from jaxmm.train.folder import read_config
-from jaxmm.train.restore import kept_step, read_history
+from jaxmm.train.restore import read_kept
 from jaxmm.train.setup import Setup
 
 SECTIONS = ("params/", "batch_stats/")
@@ -24,18 +24,12 @@ def init_from(setup: Setup, state: TrainState) -> TrainState:
       UserError: that is no run with a checkpoint, or nothing of it matches.
     """
     folder = pathlib.Path(setup.config.train.init_from).expanduser()
-    config = read_config(folder)
-    if not (folder / checkpoints.FOLDER).is_dir():
+    own = setup._replace(config=read_config(folder))
+    trained = (folder / checkpoints.FOLDER).is_dir()
+    found = read_kept(folder, own, None, scores=()) if trained else None
+    if found is None:
         raise UserError(f"train.init_from={folder}: this run has no checkpoint yet; train it first")
-    manager = checkpoints.open_manager(folder)
-    restored = checkpoints.restore(manager, None)
-    if restored is None:
-        raise UserError(f"train.init_from={folder}: this run has no checkpoint yet; train it first")
-    step, known, meta = restored
-    kept = kept_step(setup._replace(config=config), read_history(folder, meta, ()), step)
-    if kept != step:
-        _, known, _ = checkpoints.restore(manager, None, kept)
-    manager.close()
+    _, known, _, _ = found
     leaves = checkpoints.flatten(state)
     names = [name for name in leaves if name.startswith(SECTIONS)]
     same = [name for name in names if name in known and (
