@@ -92,7 +92,7 @@ def test_a_run_folder_is_one_of_this_machine(monkeypatch, tmp_path):
     assert folders.workdir("~/runs/one", "") == tmp_path / "runs/one"
     assert str(folders.workdir("a:b/../c d", "")) == "a:b/../c d"
     assert str(folders.workdir("", "two")) == "runs/two"
-    for address in ("gs://bucket/run", "s3://bucket/run", "file:///tmp/run"):
+    for address in ("gs://bucket/run", "s3://bucket/run", "file:///data/run"):
         with pytest.raises(UserError, match="expected a folder of this machine"):
             folders.workdir(address, "")
     for name in ("{teacher}", "{seed}"):
