@@ -57,7 +57,8 @@ def make_counting(options, model):
     (1, 1, "device"), (2, 1, "host"), (1, 2, "device"), (2, 2, "device"), (2, 3, "device")])
 def test_hooks(devices, runs, placement, make_dataset, make_config, tmp_path, monkeypatch):
     """Two tasks of 20 and 10 rows, three epochs each, batches of 8."""
-    monkeypatch.setitem(METHODS, "counting", Entry(MethodConfig("counting"), make_counting))
+    monkeypatch.setitem(METHODS, "counting", Entry(MethodConfig("counting"), make_counting,
+                                                "counts what it is called for", "no paper"))
     dataset = make_dataset(rows=(ROWS, 9, 9), missing=True)
     config = make_config("counting", epochs=3, batch_size=8, steps_per_call=2)
     config.stream, config.data.placement = StreamConfig(kind="class", num_tasks=2), placement
