@@ -5,15 +5,13 @@ import jax.numpy as jnp
 
 from jaxmm.config import scalar
 from jaxmm.errors import check_at_least
-from jaxmm.losses.distillation import mean_squared_error
 from jaxmm.keys import named_key
-from jaxmm.methods import common
-from jaxmm.methods.continual import (ERConfig, check_memory, chosen_model, init_memory, remember,
-                                     sample_past)
+from jaxmm.losses.distillation import mean_squared_error
+from jaxmm.methods import common, continual
 
 
 @dataclass
-class DERConfig(ERConfig):
+class DERConfig(continual.ERConfig):
     """Dark experience replay (DER++); with beta = 0, DER."""
     name: str = "derpp"
     alpha: float = scalar(0.5)      # weight of the match with stored logits, >= 0
@@ -28,37 +26,34 @@ def make_derpp(config: DERConfig, model: common.Model) -> common.Method:
     """
     check_at_least("method.alpha", config.alpha, 0)
     check_at_least("method.beta", config.beta, 0)
-    model = chosen_model(config, model)
-    check_memory(config, model)
+    model = continual.chosen_model(config, model)
+    continual.check_memory(config, model)
 
     def init(key, batch):
         return common.init_state(model, key, batch, lambda key, _: {
-            "memory": init_memory(config, model, key, batch, logits=jnp.zeros(model.task.size))})
+            "memory": continual.init_memory(config, model, key, batch, logits=jnp.zeros(model.task.size))})
 
     def step(state, batch):
         batch = common.only(batch, model.encoders)
-        memory, first, valid = sample_past(config, model, state.extra["memory"], batch)
-        memory, second, _ = sample_past(config, model, memory, batch)
+        memory, old, valid = continual.sample_past(config, model, state.extra["memory"], batch)
+        memory, taught, _ = continual.sample_past(config, model, memory, batch)
         key = common.step_key(state)
         now = model.transform(key, batch)
-        first = model.transform(named_key(key, "replayed"), first)
-        second = model.transform(named_key(key, "replayed labels"), second)
+        old = model.transform(named_key(key, "replayed"), old)
+        taught = model.transform(named_key(key, "replayed labels"), taught)
 
         def loss_fn(params):
             out = model.run(params, state.batch_stats, now, train=True)
-            dark = model.run(params, out.batch_stats, first, train=True)
-            past = model.run(params, dark.batch_stats, second, train=True)
+            dark = model.run(params, out.batch_stats, old, train=True)
+            past = model.run(params, dark.batch_stats, taught, train=True)
             loss = model.mean(model.task.loss(out.outputs["fused"], now["label"]))
-            loss += config.alpha * model.mean(
-                mean_squared_error(dark.outputs["fused"], first["logits"]), valid)
-            loss += config.beta * model.mean(
-                model.task.loss(past.outputs["fused"], second["label"]), valid)
+            loss += config.alpha * model.mean(mean_squared_error(dark.outputs["fused"], old["logits"]), valid)
+            loss += config.beta * model.mean(model.task.loss(past.outputs["fused"], taught["label"]), valid)
             return loss, out._replace(batch_stats=past.batch_stats)
 
         loss, out, grads = common.gradients(model, state.params, loss_fn)
-        memory = remember(model, memory, batch | {"logits": out.outputs["fused"]})
-        present = {m: jnp.concatenate([b["present"][m] for b in (now, first, second)])
-                   for m in model.encoders}
+        memory = continual.remember(model, memory, batch | {"logits": out.outputs["fused"]})
+        present = {m: jnp.concatenate([b["present"][m] for b in (now, old, taught)]) for m in model.encoders}
         return common.finish_step(model, state, batch, loss, out, grads, extra={"memory": memory},
                                   present=present)
 
