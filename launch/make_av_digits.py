@@ -1,11 +1,11 @@
-"""Speaks the digits of the data set `av_digits` and writes them to one npz file.
+"""Speaks the digits of the data set `av_digits` and writes them, with images, to one npz file.
 
-    pip install espeakng-loader
+    pip install espeakng-loader librosa
     python -m launch.make_av_digits --file=jaxmm/data/av_digits.npz
 
 Only needed to make the file that the package ships anew. eSpeak NG synthesises every digit in 79
 voices. A voice is a variant of eSpeak (a speaker) used once, in one of eight accents, at a pitch
-and a rate of its own. The same version of eSpeak gives the same bytes.
+and a rate of its own. The same version of eSpeak gives the same bytes. Images are scikit-learn's digits.
 """
 import ctypes
 import os
@@ -13,9 +13,10 @@ import pathlib
 import sys
 
 from absl import flags
-import librosa
 import numpy as np
+from sklearn.datasets import load_digits
 
+from jaxmm import extras
 from jaxmm.commands import app
 from jaxmm.data.av_digits import CLASS_NAMES, PEAK, SAMPLE_RATE
 from jaxmm.errors import UserError
@@ -41,11 +42,7 @@ FILE = flags.DEFINE_string("file", "jaxmm/data/av_digits.npz", "File to write.",
 
 def open_espeak():
     """eSpeak NG as a function (word, voice, pitch, rate) -> mono float32 samples, and its rate."""
-    try:
-        import espeakng_loader      # only this tool needs it
-    except ImportError as error:
-        raise UserError("speaking the digits needs the package 'espeakng-loader', which is not "
-                        "installed: pip install espeakng-loader") from error
+    espeakng_loader = extras.need("espeakng_loader", "speaking the digits", "")
     espeak = ctypes.CDLL(espeakng_loader.get_library_path())
     data_path = os.path.dirname(espeakng_loader.get_data_path())
     rate_hz = espeak.espeak_Initialize(SYNCHRONOUS, 0, data_path.encode(), 0)
@@ -76,9 +73,16 @@ def open_espeak():
 
 def to_clip(samples: np.ndarray, rate_hz: int) -> np.ndarray:
     """Resamples to `SAMPLE_RATE`, trims silence at both ends, scales to `PEAK`; int16 [T]."""
+    librosa = extras.need("librosa", "trimming clips", "")
     samples = librosa.resample(samples, orig_sr=rate_hz, target_sr=SAMPLE_RATE)
     samples, _ = librosa.effects.trim(samples, top_db=TRIM_DB, frame_length=256, hop_length=64)
     return np.round(samples * (PEAK / np.abs(samples).max())).astype(np.int16)
+
+
+def make_images() -> dict[str, np.ndarray]:
+    """The handwritten digits, as `jaxmm.data.av_digits` reads them."""
+    digits = load_digits()
+    return {"images": digits.images.astype(np.uint8), "image_digit": digits.target.astype(np.int8)}
 
 
 def make_clips() -> dict[str, np.ndarray]:
@@ -103,7 +107,7 @@ def main() -> None:
     file = pathlib.Path(FILE.value)
     if file.suffix != ".npz" or not file.parent.is_dir():
         raise UserError(f"--file={file}: expected a name ending in .npz in a folder that exists")
-    np.savez_compressed(file, **make_clips())
+    np.savez_compressed(file, **make_clips(), **make_images())
     print(f"{file}: {file.stat().st_size} bytes")
 
 

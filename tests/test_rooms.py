@@ -8,7 +8,7 @@ import jaxmm
 
 PACKAGE = pathlib.Path(jaxmm.__file__).parent
 ORDER = [               # what stands in a line may import each other
-    ("errors", "escape", "keys", "signals", "caches", "files", "processes", "provenance"),
+    ("errors", "escape", "extras", "keys", "signals", "caches", "files", "processes", "provenance"),
     ("config",), ("batch", "metrics", "task"),
     ("data", "encoders", "heads", "losses", "state", "model"),
     ("prepare",), ("methods",),

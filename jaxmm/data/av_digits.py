@@ -1,8 +1,9 @@
 """Spoken and written digits that need each other: the data set that comes with the package.
 
-Every image of scikit-learn's `load_digits` (1797, 8 x 8) occurs once, with a clip of the same digit
-spoken by one of 79 synthetic voices (`av_digits.npz`, made by `launch/make_av_digits.py`) at a
-random place of a window of 0.65 s. The splits share neither images nor voices:
+Every image of UCI's handwritten digits (1797, 8 x 8, those of scikit-learn's `load_digits`) occurs
+once, with a clip of the same digit spoken by one of 79 synthetic voices at a random place of a window
+of 0.65 s; `av_digits.npz` holds both, made by `launch/make_av_digits.py`. The splits share neither
+images nor voices:
 
     split   examples   images   voices
     train       1200     1200       48
@@ -28,7 +29,6 @@ from typing import NamedTuple
 
 import chex
 import numpy as np
-from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from jaxmm.batch import make_batch
@@ -47,6 +47,12 @@ AUDIO_SNR_DB = -2.0         # energy of speech over energy of white noise, in th
 VISUAL_NOISE = 0.4          # standard deviation, where black is 0 and white is 1
 
 
+class Digits(NamedTuple):
+    """Handwritten digits."""
+    images: np.ndarray              # uint8 [N, 8, 8], of 17 levels: 0 is black, 16 white
+    digit: np.ndarray               # [N]
+
+
 class Clips(NamedTuple):
     """Speech of D clips, one for each digit of each voice."""
     samples: list[np.ndarray]       # D of float32 [at most WINDOW], in [-1, 1]
@@ -57,7 +63,7 @@ class Clips(NamedTuple):
 
 class Pairs(NamedTuple):
     """The examples of one split."""
-    image: np.ndarray               # [N], row of `load_digits`
+    image: np.ndarray               # [N], row of `Digits`
     clip: np.ndarray                # [N], row of `Clips`
 
 
@@ -67,9 +73,8 @@ def load(config: DataConfig) -> Dataset:
     Modalities: "audio" is a log-mel spectrogram, float32 [N, 32, 32] (mels, frames), "visual" an
     image, uint8 [N, 8, 8].
     """
-    images, digit = load_digits(return_X_y=True)
-    images = images.reshape(-1, 8, 8) / 16
-    clips = read_clips()
+    digits, clips = read()
+    images, digit = digits.images / 16, digits.digit
     rng = np.random.default_rng(config.seed)
     splits = {}
     for split, pairs in draw_pairs(digit, clips, rng).items():
@@ -83,12 +88,13 @@ def load(config: DataConfig) -> Dataset:
     return Dataset("av_digits", splits, CLASS_NAMES)
 
 
-def read_clips() -> Clips:
-    """The clips that come with the package."""
+def read() -> tuple[Digits, Clips]:
+    """The images and clips that come with the package."""
     with np.load(pathlib.Path(__file__).with_name("av_digits.npz"), allow_pickle=False) as file:
         samples = np.split(file["samples"] / np.float32(PEAK), file["offsets"][1:-1])
         accents = np.array([voice.partition("+")[0] for voice in file["voices"]])
-        return Clips(samples, file["digit"], file["voice"], accents)
+        return (Digits(file["images"], file["image_digit"].astype(int)),
+                Clips(samples, file["digit"], file["voice"], accents))
 
 
 def draw_pairs(digit: np.ndarray, clips: Clips, rng: np.random.Generator) -> dict[str, Pairs]:

@@ -6,12 +6,14 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-import soxr
 from PIL import ExifTags, Image
 
+from jaxmm import extras
 from jaxmm.config import FlowConfig, FramesConfig, SpectrogramConfig
 from jaxmm.data.prepared import Sound
 from jaxmm.errors import UserError, check_at_least, check_choice
+
+soxr = extras.Later("soxr", "resampling sound")
 
 SAMPLING = ("uniform", "segments", "consecutive")
 ORIENTATION = {                     # of EXIF: how to transpose an image so that it is upright

@@ -9,9 +9,12 @@ import jax
 import numpy as np
 from absl import flags
 
+from jaxmm import extras
 from jaxmm.batch import Batch, take
 from jaxmm.data.rows import Rows
 from jaxmm.errors import check_choice
+
+grain = extras.Later("grain", "reading rows ahead of training")    # slow to import, and few need it
 
 MOST_THREADS = 16
 STREAM_ABOVE_BYTES = 2**31      # a split larger than this is streamed by placement="auto"
@@ -62,7 +65,8 @@ def read_ahead(split: Batch, order: Sequence[tuple],
     """
     if not len(order):
         return iter(())
-    import grain        # here, as it is slow and few need it
+    if len(order) == 1 and not workers:     # nothing to be ahead of
+        return iter(Batches(split, order, rows_of))
     threads = 1 if workers else min(os.cpu_count() or 1, MOST_THREADS, len(order))
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1)
     dataset = grain.MapDataset.source(Batches(split, order, rows_of)).to_iter_dataset(options)

@@ -26,10 +26,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmm import files
+from jaxmm import extras, files
 from jaxmm.caches import cache_folder
 from jaxmm.data.dataset import SPLITS
 from jaxmm.errors import UserError
+
+tfds = extras.Later("tensorflow_datasets", "prepared data")      # slow to import, and few need it
 
 KINDS = {
     "audio": "Sound: mono samples in int16 and their rate",
@@ -114,7 +116,6 @@ def open_prepared(folder: str | pathlib.Path) -> Prepared:
                 raise ValueError(f"{name} is not the file that was written")
         verify(folder, summary["shards"])
         modalities, class_names = summary["modalities"], tuple(summary["class_names"])
-        import tensorflow_datasets as tfds      # here, as it is slow and few need it
         builder = tfds.builder_from_directory(folder)
         splits = {split: Records(f"{folder}: {split}", builder.as_data_source(split), modalities)
                   for split in SPLITS if split in builder.info.splits}
@@ -216,7 +217,6 @@ def tfds_features(modalities: Mapping[str, Mapping[str, Any]], outputs: int = 0)
 
     `outputs` is how many numbers there are to predict, if that is what there is in place of classes.
     """
-    import tensorflow_datasets as tfds
     tensor = tfds.features.Tensor
     return tfds.features.FeaturesDict({
         "id": tensor(shape=(), dtype=np.int32),

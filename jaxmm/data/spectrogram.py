@@ -3,14 +3,12 @@ import hashlib
 import os
 import pathlib
 import tempfile
-import warnings
 import zipfile
 import zlib
 
 import chex
 import jax
 import jax.numpy as jnp
-import librosa
 import numpy as np
 
 from jaxmm.caches import cache_folder
@@ -19,7 +17,8 @@ from jaxmm.config import SpectrogramConfig
 FLOOR = 1e-7                # added to a magnitude before its logarithm
 MEL_FLOOR = 2.0**-23        # the least power of a mel band, as in Kaldi
 LOWEST_MEL = 20.0           # Hz
-FORMAT = 1          # of a cache file; raise it when `log_mel` computes something else
+SLANEY_STEP = np.log(6.4) / 27      # of the logarithm of Hz, above 1000 Hz
+FORMAT = 2          # of a cache file; raise it when `log_mel` computes something else
 
 
 def spectrogram(x: chex.Array, config: SpectrogramConfig) -> chex.Array:
@@ -54,10 +53,35 @@ def mel_bands(rate: int, n_fft: int, mels: int, *, slaney: bool = False) -> np.n
     As Kaldi has them: of height 1, from 20 Hz on, on the scale of HTK; or as librosa has them: of
     equal area, from 0 Hz on, on the scale of `slaney`.
     """
-    scale = {} if slaney else {"fmin": LOWEST_MEL, "htk": True, "norm": None}
-    with warnings.catch_warnings():     # of bands narrower than a bin, which both have
-        warnings.simplefilter("ignore", UserWarning)
-        return librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=mels, **scale).T
+    to_mel, to_hz = (slaney_mel, slaney_hz) if slaney else (htk_mel, htk_hz)
+    edges = to_hz(np.linspace(to_mel(0.0 if slaney else LOWEST_MEL), to_mel(rate / 2), mels + 2))
+    distance = np.subtract.outer(edges, np.fft.rfftfreq(n_fft, 1 / rate))
+    width = np.diff(edges)[:, None]
+    rising, falling = -distance[:-2] / width[:-1], distance[2:] / width[1:]
+    bands = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    if slaney:
+        bands *= (2 / (edges[2:] - edges[:-2]))[:, None]
+    return bands.T
+
+
+def htk_mel(hz):
+    """Hz on the mel scale of HTK."""
+    return 2595 * np.log10(1 + hz / 700)
+
+
+def htk_hz(mel):
+    """The inverse of `htk_mel`."""
+    return 700 * (10 ** (mel / 2595) - 1)
+
+
+def slaney_mel(hz):
+    """Hz on the mel scale of Slaney's Auditory Toolbox: linear up to 1000 Hz, then logarithmic."""
+    return np.where(hz < 1000, hz / (200 / 3), 15 + np.log(np.maximum(hz, 1000) / 1000) / SLANEY_STEP)
+
+
+def slaney_hz(mel):
+    """The inverse of `slaney_mel`."""
+    return np.where(mel < 15, 200 / 3 * mel, 1000 * np.exp(SLANEY_STEP * (mel - 15)))
 
 
 def hann(window: int, n_fft: int) -> np.ndarray:
@@ -83,9 +107,11 @@ def log_mel(audio: np.ndarray, *, sample_rate: int, n_fft: int, hop_length: int,
     """
     chex.assert_rank(audio, 2)
     chex.assert_type(audio, np.float32)
-    magnitude = np.abs(librosa.stft(audio, n_fft=n_fft, hop_length=hop_length, center=False))
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(n_fft) / n_fft)
+    frames = np.lib.stride_tricks.sliding_window_view(audio, n_fft, axis=1)[:, ::hop_length]
+    magnitude = np.abs(np.fft.rfft(window * frames).astype(np.complex64))
     bands = mel_bands(sample_rate, n_fft, n_mels, slaney=True)
-    power = np.einsum("nft,fm->nmt", magnitude**2, bands, optimize=True)
+    power = np.einsum("ntf,fm->nmt", magnitude**2, bands, optimize=True)
     return np.log(power + 1e-6, dtype=np.float32)
 
 
@@ -93,10 +119,10 @@ def cached_log_mel(audio: np.ndarray, **options: int) -> np.ndarray:
     """`log_mel(audio, **options)`, from the cache folder if it was computed before.
 
     A file is named by a hash of all that decides its content: the samples, the options, and the
-    versions of librosa and of this format. A damaged file is computed again; a folder that cannot
+    version of this format. A damaged file is computed again; a folder that cannot
     be written to means no cache.
     """
-    settings = (FORMAT, librosa.__version__, audio.shape, sorted(options.items()))
+    settings = (FORMAT, audio.shape, sorted(options.items()))
     key = hashlib.sha256(repr(settings).encode())
     key.update(np.ascontiguousarray(audio))
     path = cache_folder() / f"log_mel_{key.hexdigest()[:32]}.npz"

@@ -4,19 +4,24 @@ import itertools
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from tokenizers import Tokenizer
-from tokenizers.implementations import BertWordPieceTokenizer
 
+from jaxmm import extras
 from jaxmm.config import TextConfig
 from jaxmm.errors import UserError, check_at_least
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+wordpiece = extras.Later("tokenizers.implementations", "text")
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def make_tokenizer(config: TextConfig, texts: Sequence[str],
-                   tokens: Sequence[str] | None = None) -> Tokenizer:
+                   tokens: Sequence[str] | None = None) -> "Tokenizer":
     """Lower-cases, splits into words and these into pieces; see `tokenize`.
 
     The vocabulary is `tokens`, by id, as a run has kept them; else the file `config.vocabulary`, one
@@ -33,7 +38,7 @@ def make_tokenizer(config: TextConfig, texts: Sequence[str],
         vocabulary = read_vocabulary(config.vocabulary)
     else:
         vocabulary = make_vocabulary(texts, config.max_tokens)
-    tokenizer = BertWordPieceTokenizer(vocabulary)
+    tokenizer = wordpiece.BertWordPieceTokenizer(vocabulary)
     tokenizer.enable_truncation(config.length)
     tokenizer.enable_padding(length=config.length)
     return tokenizer
@@ -45,7 +50,7 @@ def make_vocabulary(texts: Sequence[str], size: int) -> dict[str, int]:
     The most frequent ones, in alphabetical order where they are as frequent: the same texts give
     the same ids (which the trainer of the tokenizers package does not).
     """
-    bare = BertWordPieceTokenizer()
+    bare = wordpiece.BertWordPieceTokenizer()
     words = collections.Counter(
         word for text in texts
         for word, _ in bare.pre_tokenizer.pre_tokenize_str(bare.normalizer.normalize_str(text)))
@@ -82,12 +87,12 @@ def read_vocabulary(path: str) -> dict[str, int]:
     return vocabulary
 
 
-def tokens(tokenizer: Tokenizer) -> tuple[str, ...]:
+def tokens(tokenizer: "Tokenizer") -> tuple[str, ...]:
     """The vocabulary, by id."""
     vocabulary = tokenizer.get_vocab()
     return tuple(sorted(vocabulary, key=vocabulary.get))
 
 
-def tokenize(tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
+def tokenize(tokenizer: "Tokenizer", texts: Sequence[str]) -> np.ndarray:
     """Token ids int32 [N, L] with "[CLS]" before and "[SEP]" after them; 0 is padding."""
     return np.array([e.ids for e in tokenizer.encode_batch(list(texts))], np.int32)

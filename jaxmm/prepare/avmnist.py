@@ -13,11 +13,14 @@ import pathlib
 import numpy as np
 from PIL import Image
 
+from jaxmm import extras
 from jaxmm.data.prepared import Sound
 from jaxmm.errors import UserError
 from jaxmm.prepare import decode
 from jaxmm.prepare.decode import Options, Source
 from jaxmm.prepare.layout import Example, Layout, Modality
+
+tfds = extras.Later("tensorflow_datasets", "avmnist")
 
 CLASS_NAMES = tuple(str(digit) for digit in range(10))
 RATE = 8000             # Hz, of spoken_digit
@@ -66,7 +69,6 @@ def _load(name: str, split: str, folder: str):
       UserError: it cannot be loaded.
     """
     try:
-        import tensorflow_datasets as tfds
         with contextlib.redirect_stdout(io.StringIO()):     # what it prints before it fails
             return tfds.data_source(name, split=split, data_dir=folder)
     # No network, no space, no TensorFlow: each fails in its own way.

@@ -7,9 +7,12 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import av
 import numpy as np
 from PIL import Image
+
+from jaxmm import extras
+
+av = extras.Later("av", "reading videos")
 
 # Containers of video alone: others, such as play lists, would open files of their own choice.
 CONTAINERS = "mov,matroska,avi,flv,mpeg,mpegts,asf,ogg"
@@ -118,7 +121,7 @@ def _origin(container) -> float:
     return min(starts, default=0.0)
 
 
-def _upright(frame: av.VideoFrame, pixel, notes: list[str]) -> Image.Image:
+def _upright(frame: "av.VideoFrame", pixel, notes: list[str]) -> Image.Image:
     """The frame as it is to be seen, where a pixel is `pixel` times as wide as high."""
     if frame.is_corrupt:
         notes.append("damaged frames")

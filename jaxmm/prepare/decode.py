@@ -17,13 +17,15 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
-import soundfile
-import soxr
 from PIL import Image
 
+from jaxmm import extras
 from jaxmm.data.decode import eight_bits, orientation, upright
 from jaxmm.data.prepared import Sound
 from jaxmm.prepare import containers
+
+soundfile = extras.Later("soundfile", "reading sound")
+soxr = extras.Later("soxr", "resampling sound")
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 JPEG_QUALITY = 90           # of frames that are not stored as they were found

@@ -18,7 +18,7 @@ import jax
 import tqdm
 from absl import logging
 
-from jaxmm import files, processes
+from jaxmm import extras, files, processes
 from jaxmm.config import PreprocessConfig
 from jaxmm.data.dataset import SPLITS
 from jaxmm.data.prepared import DESCRIPTION, SUMMARY, checksum, remember, tfds_features
@@ -29,6 +29,10 @@ from jaxmm.prepare.layout import (FIRST, UNLABELLED, Example, Layout, Skip, coun
                                        ignored_lists, spelling, unlisted)
 from jaxmm.prepare.shards import (Shard, Stopped, Work, absent, read_report, report_path,
                                        write_json, write_shard)
+
+tfds = extras.Later("tensorflow_datasets", "preparing data")
+# Decoders, which must not be found missing halfway: a file that they cannot read counts as broken.
+DECODERS = ("av", "soundfile", "soxr")
 
 VERSION = "1.1.0"           # of what is stored; raise it when the same files give other records
 SHARD_SIZE = 256            # examples, skipped ones included
@@ -77,6 +81,8 @@ def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
                         "files")
     if options.variant:
         check_choice("--variant", options.variant, BUILDERS[name].variants or ["none"])
+    for module in ("array_record", "tensorflow_datasets", *DECODERS):
+        extras.need(module, "preparing data")
     layout = BUILDERS[name].layout(source, options)
     stored = {} if sections is None else spectrograms.choose(layout, sections)
     layout.modalities.update({m: spectrograms.modality(section) for m, section in stored.items()})
@@ -384,7 +390,6 @@ def _repeated(reports: dict[str, dict]) -> dict[str, dict[str, Any]]:
 def _write_tfds(folder: pathlib.Path, name: str, work: Work, summary: dict[str, Any],
                 reports: dict[str, dict]) -> None:
     """The files from which TFDS knows the data set."""
-    import tensorflow_datasets as tfds
     template = tfds.core.ShardedFileTemplate(
         data_dir=folder, template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}",
         dataset_name=name, filetype_suffix="array_record")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmm import files
+from jaxmm import extras, files
 from jaxmm.config import SpectrogramConfig
 from jaxmm.data.prepared import Sound, checksum, pack, tfds_features
 from jaxmm.errors import WriteError
@@ -50,18 +50,18 @@ def write_shard(work: Work, shard: Shard,
       WriteError: the disk does not take the shard.
     """
     # Of a part of TFDS that has no public name for writing one shard; both load slowly.
-    from array_record.python.array_record_module import ArrayRecordWriter
-    from tensorflow_datasets.core.example_serializer import ExampleSerializer
+    array_record = extras.need("array_record.python.array_record_module", "preparing data")
+    serializers = extras.need("tensorflow_datasets.core.example_serializer", "preparing data")
     features = tfds_features({m: {"kind": x.kind} for m, x in work.modalities.items()},
                              len(work.outputs))
-    serializer = ExampleSerializer(features.get_serialized_info())
+    serializer = serializers.ExampleSerializer(features.get_serialized_info())
     path = pathlib.Path(work.folder) / shard.file
     part = path.with_name(f"{path.name}.part")
     labels, present, notes = collections.Counter(), collections.Counter(), {}
     rates, skipped, contents, size = set(), [], {}, 0
     before = state(shard)       # files that change meanwhile are read again by the next call
     try:
-        writer = ArrayRecordWriter(str(part), "group_size:1,uncompressed")
+        writer = array_record.ArrayRecordWriter(str(part), "group_size:1,uncompressed")
         for number, example in shard.examples:
             if stopped():
                 raise Stopped

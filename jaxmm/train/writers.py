@@ -10,8 +10,7 @@ from typing import Any
 
 from absl import logging
 
-from jaxmm import files
-from jaxmm.errors import UserError
+from jaxmm import extras, files
 
 FILE = "metrics.jsonl"
 MOST = 2.0**63     # of a number in a record of training
@@ -86,12 +85,9 @@ def check_tensorboard() -> None:
 
 
 def _tensorboard():
-    try:
-        from tensorboardX import record_writer
-        from tensorboardX.proto import event_pb2, summary_pb2
-    except ImportError as error:
-        raise UserError("train.tensorboard needs the package tensorboardX; "
-                        "install the extra: pip install 'jaxmm[tensorboard]'") from error
+    event_pb2, summary_pb2, record_writer = (
+        extras.need(f"tensorboardX.{module}", "train.tensorboard", "tensorboard")
+        for module in ("proto.event_pb2", "proto.summary_pb2", "record_writer"))
     return event_pb2, summary_pb2, record_writer.masked_crc32c
 
 
