@@ -19,7 +19,7 @@ Published accuracy in percent, fused (tables 5 and 3) and of linear probes of th
 7); `linear` is `concat` here:
 
     method          audio  visual   fused
-    unimodal         23.5    74.1        
+    unimodal         23.5    74.1
     linear           18.3    72.9    74.3
     umt              21.6    74.6    76.8
     frozen_linear                    76.4

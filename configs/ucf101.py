@@ -23,7 +23,7 @@ encoders (table 1); `linear` is `concat` here, `mlp` and `attention` are `mlp_he
     attention         7.7    74.8    74.2
     g_blending       44.5    74.9    83.0
     ogm_ge           65.0    73.5    84.0
-    unimodal         75.0    77.1        
+    unimodal         75.0    77.1
     frozen_linear                    84.4
     ume                              86.8
     aux_ce                           81.3

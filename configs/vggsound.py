@@ -24,7 +24,7 @@ Published accuracy in percent, fused (tables 5 and 3) and of linear probes of th
     attention        44.0    13.3    49.8
     g_blending       43.9    17.7    50.4
     ogm_ge           42.0    15.6    50.6
-    unimodal         45.1    23.2        
+    unimodal         45.1    23.2
     frozen_linear                    51.0
     ume                              46.1
     aux_ce                           49.9

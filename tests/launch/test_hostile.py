@@ -224,7 +224,6 @@ def test_bench(tmp_path, refused):
 def test_prepare(tmp_path, layouts, refused):
     """Flags, and files in the place of a data set's; what is there already is not touched."""
     layouts.cremad(tmp_path / "source")
-    sound = "source/AudioWAV"
     for name, content in {"lfs": LFS, "html": b"<!DOCTYPE html>", "empty": b"", "binary": bytes(range(256))}.items():
         shutil.copytree(tmp_path / "source", tmp_path / name)
         for path in sorted((tmp_path / name / "AudioWAV").iterdir())[:6]:

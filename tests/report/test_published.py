@@ -281,7 +281,7 @@ def test_protocols_have_options_that_there_are():
             made.data.preprocess |= food101.get_config().data.preprocess
             assert published._get(to_dict(made), row["option"]) is not None, row
         elif section == "encoders":
-            assert set(pair.split("=")[0] for pair in row["value"].split()[1:]) <= set(
+            assert {pair.split("=")[0] for pair in row["value"].split()[1:]} <= set(
                 published.NETWORK), row
         elif section == "method":
             variants.set_option(method_config(row["method"]), name, row["value"])
