@@ -100,7 +100,9 @@ def _predict(setup: Setup, state) -> Predict:
 
     def predict(inputs, present):
         rows = next(iter(present.values())).shape[0]
-        return method.predict(state, {
+        # A compiler that knows the numbers computes with them beforehand, and rounds otherwise.
+        params, batch_stats = jax.lax.optimization_barrier((state.params, state.batch_stats))
+        return method.predict(state._replace(params=params, batch_stats=batch_stats), {
             "inputs": inputs, "present": present, "label": jnp.zeros((rows, *shape), dtype),
             "id": jnp.zeros(rows, jnp.int32)})
 
