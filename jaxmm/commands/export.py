@@ -27,12 +27,13 @@ def main() -> None:
     import jax
     from jaxmm.errors import UserError
     from jaxmm.experiments import folders
-    from jaxmm.experiments.export import export
+    from jaxmm.experiments.export import check, export
     from jaxmm.train.restore import restore
     if not WORKDIR.value:
         raise UserError("--workdir is missing; see --help")
     folders.check_local("--output", OUTPUT.value)
     workdir = folders.workdir(WORKDIR.value, "")
-    run = restore(workdir, STEP.value, data=None, devices=jax.local_devices()[:1])
     output = pathlib.Path(OUTPUT.value).expanduser() if OUTPUT.value else workdir / "export"
+    check(output, FORMAT.value)
+    run = restore(workdir, STEP.value, data=None, devices=jax.local_devices()[:1])
     print(export(run, output, FORMAT.value))

@@ -21,9 +21,20 @@ from jaxmm.train.checkpoints import flatten
 from jaxmm.train.options import to_dict
 from jaxmm.train.setup import Run, Setup
 
+safetensors = extras.Later("safetensors.numpy", "--format=safetensors", "export")
+
 PLATFORMS = ("cpu", "cuda", "tpu")
 DESCRIPTION = "export.json"
 Predict = Callable[[Mapping[str, chex.Array], Mapping[str, chex.Array]], Logits]
+
+
+def check(folder: pathlib.Path, form: str) -> None:
+    """Raises UserError for a form that there is not, or whose package is missing, and for a folder that is
+    none."""
+    check_choice("--format", form, WRITERS)
+    extras.need({"stablehlo": "flatbuffers"}.get(form, form), f"--format={form}", "export")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"--output={folder} is a file; name a folder")
 
 
 def export(run: Run, folder: pathlib.Path, form: str) -> str:
@@ -35,15 +46,11 @@ def export(run: Run, folder: pathlib.Path, form: str) -> str:
       form: "stablehlo" or "safetensors".
 
     Raises:
-      UserError: there is no such form, the model has none of it, or a package for it is missing.
+      UserError: see `check` and `program`.
     """
-    check_choice("--format", form, WRITERS)
+    check(folder, form)
     content, description, notes = WRITERS[form](run)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output={folder}: no folder can be made there ({error.strerror}); name "
-                        "another") from error
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"model.{form}"
     files.write(path, content)
     if description:
@@ -111,7 +118,6 @@ def _predict(setup: Setup, state) -> Predict:
 
 def _stablehlo(run: Run) -> tuple[bytes, dict[str, Any], list[str]]:
     """The serialized program, what to know of it, and what to say."""
-    extras.need("flatbuffers", "--format=stablehlo", "export")
     exported, inputs = program(run)
     spec, task = run.setup.spec, run.setup.task
     heads = jax.tree.unflatten(exported.out_tree, exported.out_avals)
@@ -130,7 +136,6 @@ def _stablehlo(run: Run) -> tuple[bytes, dict[str, Any], list[str]]:
 
 def _safetensors(run: Run) -> tuple[bytes, None, list[str]]:
     """Parameters and batch statistics by path, with `model.json` and `config.json` as metadata."""
-    safetensors = extras.need("safetensors.numpy", "--format=safetensors", "export")
     state = run.setup.programs.fetch(run.state)
     # In C order, whatever order they have: the format knows no other.
     arrays = {name: np.array(x, order="C") for name, x in flatten(

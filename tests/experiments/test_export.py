@@ -146,10 +146,14 @@ def test_safetensors_hold_the_parameters_and_what_they_mean(run, workdir, tmp_pa
     assert json.loads(metadata["config"])["method"]["name"] == "mla" and metadata["step"] == "4"
 
 
-def test_what_cannot_be_written_is_said(run, tmp_path):
+def test_what_cannot_be_written_is_said(run, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="--format='onnx'; expected one of stablehlo, safetensors"):
         export(run, tmp_path, "onnx")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="--output=.*file: no folder can be made there .File exists."):
+    with pytest.raises(UserError, match="--output=.*file is a file; name a folder"):
         export(run, tmp_path / "file", "safetensors")
+    for package, form in (("flatbuffers", "stablehlo"), ("safetensors", "safetensors")):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(UserError, match=f"^--format={form} needs {package}: pip install 'jaxmm.export.'$"):
+            export(run, tmp_path / "new", form)
     assert [p.name for p in tmp_path.iterdir()] == ["file"]

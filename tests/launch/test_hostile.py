@@ -221,6 +221,17 @@ def test_bench(tmp_path, refused):
         ("expected a folder", ["--scaling", "--output=/dev/null"]), ("'bogus'", ["--bogus"])])
 
 
+def test_export(tmp_path, refused):
+    (tmp_path / "no_run").mkdir()
+    (tmp_path / "file").write_text("")
+    workdir = f"--workdir={tmp_path / 'no_run'}"
+    refused("launch.export", [
+        ("--workdir is missing", []), ("is no run folder", [workdir]),
+        ("--format='onnx'; expected one of stablehlo, safetensors", [workdir, "--format=onnx"]),
+        ("is a file; name a folder", [workdir, f"--output={tmp_path / 'file'}"]),
+        ("expected a folder of this machine", [workdir, "--output=gs://bucket/x"])])
+
+
 def test_prepare(tmp_path, layouts, refused):
     """Flags, and files in the place of a data set's; what is there already is not touched."""
     layouts.cremad(tmp_path / "source")
