@@ -15,6 +15,7 @@ from jaxmm.data import decode, feeding, prepared, text
 from jaxmm.errors import UserError
 from jaxmm.prepare import run
 from jaxmm.prepare.decode import Options, sound, video
+from jaxmm.train.setup import build
 from jaxmm.train.writers import check_tensorboard
 
 PACKAGE = pathlib.Path(jaxmm.__file__).parent
@@ -75,6 +76,14 @@ def test_what_is_missing_is_named_with_the_command_that_installs_it(monkeypatch,
     with pytest.raises(UserError, match=f"^{re.escape(said)}$"):
         use(tmp_path)
     assert not (tmp_path / "out").exists()
+
+
+def test_streamed_rows_are_refused_before_a_folder_is_made(monkeypatch, make_dataset, make_config):
+    monkeypatch.setitem(sys.modules, "grain", None)
+    config = make_config()
+    config.data.placement = "host"
+    with pytest.raises(UserError, match="needs grain"):
+        build(config, dataset=make_dataset())
 
 
 def test_a_single_batch_needs_nothing_to_read_it_ahead(monkeypatch):

@@ -14,7 +14,8 @@ from jaxmm.batch import Batch, take
 from jaxmm.data.rows import Rows
 from jaxmm.errors import check_choice
 
-grain = extras.Later("grain", "reading rows ahead of training")    # slow to import, and few need it
+GRAIN = "grain", "reading rows ahead of training"
+grain = extras.Later(*GRAIN)    # slow to import, and few need it
 
 MOST_THREADS = 16
 STREAM_ABOVE_BYTES = 2**31      # a split larger than this is streamed by placement="auto"
@@ -85,6 +86,11 @@ def _close_all() -> None:
     """Ends the threads and processes of iterators that were not used up, as in a stopped run."""
     for iterator in list(_open):
         iterator.close()
+
+
+def check_streaming() -> None:
+    """Raises UserError if the package that reads ahead is not installed."""
+    extras.need(*GRAIN)
 
 
 def is_streamed(split: Batch, placement: str) -> bool:

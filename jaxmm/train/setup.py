@@ -11,7 +11,7 @@ from jaxmm import data
 from jaxmm.batch import Batch, batch_size
 from jaxmm.config import Config, EncoderConfig, replace, scalar_options
 from jaxmm.data.dataset import Dataset, fingerprint, say
-from jaxmm.data.feeding import is_streamed
+from jaxmm.data.feeding import check_streaming, is_streamed
 from jaxmm.data.spec import DataSpec, check_same_form, coarse_map, example, make_spec
 from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import Transform, make_transform, normalise, on_host
@@ -116,6 +116,8 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
         raise UserError(f"train.accumulate={config.train.accumulate} makes no update in the {steps} "
                         "steps of this run; expected at most these")
     streamed = bool(dataset.splits) and is_streamed(dataset.splits["train"], config.data.placement)
+    if streamed:
+        check_streaming()
     if config.train.tensorboard:
         check_tensorboard()
     wide = on_host(spec.forms, spec.norms, config.data.preprocess)
