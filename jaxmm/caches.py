@@ -7,8 +7,7 @@ import tempfile
 
 # Libraries that need a writable folder as soon as they are imported: how to name one, and where
 # they look by themselves, as (variable of the base folder, its default).
-LIBRARIES = {"NUMBA_CACHE_DIR": ("XDG_CACHE_HOME", "~/.cache"),
-             "MPLCONFIGDIR": ("XDG_CONFIG_HOME", "~/.config")}
+LIBRARIES = {"MPLCONFIGDIR": ("XDG_CONFIG_HOME", "~/.config")}
 
 
 def cache_folder() -> pathlib.Path:
@@ -31,8 +30,8 @@ def is_writable(folder: pathlib.Path) -> bool:
 def give_libraries_folders() -> None:
     """Names a folder to each library that would otherwise not find one that is writable.
 
-    It is in the cache folder or, if that is not writable either, a temporary one, removed at exit:
-    numba runs what it finds there, which must be nobody else's. Without any home, as users have in
+    It is in the cache folder or, if that is not writable either, a temporary one of its own, removed
+    at exit. Without any home, as users have in
     some containers, a temporary folder becomes it; without a place for those, the cache folder.
 
     Raises:

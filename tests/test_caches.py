@@ -35,16 +35,18 @@ def make_no_home(monkeypatch, tmp_path):
 
 
 def test_libraries_get_folders_of_their_own_where_the_home_is_not_writable(no_home, monkeypatch):
-    monkeypatch.setenv("MPLCONFIGDIR", "/chosen")
     caches.give_libraries_folders()
     made, = (no_home / "temporary").iterdir()
-    assert os.environ["NUMBA_CACHE_DIR"] == str(made) and made.stat().st_mode & 0o077 == 0
+    assert os.environ["MPLCONFIGDIR"] == str(made) and made.stat().st_mode & 0o077 == 0
+
+    monkeypatch.setenv("MPLCONFIGDIR", "/chosen")
+    caches.give_libraries_folders()
     assert os.environ["MPLCONFIGDIR"] == "/chosen"
 
-    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.delenv("MPLCONFIGDIR")
     monkeypatch.setenv("JAXMM_CACHE", str(no_home / "cache"))
     caches.give_libraries_folders()
-    assert os.environ["NUMBA_CACHE_DIR"] == str(no_home / "cache/numba_cache_dir")
+    assert os.environ["MPLCONFIGDIR"] == str(no_home / "cache/mplconfigdir")
     assert list((no_home / "temporary").iterdir()) == [made]
 
 
