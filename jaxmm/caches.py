@@ -31,8 +31,8 @@ def give_libraries_folders() -> None:
     """Names a folder to each library that would otherwise not find one that is writable.
 
     It is in the cache folder or, if that is not writable either, a temporary one of its own, removed
-    at exit. Without any home, as users have in
-    some containers, a temporary folder becomes it; without a place for those, the cache folder.
+    at exit. Without any home, as users have in some containers, a temporary folder becomes it; without
+    a place for those, the cache folder.
 
     Raises:
       OSError: there is no writable folder at all.
