@@ -53,7 +53,7 @@ def mmtm(after: tuple[int, ...]) -> Exchange:
                                       present[m], mean) for m in maps}
         if alone:
             gates = {m: jnp.where(alone[m], stats[m]["gate"], gate) for m, gate in gates.items()}
-        return {m: x * gates[m].reshape(len(x), *[1] * (x.ndim - 2), -1).astype(x.dtype)
+        return {m: x * gates[m].reshape(x.shape[0], *[1] * (x.ndim - 2), -1).astype(x.dtype)
                 for m, x in maps.items()}, stats
 
     return Exchange(after, init, apply)
@@ -69,7 +69,7 @@ def running_means(stats, values: Mapping[str, chex.Array], present: chex.Array, 
 
     They are constants: no gradient goes into the values.
     """
-    there = mean(jnp.ones(len(present)), present)     # 0 if no example is
+    there = mean(jnp.ones(present.shape[0]), present)     # 0 if no example is
     passes = stats["passes"] + there
     new = {"passes": passes}
     for name, x in values.items():

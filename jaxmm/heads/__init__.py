@@ -173,7 +173,7 @@ def attention(num_outputs: int) -> Head:
         tokens = jnp.stack([features[m] for m in sorted(features)], axis=1).astype(jnp.float32)
         scores = jnp.einsum("bms,bns->bmn", tokens, tokens) / jnp.sqrt(tokens.shape[-1])
         attended = jnp.einsum("bmn,bns->bms", jax.nn.softmax(scores), tokens)
-        return linear(params, attended.reshape(len(attended), -1))
+        return linear(params, attended.reshape(attended.shape[0], -1))
 
     return Head(init, with_readouts(fuse))
 

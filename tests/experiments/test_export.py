@@ -16,6 +16,7 @@ from jaxmm.config import DataConfig, EncoderConfig, FramesConfig, SpectrogramCon
 from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError
 from jaxmm.experiments.export import export, program
+from jaxmm.methods import METHODS
 from jaxmm.train.checkpoints import flatten
 from jaxmm.train.predictions import predict_split
 from jaxmm.train.restore import restore
@@ -99,6 +100,21 @@ def test_preprocessing_is_inside_and_texts_are_ids(make_config, tmp_path):
     exported = jax.export.deserialize(bytearray((tmp_path / "model.stablehlo").read_bytes()))
     with jax.enable_x64(True):      # for "time"
         check_equal(run, exported.call, split)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_is_a_program_for_any_number_of_rows(name, make_dataset, make_config):
+    """Traced alone, which takes no compilation."""
+    maps = "mmtm" in name or name == "rubi"
+    dataset = make_dataset({"sound": (8, 8, 2), "image": (8, 8, 3)} if maps else None)
+    encoder = EncoderConfig(name="cnn", width=4) if maps else None
+    setup = build(make_config(name, encoder=encoder), dataset=dataset, devices=ONE)
+    state = jax.tree.map(lambda x: x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+                         else np.zeros(x.shape, x.dtype), jax.eval_shape(lambda: init_state(setup)))
+    exported, inputs = program(Run(setup, state, []))
+    heads = jax.tree.unflatten(exported.out_tree, exported.out_avals)
+    assert set(inputs) | {"fused"} <= set(heads)
+    assert all(str(x.shape) == "(rows, 3)" for x in heads.values())
 
 
 def test_64_bits_are_normalised_before_they_are_rounded(make_config):
