@@ -41,7 +41,7 @@ archive=$(mktemp --suffix=.tar.gz)
 git -C "$SOURCE" archive --prefix=jaxmm/ --output="$archive" HEAD
 tpu scp --worker=all "$archive" "$NAME":jaxmm.tar.gz
 rm "$archive"
-on all "tar -xzf jaxmm.tar.gz && python3 -m venv ~/venv && ~/venv/bin/pip install -q -e './jaxmm[tpu]'"
+on all "tar -xzf jaxmm.tar.gz && python3 -m venv ~/venv && ~/venv/bin/pip install -q -e './jaxmm[all,tpu]'"
 
 # 3. The run, which goes on from the copy in the bucket; if that cannot be read, nothing starts. The
 # other hosts hold no part of the folder; a data set of one's own (--config.data.path) must lie on

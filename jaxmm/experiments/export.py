@@ -29,8 +29,7 @@ Predict = Callable[[Mapping[str, chex.Array], Mapping[str, chex.Array]], Logits]
 
 
 def check(folder: pathlib.Path, form: str) -> None:
-    """Raises UserError for a form that there is not, or whose package is missing, and for a folder that is
-    none."""
+    """Raises UserError for an unknown form, one whose package is missing, and a folder that is a file."""
     check_choice("--format", form, WRITERS)
     extras.need({"stablehlo": "flatbuffers"}.get(form, form), f"--format={form}", "export")
     if folder.exists() and not folder.is_dir():
@@ -47,6 +46,7 @@ def export(run: Run, folder: pathlib.Path, form: str) -> str:
 
     Raises:
       UserError: see `check` and `program`.
+      WriteError: a file could not be written.
     """
     check(folder, form)
     content, description, notes = WRITERS[form](run)
