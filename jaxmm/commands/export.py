@@ -7,7 +7,8 @@ stablehlo: `model.stablehlo`, a program for CPU, CUDA and TPU that `jax.export.d
 `export.json`, which says what goes in and comes out. In go rows as `predict` takes them (of texts, token
 ids) and masks of which modalities each row has, any number of rows; out come logits by head (of a
 regression, values), with preprocessing, normalisation and parameters inside. What `predict` checks of
-rows, such as their scale, the program does not.
+rows, such as their scale, the program does not. It runs anywhere, with convolutions in the form that is
+fast on the kind of machine that exports.
 
 safetensors: `model.safetensors`, parameters and batch statistics by name, with config.json and model.json
 as metadata. What a method has beside them, such as temperatures of fusion, is not in it.
