@@ -25,7 +25,7 @@ def main() -> None:
         return
     if name not in COMMANDS:
         from jaxmm.errors import suggest
-        sys.exit(_refuse(f"{name!r} is no command{suggest(name, COMMANDS)}"))
+        sys.exit(_refuse(f"{name!r} is not a command{suggest(name, COMMANDS)}"))
     from jaxmm.commands import app
     sys.argv = [f"jaxmm {name}", *sys.argv[2:]]
     app.run(importlib.import_module(f"jaxmm.commands.{name}"))

@@ -170,7 +170,7 @@ class OptimizerConfig:
     schedule: str = "step"          # "constant", "step", "cosine" (to 0), "one_cycle" (from 1/25, up for
                                     # 30% of the steps, down to 1/250000) or "plateau"; restarts with
                                     # every task
-    warmup_epochs: float = 0.0      # the rate of any schedule rises linearly over so many epochs
+    warmup_epochs: float = 0.0      # the rate of any schedule rises linearly over this many epochs
     decay_epochs: int = 70          # "step": multiply by decay_rate each time this many are done
     patience: int = 1               # "plateau": multiply by decay_rate after more than this many
                                     # evaluations without a better train.score
@@ -190,7 +190,7 @@ class TrainConfig:
     accumulate: int = 1             # steps whose mean gradient makes one update of the parameters
     steps_per_call: int = 0         # steps scanned in one call; 0: 1 for convolutions on CPU and
                                     # for rows streamed from the host, otherwise up to 32
-    eval_epochs: int = 1            # evaluate on validation data every so many epochs; a stream is
+    eval_epochs: int = 1            # evaluate on validation data every N epochs; a stream is
                                     # evaluated at the end of every task
     init_from: str = ""             # run folder whose weights it starts from, wherever name and shape
                                     # are the same
@@ -200,7 +200,7 @@ class TrainConfig:
                                     # "plateau" go by, as fused/accuracy; "": what reports lead with
     patience: int = 0               # stop after more than this many evaluations without a better score;
                                     # 0: train all epochs
-    checkpoint_epochs: int = 1      # save every so many epochs, and at the end
+    checkpoint_epochs: int = 1      # save every N epochs, and at the end
     keep_checkpoints: int = 2       # newest ones kept, beside that of the best epoch if it is what to
                                     # keep; removed once a newer one is read back
     on_save_error: str = "stop"     # when a checkpoint or a record cannot be written, as on a full

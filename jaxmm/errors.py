@@ -16,7 +16,7 @@ class UserError(Exception):
 class WriteError(UserError):
     """A file of a run could not be written, as on a full disk; what was there before is kept.
 
-    Launchers exit with code 74, and the same command goes on once there is room again.
+    Launchers exit with code 74, and the same command resumes once there is room.
     """
 
 

@@ -110,7 +110,7 @@ def _stranger(found: os.stat_result) -> str:
     """
     if stat.S_ISLNK(found.st_mode):
         return "it is a symbolic link"
-    return "" if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode) else "it is no file"
+    return "" if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode) else "it is not a file"
 
 
 def check_own(path: pathlib.Path) -> None:
@@ -136,7 +136,7 @@ def read(path: pathlib.Path) -> str:
     try:
         return read_bytes(path).decode()
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} cannot be read: it is no text in UTF-8 (byte {error.start}); it "
+        raise UserError(f"{path} cannot be read: it is not UTF-8 text (byte {error.start}); it "
                         "may be damaged") from error
 
 
@@ -144,7 +144,7 @@ def read_bytes(path: pathlib.Path, most: int = 2**26) -> bytes:
     """The content of a file.
 
     Raises:
-      UserError: it cannot be read, is no regular file, or has more than `most` bytes.
+      UserError: it cannot be read, is not a regular file, or has more than `most` bytes.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -155,15 +155,15 @@ def read_bytes(path: pathlib.Path, most: int = 2**26) -> bytes:
 
 @contextmanager
 def open_regular(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """A file to read; one that is no regular file, such as a pipe, is not waited for.
+    """A file to read; one that is not a regular file, such as a pipe, is not waited for.
 
     Raises:
-      UserError: it cannot be read, or is no regular file.
+      UserError: it cannot be read, or is not a regular file.
     """
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise UserError(f"{path} is no regular file; remove it, or name another folder")
+                raise UserError(f"{path} is not a regular file; remove it, or name another folder")
             yield file
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
@@ -186,7 +186,7 @@ def parse_json(text: str | bytes) -> Any:
     def finite(text):
         value = float(text)
         if not abs(value) < float("inf"):
-            raise ValueError(f"{text[:20]} is no finite number")
+            raise ValueError(f"{text[:20]} is not a finite number")
         return value
 
     try:
@@ -212,7 +212,7 @@ def on_error(policy: str) -> Iterator[None]:
     except WriteError as error:
         if policy == "stop":
             raise
-        logging.warning("%s; training goes on", error)
+        logging.warning("%s; training continues", error)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ SAME = 0.5      # seconds within which signals are one, passed on by several par
 
 
 class Preempted(KeyboardInterrupt):
-    """Stopped by a signal; what is done is saved, and the same command goes on from there."""
+    """Stopped by a signal; what is done is saved, and the same command resumes from there."""
 
 
 def end_at_signals() -> None:

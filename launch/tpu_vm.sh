@@ -6,7 +6,7 @@
 # Every host of the slice runs the same command; launch.train finds the others by itself, feeds its
 # own chips with its slice of each batch, and only the first host writes to the run folder. The
 # folder is copied to the bucket all the while, so that after a preemption, which takes the disks
-# along, the same command goes on from the last copy, on a slice of any size that divides
+# along, the same command resumes from the last copy, on a slice of any size that divides
 # train.batch_size.
 set -euo pipefail
 

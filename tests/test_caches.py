@@ -86,4 +86,4 @@ def test_the_cache_of_programs_is_left_out_with_one_warning(no_home):
             "print(jax.config.jax_compilation_cache_dir)")
     done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True)
     assert done.stdout == "None\n", done.stderr
-    assert done.stderr.count("\n") == 1 and "every start compiles anew" in done.stderr
+    assert done.stderr.count("\n") == 1 and "every start compiles again" in done.stderr

@@ -33,7 +33,7 @@ def test_the_policy_decides_what_an_error_is(caplog):
     with files.on_error("continue"):
         raise WriteError("x could not be written")
     assert [(r.levelno, r.getMessage()) for r in caplog.records] == [
-        (logging.WARNING, "x could not be written; training goes on")]
+        (logging.WARNING, "x could not be written; training continues")]
     with pytest.raises(WriteError, match="^x could"), files.on_error("stop"):
         raise WriteError("x could not be written")
 
@@ -90,7 +90,7 @@ def test_folders_behind_links_are_neither_used_nor_emptied(victim, tmp_path):
 def test_a_pipe_is_neither_read_nor_waited_for(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    with pytest.raises(UserError, match="pipe is no regular file"):
+    with pytest.raises(UserError, match="pipe is not a regular file"):
         files.read(path)
     with pytest.raises(WriteError):
         files.append(path, "x")
@@ -114,7 +114,7 @@ def test_bytes_that_are_no_text_in_a_name_are_written_as_escapes(tmp_path):
 
 
 @pytest.mark.parametrize("text, message", [
-    ('{"a": 1, "b": {"c": 1, "c": 2}}', "'c' stands twice"), ("[NaN]", "NaN is no finite"),
+    ('{"a": 1, "b": {"c": 1, "c": 2}}', "'c' stands twice"), ("[NaN]", "NaN is not a finite"),
     ("[1, -Infinity]", "-Infinity is no"), ("1e999", "1e999 is no"), ("[" * 10**5, "too deeply"),
     ("9" * 5000, "digits"), ("{", "Expecting"), (b"\xff", "decode")])
 def test_parse_json_is_strict(text, message):

@@ -46,7 +46,7 @@ def use_compilation_cache() -> None:
     from jaxmm.caches import cache_folder, is_writable
     folder = cache_folder() / "xla"
     if not is_writable(folder):
-        logging.warning("%s is not writable, so every start compiles anew; name another folder by "
+        logging.warning("%s is not writable, so every start compiles again; name another folder by "
                         "JAXMM_CACHE", folder)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -137,7 +137,7 @@ def _guarded(command, parsed):
         full = any(os.strerror(number) in str(error) for number in NO_ROOM)
         if isinstance(error, WriteError) or full:
             _fail(f"{_one_line(error)}; {'free some space' if full else 'mend that'}, and the same "
-                  "command goes on", EXIT_NOT_WRITTEN)
+                  "command resumes", EXIT_NOT_WRITTEN)
         if not error.filename:
             raise
         _fail(f"{error.filename}: {error.strerror}")

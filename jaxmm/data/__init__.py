@@ -20,7 +20,7 @@ def load(config: DataConfig, vocabularies: Mapping[str, Sequence[str]] | None = 
     the modalities that are texts, as a run has kept them; None: as the config says.
     """
     if config.name not in DATASETS:
-        raise UserError(f"data.name={config.name!r} is no data set; "
+        raise UserError(f"data.name={config.name!r} is not a data set; "
                         f"expected one of {', '.join(DATASETS)}")
     if config.kind and config.name != "synthetic":
         raise UserError(f"data.kind={config.kind!r} is for the data set synthetic; leave it out for "

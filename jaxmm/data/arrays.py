@@ -196,7 +196,7 @@ def _check_members(path: pathlib.Path, names: list[str]) -> None:
         raise UserError(f"{path}: holds {twice[0]} twice; which one is meant? Write the file again")
     other = [name for name in names if not name.endswith(".npy")]
     if other:
-        raise UserError(f"{path}: holds {other[0]!r}, which is no array; expected {FORM}")
+        raise UserError(f"{path}: holds {other[0]!r}, which is not an array; expected {FORM}")
 
 
 def memory_left() -> int:
@@ -214,7 +214,7 @@ def _not_there(path: pathlib.Path) -> str:
     if path.is_symlink() and not path.exists():
         return "is a link that leads nowhere"
     if path.exists():
-        return "is no regular file"
+        return "is not a regular file"
     alike = []
     with contextlib.suppress(OSError):
         alike = [f.name for f in sorted(path.parent.iterdir())
@@ -232,7 +232,7 @@ def _other_file(path: pathlib.Path) -> str:
         return "is a git-lfs pointer in place of the file, which `git lfs pull` fetches"
     if start.startswith(b"PK"):
         return "is damaged or cut short"
-    return "is no .npz file, or damaged or cut short" if start else "is empty, damaged or cut short"
+    return "is not an .npz file, or damaged or cut short" if start else "is empty, damaged or cut short"
 
 
 def _names(path: pathlib.Path, key: str, names: np.ndarray) -> tuple[str, ...]:
@@ -248,7 +248,7 @@ def _texts(path: pathlib.Path, name: str, array: np.ndarray) -> tuple[str, ...]:
         try:
             array = np.char.decode(array, "utf-8")
         except UnicodeDecodeError as error:
-            raise UserError(f"{path}: {name} is no text in UTF-8 ({error}); save it as str") from error
+            raise UserError(f"{path}: {name} is not UTF-8 text ({error}); save it as str") from error
     texts = tuple(map(str, array))
     blank = next((row for row, text in enumerate(texts) if not text.strip()), None)
     if blank is not None:
@@ -301,5 +301,5 @@ def _numbered(path: pathlib.Path, label: np.ndarray) -> tuple[str, ...]:
     if 2 * len(found) <= count:
         raise UserError(f"{path}: train/label has {len(found)} different numbers, up to {count - 1}: "
                         f"{listed(found)}; expected classes numbered from 0: remove rows that have no "
-                        "class, number the classes anew, or name all of them by class_names")
+                        "class, renumber the classes, or name all of them by class_names")
     return tuple(map(str, range(count)))

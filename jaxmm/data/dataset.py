@@ -120,7 +120,7 @@ def check_split(where: str, batch: Batch, like: Mapping[str, Form] | None = None
         masks, _ = {x.dtype for x in present.values()}, {x.dtype for x in inputs.values()}
         forms = (batch["id"].dtype.kind, batch["id"].ndim), (label.dtype.kind, label.ndim)
     except (AttributeError, KeyError, TypeError) as error:
-        raise UserError(f"{where} is no batch ({type(error).__name__}: {error}); make it by "
+        raise UserError(f"{where} is not a batch ({type(error).__name__}: {error}); make it by "
                         "jaxmm.batch.make_batch") from error
     expected = set(inputs if like is None else like)
     if set(inputs) != expected or set(present) != expected:

@@ -162,7 +162,7 @@ def _check_header(where: str, header: arrays.Header, modality: str, form: Form) 
 def _check_modalities(path: pathlib.Path, found: Mapping, spec: DataSpec) -> None:
     for m in found:
         if m not in spec.forms:
-            raise UserError(f"{path}: {m!r} is no modality of the model; expected one of "
+            raise UserError(f"{path}: {m!r} is not a modality of the model; expected one of "
                             f"{', '.join(spec.modalities)}")
     if not found:
         raise UserError(f"{path} has no modality of the model; expected one of "

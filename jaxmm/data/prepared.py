@@ -110,7 +110,7 @@ def open_prepared(folder: str | pathlib.Path) -> Prepared:
                                 f"{shard['size']}; prepare the data set again")
         for name in DESCRIPTION:
             if not (folder / name).is_file():
-                raise ValueError(f"{name} is missing, or is no regular file")
+                raise ValueError(f"{name} is missing, or is not a regular file")
             found = checksum(folder / name)
             if found != summary.get("files", {}).get(name, found):      # of older data sets, no checksum
                 raise ValueError(f"{name} is not the file that was written")

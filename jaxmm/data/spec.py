@@ -216,7 +216,7 @@ def _array(value: Mapping[str, Any]) -> np.ndarray:
 def _dtype(name: Any) -> np.dtype:
     dtype = np.dtype(str(name))
     if dtype.kind not in "buif":
-        raise ValueError(f"{dtype} is no type of numbers")
+        raise ValueError(f"{dtype} is not a numeric type")
     return dtype
 
 
@@ -229,11 +229,11 @@ def _shape(values: Any) -> tuple[int, ...]:
 
 def _count(value: Any) -> int:
     if type(value) is not int or not 0 < value <= LARGEST:
-        raise ValueError(f"{value!r} is no count")
+        raise ValueError(f"{value!r} is not a count")
     return value
 
 
 def _names(values: Any) -> tuple[str, ...]:
     if not isinstance(values, list) or not all(isinstance(v, str) for v in values):
-        raise ValueError("names are no list of text")
+        raise ValueError("names are not a list of text")
     return tuple(values)

@@ -282,7 +282,7 @@ def _classes(labels: np.ndarray) -> np.ndarray:
     classes = np.unique(labels).astype(np.int64)
     if classes[0] < 0 or classes[-1] >= MOST_CLASSES:
         raise UserError(f"a stream of tasks needs class numbers from 0 to {MOST_CLASSES - 1}; found "
-                        f"{classes[0]} to {classes[-1]}: number the classes anew")
+                        f"{classes[0]} to {classes[-1]}: renumber the classes")
     return classes
 
 

@@ -82,7 +82,7 @@ def read_vocabulary(path: str) -> dict[str, int]:
                         "as its line is its number")
     missing = [token for token in SPECIAL[:4] if token not in vocabulary]
     if missing or vocabulary["[PAD]"] != 0:
-        raise UserError(f"{path} is no WordPiece vocabulary: expected [PAD] in its first line, and "
+        raise UserError(f"{path} is not a WordPiece vocabulary: expected [PAD] in its first line, and "
                         f"{', '.join(SPECIAL[1:4])}")
     return vocabulary
 

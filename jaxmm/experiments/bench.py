@@ -168,7 +168,7 @@ def in_new_process(fn, *args):
                 future = pool.submit(fn, *args)
             return future.result()
         except BrokenProcessPool as error:
-            raise UserError("the process that measures was killed, perhaps for want of memory; "
+            raise UserError("the process that measures was killed, perhaps for lack of memory; "
                             "free some, or choose another of --workloads") from error
         except BaseException:       # a signal: the measurement is not waited for
             for process in multiprocessing.active_children():

@@ -56,7 +56,7 @@ def load(path: str) -> Config:
     FILE.json holds options and is never executed; another method after a colon replaces its own.
 
     Raises:
-      UserError: it cannot be loaded, is no config, or has values of other types than its options.
+      UserError: it cannot be loaded, is not a config, or has values of other types than its options.
     """
     file, argument = split(path)
     return check(path, _read_json(file, argument) if file.suffix == ".json" else _run(file, argument))

@@ -141,5 +141,5 @@ def _items(values: Sequence[str]) -> list[str]:
 
 def _check_modality(option: str, name: str, modalities: Sequence[str]) -> None:
     if name not in modalities:
-        raise UserError(f"{option}: {name!r} is no modality of the run; expected one of "
+        raise UserError(f"{option}: {name!r} is not a modality of the run; expected one of "
                         f"{', '.join(modalities)}")

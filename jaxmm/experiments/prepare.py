@@ -50,7 +50,7 @@ def prepare(dataset: str, source: str, output: str, decoding: Options, *, spectr
             summary = run.prepare(dataset, source, output, decoding, sections=sections, workers=workers,
                                   allow_skipped=allow_skipped, stopped=stopped, **how)
     except Stopped:
-        raise Preempted("stopped; the same command goes on with what is left") from None
+        raise Preempted("stopped; the same command resumes with what is left") from None
     said = run.describe(summary, output / summary["name"] / summary["version"])
     return "\n".join(map(escape.printable, said.split("\n")))     # which has names of files
 

@@ -1,8 +1,8 @@
-"""Heads: features of the modalities -> logits.
+"""Heads: features [B, s] of the modalities -> logits [B, C].
 
-A head returns logits [B, C] for every modality (its unimodal readout) and for "fused". A modality
-that an example lacks has zero features. Modalities come in the order of the data set, whose first
-one conditions the others in heads that are not symmetric.
+A head returns logits for every modality (its unimodal readout) and for "fused". The features of a
+modality that an example lacks are zero. Modalities are in the order of the data set; in heads that
+are not symmetric the first one conditions the others.
 """
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -15,24 +15,25 @@ from jaxmm.batch import Logits
 from jaxmm.errors import UserError, check_at_least
 from jaxmm.keys import named_key
 
-Features = Mapping[str, chex.Array]
+Features = Mapping[str, chex.Array]     # [B, s] by modality
 
 
 class Head(NamedTuple):
+    """Logits from features, as pure functions."""
     init: Callable[[chex.PRNGKey, Mapping[str, int]], Any]   # (key, widths by modality) -> params
     apply: Callable[[Any, Features], Logits]                 # (params, features) -> logits
 
 
 def linear_init(key: chex.PRNGKey, fan_in: int, fan_out: int) -> dict[str, chex.Array]:
-    """A linear layer: kernel [fan_in, fan_out] of Glorot's normal distribution, bias 0."""
+    """A linear layer: kernel [fan_in, fan_out] by Glorot's normal initializer, bias [fan_out] of 0."""
     kernel = jax.nn.initializers.glorot_normal()(key, (fan_in, fan_out))
     return {"kernel": kernel, "bias": jnp.zeros(fan_out)}
 
 
 def slices_init(key: chex.PRNGKey, widths: Mapping[str, int], fan_out: int) -> dict[str, chex.Array]:
-    """The kernel of one linear layer on concatenated features by modality, [width, fan_out] each.
+    """The kernel of a linear layer on concatenated features, as a slice [width, fan_out] by modality.
 
-    Each is drawn by the name of its modality.
+    Each slice is drawn from a key of its modality's name, so it does not depend on the order.
     """
     fan_in = sum(widths.values())
     return {m: linear_init(named_key(key, m), fan_in, fan_out)["kernel"][:width]
@@ -41,24 +42,24 @@ def slices_init(key: chex.PRNGKey, widths: Mapping[str, int], fan_out: int) -> d
 
 def concatenated_init(key: chex.PRNGKey, widths: Mapping[str, int], fan_out: int
                       ) -> dict[str, chex.Array]:
-    """A linear layer on features that are concatenated in the order of `widths`."""
+    """A linear layer on features that are concatenated in the order of `widths`; see `linear_init`."""
     kernels = slices_init(key, widths, fan_out)
     return {"kernel": jnp.concatenate(list(kernels.values())), "bias": jnp.zeros(fan_out)}
 
 
 def in_order(widths: Mapping[str, int]) -> dict[str, int]:
-    """The widths in alphabetical order of the modalities, as `concatenate` has them."""
+    """The widths in the order of `concatenate`: alphabetical by modality."""
     return {m: widths[m] for m in sorted(widths)}
 
 
 def linear(params: Mapping[str, chex.Array], features: chex.Array) -> chex.Array:
-    """features [B, s] -> [B, C], in float32."""
+    """Features [B, s] -> [B, C] by a linear layer, in float32."""
     chex.assert_rank([features, params["kernel"]], 2)
     return features.astype(jnp.float32) @ params["kernel"] + params["bias"]
 
 
 def separate(num_outputs: int) -> Head:
-    """One linear layer per modality; fused is the sum of their logits (baseline `sum`)."""
+    """One linear layer per modality; fused is the sum of their logits (baseline `sum` of MLA)."""
 
     def init(key, widths):
         return {m: linear_init(named_key(key, m), widths[m], num_outputs) for m in widths}
@@ -73,7 +74,7 @@ def separate(num_outputs: int) -> Head:
 def concat(num_outputs: int) -> Head:
     """One linear layer on the concatenated features; its slices are the unimodal readouts.
 
-    The readout of modality m is h_m W[m] + b / M, so that the readouts add up to fused.
+    The readout of modality m is h_m W[m] + b / M; fused is their sum (baseline `concat` of MLA).
     """
 
     def init(key, widths):
@@ -91,8 +92,8 @@ def concat(num_outputs: int) -> Head:
 def film(num_outputs: int) -> Head:
     """Feature-wise linear modulation (Perez et al., 2018) by the first modality.
 
-    [gamma, beta] = split(h_first W + b) and h_f = gamma * h_other + beta, concatenated over the
-    other modalities, before one linear layer.
+    [gamma, beta] = split(h_first W + b) and h_f = gamma * h_other + beta. The h_f of the other
+    modalities are concatenated and enter one linear layer. A readout sets all other features to 0.
     """
 
     def init(key, widths):
@@ -116,8 +117,9 @@ def film(num_outputs: int) -> Head:
 def gated(num_outputs: int) -> Head:
     """Gating by the first modality (Kiela et al., 2018; the papers' BiGated).
 
-    h_f = sigmoid(h_first W_x + b_x) * (h_other W_y + b_y), concatenated over the other modalities,
-    before one linear layer; all W keep the width of the first modality.
+    h_f = sigmoid(h_first W_x + b_x) * (h_other W_y + b_y), of the width of the first modality. The
+    h_f of the other modalities are concatenated and enter one linear layer. A readout sets all
+    other features to 0.
     """
 
     def init(key, widths):
@@ -137,7 +139,13 @@ def gated(num_outputs: int) -> Head:
 
 
 def mlp(num_outputs: int, hidden: int = 1024) -> Head:
-    """Two layers on the concatenated features with a ReLU between (UMT, arXiv 2305.01233)."""
+    """Two layers on the concatenated features with a ReLU between (UMT, arXiv 2305.01233).
+
+    A readout sets all other features to 0.
+
+    Raises:
+      UserError: `hidden`, the number of hidden units, is below 1.
+    """
     check_at_least("method.hidden", hidden, 1)
 
     def init(key, widths):
@@ -153,10 +161,10 @@ def mlp(num_outputs: int, hidden: int = 1024) -> Head:
 
 
 def attention(num_outputs: int) -> Head:
-    """One linear layer on the features after attention among the modalities (UMT).
+    """One linear layer on the features after attention among the modalities (UMT, arXiv 2305.01233).
 
-    The M features are tokens x [M, s] that attend to each other without any parameters:
-    softmax(x x^T / sqrt(s)) x.
+    The features of an example are M tokens x [M, s] that attend to each other without parameters:
+    softmax(x x^T / sqrt(s)) x, concatenated. A readout sets all other features to 0.
 
     Raises:
       UserError: encoders of different widths.
@@ -184,7 +192,7 @@ def concatenate(features: Features) -> chex.Array:
 
 
 def with_readouts(fuse: Callable[[Any, Features], chex.Array]) -> Callable[[Any, Features], Logits]:
-    """`apply` of a head from its fused logits: a readout sets all other features to zero."""
+    """`apply` of a head from the function of its fused logits; a readout sets all other features to 0."""
 
     def apply(params, features):
         nothing = {m: jnp.zeros_like(h) for m, h in features.items()}
@@ -196,7 +204,7 @@ def with_readouts(fuse: Callable[[Any, Features], chex.Array]) -> Callable[[Any,
 
 
 def with_unimodal_heads(head: Head, num_outputs: int) -> Head:
-    """`head` for the fused logits, and a linear layer of its own as every modality's readout."""
+    """`head` for the fused logits, and a separate linear layer as the readout of each modality."""
     unimodal = separate(num_outputs)
 
     def init(key, widths):

@@ -1,7 +1,7 @@
 """Fusion at test time: from the logits of several heads to one prediction per example.
 
-`present` says, by key of `logits`, in which examples a head may take part; all may by default. An
-example in which none may gets logits 0, the uniform prediction.
+`present` holds, for each key of `logits`, bool [B]: for which examples that head takes part, all by
+default. An example for which none does gets logits 0, the uniform prediction.
 """
 from collections.abc import Mapping
 
@@ -20,8 +20,8 @@ def entropy_weighted(
       present: bool [B] by modality.
 
     Returns:
-      Fused logits [B, C] and the weights lambda [B] by modality, which sum to 1 over the modalities
-      an example has and are 0 for the others.
+      Fused logits [B, C] and the weights lambda [B] by modality. They are 0 for the modalities that
+      an example lacks, and sum to 1 if it has any.
 
     References:
       MLA, arXiv 2311.10707, section 3.3, equations 6-8.
@@ -61,7 +61,7 @@ def confidences(
     temperatures: Mapping[str, chex.Numeric],
     present: Mapping[str, chex.Array] | None = None,
 ) -> dict[str, chex.Array]:
-    """The weights [B] by head of `confidence_weighted`, 0 for heads that take no part."""
+    """The weights [B] in [0, 1] by head of `confidence_weighted`, 0 for heads that take no part."""
     stacked, mask = _stack({k: z / temperatures[k] for k, z in logits.items()}, present)
     return dict(zip(logits, _confidence(stacked, mask), strict=True))
 
@@ -73,7 +73,7 @@ def _confidence(stacked, mask):
 def mean_logits(
     logits: Mapping[str, chex.Array], present: Mapping[str, chex.Array] | None = None
 ) -> chex.Array:
-    """Plain mean [B, C] of the logits of the heads that take part."""
+    """Mean [B, C] of the logits [B, C] of the heads that take part."""
     stacked, mask = _stack(logits, present)
     count = jnp.sum(mask, axis=0)
     return jnp.sum(stacked, axis=0) / jnp.maximum(count, 1)[:, None]

@@ -10,13 +10,14 @@ def weighted_mean(values: chex.Array, weights: chex.Array | None = None,
                   reduce: Callable = lambda sums: sums) -> chex.Array:
     """Mean of `values` [B] under `weights` [B] in float32.
 
-    It is 0, with zero gradient, if no example counts. The weights carry no gradient into the
-    normalisation.
+    It is 0, with zero gradient, if no example counts. The sum of the weights that it is divided by
+    carries no gradient.
 
     Args:
       values: [B].
       weights: [B], 0 for examples that do not count (absent modality, padding); 1 by default.
-      reduce: sums the pair (weighted values, weights) over the devices that share the batch.
+      reduce: sums the pair (sum of weighted values, sum of weights) over the devices that share the
+        batch; nothing by default.
     """
     weights = jnp.ones_like(values) if weights is None else weights
     chex.assert_rank([values, weights], 1)

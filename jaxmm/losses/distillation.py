@@ -1,11 +1,11 @@
-"""Losses between what two networks, or two states of one, say of the same examples: [B]."""
+"""Losses [B] between the outputs or features of two networks for the same examples."""
 import chex
 import jax
 import jax.numpy as jnp
 
 
 def mean_squared_error(a: chex.Array, b: chex.Array) -> chex.Array:
-    """Mean over the features [B] of the squared difference of a and b, both [B, ...]."""
+    """Squared difference of a and b, both [B, ...], averaged over all axes but the first: [B]."""
     chex.assert_equal_shape([a, b])
     difference = a.astype(jnp.float32) - b.astype(jnp.float32)
     return jnp.mean(difference ** 2, axis=tuple(range(1, a.ndim)))
@@ -13,7 +13,7 @@ def mean_squared_error(a: chex.Array, b: chex.Array) -> chex.Array:
 
 def kl_divergence(student_logits: chex.Array, teacher_logits: chex.Array,
                   temperature: chex.Numeric = 1.0) -> chex.Array:
-    """KL(teacher || student) [B] of softened predictions, times T^2 to keep the size of gradients.
+    """T^2 KL(teacher || student) [B] in nats of softened predictions; T^2 keeps the size of gradients.
 
     Args:
       student_logits: [B, C].

@@ -8,15 +8,16 @@ from jaxmm.losses import weighted_mean
 
 def ranking_loss(confidence: chex.Array, difficulty: chex.Array,
                  weights: chex.Array | None = None) -> chex.Array:
-    """Mean over neighbours i, j = i + 1 (mod B) of max(0, t (c_i - c_j) - |l_i - l_j|).
+    """Mean over neighbours i, j = i + 1 (mod B) of max(0, t (c_i - c_j) - |l_i - l_j|), a scalar.
 
-    t = sign(l_i - l_j), and 0 where t is: a harder example may be more confident than an easier one
-    by no more than their difference in difficulty.
+    t = sign(l_i - l_j); where t = 0 the pair's loss is 0. A harder example may be more confident than
+    an easier one by no more than their difference in difficulty. A pair with an example of weight 0
+    does not count.
 
     Args:
-      confidence: c [B], of the whole batch.
-      difficulty: l [B] in [0, 1], without gradient.
-      weights: [B]; a pair counts if both of its examples do.
+      confidence: c [B], of the global batch.
+      difficulty: l [B] in [0, 1]; it carries no gradient.
+      weights: [B], 0 for examples that do not count; 1 by default. A pair has the product of both.
     """
     weights = jnp.ones_like(confidence) if weights is None else weights.astype(jnp.float32)
     chex.assert_rank([confidence, difficulty, weights], 1)

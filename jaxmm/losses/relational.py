@@ -1,11 +1,11 @@
-"""Relational distillation: one representation learns how the examples lie in another.
+"""Relational distillation: one representation learns the distances or angles within another.
 
 Only distances and angles between the examples of a batch are compared, so the two representations
 may differ in size, scale and orientation.
 
 References:
   Park et al., "Relational knowledge distillation", CVPR 2019, equations 4-8.
-  SAMM, arXiv 2405.02766, aligns the modalities by the distance-wise loss.
+  SAMM, arXiv 2405.02766, which aligns the modalities by the distance-wise loss.
 """
 import chex
 import jax
@@ -16,10 +16,10 @@ import optax
 def distance_loss(
     student: chex.Array, teacher: chex.Array, weights: chex.Array | None = None
 ) -> chex.Array:
-    """Difference of the pairwise distances of L2-normalised rows, each in units of their mean.
+    """Difference of the pairwise distances of L2-normalised rows, a scalar.
 
-    The distances of each side are divided by the mean of its positive ones; the loss is the mean
-    smooth L1 (delta 1) over all B x B pairs. It is 0 if all rows agree on both sides.
+    The distances of each side are divided by the mean of its positive ones. The loss is the mean
+    smooth L1 (delta 1) over all B x B pairs. It is 0 if all rows are equal on both sides.
 
     Args:
       student: [B, d].
@@ -40,11 +40,11 @@ def distance_loss(
 def angle_loss(
     student: chex.Array, teacher: chex.Array, weights: chex.Array | None = None
 ) -> chex.Array:
-    """Difference of the cosines of the angles that the examples form.
+    """Difference of the cosines of the angles that the examples form, a scalar.
 
-    The loss is the mean smooth L1 (delta 1) over all ordered triples (i, j, k) of distinct rows of
-    the cosine of the angle at j; it is 0 if there are fewer than three. The cosine at a row that
-    equals another of its triple is 0. Memory grows with B^2 d + B^3.
+    The loss is the mean smooth L1 (delta 1) between the cosines of the angles at j, over all ordered
+    triples (i, j, k) of distinct rows. It is 0 for fewer than three rows. The cosine is 0 where row j
+    equals i or k. Memory grows as B^2 d + B^3.
 
     Args:
       student: [B, d].
@@ -66,7 +66,7 @@ def angle_loss(
 
 
 def _check(student, teacher, weights) -> chex.Array:
-    """Asserts the forms of the arguments; the weights [B], ones by default."""
+    """Asserts the shapes of the arguments; returns the weights [B], ones by default."""
     chex.assert_rank([student, teacher], 2)
     chex.assert_equal_shape_prefix([student, teacher], 1)
     weights = jnp.ones(student.shape[0]) if weights is None else weights
@@ -77,8 +77,8 @@ def _check(student, teacher, weights) -> chex.Array:
 def _differences(x: chex.Array) -> chex.Array:
     """Differences of all pairs of rows [B, B, d], 0 for rows that agree to float32 rounding.
 
-    Compiled code may round the two sides of x - x differently (fused multiply-add); that noise is
-    no distance, and its direction would have a huge gradient.
+    Compiled code may round the two sides of x - x differently (fused multiply-add). That rounding
+    noise is not a distance, and the gradient of its direction would be huge.
     """
     x = x.astype(jnp.float32)
     differences = x[:, None, :] - x[None, :, :]

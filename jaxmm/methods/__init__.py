@@ -13,11 +13,11 @@ from jaxmm.model import Model, names_of
 
 
 class Entry(NamedTuple):
-    options: MethodConfig       # by default, with the method's name
+    options: MethodConfig       # the default options, which hold the method's name
     make: Callable[[MethodConfig, Model], Method]   # (options, model without a head)
     about: str                  # what it does, in a line
     source: str                 # paper
-    pairs: bool = True          # it learns what modalities say together, of one modality's rows nothing
+    pairs: bool = True          # needs rows with two modalities; rows with one alone teach it nothing
 
 
 MLA, UMT = "MLA, arXiv 2311.10707", "UMT, arXiv 2305.01233"
@@ -25,7 +25,7 @@ SAMM = "SAMM, arXiv 2405.02766"
 
 METHODS = {entry.options.name: entry for entry in (
     Entry(fusion.UnimodalConfig(), fusion.make_unimodal,
-          "one modality alone, or an independent model of each", UMT, pairs=False),
+          "one modality alone", UMT, pairs=False),
     Entry(fusion.FusedConfig("concat", "concat"), fusion.make_fused,
           "joint training of a linear head on concatenated features", MLA),
     Entry(fusion.FusedConfig("sum", "sum"), fusion.make_fused,
@@ -41,7 +41,7 @@ METHODS = {entry.options.name: entry for entry in (
     Entry(fusion.FusedConfig("attention_head", "attention"), fusion.make_fused,
           "joint training of a head that attends over modalities", UMT),
     Entry(fusion.FusedConfig("aux_ce"), fusion.make_aux_ce,
-          "concat with a loss of its own for each modality", UMT),
+          "concat with an additional loss for each modality", UMT),
     Entry(fusion.DropoutConfig(), fusion.make_dropout,
           "concat that drops features of modalities", UMT),
     Entry(fusion.DropoutConfig("modality_dropout"), fusion.make_modality_dropout,
@@ -53,13 +53,13 @@ METHODS = {entry.options.name: entry for entry in (
     Entry(qmf.QMFConfig(), qmf.make_qmf,
           "late fusion weighted by energy, confidence tied to history", "QMF, arXiv 2306.02050"),
     Entry(mmtm.MMTMConfig(), mmtm.make_mmtm,
-          "encoders exchange what they see between their stages", "MMTM, arXiv 1911.08670"),
+          "encoders exchange information between their stages", "MMTM, arXiv 1911.08670"),
     Entry(rebalance.RebalanceConfig(), rebalance.make_mmtm_random,
           "mmtm with re-balancing steps of a modality drawn at random", "arXiv 2202.05306"),
     Entry(rebalance.GuidedConfig(), rebalance.make_mmtm_guided,
           "mmtm with re-balancing steps of the modality that learns slowly", "arXiv 2202.05306"),
     Entry(rubi.RUBiConfig(), rubi.make_rubi,
-          "mmtm whose loss is masked by what one modality says alone", "RUBi, arXiv 1906.10169"),
+          "mmtm whose loss is masked by the prediction of one modality", "RUBi, arXiv 1906.10169"),
     Entry(mla.MLAConfig(), mla.make_mla,
           "one modality at a time through a shared head with projected gradient", MLA, pairs=False),
     Entry(taught.UMTConfig(), taught.make_umt,
@@ -77,15 +77,15 @@ METHODS = {entry.options.name: entry for entry in (
     Entry(taught.TaughtConfig("frozen_linear_on_distilled"), taught.make_frozen_linear_on_distilled,
           "a head on frozen encoders that UMT distilled", UMT),
     Entry(continual.SGDConfig(), continual.make_sgd,
-          "training on, without remembering", SAMM),
+          "fine-tuning on each task in turn, without a memory", SAMM),
     Entry(continual.ERConfig(), continual.make_er,
           "replay of a memory of examples", SAMM),
     Entry(samm.SAMMConfig(), samm.make_samm,
           "replay, alignment between modalities, consistency, dynamic fusion", SAMM),
     Entry(derpp.DERConfig(), derpp.make_derpp,
-          "replay of examples and of the outputs of their time", "DER++, arXiv 2004.07211"),
+          "replay of examples and of the outputs stored with them", "DER++, arXiv 2004.07211"),
     Entry(lwf.LwFConfig(), lwf.make_lwf,
-          "imitates the network of before the task", "LwF, arXiv 1606.09282"),
+          "imitates the network as it was before the task", "LwF, arXiv 1606.09282"),
 )}
 
 
@@ -95,13 +95,13 @@ def method_config(name: str) -> MethodConfig:
 
 
 def used_modalities(options: MethodConfig, modalities: Sequence[str]) -> tuple[str, ...]:
-    """Those of the data's modalities that a method with these options learns from."""
+    """The modalities of the data that a method with these options learns from."""
     named = names_of(getattr(options, "modality", "") or getattr(options, "modalities", ""))
     return tuple(m for m in modalities if m in named) or tuple(modalities)
 
 
 def check_pairs(options: MethodConfig, where: str, train: Batch) -> None:
-    """Raises UserError where a method needs rows with two modalities of its own, and there is none."""
+    """Raises UserError if a method needs rows with two of its modalities, and no row has two."""
     used = used_modalities(options, list(train["present"]))
     if (options.name in METHODS and METHODS[options.name].pairs
             and is_unpaired({m: train["present"][m] for m in used})):
@@ -111,10 +111,10 @@ def check_pairs(options: MethodConfig, where: str, train: Batch) -> None:
 
 
 def make_method(options: MethodConfig, model: Model) -> Method:
-    """The method that `options.name` names, on a model without a head.
+    """The method called `options.name`, built from a model without a head.
 
     Raises:
-      UserError: there is no such method, or these are the options of another one.
+      UserError: there is no such method, or the options belong to another one.
     """
     if options.name not in METHODS:
         raise UserError(f"method {options.name!r} is unknown; expected one of {', '.join(METHODS)}")

@@ -1,6 +1,6 @@
 """What all methods share: the state, and one step on the parameters.
 
-A method is a few pure functions over one `TrainState`; its file holds what is its own.
+A method is a few pure functions over one `TrainState`; its file holds only what is specific to it.
 """
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
@@ -37,27 +37,27 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 class Method(NamedTuple):
-    """A way of training and predicting, as pure functions; what is None does nothing."""
+    """A way of training and predicting, as pure functions. Optional ones are None by default."""
     init: Callable[[chex.PRNGKey, Batch], TrainState]
-    step: Step | Mapping[str, Step] | None      # by phase, if there are several; None: it only predicts
+    step: Step | Mapping[str, Step] | None      # by phase if it has several; None: no training of its own
     predict: Callable[[TrainState, Batch], Logits]                    # [B, K] by head
     features: Callable[[TrainState, Batch], Features]                 # [B, s] by modality
     phase: Callable[[Progress], str] | None = None
     end_epoch: Callable[[TrainState, Callable[[str], Batch]], TrainState] | None = None
-    # (state, features_of); features_of("train") is the split with "features" [N, s] by modality in
-    # place of its inputs, computed when it is asked for
+    # (state, features_of); features_of("train") computes, when called, the split with "features"
+    # [N, s] by modality in place of its inputs
     visit: Callable[[TrainState, Batch], TrainState] | None = None
-    # once over the rows of a finished task, in order; rows that fill up the last batch have no
+    # one pass over the rows of a finished task, in order; rows that pad the last batch have no
     # modality present
     end_task: Callable[[TrainState], TrainState] | None = None
     teachers: Mapping[str, MethodConfig] = {}    # models to be trained before it, by name
     teach: Callable[[TrainState, Mapping[str, TrainState]], TrainState] | None = None
-    # (first state, last state of each teacher) -> first state with what they know
+    # (initial state, final state of each teacher by name) -> initial state that holds their weights
     weights: Callable[[TrainState, Logits, Mapping[str, chex.Array]], Logits] | None = None
-    # (state, outputs by head, present) -> [B] by head: what fusion at test time weighs each with
+    # (state, outputs by head, present) -> weights [B] by head of fusion at test time
     squeezes: Callable[[TrainState, Batch], dict[str, chex.Array]] | None = None
-    # what each exchange hears of each modality, [B, C] by "STAGE/MODALITY"
-    distils: bool = False       # it imitates its teachers, and must not start where they did
+    # what each modality feeds into each exchange, [B, C] by "STAGE/MODALITY"
+    distils: bool = False       # imitates its teachers, so it must not share their initial weights
 
 
 def only(batch: Batch, modalities) -> Batch:
@@ -71,7 +71,7 @@ def step_key(state: TrainState) -> chex.PRNGKey:
 
 
 def own_key(key: chex.PRNGKey) -> chex.PRNGKey:
-    """The key of a step for what a method draws itself, apart from what the transform draws."""
+    """The key for a method's own draws in a step, independent of those of the transform."""
     return named_key(key, "method")
 
 
@@ -79,7 +79,8 @@ def init_state(model: Model, key: chex.PRNGKey, batch: Batch,
                extra: Callable[[chex.PRNGKey, Mapping[str, int]], Any] | None = None) -> TrainState:
     """The state before the first step; `extra` makes the method's own part from (key, widths).
 
-    An encoder starts by the key and the name of its modality alone: alike in all methods of a seed.
+    The initial weights of an encoder depend only on the key and the name of its modality, so they
+    are the same in all methods with the same seed.
     """
     init_key, head_key, extra_key, run_key = jax.random.split(key, 4)
     inputs = model.transform(None, batch)["inputs"]
@@ -98,7 +99,7 @@ def init_state(model: Model, key: chex.PRNGKey, batch: Batch,
 
 
 def init_exchange(model: Model, key: chex.PRNGKey, params, batch_stats, inputs):
-    """(params, stats) of the exchange by stage, for the maps that these inputs [B, ...] give."""
+    """(params, stats) of the exchange by stage, sized for the maps of these inputs [B, ...]."""
     shapes = {m: jax.eval_shape(lambda p, s, x, e=encoder: tap_all(e, p, s, x), params[m],
                                 batch_stats[m], inputs[m]) for m, encoder in model.encoders.items()}
     names = {f"stage_{i}": i for i in model.exchange.after}
@@ -108,7 +109,7 @@ def init_exchange(model: Model, key: chex.PRNGKey, params, batch_stats, inputs):
 
 
 def tap_all(encoder, params, batch_stats, x) -> list[chex.Array]:
-    """What each stage of an encoder hands on, in evaluation mode and without any exchange."""
+    """The output of each stage of an encoder, in evaluation mode and without any exchange."""
     taps = []
     for stage in encoder.stages:
         x, batch_stats = stage(params, batch_stats, x, train=False)
@@ -120,10 +121,10 @@ def gradients(model: Model, params, loss_fn, groups: Collection[str] | None = No
     """(loss, aux, gradients by parameter group) over the global batch.
 
     Args:
-      model: whose batch may be spread over devices.
+      model: its batch may be spread over devices.
       params: by parameter group.
-      loss_fn: params -> (loss, aux). It may run the model as often as it likes; the loss is made of
-        `model.mean` and the like, so that it is the same on every device.
+      loss_fn: params -> (loss, aux). It may run the model several times. It must reduce over the
+        batch by `model.mean`, `sum` or `gather`, so that the loss is the same on every device.
       groups: parameter groups to differentiate; all by default.
     """
     learned = {group: params[group] for group in (params if groups is None else groups)}
@@ -137,9 +138,8 @@ def apply_gradients(model: Model, state: TrainState, grads,
                     due: Mapping[str, chex.Array] | None = None) -> TrainState:
     """One step of the optimizer on the groups in `grads`; all other groups stay bit for bit.
 
-    `scale` holds factors on the learning rate, by group; `due`, by group, whether there is a
-    gradient at all (by default there is). A group without one stays as it is, momentum and decay
-    included.
+    `scale` holds factors on the learning rate, by group. `due`, bool [] by group, says whether the
+    group is updated at all (by default it is); if not, there is no momentum and no decay either.
     """
     new_params, new_opt_state = model.optimizer.update(
         grads, state.opt_state, state.params, state.step, scale, due)
@@ -154,16 +154,16 @@ def finish_step(model: Model, state: TrainState, batch: Batch, loss, out: Output
     """The state after a step, and its metrics.
 
     Args:
-      model: whose optimizer is used.
+      model: holds the optimizer.
       state: before the step.
-      batch: whose labels the outputs are compared with.
-      loss: of the global batch.
+      batch: holds the labels that the outputs are compared with.
+      loss: scalar, over the global batch.
       out: of the forward pass.
       grads: by parameter group.
       extra: the method's own part of the new state; the old one by default.
       scale: factors on the learning rate by parameter group.
-      present: bool by modality, [B] or of more rows: of all that the gradients come from; those of
-        the batch by default. The encoder of a modality that no row has is not updated.
+      present: bool [N] by modality, for all N rows that the gradients come from; the rows of the
+        batch by default. The encoder of a modality that no row has is not updated.
       due: bool [] by parameter group: whether this step updates it; all by default.
     """
     metrics = {"loss": loss} | head_progress(model, out.outputs, batch)
@@ -177,10 +177,10 @@ def finish_step(model: Model, state: TrainState, batch: Batch, loss, out: Output
 
 
 def head_progress(model: Model, outputs: Logits, batch: Batch) -> Metrics:
-    """How well each head does on the global batch, as the task measures it in training.
+    """The task's training metric for each head, such as accuracy, over the global batch.
 
-    Each is the mean over the examples that have the head's modality; NaN, which means over steps
-    leave out, if none has.
+    It is the mean over the examples that have the head's modality, and NaN if none has. Means over
+    steps leave out NaN.
     """
     name, measure = model.task.progress
     metrics = {}
@@ -198,9 +198,9 @@ def anyone(model: Model, present) -> chex.Array:
 
 
 def first_of_each(model: Model, ids: chex.Array) -> chex.Array:
-    """bool [B]: the first row of each id in the global batch.
+    """bool [B]: True for the first row of each id in the global batch.
 
-    A task of fewer rows than a batch fills it up by repeating them.
+    A task with fewer rows than a batch repeats them to fill it.
     """
     everyone = model.gather(ids)
     before = jnp.arange(len(everyone)) < (model.first_row(len(ids)) + jnp.arange(len(ids)))[:, None]
@@ -208,7 +208,7 @@ def first_of_each(model: Model, ids: chex.Array) -> chex.Array:
 
 
 def make_predict(model: Model) -> Callable[..., Logits]:
-    """predict(state, batch): outputs of the heads in evaluation mode."""
+    """predict(state, batch): outputs [B, K] by head, in evaluation mode."""
 
     def predict(state, batch):
         return model.run(state.params, state.batch_stats, model.transform(None, batch),
@@ -218,7 +218,7 @@ def make_predict(model: Model) -> Callable[..., Logits]:
 
 
 def make_features(model: Model) -> Callable[..., Features]:
-    """features(state, batch): encoder outputs in evaluation mode."""
+    """features(state, batch): encoder outputs [B, s] by modality, in evaluation mode."""
 
     def features(state, batch):
         return model.run(state.params, state.batch_stats, model.transform(None, batch),
@@ -228,7 +228,7 @@ def make_features(model: Model) -> Callable[..., Features]:
 
 
 def make_joint(model: Model, loss_fn, *, perturb=None) -> Method:
-    """A method that trains all encoders and the head at once on one loss.
+    """A method that trains all encoders and the head jointly on one loss.
 
     Args:
       model: with a head.

@@ -1,6 +1,6 @@
 """Baselines of continual learning: fine-tuning and experience replay (SAMM, arXiv 2405.02766).
 
-On a stream of one task `sgd` is the upper bound "joint".
+On a stream that learns all tasks at once (`stream.joint`) `sgd` is the upper bound "joint".
 """
 from dataclasses import dataclass
 
@@ -22,32 +22,37 @@ class SGDConfig(FusedConfig):
     """Cross-entropy of a fused head; on a stream of tasks, fine-tuning."""
     name: str = "sgd"
     fusion: str = "film"
-    modalities: str = ""            # names joined by commas; all by default
+    modalities: str = ""            # names separated by commas; "": all
 
 
 @dataclass
 class ERConfig(SGDConfig):
-    """Experience replay: `sgd` on the current batch and one as large from a memory."""
+    """Experience replay: `sgd` on the current batch and on a batch from a memory."""
     name: str = "er"
     capacity: int = 500             # examples the memory holds
-    balanced: bool = False          # replay all classes alike, not all examples
+    balanced: bool = False          # replay all classes equally often; off: all examples
     replay_batch: int = 0           # examples replayed in a step; 0: as many as new ones
 
 
 def make_sgd(config: SGDConfig, model: Model) -> Method:
-    """Cross-entropy of the fused head on the current batch alone: what forgets most."""
+    """Cross-entropy of the fused head on the current batch alone: the lower bound of the benchmark.
+
+    Raises:
+      UserError: an unknown modality or fusion.
+    """
     model = chosen_model(config, model)
     return make_joint(model, fused_loss(model))
 
 
 def make_er(config: ERConfig, model: Model) -> Method:
-    """Experience replay: CE(z_f, y) over the current batch and one of the same size from memory.
+    """Experience replay: CE(z_f, y) over the current batch and a replay batch from memory.
 
-    Both go through the network in one pass. The memory holds examples as they come, before
-    augmentation, and replayed ones are augmented afresh. Their `id` says which task they came with.
+    Both go through the network in one pass. The memory holds examples before augmentation, and
+    replayed ones are augmented afresh. The replay batch has `config.replay_batch` examples over all
+    devices, by default as many as the current one.
 
     Raises:
-      UserError: a modality or fusion that does not exist, or a memory smaller than the batch.
+      UserError: an unknown modality or fusion, or a memory smaller than the replay batch.
     """
     model = chosen_model(config, model)
     check_memory(config, model)
@@ -84,13 +89,13 @@ def chosen_model(config: SGDConfig, model: Model) -> Model:
 
 
 def init_memory(config: ERConfig, model: Model, key, batch, **stored) -> replay.ReplayState:
-    """An empty memory for examples as they come, and what is `stored` beside each."""
+    """An empty memory for examples before augmentation, with an array like each of `stored` per row."""
     example = jax.tree.map(lambda x: x[0], only(batch, model.encoders))
     return replay.init(config.capacity, example | stored, key)
 
 
 def check_memory(config: ERConfig, model: Model) -> None:
-    """Raises UserError if the memory cannot hold one replay batch, or its options do not fit."""
+    """Raises UserError if the memory cannot hold one replay batch, or cannot be balanced by class."""
     check_at_least("method.replay_batch", config.replay_batch, 0)
     rows = config.replay_batch or model.batch_size
     if config.capacity < rows:
@@ -102,7 +107,13 @@ def check_memory(config: ERConfig, model: Model) -> None:
 
 
 def sample_past(config: ERConfig, model: Model, memory: replay.ReplayState, batch):
-    """(memory, replay batch, valid bool [B]): rows that the memory does not fill are not present."""
+    """(memory, replay batch, valid bool [B]); rows that the memory cannot fill have no modality present.
+
+    B is this device's part of the replay batch.
+
+    Raises:
+      UserError: the replay batch does not divide over the devices.
+    """
     devices = model.batch_size // len(batch["label"])
     rows = config.replay_batch or model.batch_size
     if rows % devices:
@@ -115,7 +126,7 @@ def sample_past(config: ERConfig, model: Model, memory: replay.ReplayState, batc
 
 
 def remember(model: Model, memory: replay.ReplayState, batch) -> replay.ReplayState:
-    """The memory after it was shown a batch, whose repeated rows do not count."""
+    """The memory after a batch was added, without rows that repeat another one."""
     return replay.add(memory, batch, first_of_each(model, batch["id"]), axis_name=model.axis_name)
 
 

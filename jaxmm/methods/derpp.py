@@ -14,15 +14,15 @@ from jaxmm.methods import common, continual
 class DERConfig(continual.ERConfig):
     """Dark experience replay (DER++); with beta = 0, DER."""
     name: str = "derpp"
-    alpha: float = scalar(0.5)      # weight of the match with stored logits, >= 0
-    beta: float = scalar(0.5)       # weight of the labels of replayed examples, >= 0
+    alpha: float = scalar(0.5)      # weight of the MSE to the stored logits, >= 0
+    beta: float = scalar(0.5)       # weight of the CE of replayed examples, >= 0
 
 
 def make_derpp(config: DERConfig, model: common.Model) -> common.Method:
     """CE(z, y) + alpha MSE(z'_1, z*_1) + beta CE(z'_2, y'_2), all of the fused head.
 
-    x'_1 and x'_2 are two independent samples of the memory, augmented afresh; z* are the logits of
-    the step in which an example entered it. The batches go through the network one after the other.
+    The examples 1 and 2 are two independent samples of the memory, augmented afresh; z* are the
+    logits [B, K] when they entered it. The three batches go through the network one after the other.
     """
     check_at_least("method.alpha", config.alpha, 0)
     check_at_least("method.beta", config.beta, 0)

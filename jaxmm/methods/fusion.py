@@ -1,6 +1,6 @@
 """Plain ways of training: one modality alone, and the fusion baselines of MLA and UMT.
 
-They differ in head, loss and dropout; `jaxmm.methods.common.make_joint` is the rest.
+They differ in head, loss and dropout; the rest is `jaxmm.methods.common.make_joint`.
 """
 import functools
 from dataclasses import dataclass
@@ -23,35 +23,35 @@ from jaxmm.model import Model, select_modalities
 class UnimodalConfig(MethodConfig):
     """One encoder and its linear head, alone."""
     name: str = "unimodal"
-    modality: str = ""              # which one; needed
+    modality: str = ""              # which one; required
 
 
 @dataclass
 class FusedConfig(MethodConfig):
-    """Encoders and one fused head, trained at once."""
+    """Encoders and one fused head, trained jointly."""
     fusion: str = "concat"          # the fused head, a key of `heads.FUSIONS`
     hidden: int = 1024              # hidden units of the fusion "mlp"
 
 
 @dataclass
 class DropoutConfig(FusedConfig):
-    """A fused head on features of which some are dropped in training."""
+    """A fused head; some of its input features are dropped in training."""
     name: str = "dropout"
     rate: float = 0.5               # probability in [0, 1): of a feature, or of a modality in a step
 
 
 def fused_loss(model: Model):
-    """loss_fn: l(z_f, y), the loss of the task (CE) on the fused output."""
+    """loss_fn(outputs, batch): l(z_f, y), the task's loss (such as CE) of the fused output, a scalar."""
     return lambda logits, batch: model.mean(model.task.loss(logits["fused"], batch["label"]))
 
 
 def modality_loss(model: Model, logits, batch, m: str):
-    """l(z_m, y) over the examples that have the modality."""
+    """l(z_m, y), a scalar: the mean over the examples that have the modality."""
     return model.mean(model.task.loss(logits[m], batch["label"]), batch["present"][m])
 
 
 def late_loss(model: Model):
-    """loss_fn: sum_m l(z_m, y)."""
+    """loss_fn(outputs, batch): sum_m l(z_m, y), a scalar."""
     return lambda logits, batch: sum(modality_loss(model, logits, batch, m) for m in model.encoders)
 
 
@@ -72,7 +72,7 @@ def make_fused(config: FusedConfig, model: Model) -> Method:
     """CE of the fused logits alone: `concat`, `sum`, `film`, `gated`, `mlp_head`, `attention_head`.
 
     Raises:
-      UserError: there is no such fusion, or it does not take these encoders.
+      UserError: an unknown fusion, or one that does not fit these encoders.
     """
     model = with_fused_head(config, model)
     return make_joint(model, fused_loss(model))
@@ -99,7 +99,11 @@ def with_all_heads(config: FusedConfig, model: Model) -> Model:
 
 
 def make_aux_ce(config: FusedConfig, model: Model) -> Method:
-    """A fused head and a linear head per modality, each with its own CE, all of weight 1 (UMT)."""
+    """A fused head and a linear head per modality, each with its own CE, all of weight 1 (UMT).
+
+    Raises:
+      UserError: an unknown fusion.
+    """
     model = with_all_heads(config, model)
 
     def loss_fn(logits, batch):
@@ -110,7 +114,11 @@ def make_aux_ce(config: FusedConfig, model: Model) -> Method:
 
 
 def make_dropout(config: DropoutConfig, model: Model) -> Method:
-    """Dropout (Srivastava et al., 2014) on the features that enter the fused head."""
+    """Dropout (Srivastava et al., 2014) on the features that enter the fused head.
+
+    Raises:
+      UserError: a rate outside [0, 1), or an unknown fusion.
+    """
     check_rate(config.rate)
     model = with_fused_head(config, model)
     return make_joint(model, fused_loss(model),
@@ -118,7 +126,11 @@ def make_dropout(config: DropoutConfig, model: Model) -> Method:
 
 
 def make_modality_dropout(config: DropoutConfig, model: Model) -> Method:
-    """In a step, with probability `rate`, the features of one random modality are zero (UMT)."""
+    """In each step, with probability `rate`, the features of one random modality are set to 0 (UMT).
+
+    Raises:
+      UserError: a rate outside [0, 1), or an unknown fusion.
+    """
     check_rate(config.rate)
     model = with_fused_head(config, model)
     return make_joint(model, fused_loss(model),
@@ -126,17 +138,17 @@ def make_modality_dropout(config: DropoutConfig, model: Model) -> Method:
 
 
 def check_rate(rate: float) -> None:
-    """Raises UserError for a rate of dropout outside [0, 1)."""
+    """Raises UserError for a dropout rate outside [0, 1)."""
     if not 0 <= rate < 1:
         raise UserError(f"method.rate={rate}; expected a probability in [0, 1)")
 
 
 def drop_features(rate: float, key: chex.PRNGKey, features: heads.Features,
                   batch: Batch) -> heads.Features:
-    """Features [B, s], each zero with probability `rate` and otherwise divided by 1 - rate.
+    """Features [B, s] by modality, each 0 with probability `rate` and otherwise divided by 1 - rate.
 
-    What is dropped from an example depends on the key, the modality and its id, not on its place in
-    the batch.
+    What is dropped from an example depends on the key, the modality and the example's id, not on
+    its position in the batch.
     """
 
     def drop(key, h):
@@ -148,9 +160,9 @@ def drop_features(rate: float, key: chex.PRNGKey, features: heads.Features,
 
 def drop_modality(rate: float, key: chex.PRNGKey, features: heads.Features,
                   batch: Batch) -> heads.Features:
-    """Features with those of one modality, drawn for the whole batch, zero with this probability.
+    """Features [B, s] by modality; with probability `rate` those of one modality are 0.
 
-    Examples that have nothing else keep them.
+    The modality is drawn once for the whole batch. Examples that have no other one keep it.
     """
     hit = jax.random.bernoulli(named_key(key, "hit"), rate)
     draws = {m: jax.random.uniform(named_key(key, f"draw/{m}")) for m in features}
@@ -161,7 +173,7 @@ def drop_modality(rate: float, key: chex.PRNGKey, features: heads.Features,
 
 
 def make_late(config: MethodConfig, model: Model) -> Method:
-    """One linear layer and one CE per modality, no interaction; fused is the mean of the logits."""
+    """One linear layer and one CE per modality, no interaction; fused is the mean of the logits (MLA)."""
     del config
 
     model = model._replace(head=heads.separate(model.task.size), fuse=mean_logits)

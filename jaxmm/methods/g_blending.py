@@ -1,6 +1,6 @@
 """G-Blending: losses weighted by how well the heads generalise (Wang et al., 2020).
 
-As the baseline of UMT (arXiv 2305.01233, table 1).
+It is a baseline of UMT (arXiv 2305.01233, table 1).
 """
 from dataclasses import dataclass
 
@@ -20,25 +20,26 @@ from jaxmm.model import Model
 class GBlendingConfig(TaughtConfig):
     """Losses of all heads, weighted by how they generalise (G-Blending, Wang et al., 2020)."""
     name: str = "g_blending"
-    weighting: str = "offline"      # "offline": by a run with "equal" weights; "online": updated
-                                    # after every window
-    window: int = 5                 # epochs, >= 2; of "online"
-    holdout: float = 0.1            # share of the training data to measure on, not trained on
+    weighting: str = "offline"      # "offline": measured in a first run with equal weights; "online":
+                                    # updated after every window; "equal"
+    window: int = 5                 # epochs of a window, >= 2; used by "online"
+    holdout: float = 0.1            # share of the training data, in (0, 1), that is only measured
 
 
-TRAIN, HELD = 0, 1      # rows of the losses that are measured
+TRAIN, HELD = 0, 1      # rows of the measured losses
 
 
 def make_g_blending(config: GBlendingConfig, model: Model) -> Method:
     """A fused head and one linear head per modality; the loss is sum_k w_k CE_k over all of them.
 
     A share of the training data is held out and only measured. The weights follow from the losses
-    of each head on both parts in the first and the last epoch of a window (see `blend`):
-    "offline" from a run with equal weights, where the window is the whole run; "online" after every
-    `config.window` epochs. The losses are those of training, of augmented inputs.
+    of each head on both parts in the first and the last epoch of a window (see `blend`). With
+    "offline" they come from a run with equal weights, where the window is the whole run; with
+    "online" they are updated after every `config.window` epochs. Both losses are taken in the
+    training steps, on augmented inputs.
 
     Raises:
-      UserError: an option out of range.
+      UserError: an option out of range, or an unknown fusion.
     """
     check_choice("method.weighting", config.weighting, ("offline", "online", "equal"))
     check_at_least("method.window", config.window, 2)
@@ -81,7 +82,7 @@ def make_g_blending(config: GBlendingConfig, model: Model) -> Method:
         return state, metrics | {f"weight/{k}": w for k, w in zip(names, extra["weights"])}
 
     def measure(state, sums, count):
-        """The method's own state after a step with these sums of losses [2, K]."""
+        """The method's own state after a step with these sums of losses and counts [2, K]."""
         extra = state.extra
         sums, count = extra["sum"] + sums, extra["count"] + count
         epoch, within, steps = model.epoch(state.step)
@@ -113,12 +114,16 @@ def blend(first: chex.Array, last: chex.Array) -> chex.Array:
     """Weights [K] that sum to 1, in proportion to G / O^2 of each head.
 
     G is how much the held-out loss fell over the window, O how much its distance from the training
-    loss grew. A head that did not improve gets 0, unless none did: then all are equal. Growth below
-    0.01 nats counts as 0.01.
+    loss grew. A head that did not improve gets 0; if none improved, all are equal. |O| below 0.01
+    counts as 0.01.
 
     Args:
-      first: losses [2, K], in training and held out, at the start of the window.
+      first: losses [2, K], of training and held-out data, at the start of the window.
       last: the same at its end.
+
+    References:
+      Wang, Tran and Feiszli, "What makes training multi-modal classification networks hard?", CVPR
+      2020.
     """
     chex.assert_equal_shape([first, last])
     gain = jnp.maximum(first[HELD] - last[HELD], 0.0)

@@ -1,4 +1,4 @@
-"""LwF: learning without forgetting, without examples of the past (Li and Hoiem, ECCV 2016)."""
+"""LwF: learning without forgetting, with no stored examples (Li and Hoiem, ECCV 2016)."""
 from dataclasses import dataclass
 
 import jax.numpy as jnp
@@ -14,17 +14,21 @@ from jaxmm.state import seen
 
 @dataclass
 class LwFConfig(SGDConfig):
-    """Learning without forgetting: distils from the network of the end of the last task."""
+    """Learning without forgetting: distils from the network as it was when the last task ended."""
     name: str = "lwf"
     alpha: float = scalar(1.0)      # weight of the distillation, >= 0
-    temperature: float = 2.0        # T of it, > 0
-    head_epochs: int = 0            # at the start of a new task, that train the head alone
+    temperature: float = 2.0        # T of the distillation, > 0
+    head_epochs: int = 0            # first epochs of a new task, in which only the head is trained
 
 
 def make_lwf(config: LwFConfig, model: common.Model) -> common.Method:
     """CE(z, y; classes seen) + alpha T^2 KL(softmax(h* / T) || softmax(z / T); old classes).
 
-    z are the fused logits, h* those of the network when the last task ended, on the same batch.
+    z [B, C] are the fused logits, h* those of the network when the last task ended, on the same
+    batch. In the first task there is no distillation.
+
+    Raises:
+      UserError: an option out of range, or a task that is not a classification.
     """
     check_at_least("method.alpha", config.alpha, 0)
     check_above("method.temperature", config.temperature, 0)

@@ -23,8 +23,9 @@ class MLAConfig(MethodConfig):
     """Alternating unimodal adaptation (arXiv 2311.10707)."""
     name: str = "mla"
     projection: str = "rls"         # of the head's gradient (eq. 3): "rls", or "none" as released
-    features: str = "current"       # mean that enters P_t: this modality's (eq. 5) or the "previous"
-    alpha: float = scalar(0.1)      # of eq. 5, > 0; for the constant schedule
+    features: str = "current"       # whose mean feature enters P_t: the "current" modality's (eq. 5), or
+                                    # the "previous" one's
+    alpha: float = scalar(0.1)      # of eq. 5, > 0; used by the "constant" schedule
     alpha_schedule: str = "constant"  # or "released": 0.1 ** (1 + batch / batches per epoch)
     dynamic_fusion: bool = True     # fuse by entropy (eq. 6-8); off: mean of the logits
 
@@ -32,19 +33,19 @@ class MLAConfig(MethodConfig):
 def make_mla(config: MLAConfig, model: Model) -> Method:
     """Alternating unimodal adaptation (section 3, algorithm 1).
 
-    One linear head g(h) = h W + b is shared by all modalities. A step makes one update per
-    modality in a fixed order, each with its own forward pass, which changes that modality's
-    encoder and the head and nothing else. The head's kernel gradient is projected by the RLS
-    matrix P (eq. 3-5) before the optimizer sees it; the bias is not. At test time the logits are
-    fused by entropy (eq. 6-8).
+    One linear head g(h) = h W + b, W [s, C], is shared by all modalities. A step makes one update
+    per modality in a fixed order, each with its own forward pass. It changes the encoder of that
+    modality and the head, and nothing else. The gradient of W is projected by the RLS matrix P
+    (eq. 3-5) before the optimizer sees it; that of b is not. At test time the logits are fused by
+    entropy (eq. 6-8).
 
-    The batch may lack modalities; unpaired data sets are rows with one modality each. An update
-    uses the examples that have the modality, and is left out where a batch has none.
+    Examples may lack modalities; in unpaired data each row has one modality. An update uses the
+    examples that have the modality, and is skipped if the batch has none.
 
-    The released code never projects (`config.projection="none"`), because it looks for a parameter
-    that has another name, and it lets alpha decay (`config.alpha_schedule="released"`) where the
-    paper keeps it fixed. The default is the paper. Equation 5 takes the mean feature of the
-    modality being trained, the prose the one before it: `config.features="previous"`.
+    The default is the paper. The released code differs: it never projects, because it looks for a
+    parameter under the wrong name (`config.projection="none"`), and its alpha decays
+    (`config.alpha_schedule="released"`). Equation 5 takes the mean feature of the modality being
+    trained; the paper's text takes the one before it (`config.features="previous"`).
 
     Raises:
       UserError: encoders of different widths, alpha <= 0, or an unknown option.
@@ -89,7 +90,7 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
             kernel = rls.project(extra["rls"], grads["head"]["kernel"])    # eq. 3
             grads["head"] = grads["head"] | {"kernel": kernel}
         due = anyone(model, present)
-        # Of a modality that nobody has there are no new statistics: nothing but `extra` would change.
+        # If no example has the modality its batch statistics stay by themselves; `extra` would not.
         extra = jax.tree.map(lambda new, old: jnp.where(due, new, old), extra, state.extra)
         state = apply_gradients(model, state, grads, due={modality: due, "head": due})._replace(
             batch_stats=state.batch_stats | {modality: out.batch_stats[modality]}, extra=extra)
@@ -101,7 +102,7 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
             return state.extra
         alpha_t = alpha(state.step)
         if config.features == "current":
-            # P_0 is the identity: the first iteration of all, t = 0, does not enter it (eq. 3).
+            # The very first update, t = 0, is not projected (eq. 3): its features do not enter P.
             after_first = (state.step > 0) | (modality != next(iter(encoders)))
             updated = rls.update(state.extra["rls"], features, alpha=alpha_t,
                                  weights=present & after_first, axis_name=model.axis_name)
@@ -117,7 +118,7 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
             state, loss, due, progress = update_modality(state, batch, modality)
             losses, updates = losses + loss, updates + due.astype(jnp.int32)
             metrics |= progress
-        # The mean over the modalities that there are; the loss of another one is 0.
+        # The mean over the modalities that were updated; the loss of the others is 0.
         return state._replace(step=state.step + 1), {"loss": losses / jnp.maximum(updates, 1)} | metrics
 
     def weights(state, outputs, present):
@@ -129,12 +130,12 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
 
 
 def entropy_fused(logits, present) -> chex.Array:
-    """Logits [B, C] fused by the certainty of each modality (eq. 6-8)."""
+    """Logits [B, C] fused by the entropy of each modality (eq. 6-8)."""
     return entropy_weighted(logits, present)[0]
 
 
 def shared_head(num_outputs: int) -> heads.Head:
-    """One linear layer for all modalities; what is fused is up to the method."""
+    """One linear layer s -> K that all modalities share. It returns no "fused" output."""
 
     def init(key, widths):
         return heads.linear_init(key, next(iter(widths.values())), num_outputs)
@@ -146,7 +147,7 @@ def shared_head(num_outputs: int) -> heads.Head:
 
 
 def check_options(config: MLAConfig) -> None:
-    """Raises UserError for an option that has no such value."""
+    """Raises UserError for an option that is unknown or out of range."""
     check_choice("method.projection", config.projection, ("rls", "none"))
     check_choice("method.features", config.features, ("current", "previous"))
     check_choice("method.alpha_schedule", config.alpha_schedule, ("constant", "released"))

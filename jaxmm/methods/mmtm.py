@@ -1,4 +1,4 @@
-"""Late fusion of encoders that exchange what they see (MMTM), as Wu et al., 2022, train it."""
+"""MMTM: late fusion of encoders that exchange information, trained as by Wu et al. (2022)."""
 from dataclasses import dataclass
 
 from jaxmm import heads
@@ -15,25 +15,28 @@ from jaxmm.model import Model
 class MMTMConfig(MethodConfig):
     """Late fusion of encoders with multimodal transfer modules between their stages."""
     name: str = "mmtm"
-    stages: int = 0                 # the last ones, behind which modalities exchange; 0: all
+    stages: int = 0                 # the last N stages, each followed by an exchange; 0: all
 
 
 def make_mmtm(config: MMTMConfig, model: Model) -> Method:
-    """`late` with an exchange behind the last stages: sum_m CE(z_m, y), fused by the mean.
+    """`late` with an exchange after each of the last stages: sum_m CE(z_m, y), fused by the mean.
 
     Raises:
-      UserError: encoders that cannot exchange.
+      UserError: see `exchanging_model`.
+
+    References:
+      Joze et al., "MMTM: multimodal transfer module for CNN fusion", CVPR 2020.
     """
     model = exchanging_model(config, model)
     return make_joint(model, late_loss(model))._replace(squeezes=make_squeezes(model))
 
 
 def exchanging_model(config: MMTMConfig, model: Model) -> Model:
-    """The model of `late`, with an exchange behind the last stages.
+    """The model of `late`, with an exchange after each of the last stages.
 
     Raises:
-      UserError: fewer than two modalities, encoders that are no chains of equally many stages, or
-        more stages than they have.
+      UserError: fewer than two modalities, encoders without stages or with different numbers of
+        them, or more stages asked for than they have.
     """
     check_at_least("method.stages", config.stages, 0)
     counts = {m: len(encoder.stages) for m, encoder in model.encoders.items()}
@@ -50,7 +53,7 @@ def exchanging_model(config: MMTMConfig, model: Model) -> Model:
 
 
 def make_squeezes(model: Model):
-    """squeezes(state, batch): the means of the maps over positions that enter the exchange, see `Method`."""
+    """squeezes(state, batch): the means over positions that enter the exchange, [B, C]; see `Method`."""
 
     def squeezes(state: TrainState, batch):
         heard, stages = {}, iter(model.exchange.after)

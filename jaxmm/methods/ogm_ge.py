@@ -1,6 +1,6 @@
 """OGM-GE: on-the-fly gradient modulation with generalisation enhancement (Peng et al., 2022).
 
-As the baseline of MLA (arXiv 2311.10707, table 1) and UMT (arXiv 2305.01233, table 1).
+It is a baseline of MLA (arXiv 2311.10707, table 1) and UMT (arXiv 2305.01233, table 1).
 """
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,11 +26,14 @@ class OGMConfig(MethodConfig):
     name: str = "ogm_ge"
     alpha: float = scalar(0.8)      # strength of the modulation, >= 0
     noise: bool = True              # generalisation enhancement: noise on the encoders' gradients
-    epochs: int = 50                # modulates during the first so many epochs
+    epochs: int = 50                # first epochs, in which gradients are modulated
 
 
 def make_ogm_ge(config: OGMConfig, model: Model) -> Method:
     """`concat` whose encoders learn more slowly the further their modality is ahead.
+
+    In the first `config.epochs` epochs the gradients of the encoders are scaled by k_m, see
+    `modulation`, and noise is added, see `modulate`.
 
     Raises:
       UserError: fewer than two modalities, or an option out of range.
@@ -71,13 +74,13 @@ def make_ogm_ge(config: OGMConfig, model: Model) -> Method:
 def modulation(model: Model, logits: Logits, batch: Batch, alpha: float) -> dict[str, chex.Array]:
     """k_m in (0, 1] by modality: 1 - tanh(alpha rho_m) where rho_m > 1, otherwise 1.
 
-    rho_m compares s_m, the mean probability of the true class (exp(-loss)) in the readout of the
-    modality over the examples of the global batch that have it, with the mean of the others. A
-    modality that no example has is not compared: where one alone is there, k is 1.
+    rho_m is s_m over the mean s of the other modalities, where s_m is the mean probability of the
+    label (`jaxmm.task.likelihood`) in the modality's readout, over the examples of the global batch
+    that have it. Modalities that no example has are left out; if only one is left, its k is 1.
     """
     there = {m: anyone(model, present) for m, present in batch["present"].items()}
     scores = {m: model.mean(likelihood(model.task, logits[m], batch["label"]), present)
-              for m, present in batch["present"].items()}       # 0 of one that is not there
+              for m, present in batch["present"].items()}       # 0 if no example has the modality
     total, count = sum(scores.values()), sum(x.astype(jnp.int32) for x in there.values())
     result = {}
     for m, s in scores.items():
@@ -88,9 +91,10 @@ def modulation(model: Model, logits: Logits, batch: Batch, alpha: float) -> dict
 
 
 def modulate(key: chex.PRNGKey, grads: Mapping, coefficient: chex.Array, *, noise: bool):
-    """k g for the kernels of an encoder and, with `noise`, plus N(0, std(g)^2) for each.
+    """k g for the kernels of an encoder, plus a draw from N(0, std(g)^2) for each with `noise`.
 
-    The kernels are those of the convolutions; in an encoder without any, all of rank 2 or more.
+    The kernels are those of the convolutions, or all of rank 2 or more in an encoder without any.
+    Other gradients, such as those of biases, stay as they are.
     """
     rank = 4 if any(g.ndim >= 4 for g in jax.tree.leaves(grads)) else 2
 

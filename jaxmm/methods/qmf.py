@@ -1,6 +1,6 @@
 """QMF: quality-aware multimodal fusion (Zhang et al., 2023).
 
-As the baseline of MLA (arXiv 2311.10707, table 1).
+It is a baseline of MLA (arXiv 2311.10707, table 1).
 """
 from dataclasses import dataclass
 
@@ -24,19 +24,19 @@ from jaxmm.task import need_classes
 class QMFConfig(MethodConfig):
     """Quality-aware fusion: logits weighted by energy (QMF, Zhang et al., 2023)."""
     name: str = "qmf"
-    weight: float = scalar(0.1)     # of the ranking losses, >= 0; 1 for images with text
+    weight: float = scalar(0.1)     # of the ranking losses, >= 0; the paper takes 1 for images with text
 
 
 def make_qmf(config: QMFConfig, model: Model) -> Method:
     """One linear layer per modality, fused by confidence that is ranked by difficulty.
 
     The loss is CE(z_f) + sum_m CE(z_m) + w sum_m rank_m, with z_f = sum_m sg(c_m) z_m and
-    c_m = logsumexp(z_m) / 10. How hard an example is for a modality is the sum of its losses so far,
-    those of this step included, in `state.extra["history"]`, relative to those of all examples that
-    the modality has had one of.
+    c_m = logsumexp(z_m) / 10; for rank_m see `jaxmm.losses.ranking`. The difficulty of an example
+    for a modality is the sum of its training losses so far, this step included. It is kept in
+    `state.extra["history"]` and min-max normalised over the examples seen with that modality.
 
     Raises:
-      UserError: a negative weight.
+      UserError: a negative weight, or a task that is not a classification.
     """
     check_at_least("method.weight", config.weight, 0)
     need_classes(model.task, "fusion by energy", "use late or concat")
@@ -77,7 +77,7 @@ def make_qmf(config: QMFConfig, model: Model) -> Method:
 
 
 def energy(logits):
-    """Confidence [B] of logits [B, C]: logsumexp(z) / 10."""
+    """Confidence c [B] of logits z [B, C]: logsumexp(z) / 10."""
     return jax.nn.logsumexp(logits, axis=-1) / 10
 
 
@@ -88,5 +88,5 @@ def fuse(logits, present):
 
 
 def confidences(logits, present):
-    """sg(c_m) [B] by modality, 0 where it is missing."""
+    """sg(c_m) [B] by modality, 0 where the modality is missing."""
     return {m: jnp.where(present[m], jax.lax.stop_gradient(energy(z)), 0.0) for m, z in logits.items()}

@@ -1,7 +1,7 @@
 """Balanced training of encoders that exchange: re-balancing steps, at random or guided (Wu et al., 2022).
 
-In a re-balancing step on modality m the gates of m are their running mean, so that z_m sees m alone and
-its loss reaches neither the exchange nor another encoder.
+In a re-balancing step on modality m the gates of m are their running mean. So z_m depends on m alone,
+and its loss has no gradient in the exchange or in another encoder.
 
 References:
   Wu et al., "Characterizing and overcoming the greedy nature of learning in multi-modal deep neural
@@ -27,9 +27,9 @@ from jaxmm.model import Model, Optimizer
 
 @dataclass
 class RebalanceConfig(MMTMConfig):
-    """MMTM with re-balancing steps, each on a modality drawn at random or on none."""
+    """MMTM with re-balancing steps on modalities drawn at random."""
     name: str = "mmtm_random"
-    warmup_epochs: int = 1          # at the start, of regular steps alone
+    warmup_epochs: int = 1          # first epochs, which have regular steps only
     updates: str = "all"            # what a re-balancing step on m trains: "all", or m's "own" encoder
                                     # and linear layer
 
@@ -38,16 +38,16 @@ class RebalanceConfig(MMTMConfig):
 class GuidedConfig(RebalanceConfig):
     """MMTM with re-balancing steps where one modality learns much more slowly than the others."""
     name: str = "mmtm_guided"
-    bound: float = scalar(0.01)     # difference of the speeds that is let pass, >= 0
-    steps: int = 5                  # of re-balancing, before a regular one
+    bound: float = scalar(0.01)     # difference of the speeds up to which nothing is done, >= 0
+    steps: int = 5                  # consecutive re-balancing steps, >= 1
 
 
 class SpeedState(NamedTuple):
-    """How fast parameters have learned, and what follows for the coming steps."""
-    main: dict[str, chex.Array]     # M of the encoder and linear layer of a modality
-    bypass: dict[str, chex.Array]   # M of what tells a modality of the others
-    left: chex.Array                # int32 []: re-balancing steps to come
-    slow: chex.Array                # int32 []: the number of the modality they are on
+    """How fast parameters have learned, and which steps come next."""
+    main: dict[str, chex.Array]     # float32 []: M of the encoder and linear layer of a modality
+    bypass: dict[str, chex.Array]   # float32 []: M of the exchange's layers for a modality
+    left: chex.Array                # int32 []: re-balancing steps left
+    slow: chex.Array                # int32 []: the number of the modality that they re-balance
 
 
 def make_mmtm_random(config: RebalanceConfig, model: Model) -> Method:
@@ -66,13 +66,13 @@ def make_mmtm_random(config: RebalanceConfig, model: Model) -> Method:
 
 
 def make_mmtm_guided(config: GuidedConfig, model: Model) -> Method:
-    """Re-balances the modality whose branch learns most of the others, relative to its own.
+    """Re-balances the modality that learns fastest from the others, relative to itself.
 
-    With mu = sum |g|^2 / sum |theta|^2 of a group of parameters and M its sum over all regular
-    steps, the conditional learning speed of m is s_m = log10(M_bypass / M_main). Main is the encoder and
-    linear layer of m, bypass the layers of its gates and those that all gates share. After a regular
-    step behind the warm-up in which the speeds differ by more than `config.bound`, `config.steps`
-    steps re-balance the modality of the largest one.
+    The conditional learning speed of m is s_m = log10(M_bypass / M_main). M is the sum over all
+    regular steps of mu = sum |g|^2 / sum |theta|^2 of a group of parameters. The group "main" is the
+    encoder and linear layer of m; "bypass" is the layers of its gates and the layers that all gates
+    share. If the speeds differ by more than `config.bound` after a regular step (past the warm-up),
+    the next `config.steps` steps re-balance the modality with the largest speed.
 
     Raises:
       UserError: an option out of range, or encoders that cannot exchange.
@@ -102,15 +102,17 @@ def make_mmtm_guided(config: GuidedConfig, model: Model) -> Method:
 
 def make_rebalanced(config: RebalanceConfig, model: Model, init_extra: Callable, choose: Callable,
                     follow: Callable) -> Method:
-    """`mmtm` of which some steps re-balance a modality.
+    """`mmtm` in which some steps re-balance a modality.
 
     Args:
-      config: with `updates`.
+      config: its `updates` says what a re-balancing step trains.
       model: without a head.
       init_extra: (key, widths) -> the method's own state.
-      choose: (state, key) -> number of a modality, one too many for none, and whether it is time to
-        re-balance it.
+      choose: (state, key) -> (number of a modality, or M for none; whether to re-balance it now).
       follow: (state, gradients, whether the step was regular) -> the method's own state after it.
+
+    Raises:
+      UserError: an option out of range, or encoders that cannot exchange (see `exchanging_model`).
     """
     check_at_least("method.warmup_epochs", config.warmup_epochs, 0)
     check_choice("method.updates", config.updates, ("all", "own"))
@@ -146,14 +148,14 @@ def make_rebalanced(config: RebalanceConfig, model: Model, init_extra: Callable,
 
 
 def speed(grads, params) -> chex.Array:
-    """mu = sum |g|^2 / sum |theta|^2 over a tree of parameters and their gradients."""
+    """mu = sum |g|^2 / sum |theta|^2, float32 [], over a tree of parameters and their gradients."""
     square = [sum(jnp.sum(jnp.square(x.astype(jnp.float32))) for x in jax.tree.leaves(tree))
               for tree in (grads, params)]
     return square[0] / jnp.maximum(square[1], jnp.finfo(jnp.float32).tiny)
 
 
 def measure(speeds: SpeedState, params: Mapping, grads: Mapping) -> SpeedState:
-    """With the learning speeds of a regular step, before its update, added."""
+    """The state with mu of a regular step added to M; `params` are those before its update."""
 
     def main(tree, m):
         return tree[m], tree["head"][m]
@@ -168,7 +170,7 @@ def measure(speeds: SpeedState, params: Mapping, grads: Mapping) -> SpeedState:
 
 
 def guide(speeds: SpeedState, active: chex.Array, bound: float, steps: int) -> SpeedState:
-    """What comes after a regular step: re-balancing, if it is `active` and speeds differ too much."""
+    """The state after a regular step: re-balancing comes next if `active` and the speeds differ too much."""
     s = jnp.stack([jnp.log10(speeds.bypass[m]) - jnp.log10(speeds.main[m]) for m in speeds.main])
     due = active & (s.max() - s.min() > bound)
     return speeds._replace(left=jnp.where(due, steps, 0).astype(jnp.int32),
@@ -176,7 +178,7 @@ def guide(speeds: SpeedState, active: chex.Array, bound: float, steps: int) -> S
 
 
 def by_layer(optimizer: Optimizer) -> Optimizer:
-    """The optimizer with each modality's layer of the head as a group "head/MODALITY" of its own."""
+    """The optimizer with each modality's layer of the head as a separate group "head/MODALITY"."""
 
     def split(tree):
         return {k: x for k, x in tree.items() if k != "head"} | {

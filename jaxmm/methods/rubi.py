@@ -1,6 +1,6 @@
-"""RUBi: a late fusion that is masked in training by what one modality says (Cadene et al., 2019).
+"""RUBi: late fusion masked in training by the prediction of one modality (Cadene et al., 2019).
 
-As the baseline of Wu et al., 2022, on encoders that exchange what they see.
+It is a baseline of Wu et al. (2022), on encoders that exchange information.
 """
 from dataclasses import dataclass
 
@@ -20,18 +20,20 @@ from jaxmm.model import Model
 class RUBiConfig(MMTMConfig):
     """Reduces unimodal biases of encoders that exchange (RUBi, Cadene et al., 2019)."""
     name: str = "rubi"
-    bias: str = ""                  # the modality that must not decide alone; each in turn by default
-    hidden: int = 512               # units of the network that masks
+    bias: str = ""                  # the biased modality, which must not decide alone; "": all of them
+    hidden: int = 512               # hidden units of the network that computes the mask
 
 
 def make_rubi(config: RUBiConfig, model: Model) -> Method:
     """sum_b CE(z_f sigmoid(n_b(sg h_b))) + CE(c_b(n_b(sg h_b))) over the biased modalities b.
 
-    z_f is the mean of the logits, and the prediction; n_b an MLP s -> hidden -> C, c_b linear. Neither
-    teaches the encoder of b. Examples count where they have b. Wu et al. released no code of theirs.
+    z_f is the mean of the logits, and the prediction; n_b is an MLP s -> hidden -> C, c_b is linear,
+    and sg stops their gradient into the encoder of b. Each term is a mean over the examples that
+    have b. The original has one bias, the question; Wu et al. released no code of their baseline.
 
     Raises:
-      UserError: `config.bias` is not a modality, no hidden unit, or encoders that cannot exchange.
+      UserError: `config.bias` is not a modality, `config.hidden` is below 1, or encoders that cannot
+        exchange (see `exchanging_model`).
     """
     if config.bias:
         check_choice("method.bias", config.bias, model.encoders)
@@ -63,7 +65,7 @@ def make_rubi(config: RUBiConfig, model: Model) -> Method:
 
 
 def masked_head(num_outputs: int, biased, hidden: int) -> Head:
-    """A linear layer for each modality, beside the networks that mask in training alone."""
+    """A linear layer for each modality, and the networks of the masks, used only in training."""
     layers = heads.separate(num_outputs)
 
     def init_mask(key, width):

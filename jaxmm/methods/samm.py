@@ -1,7 +1,7 @@
 """SAMM: semantic-aware multimodal continual learning (arXiv 2405.02766).
 
-The paper names no equations; `../losses/relational.py` and `../heads/fusion.py` hold its
-relational distance and its dynamic inference.
+Its relational distance is in `jaxmm.losses.relational`, its dynamic inference in
+`jaxmm.heads.fusion`.
 """
 from dataclasses import dataclass
 
@@ -31,9 +31,9 @@ class SAMMConfig(ERConfig):
     lambda_: float = scalar(0.01)   # weight of the unimodal terms, >= 0
     beta: float = scalar(25.0)      # weight of the alignment between modalities, >= 0
     gamma: float = scalar(1.0)      # weight of the consistency with stored logits, >= 0
-    alignment: str = "logits"       # of "logits" or "features", or "none"
-    relation: str = "distance"      # that alignment compares: "distance" or "angle"
-    consistency: bool = True        # replayed examples keep the logits of their time; off: without
+    alignment: str = "logits"       # what is aligned: "logits", "features", or "none"
+    relation: str = "distance"      # what alignment compares: "distance" or "angle"
+    consistency: bool = True        # add the consistency with stored logits
     dynamic: bool = True            # add the head "dynamic", calibrated on the memory
 
 
@@ -49,10 +49,11 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
         cons(z, z*) = MSE(z_f, z*) + lambda sum_m MSE(z_m, z*)
         loss        = sup(current) + sup(replay) + gamma cons(replay)
 
-    D compares how the examples of the batch lie to each other. z* are the logits that the most
-    confident head had when the example entered the memory. The two batches go through the network
-    one after the other, each with batch statistics of its own, as in the released code. That code
-    replays examples unaugmented by accident; here they are augmented afresh.
+    D compares the pairwise distances (or angles) between the examples of the batch. z* are stored
+    logits, from the step in which the example entered the memory, of the head that is now the most
+    confident (see `consistency_target`). The two batches go through the network one after the
+    other, each with its own batch statistics, as in the released code. That code replays examples
+    without augmentation by accident; here they are augmented afresh.
 
     At the end of a task one temperature per head is fitted on the memory, for the head "dynamic".
 
@@ -154,10 +155,10 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
 
 
 def consistency_target(task: Task, outputs, stored, labels, present):
-    """z* [B, K]: by example, the stored output of the head that now gives y most probability.
+    """z* [B, K]: for each example, the stored output of the head that now gives y most probability.
 
     Args:
-      task: probability is exp(-loss).
+      task: defines the probability of the label, see `jaxmm.task.likelihood`.
       outputs: [B, K] by head, now.
       stored: [B, K] by head, kept when the examples entered the memory.
       labels: [B, ...].
@@ -172,18 +173,18 @@ def consistency_target(task: Task, outputs, stored, labels, present):
 
 
 def head_present(present, modalities):
-    """bool [B] by head: a missing modality drops its own head and the fused one."""
+    """bool [B] by head: an example that lacks a modality has neither its head nor the fused one."""
     own = {m: present[m] for m in modalities}
     return own | {"fused": jnp.stack(list(own.values())).all(0)}
 
 
 def predict_memory(predict, state, storage, chunk: int):
-    """Logits by head for every slot, chunk by chunk: all slots at once may not fit."""
+    """Logits [capacity, C] by head, computed in chunks: all slots at once may not fit in memory."""
     compiled = jax.jit(predict)
     slots = len(storage["label"])
     parts = []
     for start in range(0, slots, chunk):
-        # One shape for all chunks; the overlap of the last one is cut off again.
+        # All chunks have one shape; the rows that the last one repeats are dropped.
         first = min(start, slots - chunk)
         part = compiled(state, jax.tree.map(lambda x, i=first: x[i:i + chunk], storage))
         parts.append(jax.tree.map(lambda z, skip=start - first: z[skip:], part))
@@ -191,7 +192,7 @@ def predict_memory(predict, state, storage, chunk: int):
 
 
 def check_options(config: SAMMConfig, model: Model) -> None:
-    """Raises UserError for an option that does not exist or is out of range."""
+    """Raises UserError for an option that is unknown or out of range."""
     check_memory(config, model)
     if config.dynamic:
         need_classes(model.task, "the calibrated head \"dynamic\"",

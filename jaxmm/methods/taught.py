@@ -1,10 +1,11 @@
-"""Methods that start from trained models: UMT, UME and what the paper compares with them.
+"""Methods that start from trained models: UMT, UME and the methods that the paper compares with them.
 
-Uni-modal teacher and uni-modal ensemble (arXiv 2305.01233). Teachers are constants of the step:
-parameters in evaluation mode, in the method's own part of the state and outside the optimizer.
+Uni-modal teacher and uni-modal ensemble (arXiv 2305.01233). Teachers are constants of the step: they
+run in evaluation mode, and their parameters are in the method's own part of the state, outside the
+optimizer.
 
-A student that imitates must not start where its teacher did: its teachers are runs of another seed.
-Where trained weights are taken over, they are those of runs of the same seed.
+A student that imitates teachers must not share their initial weights, so they are runs with another
+seed. Where a method takes over trained weights, they come from runs with the same seed.
 """
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,11 +28,11 @@ from jaxmm.task import need_classes
 class TaughtConfig(FusedConfig):
     """A method that starts from trained models.
 
-    `teachers` is where their run folders are, with {teacher} for the name of each, as in
-    runs/compare/{teacher}/seed_0; by default they are trained first, in the run's own folder. Those
-    of a method that distils need another `train.seed`.
+    `teachers` says where the run folders of the trained models are, with {teacher} in place of the
+    name of each, as in runs/compare/{teacher}/seed_0. By default they are trained first, in the
+    run's own folder. The teachers of a method that distils need another `train.seed`.
     """
-    teachers: str = ""              # their run folders, with {teacher} and {seed}; by default they are trained
+    teachers: str = ""              # their run folders, with {teacher} and {seed}; "": they are trained first
 
 
 @dataclass
@@ -39,7 +40,7 @@ class UMTConfig(TaughtConfig):
     """Distils from unimodal teachers (UMT, arXiv 2305.01233)."""
     name: str = "umt"
     weight: float = scalar(50.0)    # of the distillation, >= 0
-    labels: bool = True             # learn from labels too; off: distillation alone
+    labels: bool = True             # learn from labels too; off: from distillation alone
 
 
 @dataclass
@@ -62,18 +63,18 @@ class UMEConfig(MethodConfig):
     """Averages the predictions of unimodal models (UME, arXiv 2305.01233)."""
     name: str = "ume"
     weights: str = ""               # MODALITY:WEIGHT,...; equal by default
-    teachers: str = ""              # as of TaughtConfig
+    teachers: str = ""              # see TaughtConfig
 
 
 def make_umt(config: UMTConfig, model: Model) -> Method:
     """Uni-modal teacher: CE(z_f, y) + w sum_m MSE(h_m, h_m of the teacher).
 
-    Every modality's features follow those of an encoder trained on it alone, before they are
-    fused; teacher and student see the same augmented input. Without `config.labels` the encoders
-    learn from the teachers alone.
+    The features [B, s] of every modality imitate, before they are fused, those of an encoder
+    trained on it alone. Teacher and student see the same augmented input. Without `config.labels`
+    the loss is the distillation alone.
 
     Raises:
-      UserError: a negative weight, or no such fusion.
+      UserError: a negative weight, or an unknown fusion.
     """
 
     def distillation(out, teacher, batch):
@@ -88,7 +89,8 @@ def make_self_distill_label(config: SelfDistillConfig, model: Model) -> Method:
     """CE(z_f, y) + w KL of the softened predictions of a trained model of the same kind (UMT).
 
     Raises:
-      UserError: a negative weight, a temperature that is not positive, or no such fusion.
+      UserError: a negative weight, a temperature below 0.001, an unknown fusion, or a task that is
+        not a classification.
     """
     check_at_least("method.temperature", config.temperature, 1e-3)
     need_classes(model.task, "distillation of softened predictions", "use self_distill_feature")
@@ -105,7 +107,7 @@ def make_self_distill_feature(config: SelfDistillConfig, model: Model) -> Method
     """CE(z_f, y) + w MSE of the fused feature of a trained model of the same kind (UMT).
 
     Raises:
-      UserError: a negative weight, or no such fusion.
+      UserError: a negative weight, or an unknown fusion.
     """
 
     def distillation(out, teacher, batch):
@@ -115,7 +117,10 @@ def make_self_distill_feature(config: SelfDistillConfig, model: Model) -> Method
 
 
 def feature_error(a: heads.Features, b: heads.Features, present) -> jax.Array:
-    """Mean [B] of the squared differences over the features of the modalities that an example has."""
+    """Mean [B] of the squared difference of a and b, [B, s] by modality.
+
+    It is taken over all features of the modalities that an example has.
+    """
     widths = {m: present[m] * h.shape[-1] for m, h in a.items()}
     total = sum(widths[m] * mean_squared_error(h, b[m]) for m, h in a.items())
     return total / jnp.maximum(sum(widths.values()), 1)
@@ -126,10 +131,10 @@ def make_distilled(config: TaughtConfig, model: Model, distillation, teachers, c
     """A method with the loss CE(z_f, y) + w distillation(output, teacher's output, batch).
 
     Args:
-      config: with `weight` and the fused head.
-      model: what to build from.
+      config: has `weight`, and names the fused head.
+      model: without a head.
       distillation: (Output of the student, Output of the teacher, batch) -> scalar.
-      teachers: models to be trained first, by name.
+      teachers: options of the models to be trained first, by name.
       collect: states of the teachers by name -> (params, batch_stats) of one model.
       labels: whether the cross-entropy is part of the loss.
     """
@@ -165,10 +170,10 @@ def make_distilled(config: TaughtConfig, model: Model, distillation, teachers, c
 def make_finetune(config: FinetuneConfig, model: Model) -> Method:
     """Trained unimodal encoders as initial weights, under a new fused head (UMT).
 
-    With `encoder_scale` 0 they are frozen, batch statistics included.
+    With `encoder_scale` 0 the encoders are frozen, batch statistics included.
 
     Raises:
-      UserError: a negative `encoder_scale`, or no such fusion.
+      UserError: a negative `encoder_scale`, or an unknown fusion.
     """
     check_at_least("method.encoder_scale", config.encoder_scale, 0)
     return make_transferred(config, model, unimodal_models(model), unimodal_encoders,
@@ -177,10 +182,13 @@ def make_finetune(config: FinetuneConfig, model: Model) -> Method:
 
 
 def make_frozen_linear(config: TaughtConfig, model: Model) -> Method:
-    """A fused head on frozen unimodal encoders: one side of the rule for UMT or UME.
+    """A fused head on frozen unimodal encoders (UMT).
+
+    The paper's rule compares it with the average of the unimodal predictions: if it is better use
+    UMT, otherwise UME.
 
     Raises:
-      UserError: there is no such fusion.
+      UserError: an unknown fusion.
     """
     return make_transferred(config, model, unimodal_models(model), unimodal_encoders,
                             groups=("head",))
@@ -190,7 +198,7 @@ def make_frozen_linear_on_distilled(config: TaughtConfig, model: Model) -> Metho
     """A fused head on frozen encoders that were trained by distillation alone (UMT).
 
     Raises:
-      UserError: there is no such fusion.
+      UserError: an unknown fusion.
     """
     distilled = UMTConfig(labels=False)
     return make_transferred(config, model, {"umt+labels=false": distilled}, whole_model,
@@ -199,9 +207,10 @@ def make_frozen_linear_on_distilled(config: TaughtConfig, model: Model) -> Metho
 
 def make_transferred(config: TaughtConfig, model: Model, teachers, collect, *,
                      groups=None, scale=None) -> Method:
-    """CE(z_f, y) under a new head, from encoders that are trained already.
+    """CE(z_f, y) under a new head, from encoders that are already trained.
 
-    For `collect` see `make_distilled`, for `groups` and `scale` `jaxmm.methods.common`.
+    For `teachers` and `collect` see `make_distilled`; for `groups` and `scale` see `gradients` and
+    `apply_gradients` in `jaxmm.methods.common`.
     """
     model = with_fused_head(config, model)
 
@@ -230,11 +239,12 @@ def make_transferred(config: TaughtConfig, model: Model, teachers, collect, *,
 def make_ume(config: UMEConfig, model: Model) -> Method:
     """Uni-modal ensemble: the mean of the probabilities of separately trained unimodal models.
 
-    Nothing is trained further. The fused logits are log sum_m w_m softmax(z_m), with weights that
-    sum to 1 over the modalities an example has.
+    There is no further training. The fused logits are log sum_m w_m softmax(z_m) [B, C], with
+    weights that sum to 1 over the modalities an example has.
 
     Raises:
-      UserError: weights that cannot be read, or are not positive.
+      UserError: weights that cannot be parsed or are not positive, or a task that is not a
+        classification.
     """
     need_classes(model.task, "an average of probabilities", "use late")
     weights = parse_weights(config.weights, model.encoders)
@@ -256,7 +266,10 @@ def make_ume(config: UMEConfig, model: Model) -> Method:
 
 
 def mean_probability(logits, present, weights: Mapping[str, float]):
-    """log sum_m w_m softmax(z_m) [B, C], over the modalities that are present."""
+    """log sum_m w_m softmax(z_m) [B, C] of logits [B, C], over the modalities present bool [B].
+
+    The weights w_m are scaled to sum to 1 over them.
+    """
     shares = jnp.stack([weights[m] * present[m] for m in logits]).astype(jnp.float32)
     shares /= jnp.maximum(shares.sum(0), jnp.finfo(jnp.float32).tiny)
     log_p = jnp.stack([jax.nn.log_softmax(z.astype(jnp.float32)) for z in logits.values()])
@@ -264,10 +277,10 @@ def mean_probability(logits, present, weights: Mapping[str, float]):
 
 
 def parse_weights(text: str, modalities) -> dict[str, float]:
-    """Weight by modality of MODALITY:WEIGHT,...; all 1 if it is empty.
+    """Weight by modality from MODALITY:WEIGHT,...; all 1 if the text is empty.
 
     Raises:
-      UserError: another form, a modality too many or too few, or a weight that is not positive.
+      UserError: another form, an unknown or missing modality, or a weight that is not positive.
     """
     if not text:
         return {m: 1.0 for m in modalities}
@@ -283,12 +296,12 @@ def parse_weights(text: str, modalities) -> dict[str, float]:
 
 
 def unimodal_models(model: Model) -> dict[str, MethodConfig]:
-    """One `unimodal` model per modality, as teachers."""
+    """Options of one `unimodal` teacher per modality."""
     return {f"unimodal_{m}": UnimodalConfig(modality=m) for m in model.encoders}
 
 
 def fused_model(config: TaughtConfig) -> dict[str, MethodConfig]:
-    """A model with the same fused head, trained on the labels alone, as teacher."""
+    """Options of a teacher with the same fused head, trained on the labels alone."""
     if config.fusion == "concat":
         return {"concat": FusedConfig("concat")}
     return {f"concat+fusion={config.fusion}": FusedConfig("concat", config.fusion, config.hidden)}
@@ -301,6 +314,6 @@ def unimodal_encoders(models: Mapping[str, TrainState]):
 
 
 def whole_model(models: Mapping[str, TrainState]):
-    """(params, batch_stats) of the only model there is."""
+    """(params, batch_stats) of the only model in `models`."""
     (model,) = models.values()
     return model.params, model.batch_stats

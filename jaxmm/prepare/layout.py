@@ -107,7 +107,7 @@ def read_jsonl(path: pathlib.Path, fields: Sequence[str]) -> list[dict[str, Any]
     """The objects of a JSON-lines file.
 
     Raises:
-      UserError: it cannot be read, or a line is no object with these fields.
+      UserError: it cannot be read, or a line is not an object with these fields.
     """
     rows = []
     for number, line in enumerate(read_text(path).split("\n"), 1):
@@ -116,7 +116,7 @@ def read_jsonl(path: pathlib.Path, fields: Sequence[str]) -> list[dict[str, Any]
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: line {number} is no JSON ({error}); expected one object a "
+            raise UserError(f"{path}: line {number} is not JSON ({error}); expected one object a "
                             "line") from error
         if not isinstance(row, dict) or not set(fields) <= set(row):
             raise UserError(f"{path}: line {number} lacks one of {', '.join(fields)}")
@@ -251,7 +251,7 @@ def clip_name(ytid: str, start: str) -> str:
     """The name of a clip of a video: its id and the second at which it starts, in six digits.
 
     Raises:
-      ValueError: `start` is no number of seconds.
+      ValueError: `start` is not a number of seconds.
     """
     seconds = float(start)
     if not 0 <= seconds < 1e6:

@@ -33,7 +33,7 @@ def layout(source: pathlib.Path, options: Options) -> Layout:
     if options.variant == "binary":
         return _binary(modalities, rows, sentiments, signs)
     if signs and len(finite):
-        raise UserError(f"{source}: all labels are 0 or 1, which is no scale of sentiment from -3 to 3; "
+        raise UserError(f"{source}: all labels are 0 or 1, which is not a scale of sentiment from -3 to 3; "
                         "--variant=binary takes them as negative and positive")
     entries = [Example(key, split, (sentiment,), sources) if np.isfinite(sentiment) else
                _unlabelled(key, split, label)

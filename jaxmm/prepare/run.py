@@ -324,7 +324,7 @@ def _written(work: Work, shards: list[Shard], workers: int,
             if stopped():
                 raise Stopped
     except concurrent.futures.process.BrokenProcessPool as error:
-        raise UserError("a process that decodes has died, perhaps for want of memory; run the same "
+        raise UserError("a process that decodes has died, perhaps for lack of memory; run the same "
                         "command again, with fewer --workers") from error
     except BaseException:       # what the others are at is not waited for
         for process in set(multiprocessing.active_children()) - others:

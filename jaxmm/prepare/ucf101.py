@@ -65,7 +65,7 @@ def _classes(path: pathlib.Path) -> dict[int, str]:
     for line in _lines(path):
         number, _, name = line.partition(" ")
         if not number.isdecimal() or not name.strip() or int(number) in result:
-            raise UserError(f"{path}: {line!r} is no line of the form `number Class`, each number once")
+            raise UserError(f"{path}: {line!r} is not a line of the form `number Class`, each number once")
         result[int(number)] = name.strip()
     return result
 

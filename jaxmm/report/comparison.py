@@ -35,7 +35,7 @@ class Result(NamedTuple):
     buffer: int | None = None               # examples its memory holds, if it has one
     seen: Mapping[str, np.ndarray] | None = None    # by head: `continual.seen_accuracy`
     diverged: bool = False                  # its loss, or that of a model it starts from
-    changed: Sequence[str] = ()             # splits that have changed since; it is scored anew
+    changed: Sequence[str] = ()             # splits that have changed since; it is scored again
 
 
 def read_result(variant: Variant, seed: int, history: Sequence[Mapping[str, Any]] | None,

@@ -104,7 +104,7 @@ def read_training(workdir: pathlib.Path) -> list[dict[str, Any]]:
     """The records of training in a run folder's metrics.
 
     Raises:
-      UserError: a line is no record.
+      UserError: a line is not a record.
     """
     path, found = workdir / writers.FILE, []
     for number, line in enumerate(writers.read_lines(path), 1):

@@ -1,7 +1,10 @@
 """The training loss of every example, summed over the run: how hard it is for the model (QMF).
 
-UNSEEN stands for examples of which there is no loss, as they lack the modality or have not come yet:
-0 would be the easiest of all.
+UNSEEN marks examples without a loss, which lack the modality or have not come yet. (0 would mark them
+as the easiest of all.)
+
+References:
+  Zhang et al., "Provable dynamic fusion for low-quality multimodal data", ICML 2023, arXiv 2306.02050.
 """
 import chex
 import jax
@@ -17,9 +20,9 @@ def init(num_examples: int) -> chex.Array:
 
 def update(history: chex.Array, ids: chex.Array, losses: chex.Array,
            weights: chex.Array | None = None, *, axis_name: str | None = None) -> chex.Array:
-    """The history [N] with the losses [B] of the examples `ids` [B] added.
+    """The history [N] with the losses [B] of the examples `ids` int [B] added.
 
-    Examples of weight 0 add nothing. With an `axis_name` those of all devices are added.
+    Examples of weight 0 add nothing. With an `axis_name` the losses of all its devices are added.
     """
     chex.assert_rank([history, ids, losses], 1)
     chex.assert_type(ids, int)
@@ -33,9 +36,9 @@ def update(history: chex.Array, ids: chex.Array, losses: chex.Array,
 
 
 def relative(history: chex.Array, ids: chex.Array) -> chex.Array:
-    """The histories of the examples `ids` [B], min-max normalised over all seen to [0, 1].
+    """The histories [B] of the examples `ids` int [B], min-max normalised over all seen ones to [0, 1].
 
-    That of an unseen example is 0.
+    Those of unseen examples are 0.
     """
     low = jnp.where(history >= 0, history, jnp.inf).min()
     return jnp.maximum(history[ids] - low, 0.0) / jnp.maximum(history.max() - low, 1e-12)

@@ -1,13 +1,12 @@
 """Replay memory: a uniform sample of every example seen so far, as a pytree.
 
 Reservoir sampling (Vitter, "Random sampling with a reservoir", 1985, algorithm R): example number
-t of the stream, from 0, fills slot t while there are free slots, and later draws a slot uniformly
-from [0, t], which it takes over if the memory has that slot. Every example seen is then in the
-memory with the same probability.
+t of the stream, from 0, fills slot t while there are free slots. Later ones draw a slot uniformly
+from [0, t] and overwrite it if the memory has that slot. Every example seen is then in the memory
+with the same probability.
 
-Over several devices there is one memory over the global stream and every device holds a copy of
-it. That costs its size once per device, keeps algorithm R exact, and restores onto any number of
-devices.
+With several devices there is one memory of the global stream, and each device holds a copy of it.
+This keeps algorithm R exact and restores onto any number of devices.
 """
 from typing import NamedTuple
 
@@ -32,7 +31,10 @@ def init(capacity: int, example: chex.ArrayTree, key: chex.PRNGKey) -> ReplaySta
     Args:
       capacity: number of slots, at least 1.
       example: one example without a batch axis; arrays or `jax.ShapeDtypeStruct`s.
-      key: all later draws come from it.
+      key: for all later draws.
+
+    Raises:
+      UserError: a capacity below 1.
     """
     if capacity < 1:
         raise UserError(f"replay capacity {capacity} holds nothing; expected at least 1 example")
@@ -43,15 +45,15 @@ def init(capacity: int, example: chex.ArrayTree, key: chex.PRNGKey) -> ReplaySta
 
 def add(state: ReplayState, batch: chex.ArrayTree, weights: chex.Array | None = None,
         axis_name: str | None = None) -> ReplayState:
-    """Shows the memory a batch, row after row: where two rows take the same slot, the later stays.
+    """Adds a batch row by row: of two rows that draw the same slot, the later one is kept.
 
-    A row's draw depends on its number in the stream alone, so the memory does not depend on how
-    the stream was cut into batches or spread over devices.
+    A row's draw depends only on its number in the stream, so the memory does not depend on how the
+    stream was cut into batches or spread over devices.
 
     Args:
       state: the memory.
       batch: arrays [B, ...] with the structure, shapes and types of the memory's example.
-      weights: 0 or 1 [B]; rows with 0 neither enter nor count. All 1 by default.
+      weights: 0 or 1 [B]; rows with 0 are not part of the stream. All 1 by default.
       axis_name: mapped axis over which the global batch is split, in the order of the devices.
     """
     chex.assert_trees_all_equal_shapes_and_dtypes(_row(state.storage), _row(batch))
@@ -65,7 +67,7 @@ def add(state: ReplayState, batch: chex.ArrayTree, weights: chex.Array | None = 
     number = state.seen + jnp.cumsum(weights, dtype=jnp.int32) - 1      # in the stream, by row
     slots = jnp.where(weights, draw_slots(state.add_key, number, capacity), capacity)
     replaced = jnp.triu(slots[:, None] == slots[None, :], k=1).any(axis=1)  # by a later row
-    # Rows that do not stay point past the end, each elsewhere to keep the indices unique.
+    # Rows that are not kept get indices past the end, all different so that indices are unique.
     dropped = capacity + jnp.arange(len(slots), dtype=jnp.int32)
     slots = jnp.where(replaced | (slots >= capacity), dropped, slots)
     storage = jax.tree.map(
@@ -75,7 +77,7 @@ def add(state: ReplayState, batch: chex.ArrayTree, weights: chex.Array | None = 
 
 
 def draw_slots(key: chex.PRNGKey, number: chex.Array, capacity: int) -> chex.Array:
-    """The slot that each example draws, int32 [B]; one outside the memory means it is not kept.
+    """The slot that each example draws, int32 [B]; from `capacity` on: it is not kept.
 
     Args:
       key: `add_key` of the memory.
@@ -90,20 +92,20 @@ def sample(state: ReplayState, batch_size: int, *, balanced: bool = False,
            axis_name: str | None = None) -> tuple[ReplayState, chex.ArrayTree, chex.Array]:
     """Draws examples uniformly, without replacement, and advances `sample_key`.
 
-    Balanced, the sample takes one random example of every class, then a second one of every class
-    that has it, and so on; a round that does not fit takes random classes. So the numbers of
-    examples by class differ by at most 1, but for classes that are used up.
+    With `balanced` it takes one random example of every class, then a second one of every class
+    that has two, and so on; if the last round does not fit, its classes are drawn at random. The
+    numbers of examples by class thus differ by at most 1, except for classes that are used up.
 
     Args:
       state: the memory.
       batch_size: rows B to return on this device.
-      balanced: whether to balance over the classes, the int32 leaf "label" of the examples.
+      balanced: whether to balance over the classes, given by the leaf "label" of the examples.
       axis_name: mapped axis of the devices; each returns its own part of one global sample, the
         same that one device draws with the global batch size.
 
     Returns:
-      The new state, a batch of arrays [B, ...] and valid, bool [B]: False for the rows that the
-      memory holds too few examples for, whose content is arbitrary.
+      The new state, a batch of arrays [B, ...], and valid, bool [B]. Valid is False for rows beyond
+      the number of stored examples; their content is arbitrary.
     """
     sample_key, order_key, class_key = jax.random.split(state.sample_key, 3)
     capacity = _capacity(state)
@@ -145,13 +147,13 @@ def _random_rank(key: chex.PRNGKey, label: chex.Array) -> chex.Array:
 
 
 def _after(value: chex.Array, batch: chex.ArrayTree) -> chex.Array:
-    """An integer `value` unchanged, made to depend on every array of `batch`.
+    """An integer `value`, unchanged but made to depend on every array of `batch`.
 
-    Unless the writes of a later `add` depend on what was read, XLA on CPU gives them a copy of the
-    whole memory; `optimization_barrier` does not hold that off.
+    Unless the writes of a later `add` depend on what was read, XLA on CPU copies the whole memory
+    for them; `optimization_barrier` does not prevent that.
     """
     first = [x[(0,) * x.ndim].astype(jnp.int32) for x in jax.tree.leaves(batch)]
-    return value + sum((x == x + 1).astype(jnp.int32) for x in first)   # never true, nor folded
+    return value + sum((x == x + 1).astype(jnp.int32) for x in first)   # adds 0; XLA does not fold it
 
 
 def _capacity(state: ReplayState) -> int:

@@ -19,13 +19,13 @@ _matmul = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 class RLSState(NamedTuple):
-    """P = S S^T by its square root S.
+    """P = S S^T, stored as its square root S.
 
-    Along directions seen often, P sinks below the float32 rounding errors of the others: updated as
-    a matrix of its own it turns indefinite, and the recursion diverges. A product S S^T cannot, and
-    the condition number of S is but the root of that of P. What rounding does instead is to let
-    unseen directions drift: by less than 5% in 100,000 updates of norm 30 with alpha 0.1 (by more
-    the larger norm^2 / alpha).
+    Along directions seen often, P falls below the float32 rounding errors of the other directions.
+    Updated directly it turns indefinite, and the recursion diverges. S S^T cannot turn indefinite,
+    and the condition number of S is only the square root of P's. The rounding that remains makes
+    unseen directions drift: by less than 5% in 100,000 updates of norm 30 with alpha 0.1, and more
+    for a larger norm^2 / alpha.
     """
     root: chex.Array  # [s, s] float32: S
 
@@ -33,8 +33,8 @@ class RLSState(NamedTuple):
     def projection(self) -> chex.Array:
         """P, [s, s] float32, symmetric.
 
-        It is rounded upwards, by a few units of float32 precision of its largest entry, to be
-        positive definite as a matrix of float32 numbers too.
+        The diagonal is raised by 16 float32 epsilons of the largest entry, so that P is positive
+        definite in spite of rounding.
         """
         p = _matmul(self.root, self.root.mT)
         margin = 16 * jnp.finfo(jnp.float32).eps * jnp.max(p, axis=(-2, -1), keepdims=True)
@@ -63,16 +63,16 @@ def update(
 ) -> RLSState:
     """One step of the recursion on the mean feature of a batch (eq. 4-5).
 
-    With h the mean feature, k = P h and P <- P - k k^T / (alpha + h^T k), which after n updates is
-    P = (I + sum_i h_i h_i^T / alpha)^-1. It is done on the square root, by Potter's formula.
+    With h the mean feature and k = P h it is P <- P - k k^T / (alpha + h^T k). After n updates
+    P = (I + sum_i h_i h_i^T / alpha)^-1. The square root is updated, by Potter's formula.
 
     Args:
       state: the state before.
       features: [B, s] features of the examples.
-      alpha: > 0; the smaller, the more one batch takes out of its direction.
-      weights: [B] weight of each example in the mean, 0 for those that do not count. If none of
-        the whole batch counts, the state stays as it is.
-      axis_name: mapped axis of the devices that hold the rest of the batch, if any.
+      alpha: > 0; the smaller it is, the more an update shrinks P along h.
+      weights: [B] weight of each example in the mean, 0 for those that do not count; 1 by default.
+        If no example of the global batch counts, the state stays as it is.
+      axis_name: mapped axis of the devices over which the global batch is split, if any.
 
     Returns:
       The state after, the same on every device.

@@ -1,4 +1,4 @@
-"""Which classes a stream has brought so far, and in which of its tasks each came first."""
+"""Which classes have come so far in a stream, and in which of its tasks each came first."""
 from typing import NamedTuple
 
 import chex
@@ -7,19 +7,20 @@ import jax.numpy as jnp
 
 
 class SeenState(NamedTuple):
-    first: chex.Array   # int32 [C]: the task in which a class first came, -1 before
-    task: chex.Array    # int32 []: of the coming step, from 0
+    """The first task of each class, and the current task."""
+    first: chex.Array   # int32 [C]: the task in which a class first came; -1: not yet
+    task: chex.Array    # int32 []: number of the current task, from 0
 
 
 def init(num_classes: int) -> SeenState:
-    """Nothing seen."""
+    """The state before any class has come."""
     return SeenState(jnp.full(num_classes, -1, jnp.int32), jnp.zeros((), jnp.int32))
 
 
 def update(state: SeenState, labels: chex.Array, *, axis_name: str | None = None) -> SeenState:
-    """With the classes of labels int [B] (and those of all devices of `axis_name`) as seen.
+    """The state after labels int [B] of the current task (on all devices of `axis_name`).
 
-    A class that comes back stays with its first task.
+    A class that comes again keeps its first task.
     """
     occurs = jnp.zeros(state.first.shape, jnp.int32).at[labels].set(1)
     if axis_name is not None:
@@ -28,18 +29,15 @@ def update(state: SeenState, labels: chex.Array, *, axis_name: str | None = None
 
 
 def next_task(state: SeenState) -> SeenState:
-    """The next task begins."""
+    """The state at the start of the next task."""
     return state._replace(task=state.task + 1)
 
 
 def old(state: SeenState) -> chex.Array:
-    """bool [C]: the classes of earlier tasks."""
+    """bool [C]: the classes that first came in an earlier task."""
     return (state.first >= 0) & (state.first < state.task)
 
 
 def restrict(logits: chex.Array, allowed: chex.Array) -> chex.Array:
-    """Logits [B, C] with the classes that are not `allowed` bool [C] out of the softmax.
-
-    They have probability 0 and no gradient.
-    """
+    """Logits [B, C], masked so that classes not `allowed`, bool [C], have probability 0 and no gradient."""
     return jnp.where(allowed, logits, jnp.finfo(logits.dtype).min)

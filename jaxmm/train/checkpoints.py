@@ -44,7 +44,7 @@ def check_path(workdir: pathlib.Path) -> None:
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        odd.append("bytes that are no text in UTF-8")
+        odd.append("bytes that are not UTF-8 text")
     if odd:
         raise UserError(f"{path}: checkpoints cannot be kept under a path with {', '.join(odd)}; "
                         "name another folder")
@@ -69,7 +69,7 @@ def open_manager(workdir: pathlib.Path) -> ocp.CheckpointManager:
 
 @contextmanager
 def open_saver(manager: ocp.CheckpointManager, keep: int, on_error: str) -> Iterator[Save]:
-    """Gives save(step, state, meta, last=False, spare=None), which saves while training goes on.
+    """Gives save(step, state, meta, last=False, spare=None), which saves while training continues.
 
     It copies the state, whose buffers may then be donated, waits for the save before, and leaves
     the writing to a thread; with `last` it returns when all is done. For `spare` see `write`. An error
@@ -275,7 +275,7 @@ def _check_reach(folder: pathlib.Path) -> None:
         if error.errno in OUT_OF_REACH:
             raise UserError(f"{error.filename} cannot be read now ({error.strerror}), which does not "
                             "mean that the checkpoint is damaged; mend that, or move it away, and "
-                            "the same command goes on") from error
+                            "the same command resumes") from error
 
     for place, _, names in os.walk(folder, onerror=fail):
         for name in names:
@@ -313,7 +313,7 @@ def read(manager: ocp.CheckpointManager, step: int) -> tuple[dict[str, np.ndarra
     """
     for path in _folder(manager, step).rglob("*"):      # a pipe would be waited for
         if not path.is_file() and not path.is_dir():
-            raise ValueError(f"{path.name} is no file")
+            raise ValueError(f"{path.name} is not a file")
     restored = manager.restore(step, args=ocp.args.Composite(
         state=ocp.args.StandardRestore(), meta=ocp.args.JsonRestore()))
     leaves, meta = {n: np.asarray(x) for n, x in restored["state"].items()}, restored["meta"]

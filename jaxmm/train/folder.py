@@ -78,7 +78,7 @@ def check_folder(workdir: pathlib.Path, config: Config, extend: bool = False) ->
         return not found
     if workdir.exists() and (not workdir.is_dir() or
                                {p.name for p in workdir.iterdir()} - {LOCK_FILE, f"{FILE}.part"}):
-        raise UserError(f"{workdir} exists and is no run folder (it has no {FILE}); "
+        raise UserError(f"{workdir} exists and is not a run folder (it has no {FILE}); "
                         "name a new or empty folder")
     return False
 
@@ -130,11 +130,11 @@ def read_config(workdir: pathlib.Path) -> Config:
     """The config of a run folder.
 
     Raises:
-      UserError: it is no run folder, or its config cannot be read.
+      UserError: it is not a run folder, or its config cannot be read.
     """
     path = workdir / FILE
     if not path.is_file():
-        raise UserError(f"{workdir} is no run folder: {FILE} is missing; name the --workdir of a "
+        raise UserError(f"{workdir} is not a run folder: {FILE} is missing; name the --workdir of a "
                         "training run")
     try:
         # Folders from before there was a task have none.

@@ -70,7 +70,7 @@ def run_steps(group: Group, progress: bool = False) -> list[Run | FloatingPointE
                 break
             if stop and group.step < total:
                 raise Preempted(f"stopped by a signal after step {group.step} of {total}; the state is "
-                                "saved, and the same command goes on from there")
+                                "saved, and the same command resumes from there")
             if not pending:
                 begin = time.perf_counter()     # evaluating and saving are not training
     return group.results()

@@ -89,7 +89,7 @@ def open_run(setup: Setup, workdir: pathlib.Path, extend: bool = False) -> Itera
 
 
 def rescored(run: Opened) -> list[dict[str, Any]]:
-    """The history of a run with the scores of changed splits made anew, of the model that it keeps."""
+    """The history of a run with the scores of changed splits made again, of the model that it keeps."""
     step, state = kept_model(run)
     return validity.rescore(run.setup, run.setup.programs.place(state), run.history, step, run.changed)
 

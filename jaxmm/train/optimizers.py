@@ -126,7 +126,7 @@ def keep(due: Mapping[str, chex.Array], new: Mapping[str, Any], old: Mapping[str
 
 
 def accumulate(optimizer: Optimizer, steps: int) -> Optimizer:
-    """Updates once in so many steps, with the mean of their gradients.
+    """Updates once every `steps` steps, with the mean of their gradients.
 
     The sum of a group's gradients, and how many steps had one, are a part of its state: a step in
     which a group is not `due` does not count, and a group without any gradient is not updated. The

@@ -110,7 +110,7 @@ def restore_each(run: Run, workdir) -> Iterator[tuple[int, Run]]:
         except UserError:
             if step in manager.all_steps():
                 raise
-            continue        # removed meanwhile, as training goes on
+            continue        # removed meanwhile, as training continues
         history = read_history(workdir, meta, setup.task.scores)
         yield step, _rescore(Run(setup, setup.programs.place(state), history, run.changed), step)
     manager.close()

@@ -43,7 +43,7 @@ class Setup(NamedTuple):
     obstacle: str                   # why it cannot share a program with other runs; "" if it can
     checksums: dict[str, str]       # by split that is there: `fingerprint` of it with its tasks
     to_float32: Callable[[Batch], Batch]    # rows as the data set has them -> as devices get them
-    learning_rate: Callable[[int], Any]     # after so many steps, but for the factor of "plateau"
+    learning_rate: Callable[[int], Any]     # after this many steps, but for the factor of "plateau"
 
     @property
     def total_steps(self) -> int:
@@ -56,7 +56,7 @@ class Run(NamedTuple):
     setup: Setup
     state: TrainState               # on the devices
     history: list[dict[str, Any]]   # evaluations: step, epoch, task, split, scores by head
-    changed: tuple[str, ...] = ()   # splits that have changed since; scored anew, see `validity`
+    changed: tuple[str, ...] = ()   # splits that have changed since; scored again, see `validity`
 
     @property
     def finished(self) -> bool:

@@ -1,7 +1,7 @@
 """Whether the data are still those that a run was trained and scored on, and its scores if not.
 
 A checkpoint keeps a checksum of every split. Other training data make another run. Other validation
-or test data leave the model as it is: what was scored on them is scored anew.
+or test data leave the model as it is: what was scored on them is scored again.
 """
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -87,7 +87,7 @@ def rescore(setup: Setup, state: TrainState, history: History, step: int,
             changed: Sequence[str]) -> list[dict[str, Any]]:
     """The history of a run whose state after `step` this is, without scores of other data.
 
-    Records of changed splits are made anew where they are of this state, and left out otherwise.
+    Records of changed splits are made again where they are of this state, and left out otherwise.
 
     Args:
       setup: of the run.

@@ -23,7 +23,7 @@ def open_writer(workdir: pathlib.Path, step: int, tensorboard: bool,
     """Gives write(record), which appends one record, which has a "step" and a "kind" ("train" or "eval").
 
     Records after `step`, left by a run that went on after its last checkpoint, are removed; -1
-    removes all. So are lines that are no records, with a warning unless it is a last one that was
+    removes all. So are lines that are not records, with a warning unless it is a last one that was
     cut short. With `on_error` "continue", a record that cannot be written is left out, with a
     warning.
     """
@@ -33,7 +33,7 @@ def open_writer(workdir: pathlib.Path, step: int, tensorboard: bool,
     records = [parse(line) if line.endswith(b"\n") else None for line in lines]
     bad = [i for i, record in enumerate(records) if record is None]
     if bad and lines[bad[0]].endswith(b"\n"):
-        logging.warning("%s: %d lines are no records and are removed, the first of them line %d",
+        logging.warning("%s: %d lines are not records and are removed, the first of them line %d",
                         path, len(bad), bad[0] + 1)
     kept = [line for line, record in zip(lines, records) if record and record["step"] <= step]
     if kept != lines:
@@ -49,7 +49,7 @@ def open_writer(workdir: pathlib.Path, step: int, tensorboard: bool,
 
 
 def set_evaluations(workdir: pathlib.Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """Makes the evaluations in `metrics.jsonl` those of `history`, where data were scored anew."""
+    """Makes the evaluations in `metrics.jsonl` those of `history`, where data were scored again."""
     path = workdir / FILE
     records = list(filter(None, map(parse, read_lines(path))))
     wanted = [r for r in records if r["kind"] != "eval"] + [{"kind": "eval"} | r for r in history]
@@ -65,7 +65,7 @@ def read_lines(path: pathlib.Path) -> list[bytes]:
 
 
 def parse(line: bytes) -> dict[str, Any] | None:
-    """The record of a line; None for one that is damaged or is no record of a run."""
+    """The record of a line; None for one that is damaged or is not a record of a run."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

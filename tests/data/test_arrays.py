@@ -128,7 +128,7 @@ def test_a_single_array_is_no_npz(tmp_path):
 def test_options_of_the_data_set(tmp_path):
     with pytest.raises(UserError, match="data.path is empty"):
         data.load(DataConfig(name="arrays"))
-    with pytest.raises(UserError, match="'digits' is no data set; expected one of arrays, av_digits"):
+    with pytest.raises(UserError, match="'digits' is not a data set; expected one of arrays, av_digits"):
         data.load(DataConfig(name="digits"))
     content = arrays(val__image=None, val__sound=None, val__label=None)
     for fraction in (0.0, 1.0, 0.001):
@@ -242,7 +242,7 @@ def with_row_7(value):
     (dict(train__label=np.array(["a", " "])[np.arange(20) % 2], val__label=NAMES[[0] * 6],
           test__label=NAMES[[0] * 7]), "train/label is empty in row 1"),
     (dict(train__label=np.array([b"\xff"] * 20), val__label=NAMES[[0] * 6], test__label=NAMES[[0] * 7]),
-     "train/label is no text in UTF-8"),
+     "train/label is not UTF-8 text"),
     (dict(class_names=np.array(["a", "b"])), "train/label has values from 0 to 2.*0 to 1"),
     (dict(class_names=np.array(["a", "b", "a"])), "class_names holds 'a' twice"),
     (dict(class_names=np.array(["a", "", "b"])), "class_names is empty in row 1"),
@@ -293,7 +293,7 @@ def header(shape, dtype="<f4"):
     ("train/sound.npy", header((2**40,), "<U0"), "says <U0"),
     ("train/sound.npy", b"\x93NUMPY\x03\x00" + bytes(99), "version \\(3, 0\\)"),
     ("train/sound.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(99), "damaged"),
-    ("train/sound.npy", b"", "damaged"), ("notes.txt", b"Dear diary", "holds 'notes.txt', which is no array"),
+    ("train/sound.npy", b"", "damaged"), ("notes.txt", b"Dear diary", "holds 'notes.txt', which is not an array"),
     ("train/image.npy", header((1, 1)) + bytes(4), "holds train/image.npy twice"),
 ])
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -185,11 +185,11 @@ def test_data_sets_from_python_are_checked(changes, message):
 @pytest.mark.parametrize("change, message", [
     (lambda b: b["inputs"].update(m=np.ones((3, 2))), "train/m has 3 rows.*train/label has 4"),
     (lambda b: b["inputs"].update(m=np.ones((4, 2), complex)), "train/m is complex128"),
-    (lambda b: b["inputs"].update(m=[[1, 2]] * 4), "train is no batch.*make_batch"),
+    (lambda b: b["inputs"].update(m=[[1, 2]] * 4), "train is not a batch.*make_batch"),
     (lambda b: b.update(label=np.arange(4.0)), "labels of float64"),
-    (lambda b: b.update(label={"m": np.arange(4)}), "train is no batch.*make_batch"),
+    (lambda b: b.update(label={"m": np.arange(4)}), "train is not a batch.*make_batch"),
     (lambda b: b["present"].update(m=np.ones(4)), "masks of float64"),
-    (lambda b: b.pop("present"), "train is no batch \\(KeyError: 'present'\\)"),
+    (lambda b: b.pop("present"), "train is not a batch \\(KeyError: 'present'\\)"),
     (lambda b: b.update(present={}), "train has the modalities \\[\\]"),
 ])
 def test_batches_made_by_hand_are_checked(change, message):

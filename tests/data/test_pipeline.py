@@ -140,7 +140,7 @@ def test_rows_of_a_prepared_split_are_read_for_a_trained_model(made):
     other = spec._replace(vocabularies={"text": (*spec.vocabularies["text"], "more")})
     forms = {"visual": spec.forms["visual"]}
     assert next(read_blocks(path, other, options, 4, "test"))[1]["inputs"]["text"].shape == (4, 12)
-    with pytest.raises(UserError, match="'text' is no modality of the model; expected one of visual"):
+    with pytest.raises(UserError, match="'text' is not a modality of the model; expected one of visual"):
         next(read_blocks(path, spec._replace(forms=forms), options, 4, "test"))
 
 

@@ -108,11 +108,11 @@ def test_noise_may_be_repeated_or_a_list_and_names_may_hold_colons():
 
 
 @pytest.mark.parametrize("option, value, message", [
-    ("drop", "smell", "--drop: 'smell' is no modality of the run; expected one of image, sound"),
-    ("drop", "sound,", "--drop: '' is no modality"),
+    ("drop", "smell", "--drop: 'smell' is not a modality of the run; expected one of image, sound"),
+    ("drop", "sound,", "--drop: '' is not a modality"),
     ("drop", "image,sound", "--drop=image,sound leaves no modality of the run; keep at least one"),
-    ("noise", "smell:1", "--noise: 'smell' is no modality"),
-    ("noise", "1", "--noise: '1' is no modality"),
+    ("noise", "smell:1", "--noise: 'smell' is not a modality"),
+    ("noise", "1", "--noise: '1' is not a modality"),
     ("noise", "sound", "--noise=sound: expected MODALITY:SIGMA with a number SIGMA >= 0"),
     ("noise", "sound:", "--noise=sound:: expected MODALITY:SIGMA"),
     ("noise", "sound:-0.1", "--noise=sound:-0.1: expected MODALITY:SIGMA"),
@@ -142,7 +142,7 @@ def test_the_only_modality_of_a_unimodal_run_cannot_be_dropped(make_dataset, mak
           devices=ONE, progress=False)
     with pytest.raises(UserError, match="--drop=sound leaves no modality"):
         evaluate.evaluate(tmp_path / "run", None, "test", ["sound"], [])
-    with pytest.raises(UserError, match="'image' is no modality of the run; expected one of sound"):
+    with pytest.raises(UserError, match="'image' is not a modality of the run; expected one of sound"):
         evaluate.evaluate(tmp_path / "run", None, "test", ["image"], [])
 
 

@@ -144,7 +144,7 @@ def nan_at(row):
     (with_(sound=lambda x: x.astype(str)), "new.npz: sound is <U[0-9]*; expected numbers"),
     (with_(sound=lambda x: x.astype(float) * 1e300),
      "new.npz: sound has the value .* in row 0, which float32 does not hold"),
-    (lambda r: r | {"smell": r["sound"]}, "'smell' is no modality of the model; expected one of image,"),
+    (lambda r: r | {"smell": r["sound"]}, "'smell' is not a modality of the model; expected one of image,"),
     (lambda r: {"present/sound": np.ones(21)}, "has no modality of the model; expected one of image"),
     (lambda r: r | {"present/smell": np.ones(21)}, "present/smell names no modality of the file"),
     (lambda r: r | {"present/sound": np.ones(20)}, "present/sound has 20 rows, image has 21"),

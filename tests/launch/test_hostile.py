@@ -70,12 +70,12 @@ def test_files_in_the_place_of_data(tmp_path, refused):
         write_npz(tmp_path / f"{name}.npz", **changes)
     refused("launch.train", [(expected, [*options(tmp_path), f"--config.data.path={path}"])
                              for expected, path in [
-        ("empty.npz: is empty", "../empty.npz"), ("html.npz: is no .npz file", "../html.npz"),
-        ("pickle.npz: is no .npz file", "../pickle.npz"), ("`git lfs pull`", "../lfs.npz"),
-        ("cut.npz: is damaged or cut short", "../cut.npz"), ("pipe.npz: is no regular file", "../pipe.npz"),
+        ("empty.npz: is empty", "../empty.npz"), ("html.npz: is not an .npz file", "../html.npz"),
+        ("pickle.npz: is not an .npz file", "../pickle.npz"), ("`git lfs pull`", "../lfs.npz"),
+        ("cut.npz: is damaged or cut short", "../cut.npz"), ("pipe.npz: is not a regular file", "../pipe.npz"),
         ("loop.npz: ", "../loop.npz"), ("gone.npz: is a link that leads nowhere", "../gone.npz"),
-        ("folder.npz: is a folder", "../folder.npz"), ("/dev/zero: is no regular file", "/dev/zero"),
-        ("/dev/null: is no regular file", "/dev/null"), ("/: is a folder", "/"), ("too long", "x" * 300),
+        ("folder.npz: is a folder", "../folder.npz"), ("/dev/zero: is not a regular file", "/dev/zero"),
+        ("/dev/null: is not a regular file", "/dev/null"), ("/: is a folder", "/"), ("too long", "x" * 300),
         ("good.npz", "../GOOD.NPZ"), ("but good.npz", "../good"), ("https:", "https://a.org/b.npz"),
         ("\\x1b[2J", "\x1b[2J"), ("a b: no such file", "a\nb"), ("path is empty", ""),
         ("val/label is int64, train/label float64", "../whole.npz"), ("value 4294967296 in row 0", "../wide.npz"),
@@ -140,7 +140,7 @@ def test_configs(tmp_path, refused):
         "html.json": "<html>", "name.json": '{"method": {"name": "\\u001b[2J"}}'}
     for name, content in contents.items():
         (tmp_path / name).write_text(content)
-    expected = {"nothing.py": "get_config", "name.json": "\\x1b[2J", "nan.json": "NaN is no finite number"}
+    expected = {"nothing.py": "get_config", "name.json": "\\x1b[2J", "nan.json": "NaN is not a finite number"}
     os.mkfifo(tmp_path / "pipe.json")
     refused("launch.train", [
         *((expected.get(name, name.removesuffix(".py")), [f"--config={tmp_path / name}"]) for name in contents),
@@ -174,7 +174,7 @@ def test_run_folders(tmp_path, refused):
     refused("launch.evaluate", [
         *((said.get(name, name), [f"--workdir={tmp_path / name}"]) for name in
           [*(set(texts) - {"link_"}), "pipe_", "folder_"]),
-        ("is no run folder", [f"--workdir={tmp_path}"]), ("is no run folder", ["--workdir=/dev/null"]),
+        ("is not a run folder", [f"--workdir={tmp_path}"]), ("is not a run folder", ["--workdir=/dev/null"]),
         ("s3://x", ["--workdir=s3://x"]), ("--step=x", ["--step=x"]), ("'bogus'", ["--bogus"]),
         ("probe", ["--probe=2"]), ("--reference is for", [f"--workdir={tmp_path}", "--reference=x"]),
         ("--drop and --noise", [f"--workdir={tmp_path}", "--gap", "--drop=a"])])

@@ -73,4 +73,4 @@ def test_an_interrupt_ends_in_one_line(layouts, tmp_path):
     os.kill(stopped.pid, signal.SIGINT)
     _, error = stopped.communicate()
     assert (stopped.returncode, error) == (
-        75, "stopped; the same command goes on with what is left\n")
+        75, "stopped; the same command resumes with what is left\n")

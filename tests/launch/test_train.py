@@ -51,8 +51,8 @@ def test_bad_input_is_one_line_and_exit_code_2_with_nothing_written(tmp_path, la
         "'leftover'": [*arrays, data, "leftover"],
         "train.batch_size=128": [*arrays, data, "--config.train.batch_size=128"],
         "nowhere.py": ["--config=nowhere.py:mla", f"--workdir={workdir}"],
-        "is no run folder": [arrays[0], f"--workdir={occupied}", data],
-        "typo/unimodal_image is no run folder": [
+        "is not a run folder": [arrays[0], f"--workdir={occupied}", data],
+        "typo/unimodal_image is not a run folder": [
             f"--config={ARRAYS}:umt", f"--workdir={workdir}", data,
             "--config.method.teachers=typo/{teacher}"],
         "File name too long": [arrays[0], f"--workdir={'long' * 100}", data],
@@ -103,7 +103,7 @@ def test_no_home_and_an_ascii_terminal(tmp_path, launch, monkeypatch):
         f"--workdir={workdir}"]])
     assert code == 0 and "Traceback" not in err, err
     assert "gr\\xf6\\xdfe" in out and out.isascii() and err.isascii()
-    assert err.count("every start compiles anew") == 1 and "UserWarning" not in err
+    assert err.count("every start compiles again") == 1 and "UserWarning" not in err
     assert "größe" in (workdir / "report.md").read_text(encoding="utf-8")
 
 
@@ -142,7 +142,7 @@ def test_a_folder_in_use_is_refused_and_a_full_disk_has_its_own_code(tmp_path, l
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert code == 74 and "Traceback" not in err
     assert err.endswith("checkpoint of step 1 could not be written (File too large); there is none "
-                        "before it; free some space, and the same command goes on\n")
+                        "before it; free some space, and the same command resumes\n")
     assert not any((tmp_path / "run" / "checkpoints").iterdir())
 
 

@@ -154,7 +154,7 @@ def test_teachers_that_do_not_fit_are_refused(dataset, unimodal, make_config, ma
     wide = make_config(UMTConfig(teachers=location), encoder=EncoderConfig("mlp", width=7, depth=1))
     with pytest.raises(UserError, match="unimodal_image.*encoders.image.width is 6, here 7"):
         run(wide, tmp_path / "wide", dataset)
-    with pytest.raises(UserError, match="nowhere/unimodal_image is no run folder"):
+    with pytest.raises(UserError, match="nowhere/unimodal_image is not a run folder"):
         run(make_config(UMTConfig(teachers=f"{tmp_path}/nowhere/{{teacher}}")), tmp_path / "a",
             dataset)
     more = make_dataset(classes=4)

@@ -146,7 +146,7 @@ def test_a_checkpoint_from_before_the_step_was_noted_has_that_of_its_state(manag
 
 
 def test_one_that_is_removed_while_it_is_read_is_not_damaged(manager, monkeypatch, caplog):
-    """As `launch.evaluate` finds it while training goes on: it takes the newest there is."""
+    """As `launch.evaluate` finds it while training continues: it takes the newest there is."""
     reader, read = checkpoints.open_manager(folder(manager).parent), checkpoints.read
 
     def train_and_read(of, step):
@@ -343,7 +343,7 @@ def test_an_error_in_the_background_follows_the_policy(policy, tmp_path, caplog,
         # Step 3 may have been written after the disk had room again.
         assert set(names(manager)) <= {"1", "3", "4"} and "4" in names(manager)
         assert "step 2 could not be written (File too large); that of step 1 is kept; " \
-               "training goes on" in caplog.text
+               "training continues" in caplog.text
 
 
 @pytest.mark.parametrize("policy", ["stop", "continue"])

@@ -80,7 +80,7 @@ def test_weights_of_another_run(make_dataset, make_config, tmp_path, caplog):
     name = min(name for name in same if name.startswith("params/sound/"))
     assert not np.array_equal(leaves(trained)[name], leaves(plain)[name])
     config.encoders["sound"] = config.encoders["image"] = EncoderConfig(name="mlp", width=9, depth=1)
-    with pytest.raises(UserError, match="is no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         init_from(build(replace(config, {"train.init_from": "nowhere"}), dataset=dataset), first)
 
 

@@ -117,7 +117,7 @@ def test_teachers_that_are_named_are_read_by_one_process_for_all(outputs, make_d
                       for name in ("taught", "named")]
     chex.assert_trees_all_equal(leaves(named), leaves(trained))
     assert lines[0][2] == lines[1][2]
-    assert "tought/unimodal_image is no run folder" in lines[1][2]
+    assert "tought/unimodal_image is not a run folder" in lines[1][2]
     assert not (folder / "typo").exists()
 
 

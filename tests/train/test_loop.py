@@ -212,7 +212,7 @@ def test_a_full_disk_stops_the_run_or_not_as_the_config_says(make_dataset, make_
     monkeypatch.setattr(checkpoints, "write", write)
     config = make_config("concat", epochs=4, on_save_error="continue")
     whole = run(config, tmp_path / "continued", dataset)
-    assert "step 8 could not be written (" in caplog.text and "training goes on" in caplog.text
+    assert "step 8 could not be written (" in caplog.text and "training continues" in caplog.text
     assert sorted(checkpoints.open_manager(tmp_path / "continued").all_steps()) == [12, 16]
 
     config.train.on_save_error = "stop"

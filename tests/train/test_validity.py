@@ -134,7 +134,7 @@ def test_another_teacher_is_another_result(make_dataset, make_config, tmp_path, 
     named = train(config, tmp_path / "run", dataset)
     assert shown(named.history) == shown(first.history)
     assert train(config, tmp_path / "run", dataset).history == named.history
-    # The teacher is scored anew, which leaves it the model that it was.
+    # The teacher is scored again, which leaves it the model that it was.
     alone = make_config("unimodal", epochs=1)
     folder = tmp_path / "teachers/unimodal_sound"
     train(alone, folder, corrected(dataset, "test"))

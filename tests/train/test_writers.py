@@ -33,7 +33,7 @@ def test_lines_that_are_no_records_are_removed_and_counted(tmp_path, caplog):
     with writers.open_writer(tmp_path, 2, tensorboard=False):
         pass
     assert list(map(json.loads, path.read_text().splitlines())) == [record(1, loss=0.5), record(2)]
-    assert "metrics.jsonl: 12 lines are no records and are removed, the first of them line 2" \
+    assert "metrics.jsonl: 12 lines are not records and are removed, the first of them line 2" \
         in caplog.text
     caplog.clear()
     files.append(path, '{"kind": "tra')       # as a killed process leaves it
@@ -76,7 +76,7 @@ def test_a_record_that_cannot_be_written(policy, tmp_path, caplog):
     assert found == [record(1, loss=0.5), record(3)]
     events, = (tmp_path / "tensorboard").iterdir()
     assert read_events(events.read_bytes()) == {"loss": (1, 0.5)}
-    assert ("metrics.jsonl could not be written (File too large); training goes on" in caplog.text
+    assert ("metrics.jsonl could not be written (File too large); training continues" in caplog.text
             ) == (policy == "continue")
 
 
