@@ -91,7 +91,7 @@ class DataConfig:
     """Where examples come from."""
     name: str = "av_digits"         # data set, a key of `jaxmm.data.DATASETS`
     path: str = ""                  # file of the user's own arrays, for the data set "arrays";
-                                    # folder that launch.prepare made, for one of its data sets
+                                    # folder that `jaxmm prepare` made, for one of its data sets
     preprocess: dict[str, PreprocessConfig] = field(default_factory=dict)   # by modality
     workers: int = 0                # processes that read streamed training data; 0: threads
     kind: str = ""                  # of "synthetic": labels in one modality "A", both "B", either "C"
@@ -182,7 +182,7 @@ class OptimizerConfig:
 class TrainConfig:
     """The loop."""
     seed: int = 0                   # parameters, order of the data, augmentation
-    seeds: int = 1                  # launch.train: runs with the seeds seed, seed + 1, ... at once
+    seeds: int = 1                  # `jaxmm train`: runs with the seeds seed, seed + 1, ... at once
     epochs: int = 100               # of each task of a stream
     batch_size: int = 64            # over all devices
     class_weights: str = ""         # "balanced": the loss of an example is multiplied by rows / (classes *
@@ -206,6 +206,8 @@ class TrainConfig:
     on_save_error: str = "stop"     # when a checkpoint or a record cannot be written, as on a full
                                     # disk: "stop", or "continue" with a warning
     tensorboard: bool = False       # also write tensorboard events (extra "tensorboard")
+    wandb: bool = False             # also log to Weights & Biases (extra "wandb"), to the project of
+                                    # WANDB_PROJECT; with WANDB_MODE=offline into the run folder alone
 
 
 @dataclass

@@ -1,6 +1,8 @@
 """The one exception that means the user can fix it, and the checks that raise it."""
 import contextlib
 import difflib
+import pathlib
+import re
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -39,10 +41,27 @@ def suggest(name: str, known: Iterable[str], expected: str = "one of") -> str:
     return (f"; did you mean {near[0]}? Expected " if near else "; expected ") + f"{expected} {', '.join(known)}"
 
 
-def check_choice(option: str, value: str, choices) -> None:
-    """Raises UserError unless `value` is one of the choices."""
+def as_typed(name: str) -> str:
+    """What a user types for a command of this package: in the way that what runs now was typed.
+
+    That is `python -m launch.NAME` in a checkout, `python -m jaxmm NAME`, or else `jaxmm NAME`.
+    """
+    program = pathlib.PurePath(sys.argv[0])
+    if program.parent.name == "launch":
+        return f"python -m launch.{name}"
+    as_module = (program.parent.name, program.stem) == ("jaxmm", "__main__")
+    return f"python -m jaxmm {name}" if as_module else f"jaxmm {name}"
+
+
+def all_as_typed(text: str) -> str:
+    """A text of the source that names commands as `jaxmm NAME`, or begins indented lines with them."""
+    return re.sub(r"(?m)(^ +|`)jaxmm ([a-z]+)", lambda found: found[1] + as_typed(found[2]), text)
+
+
+def check_choice(option: str, value: str, choices: Iterable[str]) -> None:
+    """Raises UserError, with the nearest match, unless `value` is one of the choices."""
     if value not in choices:
-        raise UserError(f"{option}={value!r}; expected one of {', '.join(choices)}")
+        raise UserError(f"{option}={value!r}{suggest(value, choices)}")
 
 
 def check_at_least(option: str, value: float, least: float) -> None:

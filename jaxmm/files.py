@@ -21,6 +21,14 @@ from absl import logging
 from jaxmm.errors import UserError, WriteError
 
 
+def expand(path: str | os.PathLike) -> pathlib.Path:
+    """A path that a user gave, with the home folder for ~, which shells leave in --option=~/path.
+
+    Of a user who does not exist, as ~nobody, it is a name like any other.
+    """
+    return pathlib.Path(os.path.expanduser(path))
+
+
 def write(path: pathlib.Path, content: str | bytes) -> None:
     """Writes a file so that `path` is at any moment absent, the old file or the new one.
 

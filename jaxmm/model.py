@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxmm.batch import Batch, Logits
 from jaxmm.encoders import Encoder
 from jaxmm.encoders.exchange import Exchange
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, suggest
 from jaxmm.heads import Features, Head
 from jaxmm.losses import weighted_mean
 from jaxmm.task import Task
@@ -131,6 +131,6 @@ def select_modalities(model: Model, names: str, option: str) -> Model:
     chosen = names_of(names) or list(model.encoders)
     for m in chosen:
         if m not in model.encoders:
-            raise UserError(f"{option}={names!r}: {m!r} is not a modality of the data; expected "
-                            f"{', '.join(model.encoders)} (--config.{option}=...)")
+            raise UserError(f"{option}={names!r}: {m!r} is not a modality of the data"
+                            f"{suggest(m, model.encoders)} (--config.{option}=...)")
     return model._replace(encoders={m: model.encoders[m] for m in chosen})

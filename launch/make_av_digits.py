@@ -9,14 +9,13 @@ and a rate of its own. The same version of eSpeak gives the same bytes. Images a
 """
 import ctypes
 import os
-import pathlib
 import sys
 
 from absl import flags
 import numpy as np
 from sklearn.datasets import load_digits
 
-from jaxmm import extras
+from jaxmm import extras, files
 from jaxmm.commands import app
 from jaxmm.data.av_digits import CLASS_NAMES, PEAK, SAMPLE_RATE
 from jaxmm.errors import UserError
@@ -104,7 +103,7 @@ def make_clips() -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-    file = pathlib.Path(FILE.value)
+    file = files.expand(FILE.value)
     if file.suffix != ".npz" or not file.parent.is_dir():
         raise UserError(f"--file={file}: expected a name ending in .npz in a folder that exists")
     np.savez_compressed(file, **make_clips(), **make_images())

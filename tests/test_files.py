@@ -124,3 +124,10 @@ def test_parse_json_is_strict(text, message):
 
 def test_parse_json_reads_the_rest():
     assert files.parse_json('{"a": [1, -2.5e3, null, "x"]}') == {"a": [1, -2500.0, None, "x"]}
+
+
+def test_expand_finds_the_home_folder_and_leaves_other_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.expand("~/a b") == tmp_path / "a b" and files.expand("~") == tmp_path
+    for name in ("a/~/b", "~nobody-of-this-name/x", "/x~", "."):
+        assert str(files.expand(name)) == name

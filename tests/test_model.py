@@ -24,8 +24,8 @@ def value_and_gradient(model, params, x, labels, weights):
         confidence, difficulty, counts = model.gather((logits[:, 0], x[:, 1], weights > 0))
         return loss + ranking_loss(confidence, difficulty, counts), logits
 
-    loss, _, grads = gradients(model, params, loss_fn)
-    return loss, grads
+    losses, _, grads = gradients(model, params, loss_fn)
+    return losses["loss"], grads
 
 
 one_device = jax.jit(lambda *args: value_and_gradient(ONE, *args))

@@ -104,7 +104,7 @@ def test_arrays_with_pickled_objects(bomb, tmp_path):
 def test_nothing_that_is_written_is_a_program():
     """Reports and configs are data; a name in them that reads like code stays a name."""
     assert [str(p) for p in SOURCES if re.search(r"""["'/]\w*\.(py|sh|ipynb)["']""", p.read_text())
-            and p.name not in ("app.py", "configs.py", "kill.py", "prepare.py")] == []
+            and p.name not in ("app.py", "configs.py", "kill.py", "prepare.py", "sources.py")] == []
 
 
 @pytest.mark.parametrize("content", [None, "__import__('os').mkdir({!r})",
@@ -133,7 +133,7 @@ def test_files_of_a_run(bomb, tmp_path):
         (tmp_path / name).write_bytes(bomb)
     with pytest.raises(UserError, match="config.json cannot be read"):
         folder_lib.read_config(tmp_path)
-    with writers.open_writer(tmp_path, 100, tensorboard=False):
+    with writers.open_writer(tmp_path, 100):
         pass
     assert (tmp_path / "metrics.jsonl").read_bytes() == b""
 

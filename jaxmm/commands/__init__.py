@@ -1,1 +1,9 @@
 """The commands: flags, and one call into `jaxmm.experiments` each."""
+
+COMMANDS = {
+    "train": "train one model and leave a run folder", "evaluate": "evaluate and analyse a trained model",
+    "predict": "predict rows without labels", "export": "write a model for programs without jaxmm",
+    "compare": "compare methods over several seeds",
+    "advise": "say whether to distil or to average, on your data",
+    "prepare": "turn a data set on disk into records", "bench": "time training steps",
+    "list": "list methods, configs, data sets, encoders, options"}

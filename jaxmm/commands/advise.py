@@ -1,12 +1,12 @@
 """Says whether to distil from unimodal models (UMT) or to average them (UME), on your data.
 
-    python -m launch.advise
-    python -m launch.advise --config=configs/arrays.py --config.data.path=FILE.npz --seeds=5
+    jaxmm advise
+    jaxmm advise --config=arrays --config.data.path=FILE.npz --seeds=5
 
 Trains one model for each modality, then heads on their frozen encoders, a linear one and one with a
 hidden layer, and compares these on validation data with the average of the unimodal predictions.
 A linear head sees what modalities add to each other, the hidden layer also what only their
-combination tells. WORKDIR gets the runs, as those of launch.compare, `advice.md`, and `next.json`:
+combination tells. WORKDIR gets the runs, as those of `jaxmm compare`, `advice.md`, and `next.json`:
 the config to train next.
 """
 from absl import flags

@@ -21,8 +21,8 @@ from absl import app, flags, logging
 from jaxmm import escape
 from jaxmm.commands import process
 from jaxmm.config import Config
-from jaxmm.errors import UserError, WriteError
-from jaxmm.experiments import configs
+from jaxmm.errors import UserError, WriteError, all_as_typed, as_typed, suggest
+from jaxmm.experiments import configs, listing
 from jaxmm.signals import EXIT_CODE as EXIT_PREEMPTED, Preempted, stop_at_once
 
 EXIT_USER_ERROR = 2     # something to correct
@@ -95,18 +95,31 @@ def _chosen(command, argv):
     flag = command.FLAGS["config"]
     path = config_flags.get_config_filename(flag)
     chosen = configs.Chosen(path, configs.check(path, flag.value), config_flags.get_override_values(flag))
-    program = sys.argv[0].split() if sys.argv[0].startswith("jaxmm ") else [
-        "python", "-m", f"launch.{name_of(command)}"]
-    return [argv[0], chosen, escape.command([*program, *sys.argv[1:]])]
+    typed = escape.command(sys.argv[1:])
+    return [argv[0], chosen, f"{as_typed(name_of(command))} {typed}".rstrip()]
 
 
 def help_text(command: types.ModuleType) -> str:
-    """What --help shows."""
-    shown = [command.__doc__]
+    """What --help shows: what it does, its options and, with a config, those of the config and the methods."""
+    options = [(f"--{name}={_shown(command.FLAGS[name].default)}", command.FLAGS[name].help)
+               for name in command.FLAGS]
+    shown = [all_as_typed(command.__doc__)]
     if hasattr(command, "CONFIG"):
-        shown.append(f"  --config: {command.CONFIG} Default: {configs.DEFAULT}.")
-    shown.append(command.FLAGS.get_help())
+        options.append((f"--config={configs.DEFAULT}", command.CONFIG))
+        shown += [f"Options of the command:\n{listing.table(options)}\n",
+                  f"Options of the config:\n\n{listing.of_every_run()}\n",
+                  f"Methods, each with options of its own that `{as_typed('list')} options METHOD` shows:\n"
+                  f"{listing.table(listing.methods())}"]
+    elif options:
+        shown.append(f"Options:\n{listing.table(options)}")
     return "\n".join(shown)
+
+
+def _shown(default) -> str:
+    """The default of an option as it would be typed."""
+    if isinstance(default, list):
+        return ",".join(default)
+    return "" if default is None else str(default).lower() if isinstance(default, bool) else str(default)
 
 
 def _unknown_field(argv: Sequence[str], error: Exception) -> str | None:
@@ -117,8 +130,7 @@ def _unknown_field(argv: Sequence[str], error: Exception) -> str | None:
         if found := re.search(pattern, str(error)):
             cls = getattr(importlib.import_module(found["module"]), found["section"])
             options = [f.name for f in dataclasses.fields(cls)]
-            return (f"{found['section']} has no option {found['field']!r}; expected one of "
-                    f"{', '.join(options)}")
+            return f"{found['section']} has no option {found['field']!r}{suggest(found['field'], options)}"
     if isinstance(error, KeyError):         # an entry that is not there, all that the library says
         entry = str(error.args[0])
         option = next((arg for arg in argv if f".{entry}" in arg.partition("=")[0]), "--config")

@@ -1,10 +1,10 @@
 """Times training steps and prints one JSON line per workload.
 
-    python -m launch.bench                                        # MLA on av_digits
-    python -m launch.bench --config=configs/av_digits.py:concat
-    python -m launch.bench --workloads=mla_small,concat_features  # synthetic inputs of fixed shapes
-    python -m launch.bench --workloads=all --output=bench.json
-    python -m launch.bench --scaling --output=benchmarks/scaling # a folder
+    jaxmm bench                                        # MLA on av_digits
+    jaxmm bench --config=av_digits:concat
+    jaxmm bench --workloads=mla_small,concat_features  # synthetic inputs of fixed shapes
+    jaxmm bench --workloads=all --output=bench.json
+    jaxmm bench --scaling --output=benchmarks/scaling # a folder
 
 Each workload runs in a process of its own, over rows already in device memory: forward and
 backward pass, optimizer, and what the method adds. Milliseconds are the median over calls, divided

@@ -1,12 +1,12 @@
 r"""Trains several methods over several seeds and compares their heads, as table 1 of MLA does.
 
-    python -m launch.compare
-    python -m launch.compare --config=configs/av_digits.py --methods=unimodal,concat,mla --seeds=3
-    python -m launch.compare --config=configs/arrays.py --config.data.path=FILE.npz
+    jaxmm compare
+    jaxmm compare --config=av_digits --methods=unimodal,concat,mla --seeds=3
+    jaxmm compare --config=arrays --config.data.path=FILE.npz
 
 and on a stream of tasks, as the main table of SAMM does:
 
-    python -m launch.compare --config=configs/seq_av_digits.py --methods=joint,sgd,er,samm \
+    jaxmm compare --config=seq_av_digits --methods=joint,sgd,er,samm \
         --seeds=3 --capacities=100,200
 
 A method may be of one modality alone and have options of its own: `er:audio`, `unimodal:audio`,

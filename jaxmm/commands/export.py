@@ -1,7 +1,7 @@
 r"""Writes a trained model for programs without jaxmm, from the run folder alone.
 
-    python -m launch.export --workdir=runs/mine --format=stablehlo
-    python -m launch.export --workdir=runs/mine --format=safetensors --output=DIR
+    jaxmm export --workdir=runs/mine --format=stablehlo
+    jaxmm export --workdir=runs/mine --format=safetensors --output=DIR
 
 stablehlo: `model.stablehlo`, a program for CPU, CUDA and TPU that `jax.export.deserialize` reads, and
 `export.json`, which says what goes in and comes out. In go rows as `predict` takes them (of texts, token
@@ -13,8 +13,6 @@ fast on the kind of machine that exports.
 safetensors: `model.safetensors`, parameters and batch statistics by name, with config.json and model.json
 as metadata. What a method has beside them, such as temperatures of fusion, is not in it.
 """
-import pathlib
-
 from absl import flags
 
 FLAGS = flags.FlagValues()
@@ -26,6 +24,7 @@ STEP = flags.DEFINE_integer("step", None, "Checkpoint to use; the last by defaul
 
 def main() -> None:
     import jax
+    from jaxmm import files
     from jaxmm.errors import UserError
     from jaxmm.experiments import folders
     from jaxmm.experiments.export import check, export
@@ -34,7 +33,7 @@ def main() -> None:
         raise UserError("--workdir is missing; see --help")
     folders.check_local("--output", OUTPUT.value)
     workdir = folders.workdir(WORKDIR.value, "")
-    output = pathlib.Path(OUTPUT.value).expanduser() if OUTPUT.value else workdir / "export"
+    output = files.expand(OUTPUT.value) if OUTPUT.value else workdir / "export"
     check(output, FORMAT.value)
     run = restore(workdir, STEP.value, data=None, devices=jax.local_devices()[:1])
     print(export(run, output, FORMAT.value))

@@ -13,5 +13,6 @@ ARGUMENTS = ("KIND", "METHOD")      # on the command line, in this order, each o
 
 
 def main(kind: str = "", method: str = "") -> None:
+    from jaxmm.errors import all_as_typed
     from jaxmm.experiments import listing
-    print(listing.listing(kind, method) if kind else __doc__)
+    print(listing.listing(kind, method) if kind else all_as_typed(__doc__))

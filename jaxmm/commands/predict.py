@@ -1,27 +1,25 @@
 r"""Predicts rows without labels with a trained model, of which the run folder alone is needed.
 
-    python -m launch.predict --workdir=runs/mine --data=NEW.npz --output=predictions.csv
-    python -m launch.predict --workdir=runs/mine --data=NEW.npz --output=predictions.npz \
+    jaxmm predict --workdir=runs/mine --data=NEW.npz --output=predictions.csv
+    jaxmm predict --workdir=runs/mine --data=NEW.npz --output=predictions.npz \
         --probabilities --embeddings=features.npz
-    python -m launch.predict --workdir=runs/cremad --data=data/cremad --split=test --output=test.csv
+    jaxmm predict --workdir=runs/cremad --data=data/cremad --split=test --output=test.csv
 
 NEW.npz holds an array [rows, ...] for each modality, called by its name, in the form of the training
 data; modalities may be absent, in all rows or where `present/MODALITY` (bool) is False. `id` [rows]
 names the rows, which are numbered otherwise. A file in the form for training has them by split, as
-has a folder that launch.prepare made.
+has a folder that `jaxmm prepare` made.
 
 The output has a row for each, with `id` and, for every head, the predicted class and its entropy in
 nats (of labels those that hold, of a regression the values), the weight that fusion at test time
 gives it if it weighs, and on request all probabilities. A head is empty where the row lacks its
 modality. It is written as a whole, or not at all.
 """
-import pathlib
-
 from absl import flags
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", "", "Run folder.", flag_values=FLAGS)
-DATA = flags.DEFINE_string("data", "", "The rows: FILE.npz, or a folder that launch.prepare made.",
+DATA = flags.DEFINE_string("data", "", "The rows: FILE.npz, or a folder that `jaxmm prepare` made.",
     flag_values=FLAGS)
 OUTPUT = flags.DEFINE_string("output", "", "File to write: .csv or .npz.", flag_values=FLAGS)
 SPLIT = flags.DEFINE_string("split", "", "Which split, where the data have several.", flag_values=FLAGS)
@@ -33,7 +31,7 @@ EMBEDDINGS = flags.DEFINE_string("embeddings", "", "File.npz for the features, b
 
 
 def main() -> None:
-    from jaxmm import escape
+    from jaxmm import escape, files
     from jaxmm.errors import UserError
     from jaxmm.experiments import folders
     from jaxmm.experiments.predict import check_outputs, predict
@@ -41,9 +39,9 @@ def main() -> None:
     for option, value in (("workdir", WORKDIR.value), ("data", DATA.value), ("output", OUTPUT.value)):
         if not value:
             raise UserError(f"--{option} is missing; see --help")
-    output, embeddings = (pathlib.Path(v).expanduser() if v else None
+    output, embeddings = (files.expand(v) if v else None
                           for v in (OUTPUT.value, EMBEDDINGS.value))
-    check_outputs(pathlib.Path(DATA.value).expanduser(), output, embeddings)
+    check_outputs(files.expand(DATA.value), output, embeddings)
     run = restore(folders.workdir(WORKDIR.value, ""), STEP.value, data=None)
     print(escape.printable(predict(run, DATA.value, SPLIT.value, output, embeddings,
                                    PROBABILITIES.value)))

@@ -1,9 +1,9 @@
 """Turns a data set as users have it on disk into one that training reads fast.
 
-    python -m launch.prepare --dataset=cremad --describe_layout     # which files it needs
-    python -m launch.prepare --dataset=cremad --source=DIR --output=DIR
-    python -m launch.prepare --dataset=cremad --variant=speakers --source=DIR --output=DIR
-    python -m launch.prepare --dataset=vggsound --audio_rate=16000 --short_side=256 \\
+    jaxmm prepare --dataset=cremad --describe_layout     # which files it needs
+    jaxmm prepare --dataset=cremad --source=DIR --output=DIR
+    jaxmm prepare --dataset=cremad --variant=speakers --source=DIR --output=DIR
+    jaxmm prepare --dataset=vggsound --audio_rate=16000 --short_side=256 \\
         --source=DIR --output=DIR
 
 Writes OUTPUT/NAME/VERSION: records that TFDS reads without TensorFlow, `summary.json`, and

@@ -1,11 +1,11 @@
 """Trains one model and leaves a run folder: checkpoints, metrics, a report.
 
-    python -m launch.train                                              # MLA on av_digits
-    python -m launch.train --config=configs/av_digits.py:concat --workdir=runs/concat
-    python -m launch.train --config=configs/av_digits.py:unimodal --config.method.modality=audio
-    python -m launch.train --config=configs/arrays.py:mla --config.data.path=FILE.npz
-    python -m launch.train --config=configs/seq_av_digits.py:samm       # a stream of tasks
-    python -m launch.train --config=configs/seq_av_digits.py:samm --describe_stream
+    jaxmm train                                              # MLA on av_digits
+    jaxmm train --config=av_digits:concat --workdir=runs/concat
+    jaxmm train --config=av_digits:unimodal --config.method.modality=audio
+    jaxmm train --config=arrays:mla --config.data.path=FILE.npz
+    jaxmm train --config=seq_av_digits:samm       # a stream of tasks
+    jaxmm train --config=seq_av_digits:samm --describe_stream
 
 Every field of jaxmm/config.py is an option: --config.optimizer.learning_rate=0.01. The same
 command again resumes the run, or does nothing more when it is finished.
@@ -13,8 +13,8 @@ command again resumes the run, or does nothing more when it is finished.
 Several runs are trained by one program where that pays, each in a folder of its own below WORKDIR,
 which gets their table and plot:
 
-    python -m launch.train --config=configs/arrays.py:mla --config.train.seeds=8
-    python -m launch.train --config=configs/arrays.py:mla --sweep=optimizer.learning_rate=1e-3,1e-2
+    jaxmm train --config=arrays:mla --config.train.seeds=8
+    jaxmm train --config=arrays:mla --sweep=optimizer.learning_rate=1e-3,1e-2
 
 Over several hosts the same command runs on each: as it is on the hosts of a TPU slice (see
 launch/tpu_vm.sh), elsewhere with

@@ -5,7 +5,7 @@ from jaxmm.config import DataConfig
 from jaxmm.data import arrays, av_digits, missing, pipeline, synthetic
 from jaxmm.data.dataset import Dataset, check_dataset
 from jaxmm.data.feeding import is_streamed, read_all
-from jaxmm.errors import UserError, check_at_least
+from jaxmm.errors import UserError, check_at_least, suggest
 
 PREPARED = ("avmnist", "cremad", "food101", "iemocap", "kinetics400", "kinetics_sounds",
             "modelnet40", "mosei", "mosi", "mvsa", "ucf101", "vggsound")      # or any, as "prepared"
@@ -20,8 +20,7 @@ def load(config: DataConfig, vocabularies: Mapping[str, Sequence[str]] | None = 
     the modalities that are texts, as a run has kept them; None: as the config says.
     """
     if config.name not in DATASETS:
-        raise UserError(f"data.name={config.name!r} is not a data set; "
-                        f"expected one of {', '.join(DATASETS)}")
+        raise UserError(f"data.name={config.name!r} is not a data set{suggest(config.name, DATASETS)}")
     if config.kind and config.name != "synthetic":
         raise UserError(f"data.kind={config.kind!r} is for the data set synthetic; leave it out for "
                         f"{config.name}")

@@ -12,7 +12,6 @@ see `jaxmm/data/unpaired.py`.
 import collections
 import contextlib
 import math
-import os
 import pathlib
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
+from jaxmm import files
 from jaxmm.batch import is_unpaired, make_batch
 from jaxmm.config import DataConfig
 from jaxmm.data import unpaired
@@ -40,7 +40,7 @@ def load(config: DataConfig) -> Dataset:
     """
     if not config.path:
         raise UserError("data.path is empty; name your file: --config.data.path=FILE.npz")
-    path = pathlib.Path(os.path.expanduser(config.path))
+    path = files.expand(config.path)
     arrays = read(path)
     names = {key: _names(path, key, arrays.pop(key)) for key in NAMES if key in arrays}
     splits = collections.defaultdict(lambda: {"inputs": {}, "present": {}})

@@ -3,12 +3,12 @@
 They are an `.npz` file with an array [N, ...] for each modality, or a split of a prepared data set.
 Any modality may be absent, from all rows or, by `present/MODALITY`, from some.
 """
-import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from jaxmm import files
 from jaxmm.batch import Batch, make_batch, take
 from jaxmm.config import DataConfig, TextConfig
 from jaxmm.data import arrays, pipeline, text
@@ -16,7 +16,7 @@ from jaxmm.data.dataset import (SPLITS, Form, check_kind, check_scale, check_spl
                                 say_scale)
 from jaxmm.data.prepared import open_prepared
 from jaxmm.data.spec import DataSpec
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, suggest
 
 FORM = "an .npz file with an array [rows, ...] for each modality, as numpy.savez writes it"
 RESERVED = ("label", "id")      # in an .npz file, beside the modalities
@@ -32,7 +32,7 @@ def read_blocks(path: str, spec: DataSpec, config: DataConfig, size: int, split:
     the key in a prepared data set, or else its position. Labels are not read.
 
     Args:
-      path: of an `.npz` file, or a folder that launch.prepare made.
+      path: of an `.npz` file, or a folder that `jaxmm prepare` made.
       spec: of the data that the model was trained on.
       config: how prepared data are read.
       size: rows at once.
@@ -42,7 +42,7 @@ def read_blocks(path: str, spec: DataSpec, config: DataConfig, size: int, split:
       UserError: it is neither; a modality is none of the model's or is otherwise than in training, by
         shape, type or scale; a value is not finite; numbers of rows differ; or a row has nothing.
     """
-    where = pathlib.Path(os.path.expanduser(path))
+    where = files.expand(path)
     blocks = (_prepared(where, spec, config, size, split) if where.is_dir() else
               _arrays(where, spec, size, split))
     unknown = {m: form._replace(most=np.nan) for m, form in spec.forms.items()}
@@ -162,8 +162,7 @@ def _check_header(where: str, header: arrays.Header, modality: str, form: Form) 
 def _check_modalities(path: pathlib.Path, found: Mapping, spec: DataSpec) -> None:
     for m in found:
         if m not in spec.forms:
-            raise UserError(f"{path}: {m!r} is not a modality of the model; expected one of "
-                            f"{', '.join(spec.modalities)}")
+            raise UserError(f"{path}: {m!r} is not a modality of the model{suggest(m, spec.modalities)}")
     if not found:
         raise UserError(f"{path} has no modality of the model; expected one of "
                         f"{', '.join(spec.modalities)}")

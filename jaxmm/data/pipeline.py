@@ -1,4 +1,4 @@
-"""Data sets made by `launch.prepare`, as data sets to train on.
+"""Data sets made by `jaxmm prepare`, as data sets to train on.
 
 Sound, images and many vectors are read when a batch needs them (see `Rows`); texts and few vectors
 are read at once.
@@ -21,7 +21,7 @@ from jaxmm.data.dataset import SPLITS, Dataset, split_train
 from jaxmm.data.prepared import Prepared, Records, open_prepared
 from jaxmm.data.rows import Rows
 from jaxmm.data.spectrogram import write_arrays
-from jaxmm.errors import UserError, check_choice
+from jaxmm.errors import UserError, as_typed, check_choice
 
 SECTIONS = {"audio": SpectrogramConfig, "frames": FramesConfig, "flow": FlowConfig,
             "text": TextConfig, "features": PreprocessConfig}     # what each kind stored needs
@@ -73,7 +73,7 @@ def open_config(config: DataConfig) -> Prepared:
       UserError: there is none, or it is another one.
     """
     if not config.path:
-        raise UserError("data.path is empty; name the folder that launch.prepare made: "
+        raise UserError(f"data.path is empty; name the folder that {as_typed('prepare')} made: "
                         f"--config.data.path=DIR/{config.name}")
     prepared = open_prepared(config.path)
     if config.name != "prepared" and not prepared.name.startswith(config.name):

@@ -2,7 +2,7 @@
 
 A prepared data set is the folder NAME/VERSION with what TFDS needs (`dataset_info.json`,
 `features.json`, the shards) and `summary.json`, which says how it was made: class names,
-modalities, counts, skipped examples, checksums. `launch/prepare.py` writes it.
+modalities, counts, skipped examples, checksums. `jaxmm prepare` writes it.
 
 Every record is one example::
 
@@ -29,7 +29,7 @@ import numpy as np
 from jaxmm import extras, files
 from jaxmm.caches import cache_folder
 from jaxmm.data.dataset import SPLITS
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, as_typed
 
 tfds = extras.Later("tensorflow_datasets", "prepared data")      # slow to import, and few need it
 
@@ -100,7 +100,7 @@ def open_prepared(folder: str | pathlib.Path) -> Prepared:
     Raises:
       UserError: there is none, it is not finished, or a file is missing or not the one it was.
     """
-    folder = _version_folder(pathlib.Path(folder))
+    folder = _version_folder(files.expand(folder))
     try:
         summary = check_summary(files.parse_json(files.read(folder / SUMMARY)))
         for name, shard in summary["shards"].items():
@@ -269,7 +269,7 @@ def _version_folder(folder: pathlib.Path) -> pathlib.Path:
                 and not f.name.endswith(".incomplete")]
     if len(versions) != 1 and versions[:1] != [folder]:
         found = ", ".join(f.name for f in versions) or "none"
-        remedy = ("name one of them" if versions else "make one with python -m launch.prepare "
+        remedy = ("name one of them" if versions else f"make one with {as_typed('prepare')} "
                   "--dataset=NAME --source=DIR --output=DIR")
         raise UserError(f"{folder}: expected a prepared data set, found {found}; {remedy}")
     return versions[0]

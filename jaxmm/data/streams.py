@@ -5,7 +5,6 @@ and test examples that its tasks are evaluated on. Which classes a task has depe
 numbers and the seed, never on the order of the examples.
 """
 import csv
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from typing import NamedTuple
 import chex
 import numpy as np
 
-from jaxmm import escape
+from jaxmm import escape, files
 from jaxmm.config import StreamConfig
 from jaxmm.data.dataset import Dataset, by_number, listed
 from jaxmm.errors import UserError, check_choice
@@ -238,7 +237,7 @@ def read_coarse_map(path: str, class_names: Sequence[str]) -> dict[int, str]:
     """
     if not path:
         raise UserError("stream.coarse is empty; name a CSV file with the columns class, coarse")
-    here = pathlib.Path(os.path.expanduser(path))
+    here = files.expand(path)
     package = pathlib.Path(__file__).parents[1]     # where the configs are too, once it is installed
     found = next((file for file in (here, package.parent / here, package / here) if file.exists()),
                  package.parent / here)

@@ -1,14 +1,12 @@
 """Texts -> token ids by WordPiece (Wu et al., 2016), as BERT-uncased does it."""
 import collections
 import itertools
-import os
-import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from jaxmm import extras
+from jaxmm import extras, files
 from jaxmm.config import TextConfig
 from jaxmm.errors import UserError, check_at_least
 
@@ -67,7 +65,7 @@ def make_vocabulary(texts: Sequence[str], size: int) -> dict[str, int]:
 
 def read_vocabulary(path: str) -> dict[str, int]:
     """The tokens of a file with their ids, which are the numbers of their lines."""
-    found = pathlib.Path(os.path.expanduser(path)).absolute()
+    found = files.expand(path).absolute()
     try:
         # Not `splitlines`, which takes some tokens of other scripts for ends of lines.
         lines = found.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")

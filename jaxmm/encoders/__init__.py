@@ -13,7 +13,7 @@ from jaxmm.encoders.conv import LOWERINGS
 from jaxmm.encoders.networks import CNN, MLP, Flatten
 from jaxmm.encoders.resnet import STEMS, ResNet18
 from jaxmm.encoders.transformer import Bag, Transformer
-from jaxmm.errors import UserError, check_at_least
+from jaxmm.errors import UserError, check_at_least, suggest
 
 DTYPES = ("float32", "bfloat16")
 
@@ -154,4 +154,4 @@ def make_encoder(config: EncoderConfig, rank: int, *, num_tokens: int = 0,
 
 def _check(option: str, found: str, choices) -> None:
     if found not in choices:
-        raise UserError(f"{option}: found {found!r}, expected one of {', '.join(choices)}")
+        raise UserError(f"{option}: found {found!r}{suggest(found, choices)}")

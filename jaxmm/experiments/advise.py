@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxmm import data, escape
 from jaxmm.config import replace
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, as_typed
 from jaxmm.experiments import configs, folders
 from jaxmm.experiments.configs import Chosen
 from jaxmm.experiments.planning import plan_runs
@@ -36,7 +36,7 @@ def advise(chosen: Chosen, seeds: int, workdir: str, command: str) -> str:
     folder = folders.workdir(workdir, f"advise_{folders.data_name(config)}")
     dataset = data.load(config.data)
     task = make_task(config.task, dataset.class_names, dataset.splits["train"]["label"])
-    need_classes(task, "advise", "use launch.compare")
+    need_classes(task, "advise", f"use `{as_typed('compare')}`")
     if len(dataset.modalities) < 2:
         raise UserError(f"{dataset.name} has only the modality {dataset.modalities[0]}; advise "
                         "needs two or more")

@@ -4,7 +4,6 @@ import json
 import math
 import multiprocessing
 import os
-import pathlib
 import platform
 import resource
 import statistics
@@ -20,7 +19,7 @@ from jaxmm import files, processes
 from jaxmm.batch import batch_size, make_batch
 from jaxmm.config import Config, EncoderConfig, OptimizerConfig, TrainConfig, replace
 from jaxmm.data.dataset import Dataset
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, suggest
 from jaxmm.methods import method_config
 from jaxmm.methods.samm import SAMMConfig
 from jaxmm.report import scaling as report
@@ -178,7 +177,7 @@ def in_new_process(fn, *args):
 
 def scaling(output: str, seconds: float, command: str) -> str:
     """Measures all of SCALES, each point in a process of its own; returns the table."""
-    folder = pathlib.Path(output).expanduser()
+    folder = files.expand(output)
     folder.mkdir(parents=True, exist_ok=True)
     # Processes of a small machine need a thread for each virtual device in a collective.
     os.environ["NPROC"] = str(max(os.cpu_count() or 1, 2 * max(SCALES["devices"])))
@@ -206,7 +205,7 @@ def check(seconds: float, output: str, is_folder: bool) -> None:
     """Raises UserError for a time that is no number, and for what cannot be written."""
     if not math.isfinite(seconds):
         raise UserError(f"--seconds={seconds}; expected a finite number of seconds")
-    path = pathlib.Path(output).expanduser().resolve()
+    path = files.expand(output).resolve()
     if output and (not path.parent.is_dir() or (
             path.exists() and not (path.is_dir() if is_folder else path.is_file()))):
         raise UserError(f"--output={output}; expected a {'folder' if is_folder else 'file'} in a folder "
@@ -225,8 +224,8 @@ def bench(config: Config, names: Sequence[str], seconds: float, output: str) -> 
     names = list(WORKLOADS) if list(names) == ["all"] else names
     unknown = set(names) - set(WORKLOADS)
     if unknown:
-        raise UserError(f"workload {min(unknown)!r} is unknown; "
-                        f"expected all, or some of {', '.join(WORKLOADS)}")
+        raise UserError(f"workload {min(unknown)!r} is unknown"
+                        f"{suggest(min(unknown), WORKLOADS, 'all, or some of')}")
     jobs = {name: None for name in names} or {
         f"{config.data.name}_{config.method.name}": options.to_dict(config)}
     results = {}
@@ -234,4 +233,4 @@ def bench(config: Config, names: Sequence[str], seconds: float, output: str) -> 
         results[name] = in_new_process(run_workload, name, job, seconds)
         print(json.dumps({"workload": name} | results[name]), flush=True)
     if output:
-        files.write(pathlib.Path(output).expanduser().resolve(), json.dumps(results, indent=2) + "\n")
+        files.write(files.expand(output).resolve(), json.dumps(results, indent=2) + "\n")

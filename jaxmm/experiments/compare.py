@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from jaxmm import data, escape
 from jaxmm.data.dataset import Dataset
 from jaxmm.data.streams import make_stream
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, as_typed
 from jaxmm.experiments import configs, folders
 from jaxmm.experiments.configs import Chosen
 from jaxmm.experiments.planning import Planned, plan_runs
 from jaxmm.experiments.series import check_any_finished
-from jaxmm.report import comparison, plots, published
+from jaxmm.report import comparison, flat, plots, published, run_report
 from jaxmm.report.analysis import probe_run
 from jaxmm.train.options import check_counts
 from jaxmm.train.schedule import train_many
@@ -53,7 +53,10 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: 
     if config.stream.kind:
         dataset, _ = make_stream(config.stream, dataset)
     tables = comparison.write(results, dataset, folder, command, config.stream.kind, values, page=page)
-    return f"\n{tables}\n{escape.printable(folder / 'report.md')} shows it with the plots."
+    flat.write(folder, [run.workdir for run in runs])
+    one = escape.command([f"--workdir={runs[-1].workdir}"])
+    return (f"\n{tables}\n{run_report.where(folder)} To look into one of the runs:\n"
+            f"  {as_typed('evaluate')} {one}")
 
 
 def parse_capacities(values: Sequence[str]) -> list[int]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jaxmm
+from jaxmm import files
 from jaxmm.config import Config
 from jaxmm.errors import UserError, of, suggest
 
@@ -41,7 +42,7 @@ def split(path: str) -> tuple[pathlib.Path, str]:
       UserError: there is no such file, nor such a config in the package.
     """
     name, argument = re.fullmatch(r"(.*?\.(?:json|py)(?=:|$)|[^:]*):?(.*)", path, re.DOTALL).groups()
-    file = pathlib.Path(name).expanduser()
+    file = files.expand(name)
     if file.suffix in (".json", ".py") or file.exists():
         return file, argument
     if name not in names():

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jaxmm import escape
+from jaxmm import escape, files
 from jaxmm.batch import Batch, Logits, batch_size
 from jaxmm.data.dataset import SPLITS, deviations
 from jaxmm.data.streams import Stream
-from jaxmm.errors import UserError, check_choice
+from jaxmm.errors import UserError, check_choice, suggest
 from jaxmm.evaluate.corruptions import corrupt
 from jaxmm.report import analysis, continual
 from jaxmm.report import predictions as table
@@ -29,11 +29,10 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
     `predictions` is a file for what every head says of every example.
     """
     if predictions:
-        table.check_path("--predictions", pathlib.Path(predictions).expanduser(), table.SUFFIXES)
+        table.check_path("--predictions", files.expand(predictions), table.SUFFIXES)
     run = restore(workdir, step, data=path)
     dataset = run.setup.dataset
-    if split not in SPLITS:
-        raise UserError(f"--split={split}; expected one of {', '.join(SPLITS)}")
+    check_choice("--split", split, SPLITS)
     original = dataset.splits[split]
     used = [m for m in dataset.modalities if m in run.state.params]
     dropped, sigmas = parse_drop(drop, used), parse_noise(noise, used)
@@ -69,23 +68,36 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
     return "\n\n".join(["\n".join(map(escape.printable, notes)), *tables])
 
 
+def check_together(names: Sequence[str], changes: Sequence[str], predictions: str,
+                   references: Sequence[str]) -> None:
+    """Raises UserError for options that do not go together: analyses, `changes` to the data and files."""
+    if references and not names:
+        raise UserError("--reference is for analyses; name one, such as --probe")
+    if names and changes:
+        raise UserError(f"--drop and --noise do not go with --{names[0]}, which looks at the model "
+                        "as it is; --robustness shows both")
+    if names and predictions:
+        raise UserError(f"--predictions does not go with --{names[0]}; ask for them alone")
+
+
 def write_predictions(run: Run, batch: Batch, logits: Logits, path: str) -> None:
-    """A row for every example of `batch`, as launch.predict writes it, with `label`: what is true."""
+    """A row for every example of `batch`, as `jaxmm predict` writes it, with `label`: what is true."""
     weights = make_weights(run.setup, run.state)(logits, batch["present"])
     columns = table.describe(run.setup.task, logits, batch["present"], weights, True)
     columns = {f"label/{table.PREDICTED[run.setup.task.name]}": batch["label"]} | columns
-    with table.open_table(pathlib.Path(path).expanduser(), run.setup.task.names) as add:
+    with table.open_table(files.expand(path), run.setup.task.names) as add:
         add(batch["id"].tolist(), columns)
 
 
 def analyse(workdir: pathlib.Path, step: int | None, split: str, names: Sequence[str],
             references: Sequence[str], path: str = "") -> str:
-    """The analyses called `names`, which are also written into the run folder."""
+    """The analyses called `names`, which are also written into the run folder, as is said."""
     run = restore(workdir, step, data=path)
     check_choice("--split", split, SPLITS)
     others = [analysis.Trained(restore(folder, None, data=path), folder)
-              for folder in map(pathlib.Path, references)]
-    return analysis.write(run, workdir, names, split, others)
+              for folder in map(files.expand, references)]
+    found = analysis.write(run, workdir, names, split, others)
+    return f"{found}\n\n{escape.printable(workdir / analysis.FILE)} shows it with the plots."
 
 
 def remaining(stream: Stream, split: str, original: Batch, batch: Batch) -> Stream:
@@ -141,5 +153,4 @@ def _items(values: Sequence[str]) -> list[str]:
 
 def _check_modality(option: str, name: str, modalities: Sequence[str]) -> None:
     if name not in modalities:
-        raise UserError(f"{option}: {name!r} is not a modality of the run; expected one of "
-                        f"{', '.join(modalities)}")
+        raise UserError(f"{option}: {name!r} is not a modality of the run{suggest(name, modalities)}")

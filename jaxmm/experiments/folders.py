@@ -2,8 +2,9 @@
 import pathlib
 import re
 
+from jaxmm import files
 from jaxmm.config import Config
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, as_typed
 
 
 def workdir(value: str, default: str) -> pathlib.Path:
@@ -18,8 +19,16 @@ def workdir(value: str, default: str) -> pathlib.Path:
         if name in value:
             raise UserError(f"--workdir={value}: {name} stands for those of teachers; choose another "
                             "name")
-    # Shells leave the ~ in --workdir=~/runs as it is.
-    return pathlib.Path(value).expanduser() if value else pathlib.Path("runs") / default
+    return files.expand(value) if value else pathlib.Path("runs") / default
+
+
+def trained(value: str, default: str) -> pathlib.Path:
+    """The run folder of --workdir, or `default` under runs/, which has to be there then."""
+    folder = workdir(value, default)
+    if not value and not folder.exists():
+        raise UserError(f"{folder} does not exist; train first: {as_typed('train')}; or name a run folder by "
+                        "--workdir")
+    return folder
 
 
 def check_local(option: str, value: str) -> None:

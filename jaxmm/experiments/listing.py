@@ -2,12 +2,13 @@
 import ast
 import dataclasses
 import inspect
-import io
-import tokenize
-from collections.abc import Iterable, Iterator
+import shutil
+import textwrap
+from collections.abc import Iterable, Mapping
 
-from jaxmm.errors import UserError, suggest
-from jaxmm.experiments import configs
+from jaxmm.config import PREPROCESS, AugmentConfig, Config, EncoderConfig
+from jaxmm.errors import UserError, all_as_typed, as_typed, suggest
+from jaxmm.experiments import configs, sources
 
 
 def listing(what: str, name: str = "") -> str:
@@ -16,10 +17,10 @@ def listing(what: str, name: str = "") -> str:
     Raises:
       UserError: there is no such list, or no such method.
     """
-    check("jaxmm list", what, KINDS)
+    check(as_typed("list"), what, KINDS)
     if name and what != "options":
-        raise UserError(f"jaxmm list {what}: unexpected {name!r}; `options` alone takes the name of a method")
-    return KINDS[what](name) if what == "options" else _table(KINDS[what]())
+        raise UserError(f"{as_typed('list')} {what}: unexpected {name!r}; `options` alone takes the name of a method")
+    return KINDS[what](name) if what == "options" else table(KINDS[what]())
 
 
 def check(where: str, name: str, known: Iterable[str]) -> None:
@@ -29,8 +30,8 @@ def check(where: str, name: str, known: Iterable[str]) -> None:
 
 
 def methods() -> list[tuple[str, str]]:
-    from jaxmm.methods import METHODS
-    return [(name, f"{entry.about} ({entry.source})") for name, entry in METHODS.items()]
+    """The methods with a line and the paper of each."""
+    return [(name, f"{entry.about} ({entry.source})") for name, entry in sources.methods().items()]
 
 
 def shipped() -> list[tuple[str, str]]:
@@ -57,45 +58,46 @@ def encoders() -> list[tuple[str, str]]:
 
 def options(method: str) -> str:
     """The options of a method, or of every run: name, default, and what it means."""
-    from jaxmm.config import Config, EncoderConfig
-    if method:
-        from jaxmm.methods import METHODS
-        check("jaxmm list options", method, METHODS)
-        entry = METHODS[method]
-        return (f"{method}: {entry.about} ({entry.source})\n\n"
-                + (_table(describe(entry.options, "method")) or "It has no options of its own."))
-    parts = [(f.name, getattr(Config(), f.name)) for f in dataclasses.fields(Config)]
-    parts = [(name, part) for name, part in parts if dataclasses.is_dataclass(part)]
-    return _table([line for name, part in [*parts, ("encoders.MODALITY", EncoderConfig())]
-                   for line in describe(part, name)])
+    if not method:
+        return of_every_run()
+    known = sources.methods()
+    check(f"{as_typed('list')} options", method, known)
+    found = known[method]
+    return (f"{method}: {found.about} ({found.source})\n\n"
+            + (table(rows("method", found.options)) or "It has no options of its own."))
 
 
-def describe(options, prefix: str) -> list[tuple[str, str]]:
-    """(--config.PREFIX.FIELD=DEFAULT, its comments in the source) for the options in a dataclass."""
-    said = {}
-    for cls in reversed([c for c in type(options).__mro__ if dataclasses.is_dataclass(c)]):
-        said |= dict(_comments(cls))
-    return [(f"--config.{prefix}.{f.name}={getattr(options, f.name)}", said.get(f.name, ""))
-            for f in dataclasses.fields(options) if f.name != "name" or prefix != "method"]
+def of_every_run() -> str:
+    """The options of all sections of a config, under what each of them is about."""
+    config, parts = Config(), []
+    for field in dataclasses.fields(Config):
+        if field.name != "method" and dataclasses.is_dataclass(part := getattr(config, field.name)):
+            parts.append((field.name, type(part)))
+    parts += [("encoders.MODALITY", EncoderConfig), ("augment.MODALITY", AugmentConfig)]
+    parts += [("data.preprocess.MODALITY", cls) for cls in PREPROCESS.values()]
+    found = [(path, sources.sections()[cls.__name__]) for path, cls in parts]
+    return "\n\n".join(f"{section.about}\n{table(rows(path, section.options))}" for path, section in found)
 
 
-def _comments(cls: type) -> Iterator[tuple[str, str]]:
-    """(field, the comment behind it and on the lines that go on with it)."""
-    source = inspect.getsource(cls)
-    starts = {node.lineno: node.target.id for node in ast.parse(source).body[0].body
-              if isinstance(node, ast.AnnAssign)}
-    found, field = {}, None
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        field = starts.get(token.start[0], field)
-        if token.type == tokenize.COMMENT and field:
-            found.setdefault(field, []).append(token.string.lstrip("# "))
-    return ((name, " ".join(lines)) for name, lines in found.items())
+def rows(path: str, found: Mapping[str, sources.Option]) -> list[tuple[str, str]]:
+    """(--config.PATH.OPTION=DEFAULT, what it means) for the options of a section."""
+    return [(f"--config.{path}.{name}={option.default}", option.about)
+            for name, option in found.items() if option.default is not None]
 
 
-def _table(rows: Iterable[tuple[str, str]]) -> str:
-    rows = list(rows)
-    wide = min(34, max((len(name) for name, _ in rows), default=0))
-    return "\n".join(f"{name:{wide}}  {said}".rstrip() for name, said in rows)
+def table(found: Iterable[tuple[str, str]]) -> str:
+    """Names, and beside each what is said of it, in lines as wide as the terminal."""
+    found = list(found)
+    wide = min(38, max((len(name) for name, _ in found), default=0))
+    columns = max(60, shutil.get_terminal_size((110, 24)).columns - 1)
+    lines = []
+    for name, said in found:
+        wrapped = textwrap.wrap(all_as_typed(said), columns - wide - 2)
+        if len(name) > wide or not wrapped:     # then it has a line for itself
+            lines.append(name)
+            name = ""
+        lines += [f"{'' if i else name:{wide}}  {line}" for i, line in enumerate(wrapped)]
+    return "\n".join(lines)
 
 
 KINDS = {"methods": methods, "configs": shipped, "datasets": datasets, "encoders": encoders, "options": options}

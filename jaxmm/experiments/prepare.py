@@ -1,10 +1,8 @@
 """A data set prepared, and what is said of it."""
-import pathlib
-
 import jax
 
-from jaxmm import escape
-from jaxmm.errors import UserError, check_at_least
+from jaxmm import escape, files
+from jaxmm.errors import UserError, as_typed, check_at_least
 from jaxmm.experiments import configs, folders
 from jaxmm.prepare import run
 from jaxmm.prepare.decode import Options
@@ -37,7 +35,7 @@ def prepare(dataset: str, source: str, output: str, decoding: Options, *, spectr
     folders.check_local("--output", output)
     _check_range("allow_skipped", allow_skipped, 1)
     _check_range("workers", workers, 1024)
-    source, output = (pathlib.Path(folder).expanduser() for folder in (source, output))
+    source, output = map(files.expand, (source, output))
     sections = None
     if spectrograms_of:
         try:
@@ -52,7 +50,11 @@ def prepare(dataset: str, source: str, output: str, decoding: Options, *, spectr
     except Stopped:
         raise Preempted("stopped; the same command resumes with what is left") from None
     said = run.describe(summary, output / summary["name"] / summary["version"])
-    return "\n".join(map(escape.printable, said.split("\n")))     # which has names of files
+    said = "\n".join(map(escape.printable, said.split("\n")))      # which has names of files
+    if dataset not in configs.names():
+        return said
+    path = escape.command([f"--config.data.path={output / summary['name']}"])
+    return f"{said}\nTo train on it:\n  {as_typed('train')} --config={dataset} {path}"
 
 
 def _check_range(name: str, value: float, most: float) -> None:

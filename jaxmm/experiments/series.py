@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import jax
 
-from jaxmm import data
+from jaxmm import data, escape
 from jaxmm.config import Config, replace, scalar_paths
 from jaxmm.data.streams import describe, make_stream
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, as_typed, suggest
 from jaxmm.experiments import folders
-from jaxmm.report import comparison, run_report, sweep, variants
+from jaxmm.report import comparison, flat, run_report, sweep, variants
 from jaxmm.train import hosts
 from jaxmm.train.checkpoints import REMEDY
 from jaxmm.train.folder import FILE
@@ -21,7 +21,7 @@ from jaxmm.train.setup import Run
 
 
 def run(config: Config, workdir: str, sweep_text: str, command: str, *, extend: bool = False) -> str:
-    """Trains a run, or one for each seed or value of a sweep; returns their table.
+    """Trains a run, or one for each seed or value of a sweep; returns their table, and where they are.
 
     Args:
       config: of the run, with the number of seeds.
@@ -36,10 +36,19 @@ def run(config: Config, workdir: str, sweep_text: str, command: str, *, extend: 
     if extend and several:
         raise UserError("--extend is for one run; give it with --workdir=FOLDER of each of several")
     if sweep_text:
-        return train_sweep(config, folder, *parse_sweep(sweep_text, config), command)
+        shown = train_sweep(config, folder, *parse_sweep(sweep_text, config), command)
+        return f"{shown}\n{run_report.where(folder)}"
     if several:
-        return train_seeds(config, folder, command)
-    return report(train(config, folder, extend=extend), folder)
+        return f"{train_seeds(config, folder, command)}\n{run_report.where(folder)}"
+    return next_steps(report(train(config, folder, extend=extend), folder), folder)
+
+
+def next_steps(shown: str, folder: pathlib.Path) -> str:
+    """The table of a run, where that is, and what to type to go on with it."""
+    workdir = escape.command([f"--workdir={folder}"])
+    return (f"{shown}\n{run_report.where(folder)} Next:\n"
+            f"  {as_typed('evaluate')} {workdir}\n"
+            f"  {as_typed('predict')} {workdir} --data=NEW.npz --output=predictions.csv")
 
 
 def over_seeds(config: Config) -> list[Config]:
@@ -57,8 +66,7 @@ def parse_sweep(text: str, config: Config) -> tuple[str, list[float]]:
     path, _, values = text.partition("=")
     options = scalar_paths(config)
     if path not in options:
-        raise UserError(f"--sweep={text}: {path!r} cannot be varied; expected one of "
-                        f"{', '.join(options)}")
+        raise UserError(f"--sweep={text}: {path!r} cannot be varied{suggest(path, options)}")
     try:
         numbers = sorted({float(value) for value in values.split(",")})
     except ValueError as error:
@@ -97,8 +105,10 @@ def train_seeds(config: Config, workdir: pathlib.Path, command: str) -> str:
         results.append(comparison.read_result(method, each.train.seed, run.history, run.changed))
         learned = run.setup.dataset
     check_any_finished([not result.diverged for result in results], workdir)
-    return comparison.write(results, learned, workdir, command,
-                            config.stream.kind) if hosts.is_main() else ""
+    if not hosts.is_main():
+        return ""
+    flat.write(workdir, folders)
+    return comparison.write(results, learned, workdir, command, config.stream.kind)
 
 
 def check_any_finished(finished: Sequence[bool], workdir: pathlib.Path) -> None:
@@ -133,8 +143,10 @@ def train_sweep(config: Config, workdir: pathlib.Path, path: str, values: list[f
         else:
             report(run, folder)
             dataset = run.setup.dataset     # on a stream, with the labels of its tasks
-    table = (sweep.write(points, path, dataset, workdir, command, config.stream.kind)
-             if hosts.is_main() else "")
+    table = ""
+    if hosts.is_main():
+        table = sweep.write(points, path, dataset, workdir, command, config.stream.kind)
+        flat.write(workdir, folders)
     check_any_finished([point.history is not None for point in points], workdir)
     return table
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, suggest
 from jaxmm.methods import (continual, derpp, fusion, g_blending, lwf, mla, mmtm, ogm_ge, qmf, rebalance,
                            rubi, samm, taught)
 from jaxmm.methods.common import Method, TrainState
@@ -117,7 +117,7 @@ def make_method(options: MethodConfig, model: Model) -> Method:
       UserError: there is no such method, or the options belong to another one.
     """
     if options.name not in METHODS:
-        raise UserError(f"method {options.name!r} is unknown; expected one of {', '.join(METHODS)}")
+        raise UserError(f"method {options.name!r} is unknown{suggest(options.name, METHODS)}")
     entry = METHODS[options.name]
     if type(options) is not type(entry.options):
         raise UserError(f"method.name={options.name}: these are the options of another method; "

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxmm.batch import Batch, Logits, Metrics
 from jaxmm.config import MethodConfig
@@ -118,19 +119,28 @@ def tap_all(encoder, params, batch_stats, x) -> list[chex.Array]:
 
 
 def gradients(model: Model, params, loss_fn, groups: Collection[str] | None = None):
-    """(loss, aux, gradients by parameter group) over the global batch.
+    """(losses, aux, gradients by parameter group) over the global batch.
+
+    The losses are metrics: "loss" and, where it has terms, each of them as "loss/NAME".
 
     Args:
       model: its batch may be spread over devices.
       params: by parameter group.
-      loss_fn: params -> (loss, aux). It may run the model several times. It must reduce over the
-        batch by `model.mean`, `sum` or `gather`, so that the loss is the same on every device.
+      loss_fn: params -> (loss, aux), where the loss is a scalar, or its terms by name, which are added
+        up. It may run the model several times. It must reduce over the batch by `model.mean`, `sum` or
+        `gather`, so that the loss is the same on every device.
       groups: parameter groups to differentiate; all by default.
     """
     learned = {group: params[group] for group in (params if groups is None else groups)}
-    (loss, aux), grads = jax.value_and_grad(
-        lambda learned: loss_fn(params | learned), has_aux=True)(learned)
-    return loss, aux, model.average(grads)
+
+    def total(learned):
+        loss, aux = loss_fn(params | learned)
+        terms = loss if isinstance(loss, Mapping) else {}
+        loss = sum(terms.values()) if terms else loss
+        return loss, ({"loss": loss} | {f"loss/{name}": x for name, x in terms.items()}, aux)
+
+    (_, (losses, aux)), grads = jax.value_and_grad(total, has_aux=True)(learned)
+    return losses, aux, model.average(grads)
 
 
 def apply_gradients(model: Model, state: TrainState, grads,
@@ -147,17 +157,17 @@ def apply_gradients(model: Model, state: TrainState, grads,
                           opt_state=state.opt_state | new_opt_state)
 
 
-def finish_step(model: Model, state: TrainState, batch: Batch, loss, out: Output, grads, *,
+def finish_step(model: Model, state: TrainState, batch: Batch, losses: Metrics, out: Output, grads, *,
                 extra=None, scale: Mapping[str, float] | None = None,
                 present: Mapping[str, chex.Array] | None = None,
                 due: Mapping[str, chex.Array] | None = None) -> tuple[TrainState, Metrics]:
-    """The state after a step, and its metrics.
+    """The state after a step, and its metrics: losses, progress of the heads, norm of the gradient.
 
     Args:
       model: holds the optimizer.
       state: before the step.
       batch: holds the labels that the outputs are compared with.
-      loss: scalar, over the global batch.
+      losses: over the global batch, see `gradients`.
       out: of the forward pass.
       grads: by parameter group.
       extra: the method's own part of the new state; the old one by default.
@@ -166,7 +176,7 @@ def finish_step(model: Model, state: TrainState, batch: Batch, loss, out: Output
         batch by default. The encoder of a modality that no row has is not updated.
       due: bool [] by parameter group: whether this step updates it; all by default.
     """
-    metrics = {"loss": loss} | head_progress(model, out.outputs, batch)
+    metrics = losses | head_progress(model, out.outputs, batch) | {"gradient_norm": optax.tree.norm(grads)}
     present = batch["present"] if present is None else present
     due = dict(due or {})
     for m in model.encoders:
@@ -232,7 +242,7 @@ def make_joint(model: Model, loss_fn, *, perturb=None) -> Method:
 
     Args:
       model: with a head.
-      loss_fn: (outputs by head, batch) -> scalar over the global batch.
+      loss_fn: (outputs by head, batch) -> scalar over the global batch, or its terms by name.
       perturb: (key, features, batch) -> features, between encoders and head in training.
     """
 

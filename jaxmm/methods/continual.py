@@ -74,10 +74,10 @@ def make_er(config: ERConfig, model: Model) -> Method:
             out = model.run(params, state.batch_stats, both, train=True)
             return model.mean(model.task.loss(out.outputs["fused"], both["label"]), counts), out
 
-        loss, out, grads = gradients(model, state.params, loss_fn)
+        losses, out, grads = gradients(model, state.params, loss_fn)
         now = jax.tree.map(lambda z: z[:rows], out.outputs)
         memory = remember(model, memory, batch)
-        return finish_step(model, state, batch, loss, out._replace(outputs=now), grads,
+        return finish_step(model, state, batch, losses, out._replace(outputs=now), grads,
                            extra={"memory": memory}, present=both["present"])
 
     return Method(init, step, make_predict(model), make_features(model))

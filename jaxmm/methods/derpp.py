@@ -46,15 +46,17 @@ def make_derpp(config: DERConfig, model: common.Model) -> common.Method:
             out = model.run(params, state.batch_stats, now, train=True)
             dark = model.run(params, out.batch_stats, old, train=True)
             past = model.run(params, dark.batch_stats, taught, train=True)
-            loss = model.mean(model.task.loss(out.outputs["fused"], now["label"]))
-            loss += config.alpha * model.mean(mean_squared_error(dark.outputs["fused"], old["logits"]), valid)
-            loss += config.beta * model.mean(model.task.loss(past.outputs["fused"], taught["label"]), valid)
-            return loss, out._replace(batch_stats=past.batch_stats)
+            z, dark_z, past_z = (x.outputs["fused"] for x in (out, dark, past))
+            logits, labels = mean_squared_error(dark_z, old["logits"]), model.task.loss(past_z, taught["label"])
+            terms = {"fused": model.mean(model.task.loss(z, now["label"])),
+                     "replayed_logits": config.alpha * model.mean(logits, valid),
+                     "replayed_labels": config.beta * model.mean(labels, valid)}
+            return terms, out._replace(batch_stats=past.batch_stats)
 
-        loss, out, grads = common.gradients(model, state.params, loss_fn)
+        losses, out, grads = common.gradients(model, state.params, loss_fn)
         memory = continual.remember(model, memory, batch | {"logits": out.outputs["fused"]})
         present = {m: jnp.concatenate([b["present"][m] for b in (now, old, taught)]) for m in model.encoders}
-        return common.finish_step(model, state, batch, loss, out, grads, extra={"memory": memory},
+        return common.finish_step(model, state, batch, losses, out, grads, extra={"memory": memory},
                                   present=present)
 
     return common.Method(init, step, common.make_predict(model), common.make_features(model))

@@ -51,8 +51,8 @@ def modality_loss(model: Model, logits, batch, m: str):
 
 
 def late_loss(model: Model):
-    """loss_fn(outputs, batch): sum_m l(z_m, y), a scalar."""
-    return lambda logits, batch: sum(modality_loss(model, logits, batch, m) for m in model.encoders)
+    """loss_fn(outputs, batch): sum_m l(z_m, y), its terms by modality."""
+    return lambda logits, batch: {m: modality_loss(model, logits, batch, m) for m in model.encoders}
 
 
 def make_unimodal(config: UnimodalConfig, model: Model) -> Method:
@@ -107,8 +107,7 @@ def make_aux_ce(config: FusedConfig, model: Model) -> Method:
     model = with_all_heads(config, model)
 
     def loss_fn(logits, batch):
-        return fused_loss(model)(logits, batch) + sum(
-            modality_loss(model, logits, batch, m) for m in model.encoders)
+        return {"fused": fused_loss(model)(logits, batch)} | late_loss(model)(logits, batch)
 
     return make_joint(model, loss_fn)
 

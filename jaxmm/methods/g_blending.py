@@ -66,19 +66,19 @@ def make_g_blending(config: GBlendingConfig, model: Model) -> Method:
         count = jnp.stack([batch["present"].get(k, everyone) & (held == part)
                            for part in (False, True) for k in names]).reshape(2, len(names), -1)
 
-        def losses(out):
+        def by_head(out):
             """CE [K, B] by head."""
             return jnp.stack([model.task.loss(out.outputs[k], batch["label"]) for k in names])
 
         def loss_fn(params):
             out = model.run(params, state.batch_stats, batch, train=True)
-            means = [model.mean(values, rows) for values, rows in zip(losses(out), count[TRAIN])]
-            return jnp.dot(state.extra["weights"], jnp.stack(means)), out
+            return {k: weight * model.mean(values, rows) for k, weight, values, rows in zip(
+                names, state.extra["weights"], by_head(out), count[TRAIN])}, out
 
-        loss, out, grads = gradients(model, state.params, loss_fn)
-        extra = measure(state, *model.sum((jnp.sum(count * losses(out), -1),
+        losses, out, grads = gradients(model, state.params, loss_fn)
+        extra = measure(state, *model.sum((jnp.sum(count * by_head(out), -1),
                                            count.sum(-1).astype(jnp.float32))))
-        state, metrics = finish_step(model, state, batch, loss, out, grads, extra=extra)
+        state, metrics = finish_step(model, state, batch, losses, out, grads, extra=extra)
         return state, metrics | {f"weight/{k}": w for k, w in zip(names, extra["weights"])}
 
     def measure(state, sums, count):

@@ -52,10 +52,12 @@ def make_lwf(config: LwFConfig, model: common.Model) -> common.Method:
             loss = model.task.loss(seen.restrict(z, known.first >= 0), batch["label"])
             drift = kl_divergence(*(seen.restrict(x, seen.old(known)) for x in (z, before)),
                                   config.temperature)
-            return model.mean(loss + config.alpha * jnp.where(known.task > 0, drift, 0.0)), out
+            return {"fused": model.mean(loss),
+                    "distillation": model.mean(config.alpha * jnp.where(known.task > 0, drift, 0.0))}, out
 
-        loss, out, grads = common.gradients(model, state.params, loss_fn, groups)
-        return common.finish_step(model, state, batch, loss, out, grads, extra=state.extra | {"seen": known})
+        losses, out, grads = common.gradients(model, state.params, loss_fn, groups)
+        return common.finish_step(model, state, batch, losses, out, grads,
+                                  extra=state.extra | {"seen": known})
 
     return common.Method(
         init, {"all": step, "head": lambda state, batch: step(state, batch, ("head",))},

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 import chex
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxmm import heads
 from jaxmm.config import MethodConfig, scalar
@@ -84,7 +85,7 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
             out = model.run(params, state.batch_stats, batch, train=True, only=(modality,))
             return modality_loss(model, out.outputs, batch, modality), out
 
-        loss, out, grads = gradients(model, state.params, loss_fn, groups=(modality, "head"))
+        losses, out, grads = gradients(model, state.params, loss_fn, groups=(modality, "head"))
         extra = update_projection(state, out.features[modality], present, modality)
         if config.projection == "rls":
             kernel = rls.project(extra["rls"], grads["head"]["kernel"])    # eq. 3
@@ -94,7 +95,9 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
         extra = jax.tree.map(lambda new, old: jnp.where(due, new, old), extra, state.extra)
         state = apply_gradients(model, state, grads, due={modality: due, "head": due})._replace(
             batch_stats=state.batch_stats | {modality: out.batch_stats[modality]}, extra=extra)
-        return state, loss, due, head_progress(model, {modality: out.outputs[modality]}, batch)
+        measured = {f"loss/{modality}": losses["loss"], f"gradient_norm/{modality}": optax.tree.norm(grads)}
+        return state, due, {name: jnp.where(due, x, jnp.nan) for name, x in measured.items()} | head_progress(
+            model, {modality: out.outputs[modality]}, batch)
 
     def update_projection(state: TrainState, features, present, modality: str):
         """P_t of eq. 4-5 from the mean feature of this modality, or of the one before it."""
@@ -113,13 +116,15 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
 
     def step(state, batch):
         batch = model.transform(step_key(state), batch)
-        metrics, losses, updates = {}, 0.0, 0
-        for modality in encoders:                                     # eq. 1
-            state, loss, due, progress = update_modality(state, batch, modality)
-            losses, updates = losses + loss, updates + due.astype(jnp.int32)
-            metrics |= progress
-        # The mean over the modalities that were updated; the loss of the others is 0.
-        return state._replace(step=state.step + 1), {"loss": losses / jnp.maximum(updates, 1)} | metrics
+        due, metrics = {}, {}
+        for m in encoders:                                            # eq. 1
+            state, due[m], measured = update_modality(state, batch, m)
+            metrics |= measured
+        updates = jnp.maximum(sum(x.astype(jnp.int32) for x in due.values()), 1)
+        # Means over the updates that were made: there is no loss of a modality that nobody has.
+        means = {name: sum(jnp.where(due[m], metrics[f"{name}/{m}"], 0.0) for m in encoders) / updates
+                 for name in ("loss", "gradient_norm")}
+        return state._replace(step=state.step + 1), means | metrics
 
     def weights(state, outputs, present):
         del state

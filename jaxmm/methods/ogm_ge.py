@@ -56,7 +56,7 @@ def make_ogm_ge(config: OGMConfig, model: Model) -> Method:
             out = model.run(params, state.batch_stats, batch, train=True)
             return model.mean(model.task.loss(out.outputs["fused"], batch["label"])), out
 
-        loss, out, grads = gradients(model, state.params, loss_fn)
+        losses, out, grads = gradients(model, state.params, loss_fn)
         coefficients = modulation(model, out.outputs, batch, config.alpha)
         active = model.epoch(state.step).done < config.epochs
         for m, k in coefficients.items():
@@ -64,7 +64,7 @@ def make_ogm_ge(config: OGMConfig, model: Model) -> Method:
                                  noise=config.noise)
             grads[m] = jax.tree.map(lambda new, old: jnp.where(active, new, old),
                                     modulated, grads[m])
-        state, metrics = finish_step(model, state, batch, loss, out, grads)
+        state, metrics = finish_step(model, state, batch, losses, out, grads)
         return state, metrics | {f"coefficient/{m}": jnp.where(active, k, 1.0)
                                  for m, k in coefficients.items()}
 

@@ -58,15 +58,15 @@ def make_qmf(config: QMFConfig, model: Model) -> Method:
 
         def loss_fn(params):
             out = model.run(params, state.batch_stats, batch, train=True)
-            loss = model.mean(model.task.loss(out.outputs["fused"], batch["label"]))
+            terms = {"fused": model.mean(model.task.loss(out.outputs["fused"], batch["label"]))}
             for m, h in updated(state, out.outputs, batch).items():
-                loss += modality_loss(model, out.outputs, batch, m)
-                loss += config.weight * ranking_loss(*model.gather((
+                terms[m] = modality_loss(model, out.outputs, batch, m)
+                terms[f"ranking/{m}"] = config.weight * ranking_loss(*model.gather((
                     energy(out.outputs[m]), history.relative(h, batch["id"]), batch["present"][m])))
-            return loss, out
+            return terms, out
 
-        loss, out, grads = gradients(model, state.params, loss_fn)
-        return finish_step(model, state, batch, loss, out, grads,
+        losses, out, grads = gradients(model, state.params, loss_fn)
+        return finish_step(model, state, batch, losses, out, grads,
                            extra={"history": updated(state, out.outputs, batch)})
 
     def weights(state, outputs, present):

@@ -134,12 +134,12 @@ def make_rebalanced(config: RebalanceConfig, model: Model, init_extra: Callable,
             out = model.run(params, state.batch_stats, batch, train=True, alone=alone)
             return loss_of(out.outputs, batch), out
 
-        loss, out, grads = gradients(model, state.params, loss_fn)
+        losses, out, grads = gradients(model, state.params, loss_fn)
         regular = ~jnp.any(jnp.stack(list(alone.values())))
         due = {"exchange": regular} | {m: regular | alone[m] for m in names}
         due |= {f"head/{m}": due[m] for m in names}
         state, metrics = finish_step(
-            model, state, batch, loss, out, grads, extra=follow(state, grads, regular),
+            model, state, batch, losses, out, grads, extra=follow(state, grads, regular),
             due=due if config.updates == "own" else None)
         return state, metrics | {f"alone/{m}": x.astype(jnp.float32) for m, x in alone.items()}
 

@@ -50,13 +50,13 @@ def make_rubi(config: RUBiConfig, model: Model) -> Method:
 
         def loss_fn(params):
             out = model.run(params, state.batch_stats, batch, train=True)
-            loss = 0.0
+            terms = {}
             for b in biased:
                 mask, guess = mask_of(params["head"]["mask"][b], jax.lax.stop_gradient(out.features[b]))
                 masked = out.outputs["fused"] * jax.nn.sigmoid(mask)
-                loss += model.mean(model.task.loss(masked, batch["label"])
-                                   + model.task.loss(guess, batch["label"]), batch["present"][b])
-            return loss, out
+                terms |= {f"{name}/{b}": model.mean(model.task.loss(z, batch["label"]), batch["present"][b])
+                          for name, z in (("masked", masked), ("guess", guess))}
+            return terms, out
 
         return finish_step(model, state, batch, *gradients(model, state.params, loss_fn))
 

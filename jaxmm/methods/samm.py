@@ -74,15 +74,13 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
             "temperature": {h: jnp.ones(()) for h in all_heads}})
 
     def supervised(out, batch, counts):
-        """sup(z, y) over the rows that count."""
-        loss = model.mean(model.task.loss(out.outputs["fused"], batch["label"]), counts)
-        aligned = {"features": out.features, "logits": out.outputs}.get(config.alignment)
-        for m in encoders:
-            unimodal = modality_loss(model, out.outputs, batch, m)
-            if aligned:
-                unimodal += config.beta * alignment(m, aligned, batch["present"])
-            loss += config.lambda_ * unimodal
-        return loss
+        """The terms of sup(z, y) over the rows that count."""
+        terms = {"fused": model.mean(model.task.loss(out.outputs["fused"], batch["label"]), counts)}
+        terms |= {m: config.lambda_ * modality_loss(model, out.outputs, batch, m) for m in encoders}
+        if aligned := {"features": out.features, "logits": out.outputs}.get(config.alignment):
+            terms["alignment"] = config.lambda_ * (config.beta * sum(
+                alignment(m, aligned, batch["present"]) for m in encoders))
+        return terms
 
     def alignment(m, aligned, present):
         """mean_{k != m} D(z_m, sg(z_k)) over the rows that have both, of the global batch.
@@ -113,16 +111,16 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
 
         def loss_fn(params):
             out = model.run(params, state.batch_stats, now, train=True)
-            loss = supervised(out, now, None)
+            terms = supervised(out, now, None)
             again = model.run(params, out.batch_stats, past, train=True)
-            loss += supervised(again, past, valid)
+            terms |= {f"replayed/{name}": x for name, x in supervised(again, past, valid).items()}
             if config.consistency:
-                loss += config.gamma * consistency(again.outputs, past, valid)
-            return loss, out._replace(batch_stats=again.batch_stats)
+                terms["consistency"] = config.gamma * consistency(again.outputs, past, valid)
+            return terms, out._replace(batch_stats=again.batch_stats)
 
-        loss, out, grads = gradients(model, state.params, loss_fn)
+        losses, out, grads = gradients(model, state.params, loss_fn)
         memory = remember(model, memory, batch | {"logits": out.outputs})
-        return finish_step(model, state, batch, loss, out, grads,
+        return finish_step(model, state, batch, losses, out, grads,
                            extra=state.extra | {"memory": memory},
                            present=concatenate(now["present"], past["present"]))
 

@@ -156,10 +156,10 @@ def make_distilled(config: TaughtConfig, model: Model, distillation, teachers, c
 
         def loss_fn(params):
             out = model.run(params, state.batch_stats, batch, train=True)
-            loss = config.weight * distillation(out, teacher, batch)
+            terms = {"distillation": config.weight * distillation(out, teacher, batch)}
             if labels:
-                loss += model.mean(model.task.loss(out.outputs["fused"], batch["label"]))
-            return loss, out
+                terms["fused"] = model.mean(model.task.loss(out.outputs["fused"], batch["label"]))
+            return terms, out
 
         return finish_step(model, state, batch, *gradients(model, state.params, loss_fn))
 

@@ -16,6 +16,7 @@ from scipy import stats
 
 from jaxmm import escape, files
 from jaxmm.config import Config
+from jaxmm.errors import as_typed
 from jaxmm.report.tables import markdown
 from jaxmm.report.units import number, unit
 from jaxmm.task import Task
@@ -148,4 +149,4 @@ To follow it:
 
 def follow(path: pathlib.Path) -> str:
     """The command that trains the config of a file."""
-    return escape.command(["python", "-m", "launch.train", f"--config={path}"])
+    return f"{as_typed('train')} {escape.command([f'--config={path}'])}"

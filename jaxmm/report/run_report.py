@@ -9,9 +9,9 @@ import jax
 from jaxmm import escape, files
 from jaxmm.batch import batch_size
 from jaxmm.config import AugmentConfig, Config, EncoderConfig
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, as_typed
 from jaxmm.methods import method_config
-from jaxmm.report import classes, plots, stream_report, units
+from jaxmm.report import classes, flat, plots, stream_report, units
 from jaxmm.report.tables import Scores, capital, scores_table
 from jaxmm.train import plan, validity, writers
 from jaxmm.train.options import differences, to_dict
@@ -23,7 +23,7 @@ FILE = "report.md"
 
 
 def write(run: Run, workdir, page: plots.Page | None = None) -> str:
-    """Writes `report.md` and its plots into the run folder; returns the table of test scores.
+    """Writes `report.md`, its plots and `metrics.csv` into the run folder; returns the table of test scores.
 
     All of it follows from the config, the history, `metrics.jsonl` and the last state: a finished
     run that is restored gives the same report again. Given a `page` of paper, the plots are drawn for
@@ -32,13 +32,13 @@ def write(run: Run, workdir, page: plots.Page | None = None) -> str:
     Raises:
       UserError: the run is not finished.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = files.expand(workdir)
     config, dataset, tasks = run.setup.config, run.setup.dataset, run.setup.tasks
     steps = run.setup.total_steps
     done = run.history[-1]["step"] if run.history else 0
     if not run.finished:
         raise UserError(f"{workdir}: the run has made {done} of {steps} steps; finish it by "
-                        "launch.train with the same options before a report")
+                        f"{as_typed('train')} with the same options before a report")
     test, val = final_scores(run.history, "test"), final_scores(run.history, "val")
     records = read_training(workdir)
     metric, chance = run.setup.task.headline, units.guess(run.setup.task, dataset)
@@ -72,16 +72,23 @@ def write(run: Run, workdir, page: plots.Page | None = None) -> str:
         f"## Validation\n\n{scores_table(val, dataset.modalities)}\n"
         f"![Training loss and validation {unit.title}]({curves})",
         f"{_which_epoch(run, over_tasks)} A head is scored on the examples that "
-        f"have its modality.{plots.note(dataset.modalities, metric)}",
+        f"have its modality.{plots.note(dataset.modalities, metric)} All that was measured, by step, "
+        f"is in `{flat.FILE}`.",
         "## What was run\n\n" + _lines("- ", _facts(run, records, steps)),
         "Options that differ from the defaults of `jaxmm/config.py`:\n\n"
         + _lines("    ", (escape.command([f"--config.{option}={value}"])
                           for option, value in changed_options(config))),
         "To evaluate it again:\n\n"
-        "    " + escape.command(["python", "-m", "launch.evaluate", f"--workdir={workdir}"]),
+        f"    {as_typed('evaluate')} {escape.command([f'--workdir={workdir}'])}",
     ]
+    flat.write(workdir, [workdir])
     files.write(workdir / FILE, "\n\n".join(s.strip("\n") for s in sections) + "\n")
     return headline
+
+
+def where(folder: pathlib.Path) -> str:
+    """A sentence for the console on where a report is."""
+    return f"{escape.printable(folder / FILE)} shows it with the plots."
 
 
 def _which_epoch(run: Run, over_tasks: str) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from jaxmm.config import Config, MethodConfig
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, suggest
 
 
 class Variant(NamedTuple):
@@ -108,8 +108,8 @@ def set_option(config: MethodConfig, option: str, value: str) -> None:
     """
     types = {f.name: f.type for f in dataclasses.fields(config) if f.name != "name"}
     if option not in types:
-        raise UserError(f"--methods: {config.name} has no option {option!r}; expected "
-                        f"{'one of ' + ', '.join(types) if types else 'none'}")
+        raise UserError(f"--methods: {config.name} has no option {option!r}"
+                        f"{suggest(option, types) if types else '; expected none'}")
     try:
         setattr(config, option, _READ[types[option]](value))
     except (KeyError, ValueError) as error:

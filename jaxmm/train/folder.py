@@ -21,13 +21,14 @@ MOST_BYTES = 2**30          # of `model.json`: it has two numbers for every feat
 STREAM_FILE = "stream.json"
 LOCK_FILE = "lock"
 # What training adds to, or removes from, in a run folder: never through a link.
-OWN = (FILE, MODEL_FILE, STREAM_FILE, LOCK_FILE, "metrics.jsonl", "checkpoints", "teachers", "tensorboard")
+OWN = (FILE, MODEL_FILE, STREAM_FILE, LOCK_FILE, "metrics.jsonl", "checkpoints", "teachers", "tensorboard",
+       "wandb")
 # Options that may change within a run: its result stays the same, or, with other steps_per_call,
 # the same up to rounding. Data may move, as they are told by their checksums. Prepared data that are
 # streamed, or not any more, have other ones.
 RESULT_STAYS = ("data.path", "data.placement", "data.workers", "train.checkpoint_epochs",
                 "train.keep_checkpoints", "train.on_save_error", "train.steps_per_call",
-                "train.tensorboard")
+                "train.tensorboard", "train.wandb")
 
 
 @contextmanager

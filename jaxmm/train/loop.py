@@ -15,6 +15,7 @@ from jaxmm.train.checkpoints import REMEDY
 from jaxmm.train.group import Group
 from jaxmm.train.plan import Chunk
 from jaxmm.train.setup import Run
+from jaxmm.train.writers import MOST
 
 METRICS_EVERY = 32      # steps between two looks at the metrics; longer queues can deadlock on CPU
 
@@ -122,9 +123,9 @@ def look(group: Group, chunk: Chunk, pending: Sequence[Mapping[str, jax.Array]],
         group.write(i, {"kind": "train", "step": group.step, "epoch": chunk.epoch + 1,
                         "task": chunk.task, "examples_per_second": rate,
                         "learning_rate": group.learning_rate(i)} | means)
-    healthy = [i for i, _ in group.healthy()]
-    shown = {name.removeprefix("accuracy/"): mean_of_numbers(x[:, healthy])
-             for name, x in values.items() if healthy}
+    healthy, progress = [i for i, _ in group.healthy()], f"{group.setup.task.progress[0]}/"
+    shown = {name.removeprefix(progress): mean_of_numbers(x[:, healthy]) for name, x in values.items()
+             if healthy and (name == "loss" or name.startswith(progress))}
     return {name: f"{x:.3f}" for name, x in shown.items()} | {"examples/s": f"{rate:.0f}"}
 
 
@@ -139,6 +140,8 @@ def show(bar: tqdm, group: Group, chunk: Chunk, means: Mapping[str, str]) -> Non
 def mean_metrics(values: Mapping[str, np.ndarray], step: int) -> dict[str, float]:
     """Means over the steps [K] since the last look, which end at `step`, where there is a number.
 
+    One that overflows, as the norm of a gradient may where the loss is finite still, is left out.
+
     Raises:
       FloatingPointError: one of their losses is not finite.
     """
@@ -149,7 +152,7 @@ def mean_metrics(values: Mapping[str, np.ndarray], step: int) -> dict[str, float
             f"the loss of step {first} is {values['loss'][np.argmin(finite)]}; the last good "
             f"checkpoint is kept; {REMEDY}")
     means = {name: mean_of_numbers(x) for name, x in values.items()}
-    return {name: mean for name, mean in means.items() if not np.isnan(mean)}
+    return {name: mean for name, mean in means.items() if name == "loss" or abs(mean) < MOST}
 
 
 def mean_of_numbers(values: np.ndarray) -> float:

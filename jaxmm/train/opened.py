@@ -14,6 +14,7 @@ from jaxmm.methods import TrainState
 from jaxmm.train import checkpoints, hosts, validity, writers
 from jaxmm.train.folder import (FILE as CONFIG_FILE, MODEL_FILE, check_folder, claim_folder, read_spec,
                                 save_stream, write_spec)
+from jaxmm.train.options import to_dict
 from jaxmm.train.restore import kept_step, read_history
 from jaxmm.train.setup import Setup, init_state, is_finished
 from jaxmm.train.teaching import check_same_teachers, check_teachers, teacher_checksums
@@ -45,6 +46,7 @@ def kept_spec(config: Config, workdir: pathlib.Path, extend: bool = False) -> di
 def check_start(setup: Setup, workdir: pathlib.Path, extend: bool = False) -> None:
     """Raises UserError if a run cannot begin, or go on, in this folder; touches nothing."""
     checkpoints.check_path(workdir)
+    writers.check_installed(setup.config.train.tensorboard, setup.config.train.wandb)
     check_folder(workdir, setup.config, extend)
     if not (workdir / CONFIG_FILE).exists():
         check_teachers(setup)
@@ -129,7 +131,8 @@ def _open_folder(run: Opened) -> Iterator[Opened]:
         write_spec(workdir, setup.spec)
     known = {"data": setup.checksums, "model": setup.spec.checksum, "epochs": config.epochs,
              "teachers": meta.get("teachers", {}) if restored else teacher_checksums(setup)}
-    with (open_writer(workdir, step, config.tensorboard, config.on_save_error) as write,
+    with (open_writer(workdir, step, config.tensorboard, config.on_save_error,
+                      to_dict(setup.config) if config.wandb else None) as write,
           checkpoints.open_saver(manager, config.keep_checkpoints,
                                  config.on_save_error) as save):
         def save_run(step, state, history, *, last, spare):

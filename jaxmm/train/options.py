@@ -14,7 +14,7 @@ import numpy as np
 from jaxmm import config as config_lib
 from jaxmm import files
 from jaxmm.config import AugmentConfig, Config
-from jaxmm.errors import UserError, check_at_least, check_choice
+from jaxmm.errors import UserError, as_typed, check_at_least, check_choice, suggest
 from jaxmm.methods import method_config
 
 MADE_BY = "made_by"         # in `config.json`, beside the options: what made the run
@@ -78,14 +78,13 @@ def _section(cls: type, values: Any, path: str):
     if cls is config_lib.PreprocessConfig:
         kind = values.get("kind", "")
         if not isinstance(kind, str) or kind not in config_lib.PREPROCESS:
-            raise UserError(f"{path}.kind is {_shown(kind)}; expected one of "
-                            f"{', '.join(filter(None, config_lib.PREPROCESS))}")
+            raise UserError(f"{path}.kind is {_shown(kind)}"
+                            f"{suggest(str(kind), filter(None, config_lib.PREPROCESS))}")
         cls = config_lib.PREPROCESS[kind]
     types = {f.name: f.type for f in dataclasses.fields(cls)}
     for name in values:
         if name not in types:
-            raise UserError(f"{where} has no option {_shown(name)}; expected one of "
-                            f"{', '.join(types)}")
+            raise UserError(f"{where} has no option {_shown(name)}{suggest(name, types)}")
     return cls(**{name: _value(types[name], value, _join(path, name))
                   for name, value in values.items()})
 
@@ -200,5 +199,5 @@ def check_single(config: Config) -> None:
     """Raises UserError for what `check_counts` finds, and for the config of several runs."""
     check_counts(config)
     if config.train.seeds > 1:
-        raise UserError(f"train.seeds={config.train.seeds} is for launch.train; give "
-                        "launch.compare --seeds, and functions a config for each seed")
+        raise UserError(f"train.seeds={config.train.seeds} is for `{as_typed('train')}`; give "
+                        f"`{as_typed('compare')}` --seeds, and functions a config for each seed")

@@ -1,16 +1,16 @@
 """Runs read back from their folders."""
 import math
-import os
 import pathlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 
+from jaxmm import files
 from jaxmm.config import replace
 from jaxmm.data.dataset import SPLITS, Dataset
 from jaxmm.data.spec import absent
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, as_typed
 from jaxmm.task import CLASS_SCORES
 from jaxmm.train import checkpoints, validity
 from jaxmm.train.scores import best
@@ -40,13 +40,13 @@ def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
       UserError: no run folder, no checkpoint (of that step), or none that is undamaged; or data that
         have another form than those it was trained on.
     """
-    workdir = pathlib.Path(workdir)
+    workdir = files.expand(workdir)
     config, spec = read_config(workdir), read_spec(workdir)
     if data:
         config = replace(config, {"data.path": data})
     path = config.data.path
-    if dataset is None and spec and (data is None or not data and path and not os.path.exists(
-            os.path.expanduser(path))):
+    if dataset is None and spec and (
+            data is None or not data and path and not files.expand(path).exists()):
         dataset = absent(spec, f"{workdir}: the data it was trained on are needed for this, and "
                          f"{path or config.data.name} is not there; name them by --data=PATH")
     if not (workdir / checkpoints.FOLDER).is_dir():
@@ -162,4 +162,4 @@ def _is_number(value: Any) -> bool:
 
 
 def _no_checkpoint(workdir: pathlib.Path) -> UserError:
-    return UserError(f"{workdir} has no checkpoint yet; run launch.train with this --workdir")
+    return UserError(f"{workdir} has no checkpoint yet; run `{as_typed('train')}` with this --workdir")

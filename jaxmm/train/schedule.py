@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import jax
 from tqdm import tqdm
 
+from jaxmm import files
 from jaxmm.config import Config
 from jaxmm.data.dataset import Dataset
 from jaxmm.data.spec import from_json
@@ -72,7 +73,7 @@ def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Datase
     Raises:
       UserError, WriteError, Preempted: see `train`.
     """
-    workdirs = [pathlib.Path(workdir) for workdir in workdirs]
+    workdirs = [files.expand(workdir) for workdir in workdirs]
     specs = hosts.from_main(lambda: [kept_spec(*run, extend) for run in zip(configs, workdirs)])
     setups = list(build_many(configs, dataset=dataset, devices=devices,
                              specs=[spec and from_json(spec) for spec in specs]))

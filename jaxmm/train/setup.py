@@ -16,7 +16,7 @@ from jaxmm.data.spec import DataSpec, check_same_form, coarse_map, example, make
 from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import Transform, make_transform, normalise, on_host
 from jaxmm.encoders import NETWORKS, make_encoder, network_name
-from jaxmm.errors import UserError, check_choice, of
+from jaxmm.errors import UserError, check_choice, of, suggest
 from jaxmm.methods import Method, TrainState, check_pairs, make_method, used_modalities
 from jaxmm.model import Model
 from jaxmm.task import Task, check_labels, make_task, need_classes, with_smoothing, with_weights
@@ -24,7 +24,6 @@ from jaxmm.train import plan
 from jaxmm.train.optimizers import PLATEAU, accumulate, make_optimizer, make_schedule
 from jaxmm.train.options import LARGEST, check_augmentation, check_single
 from jaxmm.train.programs import Options, Programs, make_programs
-from jaxmm.train.writers import check_tensorboard
 
 SCANNED_STEPS = 32      # longest chunk where steps are scanned; a signal waits for its end
 
@@ -105,8 +104,8 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
     for section in ("encoders", "augment"):
         unknown = set(getattr(config, section)) - set(spec.modalities)
         if unknown:
-            raise UserError(f"{section}.{min(unknown)}: no such modality in {dataset.name}; "
-                            f"expected one of {', '.join(spec.modalities)}")
+            raise UserError(f"{section}.{min(unknown)}: no such modality in {dataset.name}"
+                            f"{suggest(min(unknown), spec.modalities)}")
     rows = lengths(spec)
     plan.check_batch_size(rows, config.train.batch_size)
     if (steps := plan.total_steps(rows, config.train)) > LARGEST:
@@ -118,8 +117,6 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
     streamed = bool(dataset.splits) and is_streamed(dataset.splits["train"], config.data.placement)
     if streamed:
         check_streaming()
-    if config.train.tensorboard:
-        check_tensorboard()
     wide = on_host(spec.forms, spec.norms, config.data.preprocess)
     to_float32 = functools.partial(normalise, norms=wide)
     transform = make_transform({m: norm for m, norm in spec.norms.items() if m not in wide},

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
+from jaxmm import files
 from jaxmm.config import Config, EncoderConfig, MethodConfig, replace
 from jaxmm.data.dataset import Dataset
-from jaxmm.errors import UserError, of
+from jaxmm.errors import UserError, as_typed, of
 from jaxmm.methods import TrainState
 from jaxmm.train import checkpoints, validity
 from jaxmm.train.restore import restore
@@ -35,7 +36,7 @@ def teacher_config(setup: Setup, method: MethodConfig) -> Config:
 def folder_of(teacher: str, location: str, setup: Setup) -> pathlib.Path:
     """The run folder of a teacher: `location` with its name for {teacher}, its seed for {seed}."""
     seed = teacher_config(setup, setup.programs.teachers[teacher]).train.seed
-    return pathlib.Path(location.replace("{teacher}", teacher).replace("{seed}", str(seed)))
+    return files.expand(location.replace("{teacher}", teacher).replace("{seed}", str(seed)))
 
 
 def restore_teachers(setup: Setup, *, dataset: Dataset | None = None,
@@ -53,7 +54,7 @@ def restore_teachers(setup: Setup, *, dataset: Dataset | None = None,
         models[name] = run.setup.programs.fetch(run.state)
         if not run.finished:
             raise UserError(f"{folder}: this run is not finished, so it cannot teach; finish it by "
-                            "launch.train with its options")
+                            f"{as_typed('train')} with its options")
     return models
 
 

@@ -1,8 +1,7 @@
 """Runs that start from the weights of another one."""
-import pathlib
-
 import numpy as np
 
+from jaxmm import files
 from jaxmm.data.dataset import say
 from jaxmm.errors import UserError
 from jaxmm.methods import TrainState
@@ -23,7 +22,7 @@ def init_from(setup: Setup, state: TrainState) -> TrainState:
     Raises:
       UserError: that is no run with a checkpoint, or nothing of it matches.
     """
-    folder = pathlib.Path(setup.config.train.init_from).expanduser()
+    folder = files.expand(setup.config.train.init_from)
     own = setup._replace(config=read_config(folder))
     trained = (folder / checkpoints.FOLDER).is_dir()
     found = read_kept(folder, own, None, scores=()) if trained else None

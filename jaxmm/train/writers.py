@@ -1,31 +1,43 @@
-"""Metrics as they come: `metrics.jsonl`, and tensorboard events if asked for."""
+"""Metrics as they come: `metrics.jsonl` and, if asked for, tensorboard events and a run of wandb.
+
+A record of training has the means since the record before over its steps: "loss" and, of a composite
+loss, its terms as "loss/NAME" with their weights, so that they add up to it (in MLA, which makes an
+update for each modality, they are the losses of the updates, and "loss" their mean); the progress of each
+head; "gradient_norm", the global norm of what the optimizer gets, before clipping; and what else a
+method measures. "learning_rate" is that of its last step. "seconds" is the wall clock since the run was
+started, its teachers, evaluations and checkpoints included; where it was stopped, it goes on from the
+last record that is kept.
+"""
 import json
 import pathlib
+import secrets
 import socket
 import struct
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from absl import logging
 
 from jaxmm import extras, files
+from jaxmm.errors import UserError
 
 FILE = "metrics.jsonl"
 MOST = 2.0**63     # of a number in a record of training
+CLOCKED = ("examples_per_second", "seconds")    # of a record of training, what another run has otherwise
 Write = Callable[[Mapping[str, Any]], None]
 
 
 @contextmanager
-def open_writer(workdir: pathlib.Path, step: int, tensorboard: bool,
-                on_error: str = "stop") -> Iterator[Write]:
+def open_writer(workdir: pathlib.Path, step: int, tensorboard: bool = False, on_error: str = "stop",
+                wandb: Mapping[str, Any] | None = None) -> Iterator[Write]:
     """Gives write(record), which appends one record, which has a "step" and a "kind" ("train" or "eval").
 
     Records after `step`, left by a run that went on after its last checkpoint, are removed; -1
     removes all. So are lines that are not records, with a warning unless it is a last one that was
     cut short. With `on_error` "continue", a record that cannot be written is left out, with a
-    warning.
+    warning. `wandb` are the options of the run, if they and the records go to wandb too.
     """
     path = workdir / FILE
     files.check_own(path)
@@ -38,14 +50,22 @@ def open_writer(workdir: pathlib.Path, step: int, tensorboard: bool,
     kept = [line for line, record in zip(lines, records) if record and record["step"] <= step]
     if kept != lines:
         files.write(path, b"".join(kept))
-    add_event = _open_events(workdir / "tensorboard", step) if tensorboard else lambda record: None
+    before = max((record.get("seconds", 0.0) for record in map(parse, kept)), default=0.0)
+    start = time.monotonic() - before
+    with ExitStack() as stack:
+        sinks = [_open_events(workdir / "tensorboard", step)] if tensorboard else []
+        if wandb is not None:
+            sinks.append(stack.enter_context(_open_wandb(workdir, wandb)))
 
-    def write(record):
-        with files.on_error(on_error):
-            files.append(path, json.dumps(record) + "\n")
-            add_event(record)
+        def write(record):
+            if record["kind"] == "train":
+                record = {**record, "seconds": round(time.monotonic() - start, 3)}
+            with files.on_error(on_error):
+                files.append(path, json.dumps(record) + "\n")
+                for add in sinks:
+                    add(record)
 
-    yield write
+        yield write
 
 
 def set_evaluations(workdir: pathlib.Path, history: Sequence[Mapping[str, Any]]) -> None:
@@ -79,9 +99,37 @@ def parse(line: bytes) -> dict[str, Any] | None:
     return record if sound and record.get("kind") in ("train", "eval") else None
 
 
-def check_tensorboard() -> None:
-    """Raises UserError if the package that knows tensorboard events is not installed."""
-    _tensorboard()
+def check_installed(tensorboard: bool, wandb: bool) -> None:
+    """Raises UserError if the package of what is asked for is not installed."""
+    if tensorboard:
+        _tensorboard()
+    if wandb:
+        extras.need("wandb", "train.wandb", "wandb")
+
+
+@contextmanager
+def _open_wandb(workdir: pathlib.Path, options: Mapping[str, Any]) -> Iterator[Write]:
+    """A function that logs the numbers of a record to the wandb run of this folder.
+
+    Its id is kept in the folder, so that a run which is resumed goes on there too; steps that wandb
+    knows already, which are made again to the same bits, it leaves out.
+
+    Raises:
+      UserError: wandb does not begin, as without network and WANDB_MODE=offline.
+    """
+    wandb, path = extras.need("wandb", "train.wandb", "wandb"), workdir / "wandb" / "id"
+    files.own_folder(path.parent)
+    if not path.exists():
+        files.write(path, secrets.token_hex(4) + "\n")
+    try:
+        run = wandb.init(id=files.read(path).strip(), resume="allow", reinit="create_new", name=str(workdir),
+                         dir=str(workdir), config=dict(options))
+    except wandb.Error as error:
+        raise UserError(f"train.wandb: {error}; log in by `wandb login`, or set WANDB_MODE=offline") from error
+    try:
+        yield lambda record: run.log(dict(_scalars(record)), step=record["step"])
+    finally:
+        run.finish()
 
 
 def _tensorboard():

@@ -174,10 +174,10 @@ def test_eight_devices_are_one():
 
 
 @pytest.mark.parametrize("options, rank, message", [
-    ({"name": "vit"}, 3, "encoder: found 'vit', expected one of auto, mlp, cnn, resnet18, transformer, identity"),
-    ({"conv": "fft"}, 3, "conv: found 'fft', expected one of auto, xla, matmul"),
-    ({"stem": "big"}, 3, "stem: found 'big', expected one of standard, small"),
-    ({"dtype": "float16"}, 3, "dtype: found 'float16', expected one of float32, bfloat16"),
+    ({"name": "vit"}, 3, "encoder: found 'vit'; expected one of auto, mlp, cnn, resnet18, transformer, identity"),
+    ({"conv": "fft"}, 3, "conv: found 'fft'; expected one of auto, xla, matmul"),
+    ({"stem": "big"}, 3, "stem: found 'big'; expected one of standard, small"),
+    ({"dtype": "float16"}, 3, "dtype: found 'float16'; did you mean bfloat16? Expected one of float32, bfloat16"),
     ({"name": "cnn"}, 1, "encoder 'cnn': found examples of rank 1, expected one of (2, 3, 4)"),
     ({"name": "mlp"}, 5, "encoder 'mlp': found examples of rank 5, expected one of (1, 2, 3, 4)"),
     ({"depth": 0}, 3, "encoder depth=0; expected a number of at least 1"),

@@ -148,7 +148,7 @@ def test_everything_wrong_is_found_before_anything_is_made(config_for, make_data
         plan(["concat"], change=rename)
     with pytest.raises(UserError, match="method.modality='smell'; expected"):
         plan(["unimodal"], change=lambda c: setattr(c.method, "modality", "smell"))
-    with pytest.raises(UserError, match="train.seeds=3 is for launch.train"):
+    with pytest.raises(UserError, match="train.seeds=3 is for `jaxmm train`"):
         plan(["concat", "mla"], change=lambda c: setattr(c.train, "seeds", 3))
     with pytest.raises(UserError, match="typo/unimodal_image is not a run folder"):
         plan(["umt"], change=lambda c: setattr(c.method, "teachers", "typo/{teacher}"))

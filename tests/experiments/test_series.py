@@ -18,7 +18,7 @@ def use_tiny_data_on_one_device(make_dataset, monkeypatch):
 
 
 @pytest.mark.parametrize("text, message", [
-    ("method.beta=1", "'method.beta' cannot be varied; expected one of optimizer.learning_rate"),
+    ("method.beta=1", "'method.beta' cannot be varied; did you mean method.alpha. Expected one of optimizer.learning_rate"),
     ("train.batch_size=8", "'train.batch_size' cannot"), ("method.alpha", "expected numbers"),
     ("method.alpha=0.1,many", "expected numbers, as in method.alpha=0.001")])
 def test_sweeps_that_cannot_be_made(text, message, make_config):
@@ -84,6 +84,6 @@ def test_the_folder_of_a_single_run_is_refused(make_config, tmp_path):
 
 
 def test_a_function_for_single_runs_refuses_several_seeds(make_config, make_dataset, tmp_path):
-    with pytest.raises(UserError, match="train.seeds=2 is for launch.train"):
+    with pytest.raises(UserError, match="train.seeds=2 is for `jaxmm train`"):
         schedule.train(make_config("late", seeds=2), tmp_path / "run", dataset=make_dataset())
     assert not (tmp_path / "run").exists()

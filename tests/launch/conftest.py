@@ -19,7 +19,7 @@ for i, arguments in enumerate(cases):
     if child == 0:
         for stream, descriptor in (("out", 1), ("err", 2)):
             os.dup2(os.open(f"{i}.{stream}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-        sys.argv = [module, *arguments]
+        sys.argv = [module.replace(".", "/") + ".py", *arguments]
         try:
             app.run(command)
         except SystemExit as end:

@@ -1,9 +1,12 @@
 import pathlib
 import resource
 
+import chex
+import jax
 import numpy as np
 
 from jaxmm.train import folder as folder_lib
+from jaxmm.train.restore import restore
 
 ARRAYS = str(pathlib.Path("configs/arrays.py").absolute())
 DIGITS = str(pathlib.Path("configs/av_digits.py").absolute())
@@ -144,6 +147,32 @@ def test_a_folder_in_use_is_refused_and_a_full_disk_has_its_own_code(tmp_path, l
     assert err.endswith("checkpoint of step 1 could not be written (File too large); there is none "
                         "before it; free some space, and the same command resumes\n")
     assert not any((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_run_goes_on_and_another_starts_from_it(tmp_path, launch, monkeypatch):
+    """The second one learns at the rate 0, and so is the first one. Folders are named from the home folder."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = [f"--config={ARRAYS}:concat", "--config.data.path=~/good.npz", "--workdir=~/one",
+               "--config.optimizer.schedule=cosine", "--config.data.placement=device"]
+    write_npz(tmp_path / "good.npz")
+    first, longer, other = [*options, "--config.train.epochs=1"], [*options, "--config.train.epochs=2"], [
+        *options, "--workdir=~/other", "--init_from=~/one", "--config.train.epochs=1",
+        "--config.optimizer.learning_rate=0"]
+    done = launch("launch.train", [first, longer, [*longer, "--extend"], other, [*other, "--init_from=~/none"],
+                                   [*longer, "--extend", "--config.train.seeds=2", "--workdir=~/seeds"]])
+    assert [code for code, _, _ in done] == [0, 2, 0, 0, 2, 2], done
+    (_, out, _), (_, _, refused), _, _, (_, _, changed), (_, _, several) = done
+    assert "give --extend" in refused and "train.init_from was '~/one', is '~/none'" in changed
+    assert "--extend is for one run" in several
+    assert f"{tmp_path}/one/report.md shows it" in out and out.endswith(
+        f"  python -m launch.evaluate --workdir={tmp_path}/one\n"
+        f"  python -m launch.predict --workdir={tmp_path}/one --data=NEW.npz --output=predictions.csv\n")
+    runs = [restore(tmp_path / name, devices=jax.devices()[:1]) for name in ("one", "other")]
+    one, other = (run.setup.programs.fetch(run.state) for run in runs)
+    chex.assert_trees_all_equal(one.params, other.params)
+    assert one.step == 2 * other.step and one.params["head"]["kernel"]["sound"].any()
+    shown = (tmp_path / "one/report.md").read_text()
+    assert f"    python -m launch.evaluate --workdir={tmp_path}/one\n" in shown
 
 
 def test_help_says_how_to_start(tmp_path, launch):

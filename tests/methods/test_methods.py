@@ -64,6 +64,50 @@ def test_devices_and_resuming(name, encoder, make_dataset, make_config):
     chex.assert_trees_all_close(derived, other_derived, rtol=1e-4, atol=1e-5)
 
 
+def measured(config, dataset):
+    """Parameters before and after the second step of eight rows on one device, and its metrics."""
+    setup = setup_lib.build(config, dataset=dataset, devices=jax.devices()[:1])
+    feed, state = setup.programs.feed(dataset.splits["train"], "device"), setup_lib.init_state(setup)
+    if config.method.name == "umt":     # whose teachers are not where it starts
+        state = state._replace(extra=jax.tree.map(lambda x: x + 0.1, state.extra))
+    state, _ = setup.programs.steps(state, feed.at(np.arange(8, dtype=np.int32)[None]))
+    before = jax.device_get(state.params)
+    state, metrics = setup.programs.steps(state, feed.at(np.arange(8, 16, dtype=np.int32)[None]))
+    return before, jax.device_get(state.params), {name: float(x[0]) for name, x in metrics.items()}
+
+
+@pytest.mark.parametrize("name, weight, weighted, others", [
+    ("aux_ce", "", (), ("fused", "sound", "image")),
+    ("umt", "weight", ("distillation",), ("fused",)),
+    ("samm", "beta", ("alignment", "replayed/alignment"), (
+        "fused", "sound", "image", "replayed/fused", "replayed/sound", "replayed/image", "consistency"))])
+def test_terms_of_the_loss_add_up_with_their_weights(name, weight, weighted, others, make_dataset, make_config):
+    """Twice the weight makes these terms twice as large, where nothing is learned, and no other."""
+    config = make_config(name, optimizer=OptimizerConfig(learning_rate=0.0, schedule="constant"))
+    found = []
+    for factor in (1, 2) if weight else (1,):
+        if weight:
+            setattr(config.method, weight, factor * 1.5)
+        _, _, metrics = measured(config, make_dataset())
+        terms = {k.removeprefix("loss/"): x for k, x in metrics.items() if k.startswith("loss/")}
+        assert set(terms) == {*weighted, *others} and all(terms[k] > 0 for k in weighted)
+        assert metrics["loss"] == pytest.approx(sum(terms.values()), rel=1e-5)
+        found.append(terms)
+    assert found[-1] == pytest.approx({k: x * (len(found) if k in weighted else 1)
+                                       for k, x in found[0].items()}, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("name, clip", [("concat", 0.0), ("concat", 0.01), ("aux_ce", 0.0)])
+def test_the_norm_of_the_gradient_is_that_of_the_change_before_clipping(name, clip, make_dataset, make_config):
+    optimizer = OptimizerConfig(learning_rate=0.5, momentum=0.0, weight_decay=0.0, schedule="constant",
+                                clip_norm=clip)
+    before, after, metrics = measured(make_config(name, optimizer=optimizer), make_dataset())
+    change = np.sqrt(sum(np.sum(np.square(x - y, dtype=np.float64))
+                         for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after)))) / 0.5
+    assert change == pytest.approx(clip or metrics["gradient_norm"], rel=1e-3)
+    assert metrics["gradient_norm"] > 0.02
+
+
 def test_all_methods_of_a_seed_start_alike_in_every_modality_they_share():
     """Also of part of the modalities, of which the first is another one then."""
     def apply(params, stats, x, **options):

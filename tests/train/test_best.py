@@ -120,6 +120,22 @@ def test_plateau_lowers_the_rate_that_is_written(scripted, make_dataset, make_co
     np.testing.assert_allclose(rates, [0.8, 0.8, 0.4, 0.4, 0.2, 0.1], rtol=1e-6)
 
 
+def test_eight_devices_keep_the_model_and_lower_the_rate_as_one(scripted, make_dataset, make_config, tmp_path):
+    optimizer = OptimizerConfig(learning_rate=0.2, schedule="plateau", patience=0, decay_rate=0.5)
+    config, found = make_config("concat", epochs=4, keep="best", optimizer=optimizer), []
+    for devices in (ONE, jax.devices()):
+        folder = tmp_path / str(len(devices))
+        result = run(config, folder, make_dataset(), devices)
+        lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert [(r["epoch"], r["step"]) for r in result.history if r["split"] == "test"] == [(3, 12)]
+        found.append((leaves(result), [{name: line[name] for name in ("learning_rate", "loss", "gradient_norm")}
+                                       for line in lines if line["kind"] == "train"]))
+    (state, _), (_, lines) = found
+    assert [line["learning_rate"] for line in lines] == pytest.approx([0.2, 0.2, 0.1, 0.1])
+    assert all(np.any(x) for name, x in state.items() if name.startswith("params/"))
+    chex.assert_trees_all_close(*found, rtol=1e-4, atol=1e-5)
+
+
 def test_a_score_of_which_less_is_better(make_config):
     history = [{"split": "val", "epoch": epoch, "scores": {"fused": {"nll": nll, "accuracy": 0.5}}}
                for epoch, nll in enumerate([0.9, 0.4, np.nan, 0.7])]

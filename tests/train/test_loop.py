@@ -15,7 +15,7 @@ from jaxmm.config import AugmentConfig, EncoderConfig, replace
 from jaxmm.errors import UserError, WriteError
 from jaxmm.methods.mla import MLAConfig
 from jaxmm.signals import Preempted
-from jaxmm.train import checkpoints, loop, schedule, setup as setup_lib
+from jaxmm.train import checkpoints, loop, schedule, setup as setup_lib, writers
 from jaxmm.train.folder import claim_folder
 
 ONE = jax.devices()[:1]
@@ -27,6 +27,13 @@ def run(config, workdir, dataset, **kwargs):
 
 def final(result):
     return checkpoints.flatten(result.setup.programs.fetch(result.state))
+
+
+def measured(workdir):
+    """The last epoch's records without what the clock says: a stop within an epoch adds a look to it."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    records = [{k: v for k, v in r.items() if k not in writers.CLOCKED} for r in lines]
+    return [r for r in records if r["step"] > 8]
 
 
 @pytest.mark.parametrize("name", ["er", "frozen_linear_on_distilled", "g_blending", "mla", "qmf", "samm"])
@@ -62,6 +69,7 @@ def test_resumed_equals_undisturbed(name, make_dataset, make_config, tmp_path, m
     resumed = run(config, tmp_path / "cut", dataset)
     chex.assert_trees_all_equal(final(resumed), final(whole))
     assert resumed.history == whole.history
+    assert measured(tmp_path / "cut") == measured(tmp_path / "whole")
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
@@ -95,7 +103,10 @@ def test_history_and_metrics_file(make_dataset, make_config, tmp_path):
     assert [(r["epoch"], r["split"]) for r in result.history] == [(2, "val"), (3, "val"),
                                                                  (3, "test")]
     lines = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert [r["step"] for r in lines if r["kind"] == "train"] == [4, 8, 12]
+    trained = [r for r in lines if r["kind"] == "train"]
+    assert [r["step"] for r in trained] == [4, 8, 12] and all(r["gradient_norm"] > 0 for r in trained)
+    assert [r["learning_rate"] for r in trained] == [0.1] * 3
+    assert 0 < trained[0]["seconds"] < trained[1]["seconds"] < trained[2]["seconds"]
     assert [r for r in lines if r["kind"] == "eval"] == [{"kind": "eval"} | r
                                                          for r in result.history]
     # Running a finished folder again changes nothing.

@@ -100,9 +100,9 @@ def test_errors_are_one_line_and_make_nothing(trained, make_dataset, tmp_path):
     with pytest.raises(UserError, match="config.json is missing"):
         restore(tmp_path / "missing")
     (tmp_path / "config.json").write_bytes((workdir / "config.json").read_bytes())
-    with pytest.raises(UserError, match="no checkpoint yet; run launch.train"):
+    with pytest.raises(UserError, match="no checkpoint yet; run `jaxmm train`"):
         restore(tmp_path, dataset=make_dataset(), devices=ONE)
     (tmp_path / "checkpoints").mkdir()
-    with pytest.raises(UserError, match="no checkpoint yet; run launch.train"):
+    with pytest.raises(UserError, match="no checkpoint yet; run `jaxmm train`"):
         restore(tmp_path, dataset=make_dataset(), devices=ONE)
     assert sorted(p.name for p in tmp_path.rglob("*")) == ["checkpoints", "config.json"]

@@ -13,7 +13,7 @@ from jaxmm.batch import take
 from jaxmm.config import EncoderConfig, OptimizerConfig, replace, scalar_options
 from jaxmm.methods import METHODS
 from jaxmm.train import (checkpoints, predictions, programs as programs_lib, schedule,
-                         setup as setup_lib, together)
+                         setup as setup_lib, together, writers)
 from jaxmm.train.programs import stack, unstack
 
 DEVICES = jax.devices()
@@ -33,7 +33,7 @@ def leaves(run):
 
 
 def numbers(records):
-    return [{k: v for k, v in record.items() if k not in ("split", "kind", "examples_per_second")}
+    return [{k: v for k, v in record.items() if k not in ("split", "kind", *writers.CLOCKED)}
             for record in records]
 
 

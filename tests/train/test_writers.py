@@ -1,5 +1,7 @@
 import json
 import resource
+import sys
+import types
 from contextlib import nullcontext
 
 import pytest
@@ -17,10 +19,10 @@ def record(step, **values):
 def test_records_after_the_restored_step_and_lines_cut_short_are_removed(tmp_path):
     lines = [json.dumps(record(s)) for s in (1, 2, 3)] + ['{"step": "two"}', '{"kind": "tra']
     (tmp_path / "metrics.jsonl").write_bytes(b"\xff\n" + "\n".join(lines).encode())
-    with writers.open_writer(tmp_path, 2, tensorboard=False) as write:
+    with writers.open_writer(tmp_path, 2) as write:
         write(record(3, loss=0.5))
     found = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert found == [record(1), record(2), record(3, loss=0.5)]
+    assert found == [record(1), record(2), record(3, loss=0.5, seconds=found[-1]["seconds"])]
 
 
 def test_lines_that_are_no_records_are_removed_and_counted(tmp_path, caplog):
@@ -30,14 +32,14 @@ def test_lines_that_are_no_records_are_removed_and_counted(tmp_path, caplog):
            '{"step": 1, "kind": "train", "loss": NaN}', '{"step": 1, "kind": "train", "loss": 1e999}',
            f'{{"step": {10**30}, "kind": "eval"}}', "[" * 10**5, ""]
     path.write_text("\n".join([json.dumps(record(1, loss=0.5)), *bad, json.dumps(record(2))]) + "\n")
-    with writers.open_writer(tmp_path, 2, tensorboard=False):
+    with writers.open_writer(tmp_path, 2):
         pass
     assert list(map(json.loads, path.read_text().splitlines())) == [record(1, loss=0.5), record(2)]
     assert "metrics.jsonl: 12 lines are not records and are removed, the first of them line 2" \
         in caplog.text
     caplog.clear()
     files.append(path, '{"kind": "tra')       # as a killed process leaves it
-    with writers.open_writer(tmp_path, 2, tensorboard=False):
+    with writers.open_writer(tmp_path, 2):
         pass
     assert not caplog.records
 
@@ -55,7 +57,7 @@ def test_a_file_that_is_right_is_left_alone(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps(record(1)) + "\n")
     before = path.stat()
-    with writers.open_writer(tmp_path, 1, tensorboard=False):
+    with writers.open_writer(tmp_path, 1):
         pass
     assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
@@ -73,9 +75,10 @@ def test_a_record_that_cannot_be_written(policy, tmp_path, caplog):
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         write(record(3))
     found = [json.loads(x) for x in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert found == [record(1, loss=0.5), record(3)]
+    assert [r | {"seconds": 0} for r in found] == [record(1, loss=0.5, seconds=0), record(3, seconds=0)]
     events, = (tmp_path / "tensorboard").iterdir()
-    assert read_events(events.read_bytes()) == {"loss": (1, 0.5)}
+    scalars = read_events(events.read_bytes())
+    assert scalars["loss"] == (1, 0.5) and set(scalars) == {"loss", "seconds"}
     assert ("metrics.jsonl could not be written (File too large); training continues" in caplog.text
             ) == (policy == "continue")
 
@@ -100,6 +103,67 @@ def test_tensorboard_gets_every_number_by_its_path(tmp_path):
     path, = (tmp_path / "tensorboard").iterdir()
     scalars = read_events(path.read_bytes())
     assert scalars == {"scores/fused/accuracy": (7, 0.25), "loss": (7, 1.5)}
+
+
+def test_the_clock_goes_on_where_a_run_was_stopped(tmp_path, monkeypatch):
+    """From the last record that is kept: what came after it is made again."""
+    now = [100.0]
+    monkeypatch.setattr(writers, "time", types.SimpleNamespace(monotonic=lambda: now[0]))
+    for start, last, steps in ((100.0, -1, (1, 2, 3)), (5000.0, 2, (3, 4))):
+        now[0] = start
+        with writers.open_writer(tmp_path, last) as write:
+            for step in steps:
+                now[0] += 10
+                write(record(step))
+                write({"kind": "eval", "step": step})
+    lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert [(r["step"], r["seconds"]) for r in lines if r["kind"] == "train"] == [
+        (1, 10.0), (2, 20.0), (3, 30.0), (4, 40.0)]
+
+
+class Wandb(types.ModuleType):
+    """What is used of the package, which needs a network."""
+    Error = type("Error", (Exception,), {})
+
+    def __init__(self):
+        super().__init__("wandb")
+        self.runs, self.broken = [], False
+
+    def init(self, **options):
+        if self.broken:
+            raise self.Error("no key")
+        self.runs.append({"options": options, "log": [], "finished": False})
+        return types.SimpleNamespace(
+            log=lambda values, step, run=self.runs[-1]: run["log"].append((step, values)),
+            finish=lambda run=self.runs[-1]: run.update(finished=True))
+
+
+def test_wandb_gets_every_number_and_a_resumed_run_keeps_its_id(tmp_path, monkeypatch):
+    wandb = Wandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    for step in (1, 2):
+        with writers.open_writer(tmp_path, step - 1, wandb={"train": {"seed": 3}}) as write:
+            write({"kind": "eval", "step": step, "scores": {"fused": {"accuracy": 0.25}}})
+    first, second = wandb.runs
+    assert first["log"] == [(1, {"scores/fused/accuracy": 0.25})] and second["log"][0][0] == 2
+    assert first["options"] == second["options"] and first["options"]["resume"] == "allow"
+    assert first["options"]["config"] == {"train": {"seed": 3}} and first["options"]["dir"] == str(tmp_path)
+    assert first["options"]["id"] == (tmp_path / "wandb/id").read_text().strip() != ""
+    assert first["finished"] and second["finished"]
+    with writers.open_writer(tmp_path / "wandb", -1, wandb={}):     # another folder
+        pass
+    assert wandb.runs[2]["options"]["id"] != first["options"]["id"]
+    wandb.broken = True
+    with pytest.raises(UserError, match="train.wandb: no key; log in by `wandb login`, or set WANDB_MODE"):
+        with writers.open_writer(tmp_path, 2, wandb={}):
+            pass
+
+
+def test_wandb_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match=r"train.wandb needs wandb: pip install 'jaxmm\[wandb\]'"):
+        writers.check_installed(False, True)
+    writers.check_installed(True, False)
 
 
 def read_events(content):
