@@ -52,7 +52,7 @@ def methods() -> dict[str, Described]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Entry":
             made, _, about, source = node.args[:4]
-            options = dict(sections()[getattr(made.func, "attr", "") or made.func.id].options)
+            options = dict(sections()[_name(made.func)].options)
             given = dict(zip(options, made.args)) | {k.arg: k.value for k in made.keywords}
             options |= {k: options[k]._replace(default=ast.literal_eval(v)) for k, v in given.items()}
             name = options.pop("name").default
@@ -70,7 +70,7 @@ def read_sections(sources: Iterable[str]) -> dict[str, Section]:
             if isinstance(node, ast.ClassDef):
                 fields = {f.target.id: Option(_default(f.value), _about(f, comments))
                           for f in node.body if isinstance(f, ast.AnnAssign)}
-                found[node.name] = ([getattr(base, "id", "") for base in node.bases],
+                found[node.name] = ([_name(base) for base in node.bases],
                                     ((ast.get_docstring(node) or "").splitlines() or [""])[0], fields)
 
     def options(name):
@@ -82,8 +82,13 @@ def read_sections(sources: Iterable[str]) -> dict[str, Section]:
     return {name: Section(about, options(name)) for name, (_, about, _) in found.items()}
 
 
+def _name(node: ast.expr) -> str:
+    """The last part of a name, as MLAConfig of mla.MLAConfig."""
+    return getattr(node, "attr", getattr(node, "id", ""))
+
+
 def _default(value: ast.expr | None) -> Any:
-    """The value of a literal, or of the one in scalar(literal); None of what is no literal."""
+    """The value of a literal, or of the one in scalar(literal); None of anything else."""
     if isinstance(value, ast.Call) and getattr(value.func, "id", "") == "scalar":
         value = value.args[0]
     try:

@@ -47,7 +47,8 @@ def make_derpp(config: DERConfig, model: common.Model) -> common.Method:
             dark = model.run(params, out.batch_stats, old, train=True)
             past = model.run(params, dark.batch_stats, taught, train=True)
             z, dark_z, past_z = (x.outputs["fused"] for x in (out, dark, past))
-            logits, labels = mean_squared_error(dark_z, old["logits"]), model.task.loss(past_z, taught["label"])
+            logits = mean_squared_error(dark_z, old["logits"])
+            labels = model.task.loss(past_z, taught["label"])
             terms = {"fused": model.mean(model.task.loss(z, now["label"])),
                      "replayed_logits": config.alpha * model.mean(logits, valid),
                      "replayed_labels": config.beta * model.mean(labels, valid)}

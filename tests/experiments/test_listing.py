@@ -73,7 +73,7 @@ def test_everything_there_is_has_a_line(monkeypatch):
             for k, option in section.options.items() if not option.about and k not in ("name", "kind")
             and name != "Config"] == []
     assert listing.listing("options", "qmf").splitlines()[2:] == [
-        "--config.method.weight=0.1  of the ranking losses, >= 0; 1 for images with text"]
+        f"--config.method.weight=0.1  {sources.methods()['qmf'].options['weight'].about}"]
 
 
 def test_a_table_is_as_wide_as_the_terminal(monkeypatch):
