@@ -128,7 +128,7 @@ def test_a_single_array_is_no_npz(tmp_path):
 def test_options_of_the_data_set(tmp_path):
     with pytest.raises(UserError, match="data.path is empty"):
         data.load(DataConfig(name="arrays"))
-    with pytest.raises(UserError, match="'digits' is not a data set; expected one of arrays, av_digits"):
+    with pytest.raises(UserError, match="'digits' is not a data set; did you mean av_digits. Expected one of arrays, av_digits"):
         data.load(DataConfig(name="digits"))
     content = arrays(val__image=None, val__sound=None, val__label=None)
     for fraction in (0.0, 1.0, 0.001):

@@ -136,7 +136,7 @@ def test_everything_wrong_is_found_before_anything_is_made(config_for, make_data
     def rename(config):
         config.method.name = "sum"
 
-    with pytest.raises(UserError, match="method 'mlb' is unknown; expected one of unimodal, "):
+    with pytest.raises(UserError, match="method 'mlb' is unknown; did you mean mla. Expected one of unimodal, "):
         plan(["concat", "mlb"])
     with pytest.raises(UserError, match="--seeds=0; expected 1 to 1000"):
         plan(["concat"], 0)

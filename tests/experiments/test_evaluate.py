@@ -129,7 +129,7 @@ def test_bad_options(option, value, message):
 
 
 def test_bad_split_step_and_folder(workdir, tmp_path):
-    with pytest.raises(UserError, match="--split=tset; expected one of train, val, test"):
+    with pytest.raises(UserError, match="--split='tset'; did you mean test. Expected one of train, val, test"):
         evaluate.evaluate(workdir, None, "tset", [], [])
     with pytest.raises(UserError, match=r"no checkpoint of step 3; found \[4\]"):
         evaluate.evaluate(workdir, 3, "test", [], [])

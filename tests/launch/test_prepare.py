@@ -53,7 +53,7 @@ def test_a_folder_becomes_a_data_set_or_one_line_says_why_not(source, tmp_path, 
     for (_, out, error), part in zip((results[i] for i in (2, 3, 5, 6, 7)), [
             "is there already, made from other files or with other options",
             "2 of 24 examples are broken, more than 5%: 1 broken visual, 1 broken audio; the first, 1001_DFA_ANG_XX: broken visual",
-            "--dataset='cremat'; expected one of avmnist, cremad,", "--dataset is empty",
+            "--dataset='cremat'; did you mean cremad? Expected one of avmnist, cremad,", "--dataset is empty",
             "--fps=-1.0; expected a number of at least 0"]):
         assert out == "" and part in error and error.count("\n") == 1
     assert results[8][1].startswith("UCF101: 101 actions") and "trainlist0K.txt" in results[8][1]

@@ -253,7 +253,7 @@ def test_what_the_user_can_mend_is_said(cremad, layouts, tmp_path):
             prepare(name, source, tmp_path / "out", Options(**options), progress=False)
         assert "\n" not in str(error.value)
 
-    refused("--dataset='cremat'; expected one of avmnist, cremad", name="cremat")
+    refused("--dataset='cremat'; did you mean cremad. Expected one of avmnist, cremad", name="cremat")
     refused("--variant='split9'; expected one of speakers", variant="split9")
     refused("no such folder", source=tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
