@@ -44,11 +44,12 @@ def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
     config, spec = read_config(workdir), read_spec(workdir)
     if data:
         config = replace(config, {"data.path": data})
-    path = config.data.path
-    if dataset is None and spec and (data is None or not data and path and not os.path.exists(
-            os.path.expanduser(path))):
+    path, from_python = config.data.path, config.data.name == "arrays" and not config.data.path
+    gone = from_python or path and not os.path.exists(os.path.expanduser(path))
+    if dataset is None and spec and (data is None or not data and gone):
+        found = "were given from Python" if from_python else f"{path or config.data.name} is not there"
         dataset = absent(spec, f"{workdir}: the data it was trained on are needed for this, and "
-                         f"{path or config.data.name} is not there; name them by --data=PATH")
+                         f"{found}; name them by --data=PATH")
     if not (workdir / checkpoints.FOLDER).is_dir():
         raise _no_checkpoint(workdir)
     if devices is None:     # as many as share the batch evenly: any number can read a run
