@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-def scalar(default: float):
+def scalar(default: float) -> Any:
     """An option that enters a step as a number and nothing else: no shape, branch or form of the
     state depends on it, so that runs that differ in it can share a program.
     """
@@ -240,5 +240,5 @@ def scalar_paths(config: Config) -> list[str]:
 
 def scalar_options(config: Config) -> dict[str, float]:
     """The values of these options by path."""
-    return {path: functools.reduce(getattr, path.split("."), config)
-            for path in scalar_paths(config)}
+    start: Any = config
+    return {path: functools.reduce(getattr, path.split("."), start) for path in scalar_paths(config)}

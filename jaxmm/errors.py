@@ -2,7 +2,7 @@
 import contextlib
 import difflib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 
 class UserError(Exception):
@@ -39,7 +39,7 @@ def suggest(name: str, known: Iterable[str], expected: str = "one of") -> str:
     return (f"; did you mean {near[0]}? Expected " if near else "; expected ") + f"{expected} {', '.join(known)}"
 
 
-def check_choice(option: str, value: str, choices) -> None:
+def check_choice(option: str, value: str, choices: Collection[str]) -> None:
     """Raises UserError unless `value` is one of the choices."""
     if value not in choices:
         raise UserError(f"{option}={value!r}; expected one of {', '.join(choices)}")

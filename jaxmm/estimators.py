@@ -30,6 +30,7 @@ from jaxmm.config import AugmentConfig, Config, EncoderConfig
 from jaxmm.data import arrays, missing, new_rows
 from jaxmm.data.dataset import Dataset, check_dataset, listed
 from jaxmm.errors import UserError, suggest
+from jaxmm.files import PathLike
 from jaxmm.experiments import compare as comparing
 from jaxmm.experiments import configs, folders, listing
 from jaxmm.methods import METHODS
@@ -42,7 +43,6 @@ from jaxmm.train.schedule import train
 from jaxmm.train.scores import head_rows, main_head
 from jaxmm.train.setup import Run
 
-Folder = str | os.PathLike[str]
 Rows = Mapping[str, ArrayLike] | Sequence[Mapping[str, ArrayLike]]
 Labelled = tuple[Rows, ArrayLike]       # X, y
 
@@ -75,7 +75,7 @@ class Estimator(BaseEstimator):
       UserError: an option is unknown.
     """
 
-    def __init__(self, method: str = "mla", *, epochs: int = 20, workdir: Folder | None = None,
+    def __init__(self, method: str = "mla", *, epochs: int = 20, workdir: PathLike | None = None,
                  verbose: bool = False, **options: Any):
         self.method, self.epochs, self.workdir, self.verbose = method, epochs, workdir, verbose
         self.options = options
@@ -113,10 +113,8 @@ class Estimator(BaseEstimator):
         config = make_config(self.method, self.epochs, self.options)
         dataset, classes = make_dataset(config, {"train": (X, y), "val": val},
                                         regression=isinstance(self, RegressorMixin))
-        folder = None
-        if self.workdir is None:
-            folder = tempfile.TemporaryDirectory(prefix="jaxmm-", ignore_cleanup_errors=True)
-        workdir = folders.workdir(folder.name if folder else os.fspath(self.workdir), "")
+        folder = None if self.workdir else _temporary_folder()
+        workdir = folders.workdir(folder.name if folder else os.fspath(self.workdir or ""), "")
         run = train(config, workdir, dataset=dataset, progress=self.verbose)
         if classes is not None and hosts.is_main():
             files.write(workdir / CLASSES_FILE, json.dumps(classes.tolist()) + "\n")
@@ -160,6 +158,11 @@ class Estimator(BaseEstimator):
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder that is removed with the object."""
+    return tempfile.TemporaryDirectory(prefix="jaxmm-", ignore_cleanup_errors=True)
+
+
 class Classifier(ClassifierMixin, Estimator):
     """A classifier of several modalities; with y bool [N, K], of K labels that hold or not.
 
@@ -185,7 +188,7 @@ class Regressor(RegressorMixin, Estimator):
         return value[:, 0] if value.shape[1] == 1 else value
 
 
-def load(workdir: Folder, step: int | None = None) -> Classifier | Regressor:
+def load(workdir: PathLike, step: int | None = None) -> Classifier | Regressor:
     """The fitted estimator of a run folder, which `fit` or a command made; the data are not needed.
 
     `classes_` of a run that a command made are the names of its classes, as text. Parameters are those of
@@ -239,7 +242,7 @@ class Comparison(list):
 
 def compare(source: Rows | str, y: ArrayLike | None = None, *, test: Labelled | None = None,
             val: Labelled | None = None, methods: Sequence[str] | None = None, seeds: int = 1,
-            epochs: int | None = None, workdir: Folder | None = None, verbose: bool = False,
+            epochs: int | None = None, workdir: PathLike | None = None, verbose: bool = False,
             **options: Any) -> Comparison:
     """Trains several methods over several seeds and compares them on test data, as `jaxmm compare` does.
 
@@ -265,7 +268,7 @@ def compare(source: Rows | str, y: ArrayLike | None = None, *, test: Labelled | 
     """
     use_compilation_cache()
     own_data = isinstance(source, str)
-    given = source if own_data else DEFAULTS
+    given = source if isinstance(source, str) else DEFAULTS
     methods = list(methods or configs.default_methods(given) or comparing.DEFAULT_METHODS)
     names = ["sgd" if name == "joint" else name for name in (
         name.partition("+")[0].partition(":")[0] for name in methods)]
@@ -273,7 +276,7 @@ def compare(source: Rows | str, y: ArrayLike | None = None, *, test: Labelled | 
     config_for = functools.partial(make_config, epochs=epochs, options=options, given=given)
     config = config_for(names[0])
     check_counts(config)
-    if own_data:
+    if isinstance(source, str):
         if y is not None or test or val:
             raise UserError(f"{source!r} is a config with data of its own; leave out y, test and val")
         dataset = data.load(config.data)
@@ -282,7 +285,7 @@ def compare(source: Rows | str, y: ArrayLike | None = None, *, test: Labelled | 
             raise UserError("y and test are missing; expected compare(X, y, test=(X_test, y_test))")
         dataset, _ = make_dataset(config, {"train": (source, y), "val": val, "test": test},
                                   np.asarray(y).dtype.kind == "f")
-    with tempfile.TemporaryDirectory(prefix="jaxmm-", ignore_cleanup_errors=True) as temporary:
+    with _temporary_folder() as temporary:
         folder = folders.workdir(temporary if workdir is None else os.fspath(workdir), "")
         results, text = comparing.compare_on(
             dataset, config.stream, config_for, methods, seeds, folder, progress=verbose, command=(
@@ -341,7 +344,7 @@ def check_names(methods: Iterable[str], options: Iterable[str], given: str = DEF
                            for field in dataclasses.fields(kind))]
         names = [n for n in dict.fromkeys(names) if not n.startswith(without)]
         if name not in names or name.startswith(tuple(f"{part}__MODALITY__" for part in BY_MODALITY)):
-            raise UserError(f"{name!r} is no option{suggest(name, names)}")
+            raise UserError(f"{name!r} is not an option{suggest(name, names)}")
 
 
 def changed_options(config: Config) -> dict[str, Any]:
@@ -451,7 +454,7 @@ def number(where: str, y: np.ndarray, classes: np.ndarray) -> np.ndarray:
     unknown = ~np.isin(y, classes)
     if unknown.any():
         row = np.argmax(unknown)
-        raise UserError(f"{where} is {str(y[row])!r} in row {row}, which is no class that is trained on "
+        raise UserError(f"{where} is {str(y[row])!r} in row {row}, which is not a class that is trained on "
                         f"({listed(classes.tolist())}); {unknown.sum()} such rows")
     return np.searchsorted(classes, y)
 

@@ -20,6 +20,8 @@ from absl import logging
 
 from jaxmm.errors import UserError, WriteError
 
+PathLike = str | os.PathLike[str]       # a path as a user gives it
+
 
 def write(path: pathlib.Path, content: str | bytes) -> None:
     """Writes a file so that `path` is at any moment absent, the old file or the new one.

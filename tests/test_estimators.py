@@ -187,13 +187,13 @@ def test_compare_is_that_of_the_command_on_arrays_and_on_files(splits, tmp_path)
 
 @pytest.mark.parametrize("arguments, options, said", [
     (["mlb"], {}, "method: 'mlb' is unknown; did you mean mla?"),
-    ([], {"learning_rate": 1}, "'learning_rate' is no option; did you mean optimizer__learning_rate?"),
+    ([], {"learning_rate": 1}, "'learning_rate' is not an option; did you mean optimizer__learning_rate?"),
     ([], {"encoders__sound__widht": 1}, "did you mean encoders__sound__width?"),
-    ([], {"encoders__width": 1}, "'encoders__width' is no option"),
-    ([], {"encoders": {}}, "'encoders' is no option"),
-    ([], {"stream__kind": "class"}, "'stream__kind' is no option"),
-    ([], {"data__path": "x"}, "'data__path' is no option"),
-    (["concat"], {"method__projection": "none"}, "'method__projection' is no option")])
+    ([], {"encoders__width": 1}, "'encoders__width' is not an option"),
+    ([], {"encoders": {}}, "'encoders' is not an option"),
+    ([], {"stream__kind": "class"}, "'stream__kind' is not an option"),
+    ([], {"data__path": "x"}, "'data__path' is not an option"),
+    (["concat"], {"method__projection": "none"}, "'method__projection' is not an option")])
 def test_a_slip_in_an_option_is_said_at_once(arguments, options, said):
     for make in (jaxmm.Classifier, functools.partial(jaxmm.compare, {}, [], methods=arguments or ["mla"])):
         with pytest.raises(UserError, match=said.replace("?", r"\?")) as error:
@@ -241,7 +241,7 @@ def test_what_is_wrong_with_rows_or_labels_is_one_line(splits, change, said):
 
 def test_new_rows_are_checked_as_those_of_a_file(splits):
     X, y = splits["train"]
-    with pytest.raises(UserError, match="y of val is 'none' in row 2, which is no class .*high, low, middle"):
+    with pytest.raises(UserError, match="y of val is 'none' in row 2, which is not a class .*high, low, mid"):
         jaxmm.Classifier("concat").fit(X, y, val=(X, ["low", "low", "none"]))
     with pytest.raises(UserError, match="y of train is <U6; a Regressor predicts numbers"):
         jaxmm.Regressor("concat").fit(X, y)
@@ -251,8 +251,8 @@ def test_new_rows_are_checked_as_those_of_a_file(splits):
     model.fit({m: x for m, x in X.items() if not m.startswith("present")}, y)
     for rows, said in ((X | dict(sound=X["sound"][:, :2]), r"X: sound has rows of shape \(2,\); the model"),
                        (X | dict(sound=X["sound"][:5]), "X: image has 32 rows, sound 5"),
-                       ({"smell": X["sound"]}, "X: 'smell' is no modality of the model"),
-                       ({"image": X["image"]}, r"row 0 has no modality that unimodal was trained on .sound.;"),
+                       ({"smell": X["sound"]}, "X: 'smell' is no"),
+                       ({"image": X["image"]}, "row 0 has no modality that unimodal was trained on .sound"),
                        ({"sound": np.full((2, 3), np.nan)}, "X/sound has values that are not finite")):
         with pytest.raises(UserError, match=said):
             model.predict(rows)

@@ -72,8 +72,9 @@ def array_blocks(where: str, inputs: Mapping[str, np.ndarray], present: Mapping[
         return [x[start:start + size] for start in range(0, count, size)]
 
     blocks = zip(part(range(count)), *map(part, [*inputs.values(), *present.values()]))
-    return check_blocks(where, spec, ((names, dict(zip(inputs, found)), dict(zip(present, found[len(inputs):])))
-                                      for names, *found in blocks))
+    return check_blocks(where, spec, (
+        (names, dict(zip(inputs, found)), dict(zip(present, found[len(inputs):])))
+        for names, *found in blocks))
 
 
 def check_blocks(where: pathlib.Path | str, spec: DataSpec, blocks: Iterable[tuple]) -> Iterator[Block]:

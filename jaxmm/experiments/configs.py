@@ -40,7 +40,9 @@ def split(path: str) -> tuple[pathlib.Path, str]:
     Raises:
       UserError: there is no such file, nor such a config in the package.
     """
-    name, argument = re.fullmatch(r"(.*?\.(?:json|py)(?=:|$)|[^:]*):?(.*)", path, re.DOTALL).groups()
+    found = re.fullmatch(r"(.*?\.(?:json|py)(?=:|$)|[^:]*):?(.*)", path, re.DOTALL)
+    assert found            # by anything
+    name, argument = found.groups()
     file = pathlib.Path(name).expanduser()
     if file.suffix in (".json", ".py") or file.exists():
         return file, argument
@@ -125,7 +127,9 @@ def _run(file: pathlib.Path, argument: str) -> Any:
 def _module(file: pathlib.Path):
     """The file run as a module, of which the name is free for the next one."""
     loader = importlib.machinery.SourceFileLoader("jaxmm_config", str(file))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec             # of a loader that is given
+    module = importlib.util.module_from_spec(spec)
     sys.modules[loader.name] = module       # dataclasses of the file look for it
     loader.exec_module(module)
     return module
