@@ -127,6 +127,12 @@ class Estimator(BaseEstimator):
                   for m, h in features.items()} for batch, _, features in self._outputs(X, features=True)]
         return {m: np.concatenate([part[m] for part in parts]) for m in parts[0]}
 
+    def __getstate__(self) -> dict[str, Any]:
+        if hasattr(self, "run_"):
+            raise UserError("a fitted estimator is not pickled or copied: its run folder is the model; name one "
+                            "by workdir, and jaxmm.load it")
+        return super().__getstate__()
+
     def _take(self, run: Run, workdir: pathlib.Path, classes: np.ndarray | None) -> Self:
         """The estimator itself, fitted with a run; `classes` [C] are what y holds of them."""
         self.run_, self.workdir_ = run, workdir

@@ -3,6 +3,7 @@ import csv
 import functools
 import json
 import pathlib
+import pickle
 import subprocess
 import sys
 
@@ -110,6 +111,9 @@ def test_a_finished_folder_is_used_as_it_is_and_another_is_refused(splits, tmp_p
         again.fit(X | {"sound": X["sound"] + 1}, y)
     shorter = jaxmm.Classifier("late", **TINY).fit(X, y)
     folder = shorter.workdir_
+    with pytest.raises(UserError, match="its run folder is the model"):
+        pickle.dumps(shorter)
+    assert pickle.loads(pickle.dumps(clone(shorter))).get_params() == shorter.get_params()
     assert folder.is_dir()
     del shorter
     assert not folder.exists()
@@ -217,7 +221,7 @@ def test_options_are_set_by_name_and_reach_the_config():
     assert estimators.changed_options(config) == model.options
     with pytest.raises(UserError, match='train.batch_size is "many"; expected a whole number'):
         estimators.make_config("mla", 1, {"train__batch_size": "many"})
-    with pytest.raises(UserError, match="no option"):       # of the method that it is to be
+    with pytest.raises(UserError, match="not an option"):       # of the method that it is to be
         model.set_params(method="late")
 
 
