@@ -129,8 +129,8 @@ class Estimator(BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         if hasattr(self, "run_"):
-            raise UserError("a fitted estimator is not pickled or copied: its run folder is the model; name one "
-                            "by workdir, and jaxmm.load it")
+            raise UserError("a fitted estimator is not pickled or copied: its run folder is the model; name "
+                            "one by workdir, and jaxmm.load it")
         return super().__getstate__()
 
     def _take(self, run: Run, workdir: pathlib.Path, classes: np.ndarray | None) -> Self:
