@@ -47,7 +47,7 @@ Rows = Mapping[str, ArrayLike] | Sequence[Mapping[str, ArrayLike]]
 Labelled = tuple[Rows, ArrayLike]       # X, y
 
 PRESENT = "present/"
-DEFAULTS = str(configs.folder() / "arrays.py")      # the config whose options are the defaults
+DEFAULTS = str(configs.shipped("arrays"))       # the config whose options are the defaults
 CLASSES_FILE = "classes.json"
 BY_MODALITY = {"encoders": EncoderConfig, "augment": AugmentConfig}
 # Not options here: what is a parameter of its own, and what X and y decide.

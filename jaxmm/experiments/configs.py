@@ -34,6 +34,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in folder().glob("*.py") if path.stem != "__init__")
 
 
+def shipped(name: str) -> pathlib.Path:
+    """The file of a config that comes with the package."""
+    return folder() / f"{name}.py"
+
+
 def split(path: str) -> tuple[pathlib.Path, str]:
     """(file, argument or "") of what --config names.
 
@@ -49,7 +54,7 @@ def split(path: str) -> tuple[pathlib.Path, str]:
     if name not in names():
         expected = f"a file such as configs/{DEFAULT}.py:mla, or one of"
         raise UserError(f"{name}: no such config{suggest(name, names(), expected)}")
-    return folder() / f"{name}.py", argument
+    return shipped(name), argument
 
 
 def load(path: str) -> Config:
