@@ -16,6 +16,7 @@ from typing import Any
 import chex
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from jaxmm.errors import UserError
 
@@ -24,8 +25,8 @@ Logits = dict[str, chex.Array]      # by head: each modality, "fused", and a met
 Metrics = dict[str, chex.Array]
 
 
-def make_batch(inputs: Mapping[str, chex.Array], label, *, ids=None, present=None,
-               where: str = "batch") -> Batch:
+def make_batch(inputs: Mapping[str, Any], label: ArrayLike, *, ids: ArrayLike | None = None,
+               present: Mapping[str, ArrayLike] | None = None, where: str = "batch") -> Batch:
     """A batch from the arrays of its modalities, complete unless `present` says otherwise.
 
     Args:
@@ -63,7 +64,7 @@ def is_unpaired(present: Mapping[str, chex.Array]) -> bool:
     return len(present) > 1 and not (np.sum(list(present.values()), axis=0) > 1).any()
 
 
-def real_numbers(where: str, x):
+def real_numbers(where: str, x: Any) -> Any:
     """Inputs in the machine's byte order; lists become arrays, what is read on demand stays.
 
     Raises:
@@ -93,7 +94,7 @@ def _check_unmasked(where: str, x, remedy: str) -> None:
         raise UserError(f"{where} is a masked array, whose mask would be lost; fill it up, and {remedy}")
 
 
-def label_array(where: str, x) -> np.ndarray:
+def label_array(where: str, x: ArrayLike) -> np.ndarray:
     """Labels as a batch holds them; their type says what is predicted, and is never another one.
 
     Integers [B] are class numbers, int32 [B]; bools [B, K] are labels that hold or not; floats [B]
@@ -138,7 +139,7 @@ def _float32(where: str, x: np.ndarray) -> np.ndarray:
     return result
 
 
-def whole_numbers(where: str, x) -> np.ndarray:
+def whole_numbers(where: str, x: ArrayLike) -> np.ndarray:
     """Class numbers or ids as int32 [B]: integers, bools, or floats that are whole.
 
     Raises:
@@ -190,7 +191,7 @@ def batch_size(batch: Batch) -> int:
     return batch["label"].shape[0]
 
 
-def take(batch: Batch, index) -> Batch:
+def take(batch: Batch, index: ArrayLike) -> Batch:
     """The rows of a batch (or of a whole split) at the positions `index`."""
     return jax.tree.map(lambda x: x[index], batch)
 

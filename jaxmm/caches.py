@@ -53,6 +53,24 @@ def give_libraries_folders() -> None:
             os.environ[variable] = str(folder if is_writable(folder) else _temporary_folder())
 
 
+def use_compilation_cache() -> None:
+    """Keeps compiled programs in the user's cache folder, if it is writable, for the next start.
+
+    Where jax has a folder for them already, it stays that one.
+    """
+    import jax
+    if jax.config.jax_compilation_cache_dir:
+        return
+    folder = cache_folder() / "xla"
+    if not is_writable(folder):
+        from absl import logging
+        logging.warning("%s is not writable, so every start compiles again; name another folder by "
+                        "JAXMM_CACHE", folder)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
 def _base(variable: str, default: str) -> pathlib.Path:
     return pathlib.Path(os.path.expanduser(os.environ.get(variable) or default))
 

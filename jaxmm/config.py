@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-def scalar(default: float):
+def scalar(default: float) -> Any:
     """An option that enters a step as a number and nothing else: no shape, branch or form of the
     state depends on it, so that runs that differ in it can share a program.
     """
@@ -205,6 +205,8 @@ class TrainConfig:
                                     # keep; removed once a newer one is read back
     on_save_error: str = "stop"     # when a checkpoint or a record cannot be written, as on a full
                                     # disk: "stop", or "continue" with a warning
+    gradient_norm: bool = False     # record the norm of the gradient, before clipping; small steps take
+                                    # up to 8% longer
     tensorboard: bool = False       # also write tensorboard events (extra "tensorboard")
     wandb: bool = False             # also log to Weights & Biases (extra "wandb"), to the project of
                                     # WANDB_PROJECT; with WANDB_MODE=offline into the run folder alone
@@ -242,5 +244,5 @@ def scalar_paths(config: Config) -> list[str]:
 
 def scalar_options(config: Config) -> dict[str, float]:
     """The values of these options by path."""
-    return {path: functools.reduce(getattr, path.split("."), config)
-            for path in scalar_paths(config)}
+    start: Any = config
+    return {path: functools.reduce(getattr, path.split("."), start) for path in scalar_paths(config)}

@@ -4,7 +4,7 @@ import difflib
 import pathlib
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 
 class UserError(Exception):
@@ -58,7 +58,7 @@ def all_as_typed(text: str) -> str:
     return re.sub(r"(?m)(^ +|`)jaxmm ([a-z]+)", lambda found: found[1] + as_typed(found[2]), text)
 
 
-def check_choice(option: str, value: str, choices: Iterable[str]) -> None:
+def check_choice(option: str, value: str, choices: Collection[str]) -> None:
     """Raises UserError, with the nearest match, unless `value` is one of the choices."""
     if value not in choices:
         raise UserError(f"{option}={value!r}{suggest(value, choices)}")

@@ -20,6 +20,8 @@ from absl import logging
 
 from jaxmm.errors import UserError, WriteError
 
+PathLike = str | os.PathLike[str]       # a path as a user gives it
+
 
 def expand(path: str | os.PathLike) -> pathlib.Path:
     """A path that a user gave, with the home folder for ~, which shells leave in --option=~/path.

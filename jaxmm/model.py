@@ -43,14 +43,15 @@ class Model(NamedTuple):
     epoch: Callable[[chex.Array], Any]      # step -> its place in its task: `train.plan.Epoch`
     batch_size: int                 # of the global batch
     num_examples: int               # of the training split: ids lie below it
+    gradient_norm: bool = False     # whether steps measure it
     axis_name: str | None = None    # of the devices, if the step is mapped over several
     head: Head | None = None
     exchange: Exchange | None = None    # between the stages of the encoders
     fuse: Callable | None = None    # (outputs by modality, present) -> [B, K], in place of the head's "fused"
 
-    def run(self, params, batch_stats, batch: Batch, *, train: bool | Collection[str],
-            only: Collection[str] | None = None, perturb: Callable | None = None,
-            alone: Mapping[str, chex.Array] | None = None) -> Output:
+    def run(self, params: Mapping[str, Any], batch_stats: Mapping[str, Any], batch: Batch, *,
+            train: bool | Collection[str], only: Collection[str] | None = None,
+            perturb: Callable | None = None, alone: Mapping[str, chex.Array] | None = None) -> Output:
         """The forward pass on a transformed batch.
 
         Args:
@@ -86,6 +87,7 @@ class Model(NamedTuple):
         for m in names:
             h, updated[m] = self.encoders[m].pool(params[m], updated[m], x[m], **options[m])
             features[m] = jnp.where(batch["present"][m][:, None], h, 0.0)
+        assert self.head        # which the factory of the method has set
         outputs = self.head.apply(params["head"], perturb(features) if perturb else features)
         if self.fuse:
             outputs |= {"fused": self.fuse({m: outputs[m] for m in features}, batch["present"])}
@@ -98,19 +100,19 @@ class Model(NamedTuple):
         """
         return weighted_mean(values, present, self.sum)
 
-    def sum(self, tree):
+    def sum(self, tree: Any) -> Any:
         """Sum over the devices of what each has."""
         return tree if self.axis_name is None else jax.lax.psum(tree, self.axis_name)
 
-    def average(self, tree):
+    def average(self, tree: Any) -> Any:
         """Mean over the devices of what each has."""
         return tree if self.axis_name is None else jax.lax.pmean(tree, self.axis_name)
 
-    def first_row(self, rows: int):
+    def first_row(self, rows: int) -> int | chex.Array:
         """The number, in the global batch, of the first of this device's rows."""
         return 0 if self.axis_name is None else jax.lax.axis_index(self.axis_name) * rows
 
-    def gather(self, tree):
+    def gather(self, tree: Any) -> Any:
         """The rows [B, ...] of all devices, for what compares examples with each other."""
         if self.axis_name is None:
             return tree

@@ -13,7 +13,7 @@ ORDER = [               # what stands in a line may import each other
     ("data", "encoders", "heads", "losses", "state", "model"),
     ("prepare",), ("methods",),
     ("train",),
-    ("evaluate",), ("report",), ("experiments",), ("commands", "__main__"),
+    ("evaluate",), ("report",), ("experiments",), ("estimators",), ("commands", "__main__"),
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 

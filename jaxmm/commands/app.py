@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from absl import app, flags, logging
 
 from jaxmm import escape
+from jaxmm.caches import use_compilation_cache
 from jaxmm.commands import process
 from jaxmm.config import Config
 from jaxmm.errors import UserError, WriteError, all_as_typed, as_typed, suggest
@@ -38,19 +39,6 @@ def run(command: types.ModuleType) -> None:
     logging.set_verbosity(logging.WARNING)
     with process.streams():
         app.run(functools.partial(_guarded, command), flags_parser=functools.partial(_parse, command))
-
-
-def use_compilation_cache() -> None:
-    """Keeps compiled programs in the user's cache folder, if it is writable, for the next start."""
-    import jax
-    from jaxmm.caches import cache_folder, is_writable
-    folder = cache_folder() / "xla"
-    if not is_writable(folder):
-        logging.warning("%s is not writable, so every start compiles again; name another folder by "
-                        "JAXMM_CACHE", folder)
-        return
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def name_of(command: types.ModuleType) -> str:

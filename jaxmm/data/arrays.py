@@ -14,7 +14,7 @@ import contextlib
 import math
 import pathlib
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +41,17 @@ def load(config: DataConfig) -> Dataset:
     if not config.path:
         raise UserError("data.path is empty; name your file: --config.data.path=FILE.npz")
     path = files.expand(config.path)
-    arrays = read(path)
+    return assemble(path, read(path), config)
+
+
+def assemble(path: pathlib.Path, arrays: Mapping[str, np.ndarray], config: DataConfig,
+             needed: Sequence[str] = ("train", "test")) -> Dataset:
+    """The data set of arrays that are named as in a file; `path` is what they are called in messages.
+
+    Raises:
+      UserError: they are not of this form, or a split that is needed is not there.
+    """
+    arrays = dict(arrays)
     names = {key: _names(path, key, arrays.pop(key)) for key in NAMES if key in arrays}
     splits = collections.defaultdict(lambda: {"inputs": {}, "present": {}})
     for name, array in arrays.items():
@@ -55,7 +65,7 @@ def load(config: DataConfig) -> Dataset:
             splits[split]["present"][rest.removeprefix("present/")] = array
         else:
             splits[split]["inputs"][rest] = array
-    for split in ("train", "test"):
+    for split in needed:
         if split not in splits:
             raise UserError(f"{path}: no {split} split; expected {split}/MODALITY and {split}/label")
     splits = {split: unpaired.stack(f"{path}: {split}", parts) for split, parts in splits.items()}
@@ -78,7 +88,7 @@ def load(config: DataConfig) -> Dataset:
     if "val" not in splits:
         split = unpaired.split_each if is_unpaired(splits["train"]["present"]) else split_train
         splits |= split(str(path), splits["train"], config)
-    return Dataset(path.stem, {s: splits[s] for s in SPLITS}, class_names)
+    return Dataset(path.stem, {s: splits[s] for s in SPLITS if s in splits}, class_names)
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:

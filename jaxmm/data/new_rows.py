@@ -4,7 +4,7 @@ They are an `.npz` file with an array [N, ...] for each modality, or a split of 
 Any modality may be absent, from all rows or, by `present/MODALITY`, from some.
 """
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -43,8 +43,46 @@ def read_blocks(path: str, spec: DataSpec, config: DataConfig, size: int, split:
         shape, type or scale; a value is not finite; numbers of rows differ; or a row has nothing.
     """
     where = files.expand(path)
-    blocks = (_prepared(where, spec, config, size, split) if where.is_dir() else
-              _arrays(where, spec, size, split))
+    return check_blocks(where, spec, _prepared(where, spec, config, size, split) if where.is_dir() else
+                        _arrays(where, spec, size, split))
+
+
+def array_blocks(where: str, inputs: Mapping[str, np.ndarray], present: Mapping[str, np.ndarray],
+                 spec: DataSpec, size: int) -> Iterator[Block]:
+    """`read_blocks` of arrays that are in memory, [N, ...] by modality, and masks [N].
+
+    Raises:
+      UserError: as of `read_blocks`; `where` is what the rows are called.
+    """
+    _check_modalities(where, inputs, spec)
+    rows = {name: len(x) if x.ndim else 0 for name, x in [*inputs.items(), *(
+        (f"present/{m}", x) for m, x in present.items())]}
+    first, count = next(iter(rows.items()))
+    for name, found in rows.items():
+        if found != count or not count:
+            raise UserError(f"{where}: {name} has {found} rows, {first} {count}; expected as many of each, "
+                            "and at least one")
+    for m in present:
+        if m not in inputs:
+            raise UserError(f"{where}: present/{m} names no modality; expected one of {', '.join(inputs)}")
+    for m, x in inputs.items():
+        _check_header(f"{where}: {m}", arrays.Header(x.shape, False, x.dtype), m, spec.forms[m])
+
+    def part(x):
+        return [x[start:start + size] for start in range(0, count, size)]
+
+    blocks = zip(part(range(count)), *map(part, [*inputs.values(), *present.values()]))
+    return check_blocks(where, spec, (
+        (names, dict(zip(inputs, found)), dict(zip(present, found[len(inputs):])))
+        for names, *found in blocks))
+
+
+def check_blocks(where: pathlib.Path | str, spec: DataSpec, blocks: Iterable[tuple]) -> Iterator[Block]:
+    """The blocks (names, inputs, present) as batches, checked against what the model was trained on.
+
+    Raises:
+      UserError: what is said of `read_blocks`.
+    """
     unknown = {m: form._replace(most=np.nan) for m, form in spec.forms.items()}
     reached, start = {}, 0
     for names, inputs, present in blocks:
@@ -159,7 +197,7 @@ def _check_header(where: str, header: arrays.Header, modality: str, form: Form) 
     check_kind(where, header.dtype, f"train/{modality} of the run", form.dtype)
 
 
-def _check_modalities(path: pathlib.Path, found: Mapping, spec: DataSpec) -> None:
+def _check_modalities(path: pathlib.Path | str, found: Mapping, spec: DataSpec) -> None:
     for m in found:
         if m not in spec.forms:
             raise UserError(f"{path}: {m!r} is not a modality of the model{suggest(m, spec.modalities)}")

@@ -1,6 +1,7 @@
 """Splits with modalities taken away or made noisy, to test how well a model copes."""
 import functools
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def corrupt(split: Batch, drop: Collection[str], noise: Mapping[str, float],
     return split if left.all() else select(split, left)
 
 
-def read_noisy(record, position: int, read, std: np.ndarray, seed: list[int]) -> np.ndarray:
+def read_noisy(record: Any, position: int, read: Callable, std: np.ndarray, seed: list[int]) -> np.ndarray:
     """A row that is read on demand, with noise that depends on the seed and its position."""
     clean = read(record, position).astype(np.float32)
     rng = np.random.default_rng([*seed, position])

@@ -1,10 +1,12 @@
 """Several methods over several seeds, compared."""
 import functools
 import itertools
+import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from jaxmm import data, escape
+from jaxmm.config import Config, StreamConfig
 from jaxmm.data.dataset import Dataset
 from jaxmm.data.streams import make_stream
 from jaxmm.errors import UserError, as_typed
@@ -45,18 +47,43 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: 
     dataset = data.load(config.data)
     if methods is None:
         methods = configs.default_methods(chosen.path) or DEFAULT_METHODS
-    runs = plan_runs(functools.partial(configs.config_for, chosen), methods, seeds, dataset, folder,
-                     parse_capacities(capacities))
-    results = list(make_runs(runs, dataset, probe=probe))
-    check_any_finished([not result.diverged for result in results], folder)
-    values = published.find([run.variant for run in runs], dataset)
-    if config.stream.kind:
-        dataset, _ = make_stream(config.stream, dataset)
-    tables = comparison.write(results, dataset, folder, command, config.stream.kind, values, page=page)
-    flat.write(folder, [run.workdir for run in runs])
-    one = escape.command([f"--workdir={runs[-1].workdir}"])
+    _, tables, workdirs = compare_on(
+        dataset, config.stream, functools.partial(configs.config_for, chosen), methods, seeds, folder, command,
+        parse_capacities(capacities), probe, page)
+    one = escape.command([f"--workdir={workdirs[-1]}"])
     return (f"\n{tables}\n{run_report.where(folder)} To look into one of the runs:\n"
             f"  {as_typed('evaluate')} {one}")
+
+
+def compare_on(dataset: Dataset, stream: StreamConfig, config_for: Callable[[str], Config],
+               methods: Sequence[str], seeds: int, folder: pathlib.Path, command: str,
+               capacities: Sequence[int] = (), probe: bool = False, page: plots.Page | None = None,
+               progress: bool = True) -> tuple[list[comparison.Result], str, list[pathlib.Path]]:
+    """`compare` on data that are there already: what every run reached, the tables, and the run folders.
+
+    Args:
+      dataset: to learn from.
+      stream: of which it is to be, or one without a kind.
+      config_for: the config of a method.
+      methods: see `compare`, as the others.
+      seeds: runs of each.
+      folder: of the comparison.
+      command: what makes the report again.
+      capacities: sizes of the memory.
+      probe: also fit linear probes.
+      page: of paper, to draw figures for it too.
+      progress: whether to show bars.
+    """
+    runs = plan_runs(config_for, methods, seeds, dataset, folder, capacities)
+    results = list(make_runs(runs, dataset, probe=probe, progress=progress))
+    check_any_finished([not result.diverged for result in results], folder)
+    values = published.find([run.variant for run in runs], dataset)
+    if stream.kind:
+        dataset, _ = make_stream(stream, dataset)
+    tables = comparison.write(results, dataset, folder, command, stream.kind, values, page=page)
+    workdirs = [run.workdir for run in runs]
+    flat.write(folder, workdirs)
+    return results, tables, workdirs
 
 
 def parse_capacities(values: Sequence[str]) -> list[int]:

@@ -35,20 +35,27 @@ def names() -> list[str]:
     return sorted(path.stem for path in folder().glob("*.py") if path.stem != "__init__")
 
 
+def shipped(name: str) -> pathlib.Path:
+    """The file of a config that comes with the package."""
+    return folder() / f"{name}.py"
+
+
 def split(path: str) -> tuple[pathlib.Path, str]:
     """(file, argument or "") of what --config names.
 
     Raises:
       UserError: there is no such file, nor such a config in the package.
     """
-    name, argument = re.fullmatch(r"(.*?\.(?:json|py)(?=:|$)|[^:]*):?(.*)", path, re.DOTALL).groups()
+    found = re.fullmatch(r"(.*?\.(?:json|py)(?=:|$)|[^:]*):?(.*)", path, re.DOTALL)
+    assert found            # by anything
+    name, argument = found.groups()
     file = files.expand(name)
     if file.suffix in (".json", ".py") or file.exists():
         return file, argument
     if name not in names():
         expected = f"a file such as configs/{DEFAULT}.py:mla, or one of"
         raise UserError(f"{name}: no such config{suggest(name, names(), expected)}")
-    return folder() / f"{name}.py", argument
+    return shipped(name), argument
 
 
 def load(path: str) -> Config:
@@ -126,7 +133,9 @@ def _run(file: pathlib.Path, argument: str) -> Any:
 def _module(file: pathlib.Path):
     """The file run as a module, of which the name is free for the next one."""
     loader = importlib.machinery.SourceFileLoader("jaxmm_config", str(file))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    assert spec             # of a loader that is given
+    module = importlib.util.module_from_spec(spec)
     sys.modules[loader.name] = module       # dataclasses of the file look for it
     loader.exec_module(module)
     return module

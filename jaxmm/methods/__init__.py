@@ -1,7 +1,7 @@
 """Methods by name, with their options: a method is one file and one line here."""
 import copy
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
@@ -14,7 +14,7 @@ from jaxmm.model import Model, names_of
 
 class Entry(NamedTuple):
     options: MethodConfig       # the default options, which hold the method's name
-    make: Callable[[MethodConfig, Model], Method]   # (options, model without a head)
+    make: Callable[[Any, Model], Method]    # (options of that type, model without a head)
     about: str                  # what it does, in a line
     source: str                 # paper
     pairs: bool = True          # needs rows with two modalities; rows with one alone teach it nothing

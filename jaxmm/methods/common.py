@@ -12,6 +12,7 @@ import optax
 
 from jaxmm.batch import Batch, Logits, Metrics
 from jaxmm.config import MethodConfig
+from jaxmm.encoders import Encoder
 from jaxmm.heads import Features
 from jaxmm.keys import named_key
 from jaxmm.model import Model, Output
@@ -61,7 +62,7 @@ class Method(NamedTuple):
     distils: bool = False       # imitates its teachers, so it must not share their initial weights
 
 
-def only(batch: Batch, modalities) -> Batch:
+def only(batch: Batch, modalities: Collection[str]) -> Batch:
     """The batch with these modalities alone."""
     return batch | {part: {m: batch[part][m] for m in modalities} for part in ("inputs", "present")}
 
@@ -94,22 +95,27 @@ def init_state(model: Model, key: chex.PRNGKey, batch: Batch,
     if model.exchange:
         params["exchange"], batch_stats["exchange"] = init_exchange(
             model, named_key(init_key, "exchange"), params, batch_stats, inputs)
+    assert model.head       # which the factory of the method has set
     params["head"] = model.head.init(head_key, widths)
     return TrainState(params, batch_stats, model.optimizer.init(params), run_key,
                       jnp.zeros((), jnp.int32), extra(extra_key, widths) if extra else ())
 
 
-def init_exchange(model: Model, key: chex.PRNGKey, params, batch_stats, inputs):
+def init_exchange(model: Model, key: chex.PRNGKey, params: chex.ArrayTree, batch_stats: chex.ArrayTree,
+                  inputs: Mapping[str, chex.Array]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(params, stats) of the exchange by stage, sized for the maps of these inputs [B, ...]."""
     shapes = {m: jax.eval_shape(lambda p, s, x, e=encoder: tap_all(e, p, s, x), params[m],
                                 batch_stats[m], inputs[m]) for m, encoder in model.encoders.items()}
-    names = {f"stage_{i}": i for i in model.exchange.after}
-    made = {name: model.exchange.init(named_key(key, name), {
+    exchange = model.exchange
+    assert exchange
+    names = {f"stage_{i}": i for i in exchange.after}
+    made = {name: exchange.init(named_key(key, name), {
         m: taps[i].shape[-1] for m, taps in shapes.items()}) for name, i in names.items()}
     return {k: p for k, (p, _) in made.items()}, {k: s for k, (_, s) in made.items()}
 
 
-def tap_all(encoder, params, batch_stats, x) -> list[chex.Array]:
+def tap_all(encoder: Encoder, params: chex.ArrayTree, batch_stats: chex.ArrayTree, x: chex.Array,
+            ) -> list[chex.Array]:
     """The output of each stage of an encoder, in evaluation mode and without any exchange."""
     taps = []
     for stage in encoder.stages:
@@ -118,7 +124,8 @@ def tap_all(encoder, params, batch_stats, x) -> list[chex.Array]:
     return taps
 
 
-def gradients(model: Model, params, loss_fn, groups: Collection[str] | None = None):
+def gradients(model: Model, params: Mapping[str, Any], loss_fn: Callable,
+              groups: Collection[str] | None = None) -> tuple[Metrics, Any, dict[str, Any]]:
     """(losses, aux, gradients by parameter group) over the global batch.
 
     The losses are metrics: "loss" and, where it has terms, each of them as "loss/NAME".
@@ -143,7 +150,7 @@ def gradients(model: Model, params, loss_fn, groups: Collection[str] | None = No
     return losses, aux, model.average(grads)
 
 
-def apply_gradients(model: Model, state: TrainState, grads,
+def apply_gradients(model: Model, state: TrainState, grads: Mapping[str, Any],
                     scale: Mapping[str, float] | None = None,
                     due: Mapping[str, chex.Array] | None = None) -> TrainState:
     """One step of the optimizer on the groups in `grads`; all other groups stay bit for bit.
@@ -157,11 +164,11 @@ def apply_gradients(model: Model, state: TrainState, grads,
                           opt_state=state.opt_state | new_opt_state)
 
 
-def finish_step(model: Model, state: TrainState, batch: Batch, losses: Metrics, out: Output, grads, *,
-                extra=None, scale: Mapping[str, float] | None = None,
+def finish_step(model: Model, state: TrainState, batch: Batch, losses: Metrics, out: Output,
+                grads: Mapping[str, Any], *, extra: Any = None, scale: Mapping[str, float] | None = None,
                 present: Mapping[str, chex.Array] | None = None,
                 due: Mapping[str, chex.Array] | None = None) -> tuple[TrainState, Metrics]:
-    """The state after a step, and its metrics: losses, progress of the heads, norm of the gradient.
+    """The state after a step, and its metrics: losses, progress of the heads.
 
     Args:
       model: holds the optimizer.
@@ -176,7 +183,7 @@ def finish_step(model: Model, state: TrainState, batch: Batch, losses: Metrics, 
         batch by default. The encoder of a modality that no row has is not updated.
       due: bool [] by parameter group: whether this step updates it; all by default.
     """
-    metrics = losses | head_progress(model, out.outputs, batch) | {"gradient_norm": optax.tree.norm(grads)}
+    metrics = losses | head_progress(model, out.outputs, batch) | gradient_norm(model, grads)
     present = batch["present"] if present is None else present
     due = dict(due or {})
     for m in model.encoders:
@@ -184,6 +191,11 @@ def finish_step(model: Model, state: TrainState, batch: Batch, losses: Metrics, 
     state = apply_gradients(model, state, grads, scale, due)
     return state._replace(batch_stats=out.batch_stats, step=state.step + 1,
                           extra=state.extra if extra is None else extra), metrics
+
+
+def gradient_norm(model: Model, grads: Mapping[str, Any]) -> Metrics:
+    """The global norm of the gradients, if the run asks for it."""
+    return {"gradient_norm": optax.tree.norm(grads)} if model.gradient_norm else {}
 
 
 def head_progress(model: Model, outputs: Logits, batch: Batch) -> Metrics:
@@ -202,7 +214,7 @@ def head_progress(model: Model, outputs: Logits, batch: Batch) -> Metrics:
     return metrics
 
 
-def anyone(model: Model, present) -> chex.Array:
+def anyone(model: Model, present: chex.Array) -> chex.Array:
     """Whether `present` bool [B] holds for any example of the global batch."""
     return model.sum(present.any().astype(jnp.float32)) > 0
 
@@ -237,7 +249,7 @@ def make_features(model: Model) -> Callable[..., Features]:
     return features
 
 
-def make_joint(model: Model, loss_fn, *, perturb=None) -> Method:
+def make_joint(model: Model, loss_fn: Callable, *, perturb: Callable | None = None) -> Method:
     """A method that trains all encoders and the head jointly on one loss.
 
     Args:

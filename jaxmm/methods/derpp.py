@@ -46,18 +46,16 @@ def make_derpp(config: DERConfig, model: common.Model) -> common.Method:
             out = model.run(params, state.batch_stats, now, train=True)
             dark = model.run(params, out.batch_stats, old, train=True)
             past = model.run(params, dark.batch_stats, taught, train=True)
-            z, dark_z, past_z = (x.outputs["fused"] for x in (out, dark, past))
-            logits = mean_squared_error(dark_z, old["logits"])
-            labels = model.task.loss(past_z, taught["label"])
-            terms = {"fused": model.mean(model.task.loss(z, now["label"])),
-                     "replayed_logits": config.alpha * model.mean(logits, valid),
-                     "replayed_labels": config.beta * model.mean(labels, valid)}
-            return terms, out._replace(batch_stats=past.batch_stats)
+            logits = mean_squared_error(dark.outputs["fused"], old["logits"])
+            labels = model.task.loss(past.outputs["fused"], taught["label"])
+            return {"fused": model.mean(model.task.loss(out.outputs["fused"], now["label"])),
+                    "replayed_logits": config.alpha * model.mean(logits, valid),
+                    "replayed_labels": config.beta * model.mean(labels, valid),
+                    }, out._replace(batch_stats=past.batch_stats)
 
         losses, out, grads = common.gradients(model, state.params, loss_fn)
         memory = continual.remember(model, memory, batch | {"logits": out.outputs["fused"]})
         present = {m: jnp.concatenate([b["present"][m] for b in (now, old, taught)]) for m in model.encoders}
-        return common.finish_step(model, state, batch, losses, out, grads, extra={"memory": memory},
-                                  present=present)
+        return common.finish_step(model, state, batch, losses, out, grads, extra={"memory": memory}, present=present)
 
     return common.Method(init, step, common.make_predict(model), common.make_features(model))

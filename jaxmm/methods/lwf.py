@@ -7,13 +7,12 @@ from jaxmm import task
 from jaxmm.config import scalar
 from jaxmm.errors import check_above, check_at_least
 from jaxmm.losses.distillation import kl_divergence
-from jaxmm.methods import common
-from jaxmm.methods.continual import SGDConfig, chosen_model
+from jaxmm.methods import common, continual
 from jaxmm.state import seen
 
 
 @dataclass
-class LwFConfig(SGDConfig):
+class LwFConfig(continual.SGDConfig):
     """Learning without forgetting: distils from the network as it was when the last task ended."""
     name: str = "lwf"
     alpha: float = scalar(1.0)      # weight of the distillation, >= 0
@@ -24,16 +23,13 @@ class LwFConfig(SGDConfig):
 def make_lwf(config: LwFConfig, model: common.Model) -> common.Method:
     """CE(z, y; classes seen) + alpha T^2 KL(softmax(h* / T) || softmax(z / T); old classes).
 
-    z [B, C] are the fused logits, h* those of the network when the last task ended, on the same
-    batch. In the first task there is no distillation.
-
-    Raises:
-      UserError: an option out of range, or a task that is not a classification.
+    z and h* [B, C] are the fused logits of the network as it is and as the last task left it, on the same
+    batch; the first task has no distillation. UserError: an option out of range, or a task without classes.
     """
     check_at_least("method.alpha", config.alpha, 0)
     check_above("method.temperature", config.temperature, 0)
     task.need_classes(model.task, "lwf, which tells old classes from new ones,", "use er or derpp")
-    model = chosen_model(config, model)
+    model = continual.chosen_model(config, model)
 
     def init(key, batch):
         return remember(common.init_state(model, key, batch), seen.init(model.task.size))
@@ -50,14 +46,12 @@ def make_lwf(config: LwFConfig, model: common.Model) -> common.Method:
             out = model.run(params, state.batch_stats, batch, train=groups or True)
             z = out.outputs["fused"]
             loss = model.task.loss(seen.restrict(z, known.first >= 0), batch["label"])
-            drift = kl_divergence(*(seen.restrict(x, seen.old(known)) for x in (z, before)),
-                                  config.temperature)
+            drift = kl_divergence(*(seen.restrict(x, seen.old(known)) for x in (z, before)), config.temperature)
             return {"fused": model.mean(loss),
                     "distillation": model.mean(config.alpha * jnp.where(known.task > 0, drift, 0.0))}, out
 
         losses, out, grads = common.gradients(model, state.params, loss_fn, groups)
-        return common.finish_step(model, state, batch, losses, out, grads,
-                                  extra=state.extra | {"seen": known})
+        return common.finish_step(model, state, batch, losses, out, grads, extra=state.extra | {"seen": known})
 
     return common.Method(
         init, {"all": step, "head": lambda state, batch: step(state, batch, ("head",))},

@@ -4,15 +4,13 @@ from dataclasses import dataclass
 import chex
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxmm import heads
 from jaxmm.config import MethodConfig, scalar
 from jaxmm.errors import UserError, check_above, check_choice
 from jaxmm.heads.fusion import entropy_weighted, mean_logits
-from jaxmm.methods.common import (Method, TrainState, anyone, apply_gradients, gradients,
-                                  head_progress, init_state, make_features, make_predict,
-                                  step_key)
+from jaxmm.methods.common import (Method, TrainState, anyone, apply_gradients, gradient_norm, gradients,
+                                  head_progress, init_state, make_features, make_predict, step_key)
 from jaxmm.methods.fusion import modality_loss
 from jaxmm.model import Model
 from jaxmm.state import rls
@@ -95,9 +93,9 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
         extra = jax.tree.map(lambda new, old: jnp.where(due, new, old), extra, state.extra)
         state = apply_gradients(model, state, grads, due={modality: due, "head": due})._replace(
             batch_stats=state.batch_stats | {modality: out.batch_stats[modality]}, extra=extra)
-        measured = {f"loss/{modality}": losses["loss"], f"gradient_norm/{modality}": optax.tree.norm(grads)}
-        return state, due, {name: jnp.where(due, x, jnp.nan) for name, x in measured.items()} | head_progress(
-            model, {modality: out.outputs[modality]}, batch)
+        measured = {f"{name}/{modality}": jnp.where(due, x, jnp.nan)
+                    for name, x in (losses | gradient_norm(model, grads)).items()}
+        return state, due, measured | head_progress(model, {modality: out.outputs[modality]}, batch)
 
     def update_projection(state: TrainState, features, present, modality: str):
         """P_t of eq. 4-5 from the mean feature of this modality, or of the one before it."""
@@ -123,7 +121,7 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
         updates = jnp.maximum(sum(x.astype(jnp.int32) for x in due.values()), 1)
         # Means over the updates that were made: there is no loss of a modality that nobody has.
         means = {name: sum(jnp.where(due[m], metrics[f"{name}/{m}"], 0.0) for m in encoders) / updates
-                 for name in ("loss", "gradient_norm")}
+                 for name in ("loss", *["gradient_norm"] * model.gradient_norm)}
         return state._replace(step=state.step + 1), means | metrics
 
     def weights(state, outputs, present):

@@ -23,6 +23,7 @@ from jaxmm.train.validity import describe
 
 OVER_TIME = ("stability", "plasticity", "trade_off", "forgetting")
 SEEN = "seen"                       # accuracy on the tasks seen so far, of a task that was learned
+MEANS = ("method", "buffer", "head", "metric", "mean", "std", "seeds")
 ROW = ("method", "setting")
 Row = tuple[str, int | None]        # method, size of its memory
 
@@ -296,19 +297,20 @@ LaTeX in `comparison.tex`, and every run has a folder of its own here.
     return f"{shown}\nLinear probes:\n\n{probes}" if probed else shown
 
 
+def means(table: Iterable[Record]) -> list[dict[str, Any]]:
+    """Mean and sample deviation of every number over the seeds, a row each with the keys of MEANS."""
+    return [dict(zip(MEANS, (*row, *column, cell.mean, None if column[-1] == DIVERGED else cell.std,
+                             len(cell.values))))
+            for row, cells in pivot((r for r in table if r.task is None), ROW, ["head", "metric"]).items()
+            for column, cell in cells.items() if column[-1] != DIVERGED or cell.mean]
+
+
 def _write_csv(table: Sequence[Record], workdir: pathlib.Path) -> None:
     """The pivot, and the records of all seeds."""
-    table = [r for r in table if r.task is None]
-    names = "method", "buffer", "head", "metric"
-    files.write(workdir / "comparison.csv", csv_text(
-        [dict(zip(names, key)) | {"mean": cell.mean, "std": None if key[-1] == DIVERGED else cell.std,
-                                  "seeds": len(cell.values)}
-         for row, cells in pivot(table, ROW, ["head", "metric"]).items() for column, cell in cells.items()
-         for key in [(*row, *column)] if key[-1] != DIVERGED or cell.mean],
-        [*names, "mean", "std", "seeds"]))
+    files.write(workdir / "comparison.csv", csv_text(means(table), MEANS))
     files.write(workdir / "seeds.csv", csv_text(
-        [_row((r.method, r.setting)) | r._asdict() for r in table if r.metric != DIVERGED or r.value],
-        [*names, "seed", "value"]))
+        [_row((r.method, r.setting)) | r._asdict() for r in table
+         if r.task is None and (r.metric != DIVERGED or r.value)], [*MEANS[:4], "seed", "value"]))
 
 
 def _write_latex(table: Sequence[Record], dataset: Dataset, metric: str, caption: str,

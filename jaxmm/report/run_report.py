@@ -10,6 +10,7 @@ from jaxmm import escape, files
 from jaxmm.batch import batch_size
 from jaxmm.config import AugmentConfig, Config, EncoderConfig
 from jaxmm.errors import UserError, as_typed
+from jaxmm.files import PathLike
 from jaxmm.methods import method_config
 from jaxmm.report import classes, flat, plots, stream_report, units
 from jaxmm.report.tables import Scores, capital, scores_table
@@ -22,7 +23,7 @@ from jaxmm.train.setup import Run
 FILE = "report.md"
 
 
-def write(run: Run, workdir, page: plots.Page | None = None) -> str:
+def write(run: Run, workdir: PathLike, page: plots.Page | None = None) -> str:
     """Writes `report.md`, its plots and `metrics.csv` into the run folder; returns the table of test scores.
 
     All of it follows from the config, the history, `metrics.jsonl` and the last state: a finished
@@ -95,7 +96,7 @@ def _which_epoch(run: Run, over_tasks: str) -> str:
     """Which model was tested, and which was the last."""
     config, last = run.setup.config.train, [r for r in run.history if r["split"] == "val"][-1]
     found = best(run.history, config.score, run.setup.task)
-    if config.keep != "best":
+    if not found or config.keep != "best":
         return f"Both tables are of the last epoch{over_tasks}, {last['epoch']}."
     return (f"Tested is the model of epoch {found['epoch']}, the best on validation by "
             f"{escape.markdown(config.score or run.setup.task.headline)}; that table is of the last "

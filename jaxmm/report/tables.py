@@ -94,6 +94,6 @@ def scores_table(scores: Scores, modalities: Sequence[str], sign: str = "%") -> 
     """The scores of every head, a row each; shares in percent, with that sign or none."""
     heads = sort_heads(scores, modalities)
     metrics = dict.fromkeys(metric for head in heads for metric in scores[head])
-    rows = [{"head": head} | {unit(metric).title: number(metric, value, sign=sign)
+    rows: list[dict[str, Any]] = [{"head": head} | {unit(metric).title: number(metric, value, sign=sign)
                               for metric, value in scores[head].items()} for head in heads]
     return markdown(rows, ["head", *(unit(metric).title for metric in metrics)])

@@ -16,7 +16,7 @@ from jaxmm.train.plan import Chunk
 from jaxmm.train.predictions import predict_split, score_split, split_features
 from jaxmm.train.programs import Feed, stack, unstack
 from jaxmm.train.restore import kept_step
-from jaxmm.train.scores import judged
+from jaxmm.train.scores import judged, waits_in_vain
 from jaxmm.train.setup import Run, is_finished
 from jaxmm.train.together import join
 
@@ -84,7 +84,9 @@ class Group:
         self.state = self.setup.programs.place(stack(copies))
 
     def test(self, epoch: int) -> None:
-        """Scores the models that are kept on test data, once, at the end of training."""
+        """Scores the models that are kept on test data, if there are any, once, at the end of training."""
+        if "test" not in self.setup.dataset.splits:
+            return
         if self.setup.config.train.keep == "last":      # those that are in place
             self.evaluate("test", 0, epoch)
             return
@@ -103,11 +105,7 @@ class Group:
 
     def waits_in_vain(self) -> bool:
         """Whether the patience of the run is over."""
-        config = self.setup.config.train
-        if not config.patience:
-            return False
-        values = [value for value, _ in judged(self.runs[0].history, config.score, self.setup.task)]
-        return bool(values) and len(values) - 1 - int(np.argmax(values)) > config.patience
+        return waits_in_vain(self.runs[0].history, self.setup.config.train, self.setup.task)
 
     def end_epoch(self) -> None:
         """What the method does after an epoch."""

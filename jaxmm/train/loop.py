@@ -84,7 +84,7 @@ def evaluate_first(group: Group) -> None:
         group.evaluate("test", -1, 0)       # what forward transfer is measured against
     if not group.setup.total_steps and not group.runs[0].history:
         group.evaluate("val", 0, epochs)
-        group.evaluate("test", 0, epochs)
+        group.test(epochs)
         group.save(last=True)
 
 

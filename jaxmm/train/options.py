@@ -119,7 +119,7 @@ def _shown(value: Any) -> str:
         return "an object" if isinstance(value, Mapping) else "a list"
     if isinstance(value, int) and abs(value) >= 2**63:
         return "a number of more than 64 bits"
-    return textwrap.shorten(json.dumps(value), 60, placeholder="...")
+    return textwrap.shorten(json.dumps(value, default=repr), 60, placeholder="...")
 
 
 def _join(path: str, name: str) -> str:

@@ -1,6 +1,6 @@
 """Which examples each step sees: a function of the seed and the step alone."""
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import NamedTuple
 
 import chex
@@ -33,7 +33,7 @@ class Chunk(NamedTuple):
     ends_task: bool
 
 
-def steps_per_epoch(task: Sequence[int], batch_size: int) -> int:
+def steps_per_epoch(task: Sized, batch_size: int) -> int:
     """Full batches in one pass over the rows of a task; one if it has fewer rows than a batch."""
     return max(len(task) // batch_size, 1)
 

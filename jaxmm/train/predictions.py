@@ -48,11 +48,11 @@ def make_weights(setup: Setup, state: TrainState) -> Callable[[Logits, Mapping],
 
     It is empty for methods that fuse without such weights.
     """
-    method = setup.make_method(None, scalar_options(setup.config))
-    if method.weights is None:
+    weights = setup.make_method(None, scalar_options(setup.config)).weights
+    if weights is None:
         return lambda outputs, present: {}
     state = setup.programs.fetch(state)
-    return lambda outputs, present: jax.device_get(method.weights(state, outputs, present))
+    return lambda outputs, present: jax.device_get(weights(state, outputs, present))
 
 
 def _read(setup, state, read, split):
@@ -78,7 +78,8 @@ def row_chunks(rows: int, size: int) -> list[np.ndarray]:
 
 def join_parts(parts: Iterable[Mapping[str, np.ndarray]], rows: int) -> dict[str, np.ndarray]:
     """The first `rows` rows of what comes in parts, {name: [B, ...]} each."""
-    outputs, start = {}, 0
+    outputs: dict[str, np.ndarray] = {}
+    start = 0
     for part in parts:
         for name, x in part.items():
             # Written where it belongs: of many classes, a list of parts and its join take twice as much.

@@ -11,6 +11,8 @@ from jaxmm.config import replace
 from jaxmm.data.dataset import SPLITS, Dataset
 from jaxmm.data.spec import absent
 from jaxmm.errors import UserError, as_typed
+from jaxmm.files import PathLike
+from jaxmm.methods import TrainState
 from jaxmm.task import CLASS_SCORES
 from jaxmm.train import checkpoints, validity
 from jaxmm.train.scores import best
@@ -18,7 +20,7 @@ from jaxmm.train.setup import Run, Setup, build, init_state
 from jaxmm.train.folder import read_config, read_spec
 
 
-def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
+def restore(workdir: PathLike, step: int | None = None, *, dataset: Dataset | None = None,
             data: str | None = "", devices: Sequence[jax.Device] | None = None) -> Run:
     """The run of a folder as it was after `step`, by default its last checkpoint, or with `train.keep`
     "best" that of the best epoch so far.
@@ -44,11 +46,12 @@ def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
     config, spec = read_config(workdir), read_spec(workdir)
     if data:
         config = replace(config, {"data.path": data})
-    path = config.data.path
-    if dataset is None and spec and (
-            data is None or not data and path and not files.expand(path).exists()):
+    path, from_python = config.data.path, config.data.name == "arrays" and not config.data.path
+    gone = from_python or path and not files.expand(path).exists()
+    if dataset is None and spec and (data is None or not data and gone):
+        where = "were given from Python" if from_python else f"{path or config.data.name} is not there"
         dataset = absent(spec, f"{workdir}: the data it was trained on are needed for this, and "
-                         f"{path or config.data.name} is not there; name them by --data=PATH")
+                         f"{where}; name them by --data=PATH")
     if not (workdir / checkpoints.FOLDER).is_dir():
         raise _no_checkpoint(workdir)
     if devices is None:     # as many as share the batch evenly: any number can read a run
@@ -65,8 +68,9 @@ def restore(workdir, step: int | None = None, *, dataset: Dataset | None = None,
     return _rescore(run, kept)
 
 
-def read_kept(workdir: pathlib.Path, setup: Setup, target, step: int | None = None,
-              scores: Collection[str] | None = None):
+def read_kept(workdir: pathlib.Path, setup: Setup, target: TrainState, step: int | None = None,
+              scores: Collection[str] | None = None,
+              ) -> tuple[int, TrainState, list[dict[str, Any]], Mapping[str, Any]] | None:
     """(step, one copy of the state, history, meta) of the model that a run keeps, or of `step`.
 
     None where there is no checkpoint. For `target` see `checkpoints.restore`; `scores` are those that
@@ -93,7 +97,7 @@ def kept_step(setup: Setup, history: Sequence[Mapping[str, Any]], step: int) -> 
     return found["step"] if found else step
 
 
-def restore_each(run: Run, workdir) -> Iterator[tuple[int, Run]]:
+def restore_each(run: Run, workdir: PathLike) -> Iterator[tuple[int, Run]]:
     """The run as it was at every checkpoint in its folder, the oldest first.
 
     Those that the process which trains there removes meanwhile are left out.
@@ -121,7 +125,7 @@ def _rescore(run: Run, step: int) -> Run:
         run.setup, run.state, run.history, step, run.changed))
 
 
-def read_history(workdir, meta: Mapping[str, Any],
+def read_history(workdir: PathLike, meta: Mapping[str, Any],
                  scores: Collection[str] = CLASS_SCORES) -> list[dict[str, Any]]:
     """The evaluations of a run, from the `meta` of a checkpoint, which is checked as a whole.
 
@@ -134,11 +138,12 @@ def read_history(workdir, meta: Mapping[str, Any],
     if not isinstance(data, (int, Mapping)) or not isinstance(meta.get("teachers", {}), Mapping):
         raise UserError(f"{workdir}: its checkpoint tells nothing of its data or teachers; it may be "
                         "of another version")
-    for i, record in enumerate(history if isinstance(history, list) else [None]):
+    records: list[Any] = history if isinstance(history, list) else [None]
+    for i, record in enumerate(records):
         if not _is_evaluation(record, scores):
             raise UserError(f"{workdir}: the history in its checkpoint is of another form (record "
                             f"{i}); it may be of another version")
-    return history
+    return records
 
 
 def _is_evaluation(record: Any, scores: Collection[str]) -> bool:

@@ -4,6 +4,7 @@ import functools
 import pathlib
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 from tqdm import tqdm
@@ -12,6 +13,7 @@ from jaxmm import files
 from jaxmm.config import Config
 from jaxmm.data.dataset import Dataset
 from jaxmm.data.spec import from_json
+from jaxmm.files import PathLike
 from jaxmm.methods import TrainState
 from jaxmm.train import hosts
 from jaxmm.train.group import Group
@@ -23,7 +25,7 @@ from jaxmm.train.together import build_many, find_obstacle
 from jaxmm.train.weights import init_from
 
 
-def train(config: Config, workdir, *, dataset: Dataset | None = None,
+def train(config: Config, workdir: PathLike, *, dataset: Dataset | None = None,
           devices: Sequence[jax.Device] | None = None, progress: bool = True,
           teachers: str = "", extend: bool = False) -> Run:
     """Trains in a run folder, or goes on where the folder's last checkpoint ends.
@@ -55,9 +57,10 @@ def train(config: Config, workdir, *, dataset: Dataset | None = None,
     return result
 
 
-def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Dataset | None = None,
-               devices: Sequence[jax.Device] | None = None, progress: bool = True,
-               teachers: Sequence[str] = (), extend: bool = False) -> Iterator[Run | FloatingPointError]:
+def train_many(configs: Sequence[Config], workdirs: Sequence[PathLike], *,
+               dataset: Dataset | None = None, devices: Sequence[jax.Device] | None = None,
+               progress: bool = True, teachers: Sequence[str] = (), extend: bool = False,
+               ) -> Iterator[Run | FloatingPointError]:
     """`train` for several configs: at once where one program can, else one after the other.
 
     One program trains runs that differ in seeds and in the scalars of `jaxmm.train.together`, if
@@ -73,13 +76,13 @@ def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Datase
     Raises:
       UserError, WriteError, Preempted: see `train`.
     """
-    workdirs = [files.expand(workdir) for workdir in workdirs]
-    specs = hosts.from_main(lambda: [kept_spec(*run, extend) for run in zip(configs, workdirs)])
+    paths = [files.expand(workdir) for workdir in workdirs]
+    specs = hosts.from_main(lambda: [kept_spec(*run, extend) for run in zip(configs, paths)])
     setups = list(build_many(configs, dataset=dataset, devices=devices,
                              specs=[spec and from_json(spec) for spec in specs]))
 
     def check():
-        for setup, workdir in zip(setups, workdirs):
+        for setup, workdir in zip(setups, paths):
             check_start(setup, workdir, extend)
 
     hosts.from_main(check)
@@ -89,8 +92,8 @@ def train_many(configs: Sequence[Config], workdirs: Sequence, *, dataset: Datase
         print(f"{len(configs)} runs one after the other: {obstacle}", file=sys.stderr)
     options = {"dataset": dataset, "devices": devices, "progress": progress, "extend": extend}
     locations = [teachers[i] if i < len(teachers) and teachers[i] else
-                 f"{workdir}/teachers/{{teacher}}" for i, workdir in enumerate(workdirs)]
-    runs = list(zip(setups, workdirs, locations))
+                 f"{workdir}/teachers/{{teacher}}" for i, workdir in enumerate(paths)]
+    runs = list(zip(setups, paths, locations))
     for group in [[run] for run in runs] if obstacle else [runs]:
         yield from _train_group(group, options)
 
@@ -101,7 +104,8 @@ def _train_group(group, options) -> list[Run | FloatingPointError]:
         runs = [folders.enter_context(open_run(setup, workdir, options["extend"]))
                 for setup, workdir, _ in group]
         runs = [start_from(run) for run in runs]
-        runs, results = teach(runs, [location for _, _, location in group], options)
+        runs, errors = teach(runs, [location for _, _, location in group], options)
+        results: dict[pathlib.Path, Run | FloatingPointError] = dict(errors)
         for step in sorted({run.step for run in runs}):
             same = [run for run in runs if run.step == step]
             finished = is_finished(same[0].setup, same[0].history)
@@ -111,7 +115,7 @@ def _train_group(group, options) -> list[Run | FloatingPointError]:
         return [results[workdir] for _, workdir, _ in group]
 
 
-def teach(runs: Sequence[Opened], locations: Sequence[str], options
+def teach(runs: Sequence[Opened], locations: Sequence[str], options: Mapping[str, Any]
           ) -> tuple[list[Opened], dict[pathlib.Path, FloatingPointError]]:
     """The runs, those before their first step with what their teachers know.
 
@@ -127,8 +131,9 @@ def teach(runs: Sequence[Opened], locations: Sequence[str], options
     """
     places = {run.workdir: location for run, location in zip(runs, locations)
               if run.setup.programs.teachers and not run.step and not run.history}
-    new, errors = [run for run in runs if run.workdir in places], {}
-    if new and new[0].setup.config.method.teachers:
+    new = [run for run in runs if run.workdir in places]
+    errors: dict[pathlib.Path, FloatingPointError] = {}
+    if any(getattr(run.setup.config.method, "teachers", "") for run in new):
         states = {run.workdir: learn(run, options) for run in new}
     else:
         models, errors = train_teachers(new, places, options)
@@ -145,19 +150,21 @@ def start_from(run: Opened) -> Opened:
     return run._replace(state=state_from_main(run.state, functools.partial(init_from, run.setup)))
 
 
-def learn(run: Opened, options) -> TrainState:
+def learn(run: Opened, options: Mapping[str, Any]) -> TrainState:
     """The first state of a run with what the teachers know that its config names."""
     return state_from_main(run.state, lambda state: taught(run.setup, state, restore_teachers(
         run.setup, dataset=options["dataset"], devices=options["devices"])))
 
 
-def train_teachers(runs: Sequence[Opened], places: Mapping[pathlib.Path, str], options) -> tuple[
+def train_teachers(runs: Sequence[Opened], places: Mapping[pathlib.Path, str],
+                   options: Mapping[str, Any]) -> tuple[
         dict[pathlib.Path, dict[str, TrainState]], dict[pathlib.Path, FloatingPointError]]:
     """By the folder of each run, the last states of its teachers, and what stopped one of them.
 
     `places` is where the teachers lie.
     """
-    models, errors = {run.workdir: {} for run in runs}, {}
+    models: dict[pathlib.Path, dict[str, TrainState]] = {run.workdir: {} for run in runs}
+    errors: dict[pathlib.Path, FloatingPointError] = {}
     for name, method in runs[0].setup.programs.teachers.items() if runs else ():
         folders = {run.workdir: folder_of(name, places[run.workdir], run.setup) for run in runs}
         # Runs may share a teacher.

@@ -6,6 +6,7 @@ import chex
 import numpy as np
 
 from jaxmm.batch import Batch
+from jaxmm.config import TrainConfig
 from jaxmm.data.streams import Stream, task_labels
 from jaxmm.metrics import LOWER_IS_BETTER
 from jaxmm.task import CLASS_SCORES, Task
@@ -59,6 +60,12 @@ def best(history: Sequence[Mapping[str, Any]], name: str, task: Task) -> dict[st
     """The first of the best evaluations on validation data, see `judged`; None if there is none yet."""
     found = judged(history, name, task)
     return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def waits_in_vain(history: Sequence[Mapping[str, Any]], config: TrainConfig, task: Task) -> bool:
+    """Whether the patience of a run with this history is over."""
+    values = [value for value, _ in judged(history, config.score, task)] if config.patience else []
+    return bool(values) and len(values) - 1 - int(np.argmax(values)) > config.patience
 
 
 def score_tasks(logits: Mapping[str, np.ndarray], split: Batch, stream: Stream,

@@ -24,6 +24,7 @@ from jaxmm.train import plan
 from jaxmm.train.optimizers import PLATEAU, accumulate, make_optimizer, make_schedule
 from jaxmm.train.options import LARGEST, check_augmentation, check_single
 from jaxmm.train.programs import Options, Programs, make_programs
+from jaxmm.train.scores import waits_in_vain
 
 SCANNED_STEPS = 32      # longest chunk where steps are scanned; a signal waits for its end
 
@@ -65,8 +66,9 @@ class Run(NamedTuple):
 
 def is_finished(setup: Setup, history: Sequence[Mapping[str, Any]]) -> bool:
     """Whether a run with this history is at its end: what is tested once ends with the test."""
-    if setup.stream:
-        return bool(history) and history[-1]["step"] >= setup.total_steps
+    if setup.stream or "test" not in setup.spec.checksums:
+        return bool(history) and (history[-1]["step"] >= setup.total_steps or
+                                  waits_in_vain(history, setup.config.train, setup.task))
     return any(record["split"] == "test" for record in history)
 
 
@@ -138,7 +140,7 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
                 encoders[m] = make_encoder(c, ranks[m], num_tokens=spec.num_tokens.get(m, 0),
                                            axis_name=axis_name)
         model = Model(encoders, learned, transform, optimizer, epoch,
-                      config.train.batch_size, spec.num_examples, axis_name)
+                      config.train.batch_size, spec.num_examples, config.train.gradient_norm, axis_name)
         return make_method(changed.method, model)
 
     programs = make_programs(make, devices, [scalar_options(config)], to_float32)

@@ -3,8 +3,8 @@
 A record of training has the means since the record before over its steps: "loss" and, of a composite
 loss, its terms as "loss/NAME" with their weights, so that they add up to it (in MLA, which makes an
 update for each modality, they are the losses of the updates, and "loss" their mean); the progress of each
-head; "gradient_norm", the global norm of what the optimizer gets, before clipping; and what else a
-method measures. "learning_rate" is that of its last step. "seconds" is the wall clock since the run was
+head; with `train.gradient_norm` the "gradient_norm", the global norm of what the optimizer gets, before
+clipping; and what else a method measures. "learning_rate" is that of its last step. "seconds" is the wall clock since the run was
 started, its teachers, evaluations and checkpoints included; where it was stopped, it goes on from the
 last record that is kept.
 """

@@ -101,7 +101,8 @@ def test_terms_of_the_loss_add_up_with_their_weights(name, weight, weighted, oth
 def test_the_norm_of_the_gradient_is_that_of_the_change_before_clipping(name, clip, make_dataset, make_config):
     optimizer = OptimizerConfig(learning_rate=0.5, momentum=0.0, weight_decay=0.0, schedule="constant",
                                 clip_norm=clip)
-    before, after, metrics = measured(make_config(name, optimizer=optimizer), make_dataset())
+    config = make_config(name, optimizer=optimizer, gradient_norm=True)
+    before, after, metrics = measured(config, make_dataset())
     change = np.sqrt(sum(np.sum(np.square(x - y, dtype=np.float64))
                          for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after)))) / 0.5
     assert change == pytest.approx(clip or metrics["gradient_norm"], rel=1e-3)

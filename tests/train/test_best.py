@@ -122,7 +122,7 @@ def test_plateau_lowers_the_rate_that_is_written(scripted, make_dataset, make_co
 
 def test_eight_devices_keep_the_model_and_lower_the_rate_as_one(scripted, make_dataset, make_config, tmp_path):
     optimizer = OptimizerConfig(learning_rate=0.2, schedule="plateau", patience=0, decay_rate=0.5)
-    config, found = make_config("concat", epochs=4, keep="best", optimizer=optimizer), []
+    config, found = make_config("concat", epochs=4, keep="best", optimizer=optimizer, gradient_norm=True), []
     for devices in (ONE, jax.devices()):
         folder = tmp_path / str(len(devices))
         result = run(config, folder, make_dataset(), devices)

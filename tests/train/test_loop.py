@@ -104,7 +104,7 @@ def test_history_and_metrics_file(make_dataset, make_config, tmp_path):
                                                                  (3, "test")]
     lines = [json.loads(x) for x in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
     trained = [r for r in lines if r["kind"] == "train"]
-    assert [r["step"] for r in trained] == [4, 8, 12] and all(r["gradient_norm"] > 0 for r in trained)
+    assert [r["step"] for r in trained] == [4, 8, 12] and not any("gradient_norm" in r for r in trained)
     assert [r["learning_rate"] for r in trained] == [0.1] * 3
     assert 0 < trained[0]["seconds"] < trained[1]["seconds"] < trained[2]["seconds"]
     assert [r for r in lines if r["kind"] == "eval"] == [{"kind": "eval"} | r
