@@ -21,8 +21,7 @@ class DERConfig(continual.ERConfig):
 def make_derpp(config: DERConfig, model: common.Model) -> common.Method:
     """CE(z, y) + alpha MSE(z'_1, z*_1) + beta CE(z'_2, y'_2), all of the fused head.
 
-    The examples 1 and 2 are two independent samples of the memory, augmented afresh; z* are the
-    logits [B, K] when they entered it. The three batches go through the network one after the other.
+    1 and 2 are two samples of the memory, augmented afresh; z* [B, K] are the logits when they entered it.
     """
     check_at_least("method.alpha", config.alpha, 0)
     check_at_least("method.beta", config.beta, 0)
@@ -48,14 +47,14 @@ def make_derpp(config: DERConfig, model: common.Model) -> common.Method:
             past = model.run(params, dark.batch_stats, taught, train=True)
             logits = mean_squared_error(dark.outputs["fused"], old["logits"])
             labels = model.task.loss(past.outputs["fused"], taught["label"])
-            return {"fused": model.mean(model.task.loss(out.outputs["fused"], now["label"])),
-                    "replayed_logits": config.alpha * model.mean(logits, valid),
-                    "replayed_labels": config.beta * model.mean(labels, valid),
-                    }, out._replace(batch_stats=past.batch_stats)
+            terms = {"fused": model.mean(model.task.loss(out.outputs["fused"], now["label"])),
+                     "dark": config.alpha * model.mean(logits, valid),
+                     "replayed": config.beta * model.mean(labels, valid)}
+            return terms, out._replace(batch_stats=past.batch_stats)
 
         losses, out, grads = common.gradients(model, state.params, loss_fn)
         memory = continual.remember(model, memory, batch | {"logits": out.outputs["fused"]})
-        present = {m: jnp.concatenate([b["present"][m] for b in (now, old, taught)]) for m in model.encoders}
-        return common.finish_step(model, state, batch, losses, out, grads, extra={"memory": memory}, present=present)
+        return common.finish_step(model, state, batch, losses, out, grads, extra={"memory": memory}, present={
+            m: jnp.concatenate([b["present"][m] for b in (now, old, taught)]) for m in model.encoders})
 
     return common.Method(init, step, common.make_predict(model), common.make_features(model))

@@ -40,18 +40,18 @@ def make_lwf(config: LwFConfig, model: common.Model) -> common.Method:
     def step(state, batch, groups=None):
         batch = model.transform(common.step_key(state), batch)
         known = seen.update(state.extra["seen"], batch["label"], axis_name=model.axis_name)
-        before = model.run(*state.extra["old"], batch, train=False).outputs["fused"]
+        past = model.run(*state.extra["old"], batch, train=False).outputs["fused"]
 
-        def loss_fn(params):
+        def losses(params):
             out = model.run(params, state.batch_stats, batch, train=groups or True)
             z = out.outputs["fused"]
             loss = model.task.loss(seen.restrict(z, known.first >= 0), batch["label"])
-            drift = kl_divergence(*(seen.restrict(x, seen.old(known)) for x in (z, before)), config.temperature)
+            drift = kl_divergence(*(seen.restrict(x, seen.old(known)) for x in (z, past)), config.temperature)
             return {"fused": model.mean(loss),
                     "distillation": model.mean(config.alpha * jnp.where(known.task > 0, drift, 0.0))}, out
 
-        losses, out, grads = common.gradients(model, state.params, loss_fn, groups)
-        return common.finish_step(model, state, batch, losses, out, grads, extra=state.extra | {"seen": known})
+        return common.finish_step(model, state, batch, *common.gradients(model, state.params, losses, groups),
+                                  extra=state.extra | {"seen": known})
 
     return common.Method(
         init, {"all": step, "head": lambda state, batch: step(state, batch, ("head",))},
