@@ -1,4 +1,4 @@
-"""The command `jaxmm`, also `python -m jaxmm`: one front door to all of `jaxmm.commands`."""
+"""The command `jaxmm`, also `python -m jaxmm`: the entry point of all of `jaxmm.commands`."""
 import importlib
 import sys
 

@@ -1,4 +1,4 @@
-"""The batch: what every data set ends as and every method starts from.
+"""The batch: what every data set provides and every method takes.
 
 A batch is a plain dictionary::
 
@@ -7,8 +7,8 @@ A batch is a plain dictionary::
      "id":      int32 [B],                 # stable index of the example in its split
      "present": {modality: bool [B]}}      # all True when nothing is missing
 
-A whole split of a data set has the same form, with B its number of rows. Unpaired data sets, one for
-each modality, are stacked rows in which only one modality is present.
+A whole split of a data set has the same form, with B its number of rows. In unpaired data each row has
+one modality present.
 """
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,13 +33,12 @@ def make_batch(inputs: Mapping[str, Any], label: ArrayLike, *, ids: ArrayLike | 
       inputs: arrays [B, ...] by modality, of real numbers.
       label: what is to be predicted, see `label_array`.
       ids: [B] stable indices of the examples; their positions by default.
-      present: bool [B] by modality, or 0 and 1; modalities it does not name are present everywhere.
+      present: bool (or 0 and 1) [B] by modality; modalities that it leaves out are always present.
       where: what the batch is called in messages.
 
     Raises:
-      UserError: numbers of rows that differ, inputs that are no real numbers, labels of no task,
-        ids that are not whole or exceed 32 bits, or masks that hold anything else or name no
-        modality.
+      UserError: different numbers of rows, inputs that are not real numbers, labels of no task, ids
+        that are not whole or exceed 32 bits, or masks with other values or of an unknown modality.
     """
     label, present = label_array(f"{where}/label", label), present or {}
     unknown = sorted(set(present) - set(inputs))
@@ -60,15 +59,15 @@ def make_batch(inputs: Mapping[str, Any], label: ArrayLike, *, ids: ArrayLike | 
 
 
 def is_unpaired(present: Mapping[str, chex.Array]) -> bool:
-    """Whether, of several modalities with masks bool [B], no row has two."""
+    """Whether there are several modalities, with masks bool [B], and no row has two of them."""
     return len(present) > 1 and not (np.sum(list(present.values()), axis=0) > 1).any()
 
 
 def real_numbers(where: str, x: Any) -> Any:
-    """Inputs in the machine's byte order; lists become arrays, what is read on demand stays.
+    """Inputs in the machine's byte order; lists become arrays, rows read on demand stay as they are.
 
     Raises:
-      UserError: they are no arrays of integers, floats or bools.
+      UserError: they are not arrays of integers, floats or bools.
     """
     if not hasattr(x, "dtype"):
         try:
@@ -95,13 +94,13 @@ def _check_unmasked(where: str, x, remedy: str) -> None:
 
 
 def label_array(where: str, x: ArrayLike) -> np.ndarray:
-    """Labels as a batch holds them; their type says what is predicted, and is never another one.
+    """Labels as a batch holds them; their type says what is predicted, and is kept.
 
     Integers [B] are class numbers, int32 [B]; bools [B, K] are labels that hold or not; floats [B]
     or [B, K] are numbers to predict, float32 [B, K].
 
     Raises:
-      UserError: they are none of these, or do not fit into 32 bits.
+      UserError: they are none of these, or do not fit 32 bits.
     """
     _check_unmasked(where, x, "leave out rows without a label")
     x = np.asarray(x)
@@ -122,7 +121,7 @@ def label_array(where: str, x: ArrayLike) -> np.ndarray:
 
 
 def _float32(where: str, x: np.ndarray) -> np.ndarray:
-    """Numbers [B, K] in float32, where it holds them and tells them apart."""
+    """Numbers [B, K] in float32; UserError if it cannot represent them or tell them apart."""
     with np.errstate(over="ignore"):
         result = x.astype(np.float32)
     lost = ~np.isfinite(result).all(axis=1)
@@ -132,7 +131,7 @@ def _float32(where: str, x: np.ndarray) -> np.ndarray:
                         "finite numbers that float32 holds: repair or remove such rows")
     if len(x):
         coarse = np.abs(result - x).max(0) > 1e-3 * x.std(0, dtype=np.longdouble)
-        coarse &= (x != x[0]).any(0)        # what is constant is no further off than it is rounded
+        coarse &= (x != x[0]).any(0)        # constant columns have nothing to tell apart
         if coarse.any():
             raise UserError(f"{where}: float32 does not tell the numbers of column {np.argmax(coarse)} apart; "
                             "subtract what they have in common, and scale them")
@@ -149,7 +148,7 @@ def whole_numbers(where: str, x: ArrayLike) -> np.ndarray:
     if x.ndim != 1 or x.dtype.kind not in "buif":
         raise UserError(f"{where} is {x.dtype} of shape {x.shape}; expected whole numbers of shape [rows]")
     with np.errstate(invalid="ignore"):
-        number = x.astype(np.float64)       # which holds all that 32 bits do
+        number = x.astype(np.float64)       # exact for 32-bit integers
         wrong = (number % 1 != 0) | ~(np.abs(number) < 2**31)
     if wrong.any():
         row = np.argmax(wrong)
@@ -197,9 +196,9 @@ def take(batch: Batch, index: ArrayLike) -> Batch:
 
 
 def check_batch(batch: Batch, modalities: Sequence[str], num_classes: int | None = None) -> None:
-    """Asserts that a batch has the form of this module (ranks, lengths, types).
+    """Asserts that a batch has the form described above (ranks, lengths, types).
 
-    With `num_classes` the class numbers are checked too, which needs concrete arrays.
+    With `num_classes` the labels are checked to be in [0, num_classes), which needs concrete arrays.
     """
     chex.assert_trees_all_equal(sorted(batch["inputs"]), sorted(modalities))
     label = batch["label"]

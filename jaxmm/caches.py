@@ -1,12 +1,12 @@
-"""Folders for what is kept between starts, on machines without a home or a writable cache too."""
+"""Cache folders, also for machines without a home folder or a writable cache."""
 import atexit
 import os
 import pathlib
 import shutil
 import tempfile
 
-# Libraries that need a writable folder as soon as they are imported: how to name one, and where
-# they look by themselves, as (variable of the base folder, its default).
+# Libraries that need a writable folder when they are imported: the variable that names it, and where
+# they look by default, as (variable of the base folder, its default).
 LIBRARIES = {"MPLCONFIGDIR": ("XDG_CONFIG_HOME", "~/.config")}
 
 
@@ -28,11 +28,11 @@ def is_writable(folder: pathlib.Path) -> bool:
 
 
 def give_libraries_folders() -> None:
-    """Names a folder to each library that would otherwise not find one that is writable.
+    """Gives a folder to each library that would otherwise not find a writable one.
 
-    It is in the cache folder or, if that is not writable either, a temporary one of its own, removed
-    at exit. Without any home, as users have in some containers, a temporary folder becomes it; without
-    a place for those, the cache folder.
+    It is in the cache folder or, if that is not writable either, a temporary folder that is removed
+    at exit. If there is no home folder, as in some containers, a temporary folder takes its place. If
+    there is no place for temporary files, a folder in the cache folder does.
 
     Raises:
       OSError: there is no writable folder at all.

@@ -1,6 +1,6 @@
-"""The options that every run has, typed, with unit and default; those of a method stand beside it.
+"""The options of every run, with types, units and defaults; those of a method are in its own file.
 
-A config file builds a `Config` and returns it from `get_config(argument)`; the command line then
+A config file builds a `Config` and returns it from `get_config(argument)`. The command line then
 overrides single fields, as in `--config.optimizer.learning_rate=0.01`.
 """
 import collections
@@ -13,15 +13,15 @@ from typing import Any
 
 
 def scalar(default: float) -> Any:
-    """An option that enters a step as a number and nothing else: no shape, branch or form of the
-    state depends on it, so that runs that differ in it can share a program.
+    """An option that enters a step only as a number. No shape, branch or structure of the state depends
+    on it, so runs with other values of it can share a compiled program.
     """
     return field(default=default, metadata={"scalar": True})
 
 
 @dataclass
 class PreprocessConfig:
-    """From what a prepared data set holds of one modality to what its encoder gets."""
+    """How the stored values of one modality become the input of its encoder."""
     kind: str = ""                  # a key of `PREPROCESS`; "": vectors, as they are
     mean: tuple[float, ...] = ()    # subtracted last, one number or one for each channel;
     std: tuple[float, ...] = ()     # then divided by; (): those of the training data
@@ -35,17 +35,18 @@ class SpectrogramConfig(PreprocessConfig):
     """Sound -> spectrogram [bins, columns], or [columns, mels] of a mel spectrogram."""
     kind: str = "spectrogram"
     rate: int = 16000               # Hz that sound is resampled to
-    seconds: float = 10.0           # that it is cut to, or filled up to
-    fill: str = "tile"              # by repeating it, or with "zeros"
-    crop_seconds: float = 0.0       # of these, at random (the middle in evaluation); 0: all
+    seconds: float = 10.0           # length that sound is cut or filled up to
+    fill: str = "tile"              # how it is filled up: "tile" repeats it, "zeros" pads it
+    crop_seconds: float = 0.0       # length of a random crop (the middle in evaluation); 0: no crop
     n_fft: int = 512                # samples of a Fourier transform
     window: int = 0                 # samples of the Hann window in its middle; 0: n_fft
     hop: int = 160                  # samples from one column to the next
-    center: bool = True             # columns around multiples of hop; off: none reaches past an end
+    center: bool = True             # columns centred at multiples of hop; off: no column reaches past
+                                    # an end
     preemphasis: float = 0.0        # x[t] - this * x[t-1]
-    mels: int = 0                   # bands from 20 Hz on; 0: all frequencies
+    mels: int = 0                   # mel bands, from 20 Hz on; 0: all frequencies
     log: bool = True                # logarithm of magnitude (of the mel bands' power)
-    columns: int = 0                # cut to these or filled up with zeros; 0: as they come
+    columns: int = 0                # number of columns it is cut or zero-padded to; 0: as they come
 
 
 @dataclass
@@ -55,15 +56,15 @@ class FramesConfig(PreprocessConfig):
     frames: int = 0                 # T to read; 0: one image, from the middle
     sampling: str = "uniform"       # "uniform" (equal steps), middles of equal "segments", or
                                     # "consecutive" (in the middle)
-    crop_frames: int = 0            # consecutive ones of T, at random (the middle in evaluation);
+    crop_frames: int = 0            # random crop of consecutive frames (the middle in evaluation);
                                     # 0: all
     height: int = 256               # pixels that images are resized to when they are read,
     width: int = 256                # and that random crops are taken from
-    fit: str = "stretch"            # to these, or scale and "crop" the middle
-    size: int = 224                 # pixels of the result
-    min_area: float = 0.08          # of random crops resized to `size`, at least; 0: crops of
-                                    # `size` as they are
-    center: bool = False            # evaluation cuts `size` out of the middle; off: resizes all
+    fit: str = "stretch"            # "stretch" to height and width, or scale and "crop" the middle
+    size: int = 224                 # pixels of each side of the result
+    min_area: float = 0.08          # least share of the area of a random crop, which is resized to
+                                    # `size`; 0: crops of `size` without resizing
+    center: bool = False            # evaluation cuts `size` out of the middle; off: resizes the whole
     flip: bool = True               # left to right with probability 1/2
 
 
@@ -77,8 +78,8 @@ class FlowConfig(FramesConfig):
 class TextConfig(PreprocessConfig):
     """Text -> token ids by WordPiece, 0 for padding."""
     kind: str = "text"
-    vocabulary: str = ""            # file with one token a line; "": made of the training texts
-    max_tokens: int = 8000          # of a vocabulary that is made
+    vocabulary: str = ""            # file with one token a line; "": built from the training texts
+    max_tokens: int = 8000          # largest size of a vocabulary that is built
     length: int = 256               # tokens of an example
 
 
@@ -95,11 +96,12 @@ class DataConfig:
     preprocess: dict[str, PreprocessConfig] = field(default_factory=dict)   # by modality
     workers: int = 0                # processes that read streamed training data; 0: threads
     kind: str = ""                  # of "synthetic": labels in one modality "A", both "B", either "C"
-    seed: int = 0                   # draws what a data set draws once: splits, pairs, noise
+    seed: int = 0                   # of what is drawn once for a data set: splits, pairs, noise
     val_fraction: float = 0.1       # share of train used for validation if there is no such split
     placement: str = "auto"         # "device" memory, "host" (streamed), or "auto" by size
-    missing_rate: float = 0.0       # drop modalities with this probability, in [0, 1), but one
-    missing_modality: str = ""      # drop this one alone, and in training alone
+    missing_rate: float = 0.0       # probability in [0, 1) of dropping a modality of an example; one is
+                                    # always kept
+    missing_modality: str = ""      # drop only this modality, and only in training
 
 
 @dataclass
@@ -107,19 +109,19 @@ class TaskConfig:
     """What is predicted."""
     kind: str = "auto"              # "classification", "multilabel", "regression", or "auto" by the
                                     # labels: integers, bools, floats
-    label_smoothing: float = 0.0    # "classification": share of a label that all classes have equally, in
-                                    # the loss of training alone
+    label_smoothing: float = 0.0    # "classification": share of the target that is spread over all classes,
+                                    # only in the training loss; in [0, 1)
     sentiment: bool = False         # "regression": add the scores of a scale from -3 to 3 (MOSI)
 
 
 @dataclass
 class StreamConfig:
-    """A stream of tasks made of the data set, for continual learning."""
+    """A stream of tasks made from the data set, for continual learning."""
     kind: str = ""                  # "class", "domain" or "generalized" incremental; "": no stream
-    num_tasks: int = 5              # "generalized": at most, as the data may run out before
+    num_tasks: int = 5              # "generalized": at most, as the data may run out earlier
     joint: bool = False             # learn all tasks at once (upper bound), evaluate them one by one
-    order: str = "shuffled"         # "class": by the seed, or "sorted" by number
-    seed: int = 0                   # of which classes come when
+    order: str = "shuffled"         # "class": order of the classes, "shuffled" by the seed or "sorted"
+    seed: int = 0                   # of the draw of classes for each task
     coarse: str = ""                # "domain": CSV file with the columns class, coarse
     phase_size: int = 1000          # "generalized": examples in a task
     max_classes: int = 50           # "generalized": classes in a task, at most
@@ -138,8 +140,8 @@ class EncoderConfig:
     stem: str = "small"             # "resnet18": "standard" (7x7/2, max-pool) or "small" (3x3/1)
     conv: str = "auto"              # lowering of convolutions: "xla", "matmul", or "auto" by shape
     dtype: str = "float32"          # of the computation ("bfloat16"); parameters stay float32
-    remat: bool = False             # "cnn", "resnet18", "transformer": keep only the outputs of
-                                    # layers for the backward pass, and compute the rest again
+    remat: bool = False             # "cnn", "resnet18", "transformer": rematerialise; only outputs of
+                                    # layers are kept for the backward pass
 
 
 @dataclass
@@ -154,8 +156,8 @@ class AugmentConfig:
 
 @dataclass
 class MethodConfig:
-    """A way of training; methods with options of their own extend it, beside their code."""
-    name: str = ""                  # a key of `jaxmm.methods.METHODS`; needed
+    """A training method; methods with more options extend this class, beside their code."""
+    name: str = ""                  # a key of `jaxmm.methods.METHODS`; required
 
 
 @dataclass
@@ -180,7 +182,7 @@ class OptimizerConfig:
 
 @dataclass
 class TrainConfig:
-    """The loop."""
+    """Training loop, evaluation and checkpoints."""
     seed: int = 0                   # parameters, order of the data, augmentation
     seeds: int = 1                  # `jaxmm train`: runs with the seeds seed, seed + 1, ... at once
     epochs: int = 100               # of each task of a stream
@@ -201,8 +203,8 @@ class TrainConfig:
     patience: int = 0               # stop after more than this many evaluations without a better score;
                                     # 0: train all epochs
     checkpoint_epochs: int = 1      # save every N epochs, and at the end
-    keep_checkpoints: int = 2       # newest ones kept, beside that of the best epoch if it is what to
-                                    # keep; removed once a newer one is read back
+    keep_checkpoints: int = 2       # newest checkpoints kept, besides that of the best epoch with
+                                    # keep "best"; older ones go once a newer one has been read back
     on_save_error: str = "stop"     # when a checkpoint or a record cannot be written, as on a full
                                     # disk: "stop", or "continue" with a warning
     gradient_norm: bool = False     # record the norm of the gradient, before clipping; small steps take
@@ -228,7 +230,7 @@ class Config:
 
 
 def replace(config: Config, options: Mapping[str, Any]) -> Config:
-    """A copy with other values of the options at these paths, such as "optimizer.learning_rate"."""
+    """A copy with new values of the options at these paths, such as "optimizer.learning_rate"."""
     config = copy.deepcopy(config)
     for path, value in options.items():
         *sections, name = path.split(".")

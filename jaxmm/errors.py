@@ -1,4 +1,4 @@
-"""The one exception that means the user can fix it, and the checks that raise it."""
+"""The exception for what the user can fix, and the checks that raise it."""
 import contextlib
 import difflib
 import pathlib
@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 
 class UserError(Exception):
-    """Something a user got wrong, said in one line.
+    """Something a user got wrong, in one line.
 
     The message names the thing, what was found, what was expected and what to do. Launchers
     print it without a traceback and exit with code 2.
@@ -24,7 +24,7 @@ class WriteError(UserError):
 
 @contextlib.contextmanager
 def of(section: str) -> Iterator[None]:
-    """Within, what a UserError says starts with the section of the config that it is about."""
+    """Within it, messages of UserErrors start with the section of the config that they are about."""
     try:
         yield
     except UserError as error:
@@ -32,9 +32,9 @@ def of(section: str) -> Iterator[None]:
 
 
 def suggest(name: str, known: Iterable[str], expected: str = "one of") -> str:
-    """What ends a message on a name that is none of those known: the nearest of them, and all.
+    """The end of a message about an unknown name: the nearest of the known names, then all of them.
 
-    `expected` is what else would do, before them.
+    `expected` comes before the list of names.
     """
     known = list(known)
     near = difflib.get_close_matches(name, known, 1)
@@ -67,7 +67,7 @@ def check_choice(option: str, value: str, choices: Collection[str]) -> None:
 def check_at_least(option: str, value: float, least: float) -> None:
     """Raises UserError unless `value` is a finite number of at least `least`.
 
-    A traced value passes: it stands for numbers that were checked before.
+    A traced value passes, as its numbers were checked before tracing.
     """
     if not _is_traced(value) and not least <= value < float("inf"):
         raise UserError(f"{option}={value}; expected a number of at least {least}")

@@ -1,35 +1,35 @@
-"""Text that came with data, for places where text means something: names there are only names."""
+"""Escapes text that came with data, such as names, where some characters have a meaning."""
 import re
 import shlex
 from collections.abc import Iterable
 from typing import Any
 
-# What Markdown, its tables, HTML and formulas take as signs; of underscores those around words, and
-# no star that ends a text, as in 66.4*, which opens nothing.
+# Characters with a meaning in Markdown, its tables, HTML and formulas. Underscores have one only at the
+# edge of a word; a star at the end of a text, as in 66.4*, has none.
 _SIGNS = re.compile(r"[\\`\[\]<|~$&]|\*(?!$)|(?<!\w)\*|(?<![^\W_])_|_(?![^\W_])")
 
 
 def printable(text: Any) -> str:
-    """In one line, for terminals: what moves the cursor, breaks lines or has no glyph as \\x1b."""
+    """One line for terminals; characters that cannot be printed are escaped, as \\x1b."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
 def markdown(text: Any) -> str:
-    """In one line that Markdown shows as it is: no cell ends there, and no picture is fetched."""
+    """One line that Markdown shows as it is: it ends no cell and loads no picture."""
     return _SIGNS.sub(r"\\\g<0>", printable(text))
 
 
 def code(text: Any) -> str:
-    """As code in a line of Markdown, between more backticks than it has in a row."""
+    """Inline code of Markdown, between more backticks than the text has in a row."""
     text = printable(text)
     fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
     return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
 
 
 def latex(text: Any) -> str:
-    """In one line that LaTeX prints as it is, in a cell of a table too.
+    """One line that LaTeX prints as it is, in a cell of a table too.
 
-    What is no letter of the fonts of pdflatex, as Greek or Chinese, takes LuaLaTeX or XeLaTeX.
+    Letters that pdflatex's fonts lack, such as Greek or Chinese ones, need LuaLaTeX or XeLaTeX.
     """
     return re.sub(r"[\\{}$&#_%^~<>|\"\[*±→↓−]|-(?=-)", lambda sign: _LATEX[sign[0]], printable(text))
 
@@ -42,7 +42,7 @@ _LATEX = {sign: f"\\{sign}" for sign in "{}$&#_%"} | {
 
 
 def cell(value: Any) -> Any:
-    """A value of a CSV file: text that a spreadsheet would take for a formula gets a ' in front."""
+    """A value for a CSV file: text that a spreadsheet would take as a formula gets a ' in front."""
     if isinstance(value, str) and value.lstrip()[:1] in ("=", "+", "-", "@") and value.strip():
         try:
             float(value)
@@ -52,7 +52,7 @@ def cell(value: Any) -> Any:
 
 
 def command(arguments: Iterable[Any]) -> str:
-    """A command line for a shell, in one line, that gives a program these arguments."""
+    """The command line, in one line, that passes these arguments to a program in a shell."""
     return " ".join(_word(str(argument)) for argument in arguments)
 
 

@@ -1,7 +1,7 @@
-"""Files of a run: whole or not there, with one kind of error when the disk does not take them.
+"""Files of a run: written whole or not at all, with one kind of error when writing fails.
 
-A run folder may come from elsewhere. What is written goes to regular files of this folder alone,
-never through a link, and what is read need not be what it should be.
+A run folder may come from another machine. So files are only written to regular files of this folder,
+never through a link, and files that are read may hold anything.
 """
 import errno
 import fcntl
@@ -51,7 +51,7 @@ def write(path: pathlib.Path, content: str | bytes) -> None:
 
 @contextmanager
 def open_whole(path: pathlib.Path) -> Iterator[BinaryIO]:
-    """A file to be written within, which is at `path` once that is done; see `write`."""
+    """A file to write to within the context; it appears at `path` when that ends. See `write`."""
     part = path.with_name(path.name + ".part")
     try:
         part.unlink(missing_ok=True)
@@ -79,7 +79,7 @@ def append(path: pathlib.Path, content: str | bytes) -> None:
             end = file.seek(0, os.SEEK_END)
             try:
                 while content:
-                    content = content[file.write(content):]     # a full disk may take a part of it
+                    content = content[file.write(content):]     # a full disk may take only a part
             except OSError:
                 file.truncate(end)
                 raise
@@ -88,15 +88,15 @@ def append(path: pathlib.Path, content: str | bytes) -> None:
 
 
 def _bytes(content: str | bytes) -> bytes:
-    # Names of files may hold bytes that are no text: those are written as \udcff.
+    # Names of files may hold bytes that are not text: those are written as \udcff.
     return content if isinstance(content, bytes) else content.encode(errors="backslashreplace")
 
 
 def _open_own(path: pathlib.Path, flags: int, mode: str):
-    """Opens a regular file, which is made if needed, and no link to one.
+    """Opens a regular file, which is made if needed, but not a link to one.
 
     Raises:
-      OSError: it is something else, such as a link, by which a file elsewhere would be changed.
+      OSError: it is something else, such as a link, through which another file would be changed.
     """
     flags |= os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK     # a pipe would wait for its other end
     try:
@@ -113,10 +113,10 @@ def _open_own(path: pathlib.Path, flags: int, mode: str):
 
 
 def _stranger(found: os.stat_result) -> str:
-    """What a file or folder is that is not the run's own; "" if it is.
+    """Why a file or folder does not belong to the run; "" if it does.
 
-    Hard links are its own: copies of a folder as of one moment are made of them, and an archive from
-    elsewhere brings none to files that it did not bring.
+    Hard links do: backups of a folder are made of them, and an archive cannot bring one to a file
+    outside it.
     """
     if stat.S_ISLNK(found.st_mode):
         return "it is a symbolic link"

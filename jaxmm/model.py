@@ -16,7 +16,7 @@ from jaxmm.task import Task
 
 
 class Optimizer(NamedTuple):
-    """Updates of parameter groups; groups that a step leaves out keep parameters and state."""
+    """Updates by parameter group; groups that are not in `grads` keep their parameters and state."""
     init: Callable[[Mapping[str, Any]], dict[str, Any]]
     update: Callable[..., tuple[dict[str, Any], dict[str, Any]]]
     # (grads, opt_state, params, step, scale, due)
@@ -25,16 +25,16 @@ class Optimizer(NamedTuple):
 class Output(NamedTuple):
     """A forward pass through encoders and head."""
     features: Features              # [B, s] by modality
-    taps: dict[str, tuple[chex.Array, ...]]     # by modality: what each stage hands on
+    taps: dict[str, tuple[chex.Array, ...]]     # by modality: the output of each stage
     outputs: Logits                 # [B, K] by head
     batch_stats: dict[str, Any]     # new, by modality
 
 
 class Model(NamedTuple):
-    """What a method is built from, besides its own options; it adds the head, and an exchange.
+    """What a method is built from, besides its own options. The method adds the head and an exchange.
 
     A batch may be spread over devices. `mean`, `sum` and `gather` are over the global batch, the
-    same on every device and differentiable, so that a method need not know of devices.
+    same on every device and differentiable, so methods do not deal with devices.
     """
     encoders: dict[str, Encoder]    # by modality
     task: Task                      # what the heads put out
@@ -42,7 +42,7 @@ class Model(NamedTuple):
     optimizer: Optimizer
     epoch: Callable[[chex.Array], Any]      # step -> its place in its task: `train.plan.Epoch`
     batch_size: int                 # of the global batch
-    num_examples: int               # of the training split: ids lie below it
+    num_examples: int               # of the training split; ids lie below it
     gradient_norm: bool = False     # whether steps measure it
     axis_name: str | None = None    # of the devices, if the step is mapped over several
     head: Head | None = None
@@ -59,10 +59,10 @@ class Model(NamedTuple):
           batch_stats: by modality, and of the exchange.
           batch: as `transform` returns it; features of missing modalities are zero.
           train: whether batch norm uses the statistics of the batch and moves the running ones; or
-            the parameter groups that do: modalities, "exchange".
+            the names of the parameter groups for which it does (modalities, "exchange").
           only: modalities to encode; all by default. The batch statistics of the others stay.
-          perturb: features -> features, between encoders and head.
-          alone: bool [] by modality: whether the exchange tells it nothing of the others.
+          perturb: features -> features, applied between encoders and head.
+          alone: bool [] by modality: whether it gets no information from the others, see `Exchange`.
         """
         names = list(self.encoders if only is None else only)
         x, updated = {m: batch["inputs"][m] for m in names}, dict(batch_stats)
@@ -101,31 +101,31 @@ class Model(NamedTuple):
         return weighted_mean(values, present, self.sum)
 
     def sum(self, tree: Any) -> Any:
-        """Sum over the devices of what each has."""
+        """Sum over the devices of a tree of arrays."""
         return tree if self.axis_name is None else jax.lax.psum(tree, self.axis_name)
 
     def average(self, tree: Any) -> Any:
-        """Mean over the devices of what each has."""
+        """Mean over the devices of a tree of arrays."""
         return tree if self.axis_name is None else jax.lax.pmean(tree, self.axis_name)
 
     def first_row(self, rows: int) -> int | chex.Array:
-        """The number, in the global batch, of the first of this device's rows."""
+        """The position in the global batch of the first of this device's `rows` rows."""
         return 0 if self.axis_name is None else jax.lax.axis_index(self.axis_name) * rows
 
     def gather(self, tree: Any) -> Any:
-        """The rows [B, ...] of all devices, for what compares examples with each other."""
+        """The rows of all devices, for losses that compare examples with each other."""
         if self.axis_name is None:
             return tree
         return jax.lax.all_gather(tree, self.axis_name, tiled=True)
 
 
 def names_of(text: str) -> list[str]:
-    """The names in a text, joined by commas."""
+    """The names in a text, which separates them by commas."""
     return [name.strip() for name in text.split(",")] if text else []
 
 
 def select_modalities(model: Model, names: str, option: str) -> Model:
-    """The model with only the modalities in `names`, joined by commas; all if it is empty.
+    """The model with only the modalities in `names`, separated by commas; with all if it is empty.
 
     Raises:
       UserError: a name that is not a modality of the data; `option` is where it was given.

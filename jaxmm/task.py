@@ -13,7 +13,7 @@ from jaxmm import metrics
 from jaxmm.config import TaskConfig
 from jaxmm.errors import UserError, check_choice
 
-# Labels in a batch, by task: type, rank, and how messages call them.
+# Labels in a batch, by task: type, rank, and what messages call them.
 LABELS = {"classification": (np.integer, 1, "integers [rows], class numbers"),
           "multilabel": (np.bool_, 2, "bools [rows, labels]"),
           "regression": (np.floating, 2, "floats [rows, outputs]")}
@@ -23,14 +23,14 @@ CLASS_SCORES = {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1,
 
 
 class Task(NamedTuple):
-    """What the heads of a model put out, and how it is judged."""
+    """What the heads of a model predict, its loss and its scores."""
     name: str                           # "classification", "multilabel", "regression"
     size: int                           # K outputs of a head
     names: tuple[str, ...]              # of the outputs
     loss: Callable                      # (outputs [B, K], labels) -> [B], >= 0
-    progress: tuple[str, Callable]      # name and (outputs, labels) -> [B]: shown during training
+    progress: tuple[str, Callable]      # metric shown in training: name, (outputs, labels) -> [B]
     scores: Mapping[str, Callable]      # (outputs [N, K], labels) -> number; the headline first
-    chance: float | None                # headline of guessing, where that is known
+    chance: float | None                # headline score of guessing, where it is known
 
     @property
     def headline(self) -> str:
@@ -45,7 +45,7 @@ def classification(names: tuple[str, ...]) -> Task:
 
 
 def multilabel(names: tuple[str, ...]) -> Task:
-    """Labels that hold or not, bool [B, K]; the loss is the mean over them of the cross-entropy."""
+    """K labels that hold or not, bool [B, K]; the loss is their mean sigmoid cross-entropy in nats."""
     return Task("multilabel", len(names), names, binary_cross_entropy,
                 ("label_accuracy", lambda z, y: jnp.mean((z > 0) == y, axis=-1)),
                 {"macro_f1": partial(metrics.label_f1, average="macro"),
@@ -55,7 +55,7 @@ def multilabel(names: tuple[str, ...]) -> Task:
 
 
 def regression(names: tuple[str, ...], sentiment: bool = False) -> Task:
-    """Numbers, labels float [B, K]; the loss is the mean squared error.
+    """K numbers, labels float [B, K]; the loss is the mean squared error over them.
 
     `sentiment` adds Acc-7, Acc-2 and F1 of a scale from -3 to 3, as of MOSI.
     """
@@ -70,12 +70,12 @@ def regression(names: tuple[str, ...], sentiment: bool = False) -> Task:
 
 def make_task(config: TaskConfig, names: tuple[str, ...], labels: chex.Array,
               where: str = "train") -> Task:
-    """The task that `config.kind` names; "auto" is told by the type of the labels.
+    """The task that `config.kind` names; "auto" goes by the type of the labels.
 
-    `where` is what they are the labels of, in messages.
+    `where` is what messages call the split of the labels.
 
     Raises:
-      UserError: there is no such task, or the labels are not its.
+      UserError: an unknown task, labels that do not fit it, or an option of another task.
     """
     check_choice("task.kind", config.kind, ("auto", *LABELS))
     name = kind_of(labels) if config.kind == "auto" else config.kind
@@ -96,7 +96,7 @@ def kind_of(labels: chex.Array) -> str | None:
 
 
 def check_labels(where: str, task: Task, labels: chex.Array) -> Task:
-    """The task itself, if these are labels of it.
+    """The task itself, if the labels fit it.
 
     Raises:
       UserError: another type, rank or number of outputs, a class out of range, or a number that is
@@ -121,14 +121,18 @@ def check_labels(where: str, task: Task, labels: chex.Array) -> Task:
 
 
 def likelihood(task: Task, outputs: chex.Array, labels: chex.Array) -> chex.Array:
-    """exp(-loss) [B] in (0, 1]: of a classification, the probability of the true class, whatever its
-    loss is made of."""
+    """exp(-loss) [B] in (0, 1]. For a classification it is the probability of the true class, even if
+    the task's loss is smoothed or weighted."""
     loss = cross_entropy if task.name == "classification" else task.loss
     return jnp.exp(-loss(outputs, labels))
 
 
 def with_smoothing(task: Task, smoothing: float) -> Task:
-    """The classification with labels that hold 1 - smoothing, and smoothing / C of every class.
+    """The classification whose loss has smoothed targets: 1 - smoothing for the label, plus
+    smoothing / C for every class.
+
+    Raises:
+      UserError: another task, or a smoothing outside [0, 1).
 
     References:
       Szegedy et al., "Rethinking the inception architecture for computer vision", CVPR 2016.
@@ -145,8 +149,8 @@ def with_smoothing(task: Task, smoothing: float) -> Task:
 
 
 def with_weights(task: Task, labels: np.ndarray) -> Task:
-    """The classification with a loss multiplied by N / (C n_c) for a label c, of which `labels` int [N]
-    has n_c: its mean over them weighs all classes alike."""
+    """The classification whose loss is multiplied by N / (C n_c) for label c, where n_c is how often c
+    occurs in `labels` int [N]: the mean over them weighs all classes equally."""
     need_classes(task, "train.class_weights", "leave it empty")
     counts = np.bincount(labels, minlength=task.size)
     weights = jnp.asarray(len(labels) / (task.size * np.maximum(counts, 1)), jnp.float32)
@@ -154,7 +158,7 @@ def with_weights(task: Task, labels: np.ndarray) -> Task:
 
 
 def need_classes(task: Task, what: str, remedy: str) -> None:
-    """Raises UserError unless the task is a classification; `what` needs probabilities of classes."""
+    """Raises UserError unless the task is a classification, which `what` needs."""
     if task.name != "classification":
         raise UserError(f"{what} needs a classification; the task is {task.name}: {remedy}")
 

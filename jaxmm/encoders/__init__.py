@@ -27,9 +27,9 @@ class Encoder(NamedTuple):
     in training, batch norm uses the statistics of the rows in `mask` bool [B] (all by default)
     and moves the running ones; otherwise it uses the running ones and returns them as they are.
 
-    The same in parts: `stages`, each `(params, batch_stats, x, *, train, mask=None) -> x,
-    batch_stats`, hand arrays [B, ..., C] on, and `pool` turns the last one into features. Networks
-    that are no chain have no stages.
+    `stages` and `pool` compute the same in parts: each stage is `(params, batch_stats, x, *, train,
+    mask=None) -> x, batch_stats` with x [B, ..., C], and `pool` turns the last x into features.
+    Networks that are not chains have no stages, and `pool` is `apply`.
     """
     init: Callable
     apply: Callable
@@ -38,7 +38,7 @@ class Encoder(NamedTuple):
 
 
 class Network(NamedTuple):
-    """A kind of network, by which examples it takes and what it is made of."""
+    """A kind of network: how it is made, and which examples it takes."""
     make: Callable[[EncoderConfig, int, str | None], nn.Module]    # (options, num_tokens, axis_name)
     ranks: tuple[int, ...] = ()     # of ONE example that is not a text
     texts: bool = False             # whether it takes texts
@@ -83,7 +83,7 @@ def make_encoder(config: EncoderConfig, rank: int, *, num_tokens: int = 0,
         "cnn" otherwise.
       rank: of ONE example: 1 vector, 2 [H, W], 3 [H, W, C], 4 [T, H, W, C]. The T frames go
         through the network as images of their own, and their features are averaged.
-      num_tokens: of a text, what its token ids int32 [L] are below; 0 for what is no text.
+      num_tokens: for texts, token ids int32 [L] lie below it; 0 for other modalities.
       axis_name: device axis over which the statistics of batch norm are taken.
 
     Raises:

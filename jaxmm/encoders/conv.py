@@ -28,9 +28,9 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-LOWERINGS = ("auto", "xla", "matmul")   # to ask for; "mixed" is a choice of "auto"
-MIN_POSITIONS = 32                  # of the output, and
-MIN_CHANNELS = 16                   # of the input, for which "auto" takes lax.conv on CPU
+LOWERINGS = ("auto", "xla", "matmul")   # that a user may name; only "auto" chooses "mixed"
+MIN_POSITIONS = 32                  # of the output; with fewer, "auto" takes "matmul" on CPU
+MIN_CHANNELS = 16                   # of the input; the same
 
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -81,7 +81,7 @@ def _matmul(x, kernel, stride: int):
 
 
 def _patches(x, k: int, stride: int):
-    """What a k x k convolution sees at every position: [B, H', W', k * k * C]."""
+    """The patch that a k x k convolution sees at every position: [B, H', W', k * k * C]."""
     pad = k // 2
     height, width = x.shape[1:3]
     x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -94,7 +94,7 @@ def _patches(x, k: int, stride: int):
 def _product(patches, kernel):
     """patches [B, H, W, N] times kernel [N, O].
 
-    Its gradients are written out because JAX's own transposes the one of the output in memory.
+    Its gradients are written out because JAX's own ones transpose the output's gradient in memory.
     """
     return patches @ kernel
 

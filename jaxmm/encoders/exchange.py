@@ -1,6 +1,6 @@
-"""What happens between the stages of several encoders.
+"""Exchanges of information between the stages of several encoders.
 
-The parameters of an exchange are the group "exchange" of a model, by stage.
+The parameters of an exchange are the parameter group "exchange" of a model, by stage.
 """
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -14,12 +14,12 @@ from jaxmm.keys import named_key
 
 
 class Exchange(NamedTuple):
-    """An exchange behind some stages, as pure functions.
+    """An exchange after some of the stages, as pure functions.
 
     `init(key, channels by modality) -> params, stats` and `apply(params, stats, maps, present, *,
-    train, mean, alone=None) -> maps, stats` are of one stage. Maps are [B, ..., C] by modality, `present`
-    bool [B] by modality, `mean(values [B], present)` that over the global batch, `alone` bool [] by
-    modality: whether it is to hear nothing of the others.
+    train, mean, alone=None) -> maps, stats` are for one stage. Maps are [B, ..., C] and `present` is
+    bool [B], both by modality. `mean(values [B], present)` is the mean over the global batch. `alone`,
+    bool [] by modality, says which modalities get no information from the others.
     """
     after: tuple[int, ...]      # numbers of the stages
     init: Callable
@@ -29,10 +29,10 @@ class Exchange(NamedTuple):
 def mmtm(after: tuple[int, ...]) -> Exchange:
     """Multimodal transfer module (Joze et al., 2020), as Wu et al. (2022) train it.
 
-    With q_m the mean of the maps of modality m over positions, e = relu(W [q_1, ..., q_M] + b) of
-    half the summed channels, and every map is multiplied by its gate sigmoid(V_m e + d_m). An absent
-    modality enters as the running mean of its q over all training passes. The gates of a modality that
-    is `alone` are their running mean over these passes, this one included, and constants.
+    With q_m the mean of the maps of modality m over positions, e = relu(W [q_1, ..., q_M] + b) has
+    half as many units as there are channels, and the maps are multiplied by the gates
+    sigmoid(V_m e + d_m). For an absent modality q is its running mean over all training passes. The
+    gates of a modality that is `alone` are their running mean, this pass included, as constants.
     """
 
     def init(key, channels: Mapping[str, int]):
@@ -65,9 +65,9 @@ def squeeze(maps: chex.Array) -> chex.Array:
 
 
 def running_means(stats, values: Mapping[str, chex.Array], present: chex.Array, mean: Callable):
-    """The means of `values` [B, C] over all training passes so far, each over the present examples.
+    """The running means of `values` [B, C] over all training passes, each over its present examples.
 
-    They are constants: no gradient goes into the values.
+    No gradient flows into the values.
     """
     there = mean(jnp.ones(present.shape[0]), present)     # 0 if no example is
     passes = stats["passes"] + there

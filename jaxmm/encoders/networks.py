@@ -1,7 +1,7 @@
 """The networks: examples [B, ...] -> features [B, s], all called as `net(x, train=, mask=)`.
 
 Those with `num_stages` are chains: `net(x, part=i)` is stage number i alone, and `net(x, part=-1)`
-what comes behind the last one.
+is everything after the last stage.
 """
 import functools
 
@@ -33,7 +33,7 @@ class MLP(nn.Module):
 
 
 class Flatten(nn.Module):
-    """The flattened example as it is, without parameters: for features that were made before."""
+    """The flattened example as it is, without parameters: for features that are computed already."""
 
     @nn.compact
     def __call__(self, x, *, train: bool, mask=None):
@@ -43,7 +43,7 @@ class Flatten(nn.Module):
 class CNN(nn.Module):
     """Stages of 3x3 convolution, batch norm, max-pool and ReLU; mean over positions; Dense, ReLU.
 
-    The width doubles from stage to stage. An axis of length 1 is pooled no further.
+    The width doubles from stage to stage. An axis of length 1 is not pooled any further.
     """
     width: int
     depth: int
@@ -74,21 +74,21 @@ class CNN(nn.Module):
 
 
 def stages_of(net: nn.Module, part: int | None) -> range:
-    """The stages that a part of a chain has: all of them, one, or none behind the last one."""
+    """The numbers of the stages in a part of a chain: all (None), one, or none (-1)."""
     return range(net.num_stages) if part is None else range(part, part + (part >= 0))
 
 
 def is_end(part: int | None) -> bool:
-    """Whether a part of a chain has what comes behind the last stage."""
+    """Whether a part of a chain includes what comes after the last stage."""
     return part is None or part < 0
 
 
 def max_pool(x, size: int):
     """Max-pool of [B, H, W, C] with stride 2 over windows of `size`, as in PyTorch.
 
-    3 pads by one on each side; 2 drops an odd last row or column, and leaves an axis of length 1.
-    As maxima of slices, one axis after the other: the gradient of a windowed reduction is 3.5
-    times slower on CPU.
+    Size 3 pads by one on each side; size 2 drops an odd last row or column, and leaves an axis of
+    length 1. It is computed as maxima of slices, one axis after the other: the gradient of a windowed
+    reduction is 3.5 times slower on CPU.
     """
     for axis in 1, 2:
         if size == 3:

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe and Szegedy, 2015) of [B, ..., C] with a mask over the rows.
 
-    Mean and variance are those of the rows in `mask` (all by default), over all devices of
-    `axis_name` taken together, however unevenly the rows lie on them: flax's own layer averages
-    the devices' means instead, and has no answer for no row at all. Here no row leaves the
-    running statistics as they are and normalises with them. Statistics are float32; the result
-    is in the type of the input.
+    Mean and variance are those of the rows in `mask` bool [B] (all by default), over all devices of
+    `axis_name` taken together, however unevenly the rows are spread over them. (flax's own layer
+    averages the means of the devices.) If no row counts, the running statistics are used and stay as
+    they are. Statistics are float32; the result is in the type of the input.
     """
     axis_name: str | None = None
     momentum: float = 0.9

@@ -30,8 +30,8 @@ class ResNet18(nn.Module):
     """Images [B, H, W, C] -> features [B, 8 * width], or a Dense layer of `features` more.
 
     The stem is 7x7 with stride 2 and a max-pool ("standard") or 3x3 ("small", for images of about
-    32 pixels); then four stages of two basic blocks, which double the width and halve the size. As a
-    chain the stem is stage 0, and its max-pool opens stage 1.
+    32 pixels). Then come four stages of two basic blocks; from the second on, each doubles the width
+    and halves the size. As a chain, the stem is stage 0 and its max-pool belongs to stage 1.
     """
     width: int
     features: int = 0

@@ -5,7 +5,7 @@ Texts are token ids, int32 [B, L], 0 where there is none (padding).
 from flax import linen as nn
 import jax.numpy as jnp
 
-HEAD_SIZE = 64          # channels of an attention head, about
+HEAD_SIZE = 64          # channels of an attention head, at least
 
 small_normal = nn.initializers.normal(0.02)
 he_normal = nn.initializers.he_normal()
@@ -75,12 +75,12 @@ class Block(nn.Module):
 
 
 def num_heads(width: int) -> int:
-    """The number of heads of about HEAD_SIZE channels that divides the width."""
+    """The largest number of heads of at least HEAD_SIZE channels (or 1) that divides the width."""
     return next(n for n in range(max(width // HEAD_SIZE, 1), 0, -1) if width % n == 0)
 
 
 def patch_size(height: int, width: int) -> int:
-    """16 pixels as in the paper, less for images of under 64 pixels."""
+    """16 pixels as in the paper, a fourth of the shorter side for images below 64 pixels."""
     return max(min(16, min(height, width) // 4), 1)
 
 

@@ -1,4 +1,4 @@
-"""Accuracy by class: where modalities together know more than each of them.
+"""Accuracy by class: where fusion knows more than each modality.
 
 References:
   UMT and UME, arXiv 2305.01233, tables 2, 16 and 17.
@@ -29,7 +29,7 @@ def class_accuracy(logits: chex.Array, labels: chex.Array, present: chex.Array) 
 
 
 def average(logits: Mapping[str, chex.Array], present: Mapping[str, chex.Array]) -> np.ndarray:
-    """Mean of the probabilities [N, C] of the modalities that an example has.
+    """Mean probabilities [N, C], float64, over the modalities that an example has.
 
     Args:
       logits: [N, C] by modality.

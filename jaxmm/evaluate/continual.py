@@ -1,12 +1,11 @@
 """Metrics of learning a sequence of T tasks.
 
-They are computed from the matrix R [T, T], where R[i, j] is the accuracy on task j after learning
-task i, on the host and in float64. With one task nothing can be kept, forgotten or transferred: those
-metrics are NaN. Tasks on which there is no accuracy (NaN, where no example has the modality) are
-left out of the means.
+They are computed on the host in float64 from the matrix R [T, T], where R[i, j] is the accuracy on
+task j after learning task i. With a single task, metrics of what is kept, forgotten or transferred are
+NaN. Means leave out tasks without an accuracy (NaN, if no example has the modality).
 
-Plasticity, trade-off and forward transfer need tasks with test data of their own: where the test
-data of a task hold what was learned before, as on generalised streams, they are not defined.
+Plasticity, trade-off and forward transfer need separate test data for each task. On generalised
+streams, whose tasks are tested on all classes seen so far, they are not defined.
 
 References:
   Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017
@@ -24,13 +23,13 @@ def average_accuracy(R: chex.Array) -> float:
 
 
 def forgetting(R: chex.Array) -> float:
-    """Mean over the earlier tasks of the best accuracy before the last task minus that after."""
+    """Mean over the earlier tasks of the best accuracy before the last task minus the one after it."""
     R = _check(R)
     return _mean(np.max(R[:-1, :-1], axis=0, initial=0.0) - R[-1, :-1])
 
 
 def backward_transfer(R: chex.Array) -> float:
-    """Mean over the earlier tasks of the accuracy after the last task minus that when learned."""
+    """Mean over the earlier tasks of the accuracy after the last task minus the one when learned."""
     R = _check(R)
     return _mean(R[-1, :-1] - np.diag(R)[:-1])
 

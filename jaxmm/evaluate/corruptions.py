@@ -1,4 +1,4 @@
-"""Splits with modalities taken away or made noisy, to test how well a model copes."""
+"""Splits with modalities removed or made noisy, to test how robust a model is."""
 import functools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -16,16 +16,16 @@ def corrupt(split: Batch, drop: Collection[str], noise: Mapping[str, float],
 
     Args:
       split: a whole split.
-      drop: modalities that no example has then.
-      noise: by modality, what to add: Gaussian noise of this many standard deviations of the
-        training data. The inputs become float32, or float64 where that loses digits, and may
+      drop: modalities to remove from every example.
+      noise: by modality, the standard deviation of Gaussian noise to add, in standard deviations of
+        the training data. The inputs become float32, or float64 where float32 loses digits, and may
         leave their range.
-      deviations: standard deviation of the training data by modality, 0 of what is constant there.
-      seed: of the noise, which is another one in each modality.
+      deviations: standard deviation of the training data by modality, 0 where it is constant.
+      seed: of the noise, which is drawn separately for each modality.
       used: modalities of the run; all by default.
 
     Returns:
-      A split without the examples that would have none of these modalities.
+      A split without the examples that have none of the used modalities left.
     """
     inputs, present = dict(split["inputs"]), dict(split["present"])
     for m, sigma in noise.items():
@@ -47,7 +47,7 @@ def corrupt(split: Batch, drop: Collection[str], noise: Mapping[str, float],
 
 
 def read_noisy(record: Any, position: int, read: Callable, std: np.ndarray, seed: list[int]) -> np.ndarray:
-    """A row that is read on demand, with noise that depends on the seed and its position."""
+    """A row that is read on demand, with noise drawn from the seed and the row's position."""
     clean = read(record, position).astype(np.float32)
     rng = np.random.default_rng([*seed, position])
     return clean + std * rng.standard_normal(clean.shape, np.float32)

@@ -1,7 +1,8 @@
 """The modality gap: how far apart the features of the modalities lie.
 
 References:
-  Liang et al., "Mind the gap", NeurIPS 2022. MLA, arXiv 2311.10707, its comparison with `concat`.
+  Liang et al., "Mind the gap", NeurIPS 2022.
+  MLA, arXiv 2311.10707, which compares its gap with that of `concat`.
 """
 import itertools
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """Linear probes: what a linear classifier can read from the frozen features of an encoder.
 
-A probe of an encoder that was trained with others, far below one of the same encoder trained alone,
-is how modality laziness shows.
+Modality laziness shows where the probe of an encoder trained jointly is far below that of the same
+encoder trained alone.
 
 References:
   UMT and UME, arXiv 2305.01233, tables 1 and 7, figure 2.
@@ -22,10 +22,10 @@ SMALL = 10**7       # numbers in the features up to which threads cost more than
 
 
 def probe(features: Mapping[str, chex.Array], labels: Mapping[str, chex.Array]) -> float:
-    """Test accuracy of multinomial logistic regression on features.
+    """Test accuracy, in [0, 1], of multinomial logistic regression on features.
 
-    It is fitted on "train", on features scaled to mean 0 and deviation 1 there, with the weight of
-    L2 that is best on "val" (the larger one of two that are level). It draws nothing at random.
+    It is fitted on "train", with features scaled to mean 0 and standard deviation 1 there. The weight
+    of L2 is the one that is best on "val", the largest of equals. The result is deterministic.
 
     Args:
       features: [N, s] by split "train", "val", "test".
@@ -73,10 +73,13 @@ def probe_encoders(features: Mapping[str, Mapping[str, chex.Array]],
 
 
 def standardize(features: Mapping[str, chex.Array]) -> dict[str, np.ndarray]:
-    """Every split in float64, less the mean of "train" over its deviation; dead features are 0."""
+    """Every split [N, s] in float64, normalised by mean and deviation of "train".
+
+    Features that are constant in "train" become 0.
+    """
     x = {split: np.asarray(f, np.float64) for split, f in features.items()}
     mean, std = x["train"].mean(0), x["train"].std(0)
-    # A deviation that is rounding alone would blow up what another split has in a dead feature.
+    # Dividing by a deviation that is only rounding would blow up a constant feature in other splits.
     alive = std > 1e-6 * np.abs(mean).clip(1e-6)
     scale = np.divide(1.0, std, out=np.zeros_like(std), where=alive)
     return {split: (f - mean) * scale for split, f in x.items()}

@@ -1,4 +1,4 @@
-"""The headline of every head as inputs get worse: noise on a modality, modalities missing."""
+"""The headline score of every head as inputs get worse: noise on a modality, modalities missing."""
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -12,7 +12,7 @@ from jaxmm.train.scores import score
 SIGMAS = (0.0, 0.25, 0.5, 1.0, 2.0)     # of noise, in standard deviations of the training data
 RATES = (0.0, 0.1, 0.3, 0.5, 0.7)       # share of missing modalities, as in MLA, section 4.2
 
-Curves = dict[str, np.ndarray]          # headlines by head; NaN where no example has the modality
+Curves = dict[str, np.ndarray]          # headline scores by head; NaN where no example has the modality
 Predict = Callable[[Batch], Logits]
 
 
@@ -27,9 +27,8 @@ def missing_curves(predict: Predict, split: Batch, modalities: Sequence[str], se
                    task: Task) -> Curves:
     """Headlines of the task [len(RATES)] with modalities missing at random.
 
-    The same draws decide at every rate, and each example keeps one of the `modalities` of the run. A
-    head is scored on the examples that have its modality, the fused ones on those that have one of
-    the run's.
+    All rates use the same draws, and each example keeps at least one of the `modalities` of the run.
+    The head of a modality is scored on the examples that have it, the others on those that have any.
     """
     own = split | {"present": {m: split["present"][m] for m in modalities}}
     masks = [drop(own, modalities, rate, seed, "robustness")["present"] for rate in RATES]
@@ -43,7 +42,7 @@ def dropped(predict: Predict, split: Batch, deviations, modality: str, task: Tas
 
 
 def headlines(logits: Logits, split: Batch, task: Task) -> dict[str, float]:
-    """Of the task by head, over the examples that have its modality."""
+    """The headline score of the task by head, over the examples that have the head's modality."""
     fns = {task.headline: task.scores[task.headline]}
     return {head: scores[task.headline] for head, scores in score(logits, split, fns).items()}
 

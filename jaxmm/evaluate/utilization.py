@@ -1,4 +1,4 @@
-"""How much encoders that exchange what they see use what the others tell them.
+"""How much encoders that exchange information use what they get from the others.
 
 References:
   Wu et al., "Characterizing and overcoming the greedy nature of learning in multi-modal deep neural
@@ -17,26 +17,27 @@ def utilization(whole: Mapping[str, float], alone: Mapping[str, float]) -> dict[
 
     Args:
       whole: accuracy A of each modality's head.
-      alone: the same A' where the exchange tells its encoder the means of the others.
+      alone: the accuracy A' of the same head when the exchange gives its encoder only the mean of
+        each other modality.
     """
     return {m: (whole[m] - alone[m]) / whole[m] if whole[m] else np.nan for m in whole}
 
 
 def imbalance(rates: Mapping[str, float]) -> float:
-    """The largest rate less the smallest: for two modalities the difference between them."""
+    """The largest rate minus the smallest; for two modalities, their difference."""
     return max(rates.values()) - min(rates.values())
 
 
 def with_means(stats: Mapping[str, Any], squeezes: Mapping[str, np.ndarray],
                present: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The statistics of an exchange whose running means are those of a whole split.
+    """The statistics of an exchange, with running means replaced by the means over a whole split.
 
-    An absent modality then enters the exchange as the mean of the examples that have it.
+    These means then stand in for absent modalities.
 
     Args:
       stats: by stage and modality.
       squeezes: what enters the exchange, [N, C] by "STAGE/MODALITY".
-      present: bool [N] by modality; one that no example has stays as it is.
+      present: bool [N] by modality; the mean of one that no example has stays as it is.
     """
     def mean(stage, m, old):
         rows = squeezes[f"{stage}/{m}"][present[m]]

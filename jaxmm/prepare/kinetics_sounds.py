@@ -41,7 +41,7 @@ def layout(source: pathlib.Path, options: Options) -> Layout:
             try:
                 full = clip_name(row[0], row[1]) if len(row) == 3 else row[0]
             except ValueError:
-                entries.append(Skip(row[0], split, "start is not a number", row[1]))
+                entries.append(Skip(row[0], split, "start is no number", row[1]))
                 continue
             name = full if full in names else row[0]
             entries.append(Example(name, split, row[-1], sources(name)))

@@ -47,7 +47,7 @@ def layout(source: pathlib.Path, options: Options) -> Layout:
         try:
             name = clip_name(ytid, start)
         except ValueError:
-            entries.append(Skip(ytid, split or word, "start is not a number", start))
+            entries.append(Skip(ytid, split or word, "start is no number", start))
             continue
         if split is None:
             entries.append(Skip(name, word, "unknown split"))

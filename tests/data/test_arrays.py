@@ -293,7 +293,8 @@ def header(shape, dtype="<f4"):
     ("train/sound.npy", header((2**40,), "<U0"), "says <U0"),
     ("train/sound.npy", b"\x93NUMPY\x03\x00" + bytes(99), "version \\(3, 0\\)"),
     ("train/sound.npy", b"\x93NUMPY\x02\x00\xff\xff\xff\xff" + bytes(99), "damaged"),
-    ("train/sound.npy", b"", "damaged"), ("notes.txt", b"Dear diary", "holds 'notes.txt', which is not an array"),
+    ("train/sound.npy", b"", "damaged"),
+    ("notes.txt", b"Dear diary", "holds 'notes.txt', which is not an array"),
     ("train/image.npy", header((1, 1)) + bytes(4), "holds train/image.npy twice"),
 ])
 @pytest.mark.filterwarnings("ignore:Duplicate name")

@@ -72,7 +72,8 @@ def test_files_in_the_place_of_data(tmp_path, refused):
                              for expected, path in [
         ("empty.npz: is empty", "../empty.npz"), ("html.npz: is not an .npz file", "../html.npz"),
         ("pickle.npz: is not an .npz file", "../pickle.npz"), ("`git lfs pull`", "../lfs.npz"),
-        ("cut.npz: is damaged or cut short", "../cut.npz"), ("pipe.npz: is not a regular file", "../pipe.npz"),
+        ("cut.npz: is damaged or cut short", "../cut.npz"),
+        ("pipe.npz: is not a regular file", "../pipe.npz"),
         ("loop.npz: ", "../loop.npz"), ("gone.npz: is a link that leads nowhere", "../gone.npz"),
         ("folder.npz: is a folder", "../folder.npz"), ("/dev/zero: is not a regular file", "/dev/zero"),
         ("/dev/null: is not a regular file", "/dev/null"), ("/: is a folder", "/"), ("too long", "x" * 300),
