@@ -195,11 +195,8 @@ def take(batch: Batch, index: ArrayLike) -> Batch:
     return jax.tree.map(lambda x: x[index], batch)
 
 
-def check_batch(batch: Batch, modalities: Sequence[str], num_classes: int | None = None) -> None:
-    """Asserts that a batch has the form described above (ranks, lengths, types).
-
-    With `num_classes` the labels are checked to be in [0, num_classes), which needs concrete arrays.
-    """
+def check_batch(batch: Batch, modalities: Sequence[str]) -> None:
+    """Asserts that a batch has the form described above (ranks, lengths, types)."""
     chex.assert_trees_all_equal(sorted(batch["inputs"]), sorted(modalities))
     label = batch["label"]
     chex.assert_rank([label, batch["id"]], [1 if np.issubdtype(label.dtype, np.integer) else 2, 1])
@@ -207,5 +204,3 @@ def check_batch(batch: Batch, modalities: Sequence[str], num_classes: int | None
     leaves = [batch["id"], *batch["inputs"].values(), *batch["present"].values()]
     chex.assert_equal_shape_prefix([batch["label"], *leaves], 1)
     chex.assert_type(list(batch["present"].values()), bool)
-    if num_classes is not None and not ((0 <= batch["label"]) & (batch["label"] < num_classes)).all():
-        raise ValueError(f"labels must lie in [0, {num_classes}), found {batch['label']}")

@@ -102,8 +102,8 @@ def test_what_cannot_be_read_is_named(tmp_path):
     (tmp_path / "text").write_bytes(b"ok\xff")
     with open(tmp_path / "huge", "wb") as file:
         file.truncate(2**40)
-    for name, message in (("text", "no text in UTF-8 .byte 2."), ("huge", "expected at most"),
-                          ("none", "No such file"), ("", "no regular file|directory")):
+    for name, message in (("text", "is not UTF-8 text .byte 2."), ("huge", "expected at most"),
+                          ("none", "No such file"), ("", "not a regular file|directory")):
         with pytest.raises(UserError, match=message):
             files.read(tmp_path / name)
 

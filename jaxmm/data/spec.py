@@ -88,13 +88,13 @@ def absent(spec: DataSpec, message: str) -> Dataset:
     return Dataset(spec.name, NoSplits(message), spec.class_names, spec.num_tokens, spec.vocabularies)
 
 
-def example(spec: DataSpec, dtypes: Mapping[str, Any] | None = None, rows: int = 2) -> Batch:
-    """A batch of zeros in the form of the data, with other types for some modalities."""
+def example(spec: DataSpec, dtypes: Mapping[str, Any] | None = None) -> Batch:
+    """A batch of two rows of zeros in the form of the data; `dtypes` are other types, by modality."""
     types = {m: form.dtype for m, form in spec.forms.items()} | dict(dtypes or {})
     dtype, shape = spec.label
-    batch = make_batch({m: np.zeros((rows, *form.shape), types[m]) for m, form in spec.forms.items()},
-                       np.zeros(rows, np.int32))
-    return batch | {"label": np.zeros((rows, *shape), dtype)}
+    batch = make_batch({m: np.zeros((2, *form.shape), types[m]) for m, form in spec.forms.items()},
+                       np.zeros(2, np.int32))
+    return batch | {"label": np.zeros((2, *shape), dtype)}
 
 
 def coarse_map(spec: DataSpec) -> dict[int, str] | None:

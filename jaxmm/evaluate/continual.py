@@ -9,17 +9,12 @@ streams, whose tasks are tested on all classes seen so far, they are not defined
 
 References:
   Lopez-Paz and Ranzato, "Gradient episodic memory for continual learning", NeurIPS 2017
-  (average accuracy, backward and forward transfer).
+  (backward and forward transfer).
   Chaudhry et al., "Riemannian walk for incremental learning", ECCV 2018 (forgetting).
   SAMM, arXiv 2405.02766 (stability, plasticity, trade-off, task recency).
 """
 import chex
 import numpy as np
-
-
-def average_accuracy(R: chex.Array) -> float:
-    """Mean accuracy over all tasks after the last one."""
-    return _mean(_check(R)[-1])
 
 
 def forgetting(R: chex.Array) -> float:

@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 
 
-def matrices(history: Sequence[Mapping[str, Any]], split: str = "test",
-             kind: str = "class_incremental") -> dict[str, np.ndarray]:
-    """R [T, T] by head: R[i, j] is the accuracy on task j after learning task i.
+def matrices(history: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """R [T, T] by head: R[i, j] is the accuracy on test data of task j after learning task i.
 
     For a run that learned all tasks at once R is [1, T].
     """
-    records = [r for r in history if r["split"] == split and r["task"] >= 0 and kind in r]
-    return {head: np.array([r[kind][head] for r in records], float) for head in records[-1][kind]}
+    rows = [r["class_incremental"] for r in history
+            if r["split"] == "test" and r["task"] >= 0 and "class_incremental" in r]
+    return {head: np.array([row[head] for row in rows], float) for head in rows[-1]}
 
 
 def baseline(history: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:

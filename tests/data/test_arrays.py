@@ -109,7 +109,7 @@ def test_pickled_objects_are_not_loaded(tmp_path):
     (lambda path: path.write_bytes(path.read_bytes()[:-100]), "damaged or cut short"),
     (lambda path: path.write_bytes(path.read_bytes()[:100]), "damaged or cut short"),
     (lambda path: path.write_bytes(b""), "damaged or cut short"),
-    (lambda path: path.write_bytes(b"Dear diary, today"), "no .npz file"),
+    (lambda path: path.write_bytes(b"Dear diary, today"), "is not an .npz file"),
 ])
 def test_damaged_files(damage, message, tmp_path):
     path = tmp_path / "file.npz"
@@ -121,7 +121,7 @@ def test_damaged_files(damage, message, tmp_path):
 
 def test_a_single_array_is_no_npz(tmp_path):
     np.save(tmp_path / "file.npy", np.zeros(3))
-    with pytest.raises(UserError, match="no .npz file|damaged"):
+    with pytest.raises(UserError, match="not an .npz file|damaged"):
         data.load(DataConfig(name="arrays", path=str(tmp_path / "file.npy")))
 
 

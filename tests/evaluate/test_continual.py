@@ -11,7 +11,6 @@ R = np.array([[0.9, 0.2, 0.1],
 
 
 @pytest.mark.parametrize("metric, several, one", [
-    (continual.average_accuracy, (0.6 + 0.4 + 0.7) / 3, 0.9),
     (continual.forgetting, ((0.9 - 0.6) + (0.8 - 0.4)) / 2, np.nan),
     (continual.backward_transfer, ((0.6 - 0.9) + (0.4 - 0.8)) / 2, np.nan),
     (continual.stability, (0.6 + 0.4) / 2, np.nan),

@@ -108,7 +108,7 @@ def test_a_run_folder_with_links_is_refused_and_nothing_behind_them_is_touched(
 
 
 def test_no_run_folder(tmp_path):
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         folder_lib.read_config(tmp_path / "nothing")
 
 

@@ -136,7 +136,7 @@ def test_another_config_is_refused_with_the_differences(make_dataset, make_confi
 
 def test_a_folder_of_other_files_is_refused(make_dataset, make_config, tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(UserError, match="no run folder"):
+    with pytest.raises(UserError, match="is not a run folder"):
         run(make_config(), tmp_path, make_dataset())
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
