@@ -203,7 +203,7 @@ def task_labels(stream: Stream) -> list[np.ndarray]:
 
 
 def to_json(stream: Stream) -> dict:
-    """A plain description to save with a run: the classes of each task and their examples."""
+    """A JSON-serialisable description: the classes of each task and the number of its examples by split."""
     return {
         "label_of": stream.label_of.tolist(),
         "tasks": [{"classes": task.classes.tolist(), "evaluated": task.evaluated.tolist(),

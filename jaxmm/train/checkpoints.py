@@ -1,9 +1,9 @@
 """Saving and restoring the state, by orbax.
 
-A checkpoint holds the state as a flat dictionary of arrays, named by their path, and `meta`: what
-is known of the run as JSON, with the step, a checksum for every array and one for itself. Nothing
-of it is a pickle. It counts once it is complete and has been read back, and only then are older
-ones removed: a process killed at any moment leaves a good one, if there was any.
+A checkpoint holds the state as a flat dictionary of arrays, named by their path, and `meta`: facts
+about the run as JSON, with the step, a checksum of every array and one of `meta` itself. There are no
+pickles. Older checkpoints are removed only after a new one is complete and has been read back, so a
+process that is killed at any moment leaves a good one if there was any.
 """
 import copy
 import errno
@@ -28,9 +28,9 @@ from jaxmm.errors import UserError, WriteError
 
 FOLDER = "checkpoints"
 UNFINISHED = "*.orbax-checkpoint-tmp*"      # folders of a save that was cut short
-MOST_BYTES = 3500                           # of a run folder's path; Linux has 4096 for all of it
+MOST_BYTES = 3500                           # of a run folder's path; Linux allows 4096 for a whole path
 SPARE_BYTES = 1 << 20                       # what a checkpoint takes besides its arrays
-# Errors of reading that say nothing of the file: of rights, of open files, of the disk.
+# Errors of reading that do not mean a damaged file: permissions, too many open files, the disk.
 OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 REMEDY = ("start again in another folder with a lower optimizer.learning_rate or with "
           "optimizer.clip_norm")
@@ -54,10 +54,10 @@ def check_path(workdir: pathlib.Path) -> None:
 
 
 def open_manager(workdir: pathlib.Path) -> ocp.CheckpointManager:
-    """The checkpoints of a run folder, for this process alone, whatever others there are.
+    """The checkpoint manager of a run folder, for this process only.
 
     Raises:
-      UserError: they lie elsewhere, behind a link: removing old ones would remove them there.
+      UserError: the checkpoints are behind a link: removing old ones would remove them elsewhere.
     """
     folder = files.own_folder((workdir / FOLDER).absolute())
     this = jax.process_index()
@@ -71,10 +71,10 @@ def open_manager(workdir: pathlib.Path) -> ocp.CheckpointManager:
 def open_saver(manager: ocp.CheckpointManager, keep: int, on_error: str) -> Iterator[Save]:
     """Gives save(step, state, meta, last=False, spare=None), which saves while training continues.
 
-    It copies the state, whose buffers may then be donated, waits for the save before, and leaves
-    the writing to a thread; with `last` it returns when all is done. For `spare` see `write`. An error
-    of writing is raised by the next save, or when this ends. With `on_error` "continue" it is a warning
-    if another save follows.
+    It copies the state, so that its buffers may be donated, waits for the previous save, and writes in
+    a thread; with `last` it returns when all is written. For `spare` see `write`. A write error is
+    raised by the next save, or when the context ends. With `on_error` "continue" it is a warning if
+    another save follows.
     """
     pending = []
 
@@ -94,7 +94,7 @@ def open_saver(manager: ocp.CheckpointManager, keep: int, on_error: str) -> Iter
         try:
             yield save_later
         except BaseException:
-            settle("continue")      # what is raised is what came first
+            settle("continue")      # the first error is the one that is raised
             raise
         settle("stop")
 
@@ -125,8 +125,8 @@ def write(manager: ocp.CheckpointManager, step: int, leaves: Mapping[str, np.nda
     step `spare`.
 
     Raises:
-      WriteError: it could not be written, or what is read back is not what was written. What there
-        was of it is removed, and the checkpoints before it are kept.
+      WriteError: it could not be written, or what is read back differs from what was written. Its
+        remains are removed, and earlier checkpoints are kept.
     """
     meta = _with_checksums(leaves, dict(meta) | {"step": step})
     if step in manager.all_steps():
@@ -154,7 +154,7 @@ def write(manager: ocp.CheckpointManager, step: int, leaves: Mapping[str, np.nda
 
 
 def _take_away(folder: pathlib.Path) -> None:
-    """Removes a checkpoint, for those who read it all at once: it is whole, or not there."""
+    """Removes a checkpoint atomically: other processes find it whole, or not at all."""
     unfinished = folder.with_name(f"{folder.name}{UNFINISHED.strip('*')}-removed")
     with suppress(OSError):     # one that stays is tried again
         folder.rename(unfinished)
@@ -213,12 +213,12 @@ def restore(manager: ocp.CheckpointManager, target, step: int | None = None):
 
     Without a `target` the state is a dictionary of arrays by path, as it was written.
 
-    A damaged checkpoint is named in a warning and the one before it is used. One that the process
-    which trains here removes meanwhile is not damaged: what is there then is looked at.
+    A damaged checkpoint is named in a warning, and the one before it is used. If a checkpoint is removed
+    meanwhile by the process that trains here, it is not taken as damaged, and the folder is listed again.
 
     Raises:
-      UserError: no checkpoint of that step, or every one is damaged, or one is out of reach, for
-        want of rights or because the disk fails.
+      UserError: no checkpoint of that step, or all are damaged, or one cannot be read because of
+        permissions or a failing disk.
     """
     damaged = []
     while True:
@@ -261,7 +261,7 @@ def last_meta(workdir: pathlib.Path) -> dict[str, Any] | None:
             try:
                 meta = manager.restore(
                     step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-            # Of many types, where it is damaged: that is looked into when it is restored.
+            # Of many types if it is damaged; restoring reports that.
             except Exception:  # pylint: disable=broad-exception-caught
                 continue
             if isinstance(meta, dict) and "checksums" in meta:
@@ -270,11 +270,11 @@ def last_meta(workdir: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _check_reach(folder: pathlib.Path) -> None:
-    """Raises UserError if a file of the checkpoint cannot be read, which is no damage."""
+    """Raises UserError if a file of the checkpoint cannot be read for a reason other than damage."""
     def fail(error):
         if error.errno in OUT_OF_REACH:
             raise UserError(f"{error.filename} cannot be read now ({error.strerror}), which does not "
-                            "mean that the checkpoint is damaged; mend that, or move it away, and "
+                            "mean that the checkpoint is damaged; fix that, or move it away, and "
                             "the same command resumes") from error
 
     for place, _, names in os.walk(folder, onerror=fail):
@@ -289,7 +289,7 @@ def _check_reach(folder: pathlib.Path) -> None:
 
 
 def set_aside(manager: ocp.CheckpointManager, after: int) -> None:
-    """Renames the checkpoints after a step, which are damaged: they would stand in for new ones."""
+    """Renames the damaged checkpoints after a step, so that they do not take the place of new ones."""
     for step in manager.all_steps():
         if step > after:
             folder = _folder(manager, step)
@@ -309,7 +309,7 @@ def read(manager: ocp.CheckpointManager, step: int) -> tuple[dict[str, np.ndarra
     """The arrays of a checkpoint and its `meta`, with "checksums" and "checksum".
 
     Raises:
-      Exception: of many types, where it is damaged, or is that of another step.
+      Exception: of many types, if it is damaged or is the checkpoint of another step.
     """
     for path in _folder(manager, step).rglob("*"):      # a pipe would be waited for
         if not path.is_file() and not path.is_dir():

@@ -1,4 +1,4 @@
-"""The files of a run folder: whose run it is, what it keeps of its data, and which process is at work in it."""
+"""The files of a run folder: its config, what it keeps of its data, and the lock of the process using it."""
 import dataclasses
 import json
 import pathlib
@@ -23,9 +23,9 @@ LOCK_FILE = "lock"
 # What training adds to, or removes from, in a run folder: never through a link.
 OWN = (FILE, MODEL_FILE, STREAM_FILE, LOCK_FILE, "metrics.jsonl", "checkpoints", "teachers", "tensorboard",
        "wandb")
-# Options that may change within a run: its result stays the same, or, with other steps_per_call,
-# the same up to rounding. Data may move, as they are told by their checksums. Prepared data that are
-# streamed, or not any more, have other ones.
+# Options that may change within a run: its result stays the same (up to rounding for steps_per_call).
+# Data may move, as they are identified by their checksums. For prepared data these depend on whether
+# they are streamed.
 RESULT_STAYS = ("data.path", "data.placement", "data.workers", "train.checkpoint_epochs",
                 "train.keep_checkpoints", "train.on_save_error", "train.steps_per_call",
                 "train.tensorboard", "train.wandb")
@@ -36,8 +36,8 @@ def claim_folder(workdir: pathlib.Path, config: Config, extend: bool = False) ->
     """Makes the folder, or checks that it belongs to a run of this config; locks it within.
 
     Raises:
-      UserError: the folder holds another config, or files but no config, or another process is at
-        work in it, or a part of it lies elsewhere. Nothing is written then.
+      UserError: the folder holds another config, or files but no config, or another process is using
+        it, or a part of it is a link. Nothing is written then.
     """
     check_folder(workdir, config, extend)
     for name in OWN:
@@ -50,16 +50,16 @@ def claim_folder(workdir: pathlib.Path, config: Config, extend: bool = False) ->
 
 
 def _made_by(workdir: pathlib.Path) -> Any:
-    """What made a run that is there already; None of a new one, or where an older version made it."""
+    """The versions that made an existing run, {} if a jaxmm that did not write them did; None for a new one."""
     path = workdir / FILE
     return files.parse_json(files.read(path)).get(MADE_BY, {}) if path.exists() else None
 
 
 def check_folder(workdir: pathlib.Path, config: Config, extend: bool = False) -> bool:
-    """Whether the folder holds this very config.
+    """Whether the folder holds a run of this config.
 
-    It may be one of more epochs: then the run goes on. Where the learning rate depends on their number,
-    only with `extend`.
+    The config may have more epochs: then the run is continued. If the learning rate depends on the
+    number of epochs this needs `extend`.
 
     Raises:
       UserError: the folder is neither new, nor empty, nor of a run of this config.
@@ -75,7 +75,7 @@ def check_folder(workdir: pathlib.Path, config: Config, extend: bool = False) ->
                            if option in changed)
         if listed:
             raise UserError(f"{workdir} belongs to a run with another config: {listed}. "
-                            "Name another --workdir, or repeat that config to go on")
+                            "Name another --workdir, or repeat that config to resume it")
         return not found
     if workdir.exists() and (not workdir.is_dir() or
                                {p.name for p in workdir.iterdir()} - {LOCK_FILE, f"{FILE}.part"}):
@@ -85,7 +85,7 @@ def check_folder(workdir: pathlib.Path, config: Config, extend: bool = False) ->
 
 
 def check_extension(workdir: pathlib.Path, known: Config, config: Config, extend: bool) -> None:
-    """Raises UserError if the run of a folder cannot be trained for the more epochs of `config`."""
+    """Raises UserError if the run of a folder cannot be continued to the larger epochs of `config`."""
     said = f"{workdir}: train.epochs was {known.train.epochs}, is {config.train.epochs}"
     if config.stream.kind:
         raise UserError(f"{said}; the first tasks of a stream are over: name another --workdir")
@@ -102,7 +102,7 @@ def lock(workdir: pathlib.Path) -> AbstractContextManager[None]:
 
 
 def save_stream(workdir: pathlib.Path, stream: Stream) -> None:
-    """Writes `stream.json`: the classes of each task and the numbers of their examples."""
+    """Writes `stream.json`: the classes of each task and the number of its examples by split."""
     files.write(workdir / STREAM_FILE, json.dumps(to_json(stream), indent=1) + "\n")
 
 
@@ -112,7 +112,7 @@ def write_spec(workdir: pathlib.Path, spec: DataSpec) -> None:
 
 
 def read_spec(workdir: pathlib.Path) -> DataSpec | None:
-    """What a run has kept of its data; None where an older version made it, which kept nothing.
+    """What a run has kept of its data; None for runs of older versions, which kept nothing.
 
     Raises:
       UserError: the file is damaged.

@@ -1,4 +1,4 @@
-"""Runs that one program trains, from the same step on: their state, and what is done with all of them."""
+"""Runs that one program trains, all at the same step: their state and the operations on all of them."""
 import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,7 +22,7 @@ from jaxmm.train.together import join
 
 
 class Group:
-    """The runs of a program, of which those that failed are left out of everything."""
+    """The runs of one program; runs that failed are left out of everything."""
 
     def __init__(self, runs: Sequence[Opened], devices: Sequence[jax.Device] | None = None):
         self.runs = runs
@@ -37,7 +37,7 @@ class Group:
         return [(i, run) for i, run in enumerate(self.runs) if i not in self.errors]
 
     def fail(self, i: int, error: FloatingPointError) -> None:
-        """Leaves a run out from now on."""
+        """Marks a run as failed; it is left out from now on."""
         self.errors[i] = FloatingPointError(f"{self.runs[i].workdir}: {error}")
 
     def feed(self, split: str) -> Feed:
@@ -46,7 +46,7 @@ class Group:
         return self.setup.programs.feed(self.setup.dataset.splits[split], data.placement, data.workers)
 
     def chunks(self) -> Sequence[Chunk]:
-        """The chunks that are left, index [K, B], and [K, S, B] of several runs, which take other rows."""
+        """The remaining chunks, with index [K, B], or [K, S, B] for several runs, whose rows differ."""
         done = not self.setup.total_steps or is_finished(self.setup, self.runs[0].history)
         own = [plan.Chunks([] if done else run.setup.tasks, run.setup.config.train,
                            self.setup.steps_per_call, self.step) for run in self.runs]
@@ -58,20 +58,20 @@ class Group:
         hosts.from_main(functools.partial(self.runs[i].write, record))
 
     def learning_rate(self, i: int) -> float:
-        """That of the last step of run i."""
+        """The learning rate of the last step of run i."""
         factor = 1.0
         if self.setup.config.optimizer.schedule == PLATEAU:
             factor = float(self._of_runs(self.state.opt_state[PLATEAU]["rate"])[i])
         return float(self.runs[i].setup.learning_rate(self.step - 1)) * factor
 
     def evaluate(self, split: str, task: int, epoch: int) -> None:
-        """Scores a split; `epoch` of the stream's `task` are done."""
+        """Scores a split after `epoch` epochs of the stream's `task`."""
         logits = predict_split(self.setup, self.state, self.setup.dataset.splits[split])
         for i, _ in self.healthy():
             self._record(i, logits, self.step, task, epoch, split)
 
     def validate(self, epoch: int) -> None:
-        """Scores the validation split; the schedule "plateau" hears of it."""
+        """Scores the validation split, and updates the schedule "plateau" by it."""
         self.evaluate("val", 0, epoch)
         if self.setup.config.optimizer.schedule != PLATEAU:
             return
@@ -104,7 +104,7 @@ class Group:
             run.history and kept_step(run.setup, run.history, -1) == self.step for _, run in self.healthy())
 
     def waits_in_vain(self) -> bool:
-        """Whether the patience of the run is over."""
+        """Whether the run's patience is exhausted."""
         return waits_in_vain(self.runs[0].history, self.setup.config.train, self.setup.task)
 
     def end_epoch(self) -> None:
@@ -123,9 +123,9 @@ class Group:
         self.state = programs.end_task(self.state)
 
     def save(self, last: bool = False) -> None:
-        """Saves each run; those whose parameters are not finite fail.
+        """Saves each run; a run whose parameters are not finite fails.
 
-        With `last` it waits until all is done.
+        With `last` it waits until all is written.
         """
         copies = self._copies()
         for i, run in self.healthy():
@@ -154,7 +154,7 @@ class Group:
         return unstack(self.setup.programs.fetch(tree), len(self.runs))
 
     def _kept(self) -> list[tuple[int, TrainState]]:
-        """(step, one copy) of the model that each run keeps; of those that failed as it is."""
+        """(step, one copy) of the model that each run keeps; for failed runs the current state."""
         return [(self.step, state) if i in self.errors else
                 kept_model(run._replace(step=self.step, state=state))
                 for i, (run, state) in enumerate(zip(self.runs, self._copies()))]
@@ -172,5 +172,5 @@ class Group:
         return {key: rows[key] for key in ("label", "id", "present")} | {"features": features}
 
     def _own(self, outputs: Mapping[str, np.ndarray], i: int) -> dict[str, np.ndarray]:
-        """Those of run i among what was read for all, [N, S, ...] of several."""
+        """The outputs of run i, taken from those of all runs ([N, S, ...] if there are several)."""
         return {name: x if len(self.runs) == 1 else x[:, i] for name, x in outputs.items()}

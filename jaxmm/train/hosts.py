@@ -1,8 +1,8 @@
-"""Several processes, one on every host: who writes, and what all of them have to agree on.
+"""Several processes, one on each host: which one writes, and what they have to agree on.
 
-Every process runs the same program on the same config. The first one alone touches the run folder
-and tells the others what it found there, so the folder may lie on its own disk. All functions here
-are exact no-ops for a single process.
+Every process runs the same program with the same config. Only the first one uses the run folder; it
+sends the others what it finds there, so the folder may be on its local disk. With a single process all
+functions here do nothing.
 """
 import glob
 import importlib.util
@@ -32,7 +32,7 @@ def initialize(coordinator: str = "", num_processes: int | None = None,
       process_id: of this one, from 0.
 
     Raises:
-      UserError: some of the arguments are missing or do not fit, or the others do not answer.
+      UserError: arguments are missing or do not fit together, or the other processes do not answer.
     """
     given = (bool(coordinator), num_processes is not None, process_id is not None)
     if not any(given):
@@ -51,7 +51,7 @@ def initialize(coordinator: str = "", num_processes: int | None = None,
 
 
 def valid_address(address: str) -> bool:
-    """Whether it is HOST:PORT; a port that is none would end the process without a word."""
+    """Whether it is HOST:PORT; an invalid port would end the process without a message."""
     host, _, port = address.rpartition(":")
     return bool(host) and port.isdecimal() and 0 < int(port) < 2**16
 
@@ -75,10 +75,10 @@ def any_host(flag: bool) -> bool:
 
 
 def from_main(fn: Callable[[], Any]) -> Any:
-    """What fn(), called in the main process alone, returns there, in every process.
+    """The result of fn(), which only the main process calls, in every process.
 
-    It must be of the kind that JSON holds. An error is raised in all of them, in the others as one
-    of `ERRORS`, or else as a RuntimeError.
+    The result must be JSON-serialisable. An error is raised in all processes; in the others as the same
+    type if that is one of `ERRORS`, otherwise as a RuntimeError.
     """
     if jax.process_count() == 1:
         return fn()
@@ -86,7 +86,7 @@ def from_main(fn: Callable[[], Any]) -> Any:
     if is_main():
         try:
             content = json.dumps({"value": fn()}).encode()
-        # Whatever it is: the others wait for an answer.
+        # Any error: the other processes wait for an answer.
         except (Exception, KeyboardInterrupt) as error:     # pylint: disable=broad-exception-caught
             failure = error
             kind = next((name for name, cls in ERRORS.items() if isinstance(error, cls)), "")
@@ -101,7 +101,7 @@ def from_main(fn: Callable[[], Any]) -> Any:
 
 
 def share(tree):
-    """The arrays of the main process; those of the others give the shapes and types."""
+    """The arrays of the main process, in every process; `tree` gives shapes and types in the others."""
     if jax.process_count() == 1:
         return tree
     return multihost_utils.broadcast_one_to_all(tree)

@@ -1,4 +1,4 @@
-"""The loop: the steps of a group of runs, and what happens between them."""
+"""The training loop: the steps of a group of runs, and what happens between them."""
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -17,17 +17,17 @@ from jaxmm.train.plan import Chunk
 from jaxmm.train.setup import Run
 from jaxmm.train.writers import MOST
 
-METRICS_EVERY = 32      # steps between two looks at the metrics; longer queues can deadlock on CPU
+METRICS_EVERY = 32      # steps between fetches of the metrics; longer queues can deadlock on CPU
 
 
 def run_steps(group: Group, progress: bool = False) -> list[Run | FloatingPointError]:
-    """Trains the runs of a group from the step they stand at to their end.
+    """Trains the runs of a group from their current step to the end.
 
-    After a call of the compiled steps comes, where it is due: a look at the metrics, the method's
-    `end_epoch` and `end_task`, evaluation, and a checkpoint.
+    After each call of the compiled steps come, when due: writing the metrics, the method's `end_epoch`
+    and `end_task`, evaluation, and a checkpoint.
 
     Raises:
-      WriteError: what is said of `jaxmm.train.schedule.train`.
+      WriteError: see `jaxmm.train.schedule.train`.
       Preempted: a signal asked to stop; the state was saved first.
     """
     programs, config = group.setup.programs, group.setup.config.train
@@ -51,7 +51,7 @@ def run_steps(group: Group, progress: bool = False) -> list[Run | FloatingPointE
             group.step = chunk.end
             pending.append(metrics)
             due = sum(len(m["loss"]) for m in pending) >= METRICS_EVERY or chunk.ends_epoch
-            # Several hosts stop at the same step: they look for signals when they look at metrics.
+            # Several hosts must stop at the same step, so they check for signals when they fetch metrics.
             stop = stopped() if jax.process_count() == 1 else due and hosts.any_host(stopped())
             if due or stop:
                 show(bar, group, chunk, look(group, chunk, pending, begin))
@@ -78,7 +78,7 @@ def run_steps(group: Group, progress: bool = False) -> list[Run | FloatingPointE
 
 
 def evaluate_first(group: Group) -> None:
-    """What is evaluated before the first step."""
+    """Evaluates what is needed before the first step."""
     epochs = group.setup.config.train.epochs
     if group.setup.stream and group.step == 0:
         group.evaluate("test", -1, 0)       # what forward transfer is measured against
@@ -89,10 +89,10 @@ def evaluate_first(group: Group) -> None:
 
 
 def evaluate(group: Group, chunk: Chunk) -> bool:
-    """What is evaluated after an epoch; whether training is over.
+    """Evaluates what is due after an epoch; returns whether training is over.
 
-    A stream is evaluated at the end of each task, which is what its matrix of accuracies is made
-    of; nothing is chosen by them. Otherwise test data is used once, at the end.
+    A stream is evaluated on validation and test data at the end of each task, for its matrices of
+    accuracies; nothing is selected by them. Otherwise test data is used once, at the end.
     """
     config, epoch, last = group.setup.config.train, chunk.epoch + 1, group.step == group.setup.total_steps
     if group.setup.stream:
@@ -109,7 +109,7 @@ def evaluate(group: Group, chunk: Chunk) -> bool:
 
 def look(group: Group, chunk: Chunk, pending: Sequence[Mapping[str, jax.Array]],
          begin: float) -> dict[str, str]:
-    """Writes the means of the metrics pending since `begin`; returns those over all runs, to be shown."""
+    """Writes the means of the metrics pending since `begin`; returns means over all runs, for display."""
     values = {name: np.concatenate([np.asarray(m[name]).reshape(-1, len(group.runs)) for m in pending])
               for name in pending[0]}
     seconds = time.perf_counter() - begin       # the steps are done once their metrics are here
@@ -130,7 +130,7 @@ def look(group: Group, chunk: Chunk, pending: Sequence[Mapping[str, jax.Array]],
 
 
 def show(bar: tqdm, group: Group, chunk: Chunk, means: Mapping[str, str]) -> None:
-    """Moves the bar to the step of the group."""
+    """Moves the progress bar to the step of the group."""
     many = f"{len(group.runs)} runs, " if len(group.runs) > 1 else ""
     bar.set_description(f"{many}epoch {chunk.epoch + 1}/{group.setup.config.train.epochs}", refresh=False)
     bar.set_postfix(means, refresh=False)
@@ -138,7 +138,7 @@ def show(bar: tqdm, group: Group, chunk: Chunk, means: Mapping[str, str]) -> Non
 
 
 def mean_metrics(values: Mapping[str, np.ndarray], step: int) -> dict[str, float]:
-    """Means over the steps [K] since the last look, which end at `step`, where there is a number.
+    """Means over the last K steps, which end at `step`, of values [K] that are not NaN.
 
     One that overflows, as the norm of a gradient may where the loss is finite still, is left out.
 
@@ -156,13 +156,13 @@ def mean_metrics(values: Mapping[str, np.ndarray], step: int) -> dict[str, float
 
 
 def mean_of_numbers(values: np.ndarray) -> float:
-    """Mean of the values that are not NaN, as batches without a modality are; NaN if all are."""
+    """Mean of the values that are not NaN; NaN if all are. (A batch without a modality gives NaN.)"""
     values = values[~np.isnan(values)]
     return float(values.mean(dtype=np.float64)) if values.size else np.nan
 
 
 def describe_state(state: TrainState) -> str:
-    """The number of parameters, and the size of the parts of one copy of a state, in a line."""
+    """One line with the number of parameters and the size of the parts of a state."""
     sections = {"params": state.params, "optimizer": state.opt_state,
                 "batch statistics": state.batch_stats} | dict(state.extra)
     mib = {name: sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(part)) / 2**20

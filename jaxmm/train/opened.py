@@ -22,7 +22,7 @@ from jaxmm.train.writers import Write, open_writer
 
 
 class Opened(NamedTuple):
-    """A run and its folder, as far as it was trained."""
+    """A run and its folder, at the step to which it was trained."""
     setup: Setup
     workdir: pathlib.Path
     save: Callable[..., None]       # (step, state, history, last=, spare=)
@@ -35,7 +35,7 @@ class Opened(NamedTuple):
 
 
 def kept_spec(config: Config, workdir: pathlib.Path, extend: bool = False) -> dict[str, Any] | None:
-    """What a run of this config has kept of its data, as JSON; None of a new one."""
+    """What a run of this config has kept of its data, as JSON; None for a new run."""
     if not (workdir / CONFIG_FILE).exists():
         return None
     check_folder(workdir, config, extend)
@@ -44,7 +44,7 @@ def kept_spec(config: Config, workdir: pathlib.Path, extend: bool = False) -> di
 
 
 def check_start(setup: Setup, workdir: pathlib.Path, extend: bool = False) -> None:
-    """Raises UserError if a run cannot begin, or go on, in this folder; touches nothing."""
+    """Raises UserError if a run cannot start or resume in this folder; changes nothing."""
     checkpoints.check_path(workdir)
     writers.check_installed(setup.config.train.tensorboard, setup.config.train.wandb)
     check_folder(workdir, setup.config, extend)
@@ -91,7 +91,7 @@ def open_run(setup: Setup, workdir: pathlib.Path, extend: bool = False) -> Itera
 
 
 def rescored(run: Opened) -> list[dict[str, Any]]:
-    """The history of a run with the scores of changed splits made again, of the model that it keeps."""
+    """The history of a run; the model that it keeps is scored again on splits that have changed."""
     step, state = kept_model(run)
     return validity.rescore(run.setup, run.setup.programs.place(state), run.history, step, run.changed)
 
@@ -120,7 +120,7 @@ def _open_folder(run: Opened) -> Iterator[Opened]:
         # Earlier versions did not write how many epochs a run was to have.
         epochs = meta.get("epochs", max((record["epoch"] for record in history), default=config.epochs))
         if is_finished(setup, history) and not setup.stream and epochs < config.epochs:
-            logging.warning("%s: goes on from %d to %d epochs, and is tested at their end", workdir,
+            logging.warning("%s: continues from %d to %d epochs, and is tested at their end", workdir,
                             epochs, config.epochs)
             history = [record for record in history if record["split"] != "test"]
         run = run._replace(state=state, history=history, step=step,
@@ -144,11 +144,11 @@ def _open_folder(run: Opened) -> Iterator[Opened]:
 
 
 def nothing(*args, **kwargs) -> None:
-    """What processes do that do not write."""
+    """Stands for writing in processes that do not write."""
 
 
 def state_from_main(state: TrainState, fn: Callable[[TrainState], TrainState]) -> TrainState:
-    """fn(state), in every process: the main one alone calls it, as it alone reads folders."""
+    """fn(state), in every process; only the main one calls fn, as only it reads folders."""
     def call():
         nonlocal state
         state = fn(state)
@@ -158,7 +158,7 @@ def state_from_main(state: TrainState, fn: Callable[[TrainState], TrainState]) -
 
 
 def share_state(state: TrainState) -> TrainState:
-    """The state of the main process, in every one; those of the others give shapes and types."""
+    """The state of the main process, in every process; `state` gives shapes and types in the others."""
     if jax.process_count() == 1:
         return state
     return checkpoints.unflatten(state, hosts.share(checkpoints.flatten(state)))

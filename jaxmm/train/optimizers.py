@@ -12,14 +12,14 @@ from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.model import Optimizer
 from jaxmm.train.plan import Epoch
 
-ONE_CYCLE = 10**6       # steps that optax's schedule is laid over, whatever the length of a run
+ONE_CYCLE = 10**6       # steps of optax's schedule, onto which runs of any length are mapped
 PLATEAU = "plateau"     # the schedule, and its part of the optimizer's state
 
 
 def make_schedule(config: OptimizerConfig, epochs: int) -> Callable[[Epoch], chex.Array | float]:
-    """Learning rate as a function of where a step stands in a task of `epochs` in all.
+    """The learning rate as a function of the place of a step within a task of `epochs` epochs.
 
-    That of "plateau" is multiplied by its state, see `make_optimizer`.
+    For "plateau" it is multiplied by a part of the optimizer's state, see `make_optimizer`.
     """
     cosine = optax.cosine_decay_schedule(config.learning_rate, epochs)
     one_cycle = optax.cosine_onecycle_schedule(ONE_CYCLE, 1.0)
@@ -46,12 +46,12 @@ def make_optimizer(config: OptimizerConfig, epochs: int,
                    epoch: Callable[[chex.Array], Epoch]) -> Optimizer:
     """The optimizer, with one state per parameter group.
 
-    The learning rate follows `epoch(step)`, the place within the task's `epochs`: it starts
-    again with every task, and does not depend on how often a method updates a group in a step; a
-    group's factor in `scale` multiplies it. Clipping takes the global norm over all groups of one
-    update. All add weight decay to the gradient, `sgd` before momentum, but `adamw`, which decouples
-    it. Groups that are not `due` keep parameters and state; their gradients are 0. With the schedule
-    "plateau" the state has a part PLATEAU too, whose "rate" multiplies the learning rate; see
+    The learning rate follows `epoch(step)`, the place within the task's `epochs`. It starts again with
+    every task, and does not depend on how often a method updates a group in a step. A group's factor in
+    `scale` multiplies it. Clipping uses the global norm over all groups of one update. Weight decay is
+    added to the gradient (for `sgd` before momentum), except for `adamw`, which decouples it. Groups
+    that are not `due` keep parameters and state, and their gradients count as 0. With the schedule
+    "plateau" the state has an additional part PLATEAU, whose "rate" multiplies the learning rate; see
     `update_plateau`.
 
     Raises:
@@ -62,7 +62,7 @@ def make_optimizer(config: OptimizerConfig, epochs: int,
         check_at_least(f"optimizer.{name}", getattr(config, name), least)
     if config.momentum >= 1:
         raise UserError(f"optimizer.momentum={config.momentum}; expected a number in [0, 1): from 1 on "
-                        "all gradients add up for ever")
+                        "gradients accumulate without bound")
     decay = optax.add_decayed_weights(config.weight_decay, None if config.decay_vectors else are_matrices)
     directions = {
         "sgd": (decay, optax.trace(config.momentum, config.nesterov)),
@@ -99,7 +99,7 @@ def make_optimizer(config: OptimizerConfig, epochs: int,
 
 
 def are_matrices(params) -> Any:
-    """Which parameters are neither biases nor of norms: those of rank 2 and more."""
+    """True for parameters of rank 2 or more: neither biases nor scales of norms."""
     return jax.tree.map(lambda x: x.ndim > 1, params)
 
 
@@ -107,8 +107,8 @@ def update_plateau(plateau: Mapping[str, chex.Array], score: float,
                    config: OptimizerConfig) -> dict[str, chex.Array]:
     """The state of the schedule "plateau" after an evaluation; a higher score is better.
 
-    As `ReduceLROnPlateau` of PyTorch with threshold 0: after more than `patience` evaluations that
-    are not better than the best one, the rate falls and the count starts again.
+    Like `ReduceLROnPlateau` of PyTorch with threshold 0: after more than `patience` evaluations in a
+    row that are not better than the best one, the rate falls and the count restarts.
     """
     score = jnp.float32(score)
     better = score > plateau["best"]
@@ -128,11 +128,11 @@ def keep(due: Mapping[str, chex.Array], new: Mapping[str, Any], old: Mapping[str
 def accumulate(optimizer: Optimizer, steps: int) -> Optimizer:
     """Updates once every `steps` steps, with the mean of their gradients.
 
-    The sum of a group's gradients, and how many steps had one, are a part of its state: a step in
-    which a group is not `due` does not count, and a group without any gradient is not updated. The
-    updates that a method makes within a step all come in the last of `steps`: where there are
-    several for a group, as for the head of MLA, the first one takes what came before. At the end of
-    an epoch or task the sum is kept for the next one.
+    The sum of a group's gradients and the number of its steps are a part of its state. A step in which
+    a group is not `due` does not count, and a group without any gradient is not updated. All updates
+    happen in the last of `steps` steps. If a method updates a group several times within a step, as MLA
+    does with the head, the first of these updates takes the sum of the earlier steps. The sum is kept
+    across the ends of epochs and tasks.
     """
     check_at_least("train.accumulate", steps, 1)
     if steps == 1:

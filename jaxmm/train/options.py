@@ -29,7 +29,7 @@ def load_json(path: pathlib.Path, needed: Sequence[str] = ()) -> Config:
     """The config of a JSON file with the options as `to_dict` has them; nothing of it is executed.
 
     Raises:
-      UserError: it cannot be read, lacks a section that is needed, or has what is no option.
+      UserError: it cannot be read, lacks a required section, or has unknown options.
     """
     text = files.read(path)
     try:
@@ -114,7 +114,7 @@ _EXPECTED = {bool: "true or false", int: "a whole number", float: "a number",
 
 
 def _shown(value: Any) -> str:
-    """A value that has no place where it stands, cut short."""
+    """A wrong value as messages show it, cut short."""
     if isinstance(value, (Mapping, list)):
         return "an object" if isinstance(value, Mapping) else "a list"
     if isinstance(value, int) and abs(value) >= 2**63:
@@ -158,7 +158,7 @@ def check_augmentation(modality: str, options: AugmentConfig, rank: int) -> None
 
 
 def check_counts(config: Config) -> None:
-    """Raises UserError for seeds, counts and choices that are out of range, and numbers that are none."""
+    """Raises UserError for seeds, counts and choices out of range, and for numbers that are not finite."""
     _check_numbers("", to_dict(config))
     for section, name, least in (("data", "seed", 0), ("data", "workers", 0), ("stream", "seed", 0),
                                  ("train", "seed", 0), ("train", "epochs", 1), ("train", "batch_size", 1),
@@ -196,7 +196,7 @@ def _check_numbers(path: str, value: Any) -> None:
 
 
 def check_single(config: Config) -> None:
-    """Raises UserError for what `check_counts` finds, and for the config of several runs."""
+    """Raises UserError for what `check_counts` finds, and for a config of several runs."""
     check_counts(config)
     if config.train.seeds > 1:
         raise UserError(f"train.seeds={config.train.seeds} is for `{as_typed('train')}`; give "

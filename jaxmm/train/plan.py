@@ -12,14 +12,14 @@ from jaxmm.errors import UserError
 
 
 class Epoch(NamedTuple):
-    """Where a step stands within its task, in integers: a compiled division may round 3 / 3 down."""
+    """The place of a step within its task, in integers: a compiled division may round 3 / 3 down."""
     done: chex.Array       # int32, epochs before it
     step: chex.Array       # int32, steps of its epoch before it
     steps: chex.Array      # int32, steps in an epoch
 
     @property
     def fraction(self) -> chex.Array:
-        """Epochs done, float32; for what varies smoothly alone."""
+        """Epochs done, float32; only for what varies smoothly."""
         return self.done + self.step / self.steps
 
 
@@ -47,7 +47,7 @@ def check_batch_size(tasks: Sequence[Sequence[int]], batch_size: int) -> None:
 
 
 def make_epoch(tasks: Sequence[Sequence[int]], config: TrainConfig) -> Callable[[chex.Array], Epoch]:
-    """epoch(step): where a step stands within the task that it belongs to."""
+    """epoch(step): the place of a step within its task."""
     lengths = np.array([steps_per_epoch(task, config.batch_size) for task in tasks], np.int32)
     starts = np.concatenate([[0], np.cumsum(config.epochs * lengths)[:-1]]).astype(np.int32)
 
@@ -72,8 +72,8 @@ def visits(tasks: Sequence[np.ndarray], batch_size: int) -> Iterator[tuple[np.nd
       batch_size: B.
 
     Yields:
-      Rows int32 and which of them count bool, [1, B] for one run and [1, S, B] for several; those
-      that do not fill up the last batches.
+      Rows int32, and bool for the rows that count; both are [1, B] for one run and [1, S, B] for
+      several. Rows that pad the last batches do not count.
     """
     length = -(-max(map(len, tasks)) // batch_size) * batch_size
     index, counts = np.zeros((len(tasks), length), np.int32), np.zeros((len(tasks), length), bool)
@@ -85,16 +85,16 @@ def visits(tasks: Sequence[np.ndarray], batch_size: int) -> Iterator[tuple[np.nd
 
 
 def join(chunks: Sequence[Chunk]) -> Chunk:
-    """The same chunk of S runs, which differ in the rows they take: index [K, S, B]."""
+    """The same chunk of S runs in one, with index [K, S, B]: the runs differ in their rows."""
     return chunks[0]._replace(index=np.stack([chunk.index for chunk in chunks], axis=1))
 
 
 class Chunks(Sequence):
-    """The chunks of a run by number, each drawn when it is asked for.
+    """The chunks of a run by number, each drawn on access.
 
-    Each epoch of each task passes over the task's rows in an order of its own and drops the last,
-    incomplete batch; a task with fewer rows than a batch repeats some. Chunks are laid out from the
-    start of the epoch, so that a resumed run makes the very same calls.
+    Each epoch of a task goes through the task's rows in a new order and drops the last, incomplete
+    batch; a task with fewer rows than a batch repeats some. Chunks start at the start of an epoch, so
+    a resumed run makes the same calls.
     """
 
     def __init__(self, tasks: Sequence[np.ndarray], config: TrainConfig, steps_per_call: int,
@@ -104,7 +104,7 @@ class Chunks(Sequence):
           tasks: rows of the training split, by task.
           config: seed, epochs, batch size.
           steps_per_call: longest chunk.
-          start: steps done already. A run that is resumed with other chunks may start within one.
+          start: steps done already. A run resumed with another `steps_per_call` may start within a chunk.
         """
         self.args = tasks, config, steps_per_call, start
         self.steps = np.array([steps_per_epoch(task, config.batch_size) for task in tasks])

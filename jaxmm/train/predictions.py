@@ -14,10 +14,10 @@ from jaxmm.train.setup import Setup
 
 
 def predict_split(setup: Setup, state: TrainState, split: Batch) -> dict[str, np.ndarray]:
-    """Logits [N, C] of every head for a whole split, of the data set or of its form.
+    """Outputs [N, K] of every head for a whole split, of the data set or of the same form.
 
     Raises:
-      UserError: what is wrong with a split that is none of the data set's, as `check_split` does.
+      UserError: a split that is not the data set's has another form, see `check_split`.
     """
     return _read(setup, state, setup.programs.predict, split)
 
@@ -28,15 +28,15 @@ def split_features(setup: Setup, state: TrainState, split: Batch) -> dict[str, n
 
 
 def split_squeezes(setup: Setup, state: TrainState, split: Batch) -> dict[str, np.ndarray]:
-    """What each exchange between encoders hears of a whole split, [N, C] by "STAGE/MODALITY"."""
+    """What enters each exchange between encoders for a whole split, [N, C] by "STAGE/MODALITY"."""
     return _read(setup, state, setup.programs.squeezes, split)
 
 
 def predict_block(setup: Setup, state: TrainState, block: Batch, features: bool = False,
                   ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Outputs of the heads and, if asked for, features, for some rows that were checked before.
+    """Outputs of the heads and, if `features`, the features of rows that are already checked.
 
-    However many they are, the compiled programs are the same.
+    The compiled programs do not depend on the number of rows.
     """
     found = [_read_rows(setup, state, read, block, "host")
              for read in [setup.programs.predict] + [setup.programs.features] * features]
@@ -44,9 +44,9 @@ def predict_block(setup: Setup, state: TrainState, block: Batch, features: bool 
 
 
 def make_weights(setup: Setup, state: TrainState) -> Callable[[Logits, Mapping], Logits]:
-    """weights(outputs, present): what fusion at test time weighs each head with, [B] by head.
+    """weights(outputs, present): the weights [B] by head of fusion at test time.
 
-    It is empty for methods that fuse without such weights.
+    They are empty for methods that fuse without weights.
     """
     weights = setup.make_method(None, scalar_options(setup.config)).weights
     if weights is None:
@@ -77,12 +77,12 @@ def row_chunks(rows: int, size: int) -> list[np.ndarray]:
 
 
 def join_parts(parts: Iterable[Mapping[str, np.ndarray]], rows: int) -> dict[str, np.ndarray]:
-    """The first `rows` rows of what comes in parts, {name: [B, ...]} each."""
+    """The first `rows` rows of arrays that come in parts, {name: [B, ...]} each."""
     outputs: dict[str, np.ndarray] = {}
     start = 0
     for part in parts:
         for name, x in part.items():
-            # Written where it belongs: of many classes, a list of parts and its join take twice as much.
+            # Written in place: with many classes, a list of parts and its join take twice the memory.
             outputs.setdefault(name, np.empty((rows, *x.shape[1:]), x.dtype))[start:start + len(x)] = (
                 x[:rows - start])
         start += len(next(iter(part.values())))

@@ -1,13 +1,13 @@
-"""The one place that compiles a method and maps it over runs and devices.
+"""Compiles a method and maps it over runs and devices.
 
 On one device the step is jitted, on several it is pmapped: the state is replicated, every device
 takes its slice of the global batch, and the model reduces over the axis `AXIS`. Callers see whole
-batches and do not know how many devices there are, nor over how many hosts they are spread: each
-process holds the state of its own devices, feeds them their slices and gets the whole outputs.
+batches and need not know the number of devices or hosts. Each process holds the state of its local
+devices, feeds them their slices, and gets the whole outputs.
 
 Several runs of one program have a leading run axis S in their state. Every device computes all of
-them or, where their number is a multiple of the devices, they are spread over the devices, each
-with its whole batch.
+them; or, if their number is a multiple of the number of devices, the runs are spread over the devices,
+each with its whole batch.
 
 Scalar options, such as the learning rate, enter what is compiled as arrays, so that another value
 needs no new compilation.
@@ -37,9 +37,9 @@ class Feed(NamedTuple):
     """The rows of a split for the compiled functions: the same batches whether they lie in device
     memory or are streamed from the host.
 
-    `through` owns the order: it gives each item of a sequence, whose first part is an index, with the
-    rows at it. What is streamed is read ahead, and the loop is ahead of the devices, so that copies to
-    them overlap with steps.
+    `through` yields the items of a sequence, whose first part is an index, each with the rows at that
+    index. Streamed rows are read ahead, and the loop runs ahead of the devices, so copies to the devices
+    overlap with steps.
     """
     at: Callable[[np.ndarray], Fed]     # the rows at an index, now
     through: Callable[[Sequence[tuple]], Iterator[tuple[tuple, Fed]]]
@@ -228,9 +228,9 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
 
 
 def map_in_turn(fn: Callable, in_axes: Sequence[int | None], out_axes: int | tuple[int, ...]):
-    """As `jax.vmap`, computed one after the other: every run gets the very bits it has alone.
+    """Like `jax.vmap`, but one run after the other, so every run gets the same bits as alone.
 
-    On CPU, where the products of several runs as one gain nothing, this is as fast.
+    On CPU, where batched products of several runs gain nothing, this is as fast.
     """
     def mapped(*args):
         own = [jax.tree.map(lambda x, axis=axis: jnp.moveaxis(x, axis, 0), arg)
@@ -269,8 +269,8 @@ def merge_runs(tree, axis: int):
 def parts_of(index: np.ndarray, count: int, own: slice, spread: bool) -> np.ndarray:
     """The parts of an index [..., B] for each of the D devices `own` among `count`.
 
-    It is left as it is for one device, [D, ..., B / count] for several. Runs that are spread over the
-    devices, [K, S, B], are split by run instead, and each device gets all of what they share, [B].
+    For one device it is unchanged; for several it is [D, ..., B / count]. If runs are spread over the
+    devices, an index [K, S, B] is split by run instead, and an index [B] shared by them is repeated.
     """
     if count == 1:
         return index
@@ -285,12 +285,12 @@ def parts_of(index: np.ndarray, count: int, own: slice, spread: bool) -> np.ndar
 
 
 def first_parts(item: tuple, count: int, own: slice, spread: bool) -> np.ndarray:
-    """`parts_of` an item's index, in one row; a function of this module, as workers are sent it."""
+    """`parts_of` an item's index, in one row; at module level because it is pickled for workers."""
     return parts_of(item[0], count, own, spread).ravel()
 
 
 def without_full_masks(split: Batch) -> Batch:
-    """The split without masks that are True everywhere, which `gather` puts back as constants."""
+    """The split without masks that are True everywhere; `gather` restores them as constants."""
     return split | {"present": {m: p for m, p in split["present"].items() if not p.all()}}
 
 

@@ -25,22 +25,22 @@ def restore(workdir: PathLike, step: int | None = None, *, dataset: Dataset | No
     """The run of a folder as it was after `step`, by default its last checkpoint, or with `train.keep`
     "best" that of the best epoch so far.
 
-    The folder is read only, and all that predicting needs: where its data are gone, a split of
-    `Run.setup.dataset` is a UserError when it is asked for. For `dataset` and `devices` see
+    The folder is only read, and holds all that predicting needs. If the data are gone, asking for a
+    split of `Run.setup.dataset` raises UserError. For `dataset` and `devices` see
     `jaxmm.train.setup.build`; by default it runs on a number of devices that divides the batch. Splits
-    that have changed since are named in a warning and in `Run.changed`, and the history has no scores
-    of what they were.
+    that have changed since are named in a warning and in `Run.changed`, and the history leaves out the
+    scores of their earlier content.
 
     Args:
       workdir: the run folder.
       step: of a checkpoint.
       dataset: in place of the one that its config names.
-      data: the path of its data now, in place of `data.path` of its config; None: not to be read.
+      data: the path of its data now, in place of `data.path` of its config; None: do not read them.
       devices: to run on.
 
     Raises:
-      UserError: no run folder, no checkpoint (of that step), or none that is undamaged; or data that
-        have another form than those it was trained on.
+      UserError: it is not a run folder, has no undamaged checkpoint (of that step), or the data have
+        another form than those it was trained on.
     """
     workdir = files.expand(workdir)
     config, spec = read_config(workdir), read_spec(workdir)
@@ -100,7 +100,7 @@ def kept_step(setup: Setup, history: Sequence[Mapping[str, Any]], step: int) -> 
 def restore_each(run: Run, workdir: PathLike) -> Iterator[tuple[int, Run]]:
     """The run as it was at every checkpoint in its folder, the oldest first.
 
-    Those that the process which trains there removes meanwhile are left out.
+    Checkpoints that a process training there removes meanwhile are left out.
 
     Raises:
       UserError: one of them is damaged.
@@ -136,7 +136,7 @@ def read_history(workdir: PathLike, meta: Mapping[str, Any],
     """
     history, data = meta.get("history"), meta.get("data")
     if not isinstance(data, (int, Mapping)) or not isinstance(meta.get("teachers", {}), Mapping):
-        raise UserError(f"{workdir}: its checkpoint tells nothing of its data or teachers; it may be "
+        raise UserError(f"{workdir}: its checkpoint says nothing about its data or teachers; it may be "
                         "of another version")
     records: list[Any] = history if isinstance(history, list) else [None]
     for i, record in enumerate(records):

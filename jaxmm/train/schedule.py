@@ -1,4 +1,4 @@
-"""Which runs are trained, in which order and groups, and their teachers before them."""
+"""Trains runs, alone or in groups, after their teachers."""
 import contextlib
 import functools
 import pathlib
@@ -28,20 +28,20 @@ from jaxmm.train.weights import init_from
 def train(config: Config, workdir: PathLike, *, dataset: Dataset | None = None,
           devices: Sequence[jax.Device] | None = None, progress: bool = True,
           teachers: str = "", extend: bool = False) -> Run:
-    """Trains in a run folder, or goes on where the folder's last checkpoint ends.
+    """Trains in a run folder, or resumes from its last checkpoint.
 
-    Validation data is looked at every `train.eval_epochs`, test data once, at the end; what is
-    reported is the last epoch.
+    It evaluates on validation data every `train.eval_epochs` epochs, and on test data once, at the end.
+    The model that is tested is that of the last epoch, or of the best with `train.keep` "best".
 
     Args:
       config: all options.
       workdir: the run folder.
       dataset: see `build`.
       devices: see `build`.
-      progress: whether to show a bar.
-      teachers: folders for the models to be trained before, where the config names none; {teacher}
-        stands for the name of each, {seed} for its seed. By default they lie in the run folder.
-      extend: whether a run may go on for more epochs where its learning rate depends on their number.
+      progress: whether to show a progress bar.
+      teachers: folders for the models to be trained first, if the config names none; {teacher}
+        stands for the name of each, {seed} for its seed. By default they are in the run folder.
+      extend: whether a run whose learning rate depends on the number of epochs may get more of them.
 
     Raises:
       UserError: the config cannot be run, or the folder belongs to another one, or another process
@@ -61,17 +61,17 @@ def train_many(configs: Sequence[Config], workdirs: Sequence[PathLike], *,
                dataset: Dataset | None = None, devices: Sequence[jax.Device] | None = None,
                progress: bool = True, teachers: Sequence[str] = (), extend: bool = False,
                ) -> Iterator[Run | FloatingPointError]:
-    """`train` for several configs: at once where one program can, else one after the other.
+    """`train` for several configs: together if one program can, otherwise one after the other.
 
-    One program trains runs that differ in seeds and in the scalars of `jaxmm.train.together`, if
-    the tasks of their streams take equally many steps. Each has a folder of its own and the same
-    results as alone: on CPU to the bit, elsewhere up to rounding. Runs that are resumed at other
-    steps are trained apart.
+    One program can train runs that differ in seeds and in the scalars of `jaxmm.train.together`, if
+    the tasks of their streams take the same number of steps. Each run has its own folder and the same
+    results as alone: to the bit on CPU, up to rounding elsewhere. Runs that resume from different steps
+    are trained separately.
     `teachers` has one value for each run, if any.
 
     Yields:
-      In the order of the configs the run or, if its loss was not finite, the error in its place;
-      the other runs are not touched by it.
+      In the order of the configs, the run or, if its loss was not finite, the error. The other runs
+      are not affected by it.
 
     Raises:
       UserError, WriteError, Preempted: see `train`.
@@ -99,7 +99,7 @@ def train_many(configs: Sequence[Config], workdirs: Sequence[PathLike], *,
 
 
 def _train_group(group, options) -> list[Run | FloatingPointError]:
-    """Trains runs that one program can train, those that stand at the same step together."""
+    """Trains runs that one program can train; those at the same step are trained together."""
     with contextlib.ExitStack() as folders:
         runs = [folders.enter_context(open_run(setup, workdir, options["extend"]))
                 for setup, workdir, _ in group]
@@ -117,12 +117,12 @@ def _train_group(group, options) -> list[Run | FloatingPointError]:
 
 def teach(runs: Sequence[Opened], locations: Sequence[str], options: Mapping[str, Any]
           ) -> tuple[list[Opened], dict[pathlib.Path, FloatingPointError]]:
-    """The runs, those before their first step with what their teachers know.
+    """The runs, with their teachers' weights in those that have not made a step yet.
 
-    Those with a teacher that diverged are left out; their errors come second, by folder.
+    Runs with a teacher that diverged are left out; the second value holds their errors, by folder.
 
-    Teachers are restored if the config names their folders, otherwise trained first, those of all
-    runs together; the ones that are there already are used as they are.
+    Teachers are restored if the config names their folders. Otherwise they are trained first, for all
+    runs together; finished ones are reused.
 
     Args:
       runs: of one method.
@@ -144,14 +144,14 @@ def teach(runs: Sequence[Opened], locations: Sequence[str], options: Mapping[str
 
 
 def start_from(run: Opened) -> Opened:
-    """The run, with other weights before its first step if its config names some."""
+    """The run, with the weights that `train.init_from` names if it has not made a step yet."""
     if not run.setup.config.train.init_from or run.step or run.history:
         return run
     return run._replace(state=state_from_main(run.state, functools.partial(init_from, run.setup)))
 
 
 def learn(run: Opened, options: Mapping[str, Any]) -> TrainState:
-    """The first state of a run with what the teachers know that its config names."""
+    """The first state of a run, with the weights of the teachers that its config names."""
     return state_from_main(run.state, lambda state: taught(run.setup, state, restore_teachers(
         run.setup, dataset=options["dataset"], devices=options["devices"])))
 
@@ -159,9 +159,9 @@ def learn(run: Opened, options: Mapping[str, Any]) -> TrainState:
 def train_teachers(runs: Sequence[Opened], places: Mapping[pathlib.Path, str],
                    options: Mapping[str, Any]) -> tuple[
         dict[pathlib.Path, dict[str, TrainState]], dict[pathlib.Path, FloatingPointError]]:
-    """By the folder of each run, the last states of its teachers, and what stopped one of them.
+    """By the folder of each run, the final states of its teachers, and the error if one diverged.
 
-    `places` is where the teachers lie.
+    `places` says where the teachers' folders are.
     """
     models: dict[pathlib.Path, dict[str, TrainState]] = {run.workdir: {} for run in runs}
     errors: dict[pathlib.Path, FloatingPointError] = {}

@@ -15,8 +15,8 @@ from jaxmm.task import CLASS_SCORES, Task
 def head_rows(heads: Collection[str], present: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """bool [N] by head: the examples that it is scored on.
 
-    The head of a modality is scored on those that have it, any other one on those that have one of
-    the modalities with a head: a run of part of the modalities predicts nothing of the rest.
+    The head of a modality is scored on the examples that have it, any other head on those that have at
+    least one modality with a head. (A run may use only some of the modalities.)
     """
     own = [present[m] for m in present if m in heads]
     anything = np.any(own or list(present.values()), axis=0)
@@ -42,7 +42,7 @@ def main_head(heads: Iterable[str]) -> str:
 
 
 def judged(history: Sequence[Mapping[str, Any]], name: str, task: Task) -> list[tuple[float, dict[str, Any]]]:
-    """The evaluations on validation data with the value to go by, of which more is better.
+    """The evaluations on validation data, each with the value to select by (higher is better).
 
     Args:
       history: of a run.
@@ -70,7 +70,7 @@ def waits_in_vain(history: Sequence[Mapping[str, Any]], config: TrainConfig, tas
 
 def score_tasks(logits: Mapping[str, np.ndarray], split: Batch, stream: Stream,
                 name: str) -> dict[str, Any]:
-    """Accuracies on every task, by head, over the examples of the head, see `head_rows`.
+    """Accuracy on every task by head, over the examples of the head (see `head_rows`).
 
     Args:
       logits: [N, C] by head, for the whole split.
@@ -119,7 +119,7 @@ def task_recency(predictions: chex.Array, class_to_task: chex.Array) -> np.ndarr
 
 
 def _keep(logits, kept):
-    """The logits with all labels but `kept` out of reach."""
+    """The logits with all labels but `kept` masked out."""
     allowed = np.isin(np.arange(logits.shape[1]), kept)
     return np.where(allowed, logits, -np.inf)
 

@@ -1,4 +1,4 @@
-"""What a config decides, built and compiled: everything of a run but its history."""
+"""Everything that a config decides about a run, built and compiled."""
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -26,11 +26,11 @@ from jaxmm.train.options import LARGEST, check_augmentation, check_single
 from jaxmm.train.programs import Options, Programs, make_programs
 from jaxmm.train.scores import waits_in_vain
 
-SCANNED_STEPS = 32      # longest chunk where steps are scanned; a signal waits for its end
+SCANNED_STEPS = 32      # longest chunk of scanned steps; a signal takes effect at its end
 
 
 class Setup(NamedTuple):
-    """Everything that a config decides, built and compiled."""
+    """A run without its state and history."""
     config: Config
     dataset: Dataset                # without splits where a run is restored without its data
     spec: DataSpec                  # of the data that the run is, or was, trained on
@@ -41,9 +41,9 @@ class Setup(NamedTuple):
     steps_per_call: int
     make_method: Callable[[str | None, Options], Method]    # (axis_name, scalar options)
     obstacle: str                   # why it cannot share a program with other runs; "" if it can
-    checksums: dict[str, str]       # by split that is there: `fingerprint` of it with its tasks
+    checksums: dict[str, str]       # by available split: its `fingerprint`, tasks included
     to_float32: Callable[[Batch], Batch]    # rows as the data set has them -> as devices get them
-    learning_rate: Callable[[int], Any]     # after this many steps, but for the factor of "plateau"
+    learning_rate: Callable[[int], Any]     # by number of steps, without the factor of "plateau"
 
     @property
     def total_steps(self) -> int:
@@ -60,12 +60,12 @@ class Run(NamedTuple):
 
     @property
     def finished(self) -> bool:
-        """Whether it has been trained to its end."""
+        """Whether it has been trained to the end."""
         return is_finished(self.setup, self.history)
 
 
 def is_finished(setup: Setup, history: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a run with this history is at its end: what is tested once ends with the test."""
+    """Whether a run with this history is finished: the test evaluation comes last."""
     if setup.stream or "test" not in setup.spec.checksums:
         return bool(history) and (history[-1]["step"] >= setup.total_steps or
                                   waits_in_vain(history, setup.config.train, setup.task))
@@ -74,7 +74,7 @@ def is_finished(setup: Setup, history: Sequence[Mapping[str, Any]]) -> bool:
 
 def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | None = None,
           devices: Sequence[jax.Device] | None = None) -> Setup:
-    """Loads the data and compiles the method, touching no file of a run.
+    """Loads the data and compiles the method, without changing any file of a run.
 
     Args:
       config: all options.
@@ -185,7 +185,7 @@ def _learned_task(config: Config, task: Task, dataset: Dataset, tasks: Sequence[
 
 
 def check_selection(setup: Setup) -> None:
-    """Raises UserError for a model to keep, or an end of training, that validation cannot decide."""
+    """Raises UserError for options that select by validation scores where that is not possible."""
     config, stream = setup.config.train, setup.stream
     check_choice("train.keep", config.keep, ("last", "best"))
     by_validation = (["train.keep=best"] * (config.keep == "best") + ["train.patience"] * bool(config.patience)
@@ -219,12 +219,12 @@ def _make_tasks(config: Config, dataset: Dataset, spec: DataSpec | None,
 
 
 def lengths(spec: DataSpec) -> list[range]:
-    """Something as long as the rows of each task, for what asks for no more."""
+    """Ranges as long as the rows of each task, where only the lengths matter."""
     return [range(rows) for rows in spec.rows]
 
 
 def rows_with(dataset: Dataset, modalities: Sequence[str], tasks: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """The rows of each task that have one of the modalities; of the rest of every split it is said.
+    """The rows of each task that have one of the modalities; warns of rows left out, in every split.
 
     Raises:
       UserError: a task is left without rows.
@@ -251,7 +251,7 @@ def state_size(setup: Setup) -> int:
 
 
 def memory_size() -> int:
-    """Bytes of memory of a device, as far as it tells, else of this machine."""
+    """Bytes of memory of a device if it reports them, otherwise of this machine."""
     stats = jax.local_devices()[0].memory_stats() or {}
     return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 

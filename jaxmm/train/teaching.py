@@ -18,11 +18,11 @@ from jaxmm.train.options import differences, to_dict
 from jaxmm.train.setup import Setup
 
 
-OTHER = 1000    # from the seed of a student that imitates to that of its teachers
+OTHER = 1000    # difference between the seeds of a student that imitates and of its teachers
 
 
 def other_seed(seed: int) -> int:
-    """The seed of the teachers of a student that imitates: it must not start where they did."""
+    """The seed of the teachers of a student that imitates: it must not share their initial weights."""
     return (seed + OTHER) % 2**31
 
 
@@ -44,7 +44,7 @@ def restore_teachers(setup: Setup, *, dataset: Dataset | None = None,
     """One copy of the last state of each teacher whose folder the config names.
 
     Raises:
-      UserError: a folder holds no finished run, or one with other encoders.
+      UserError: a folder does not hold a finished run, or one with other encoders.
     """
     check_teachers(setup)
     models = {}
@@ -70,7 +70,7 @@ def teacher_checksums(setup: Setup) -> dict[str, str]:
 
 
 def check_same_teachers(where: pathlib.Path, setup: Setup, known: Mapping[str, str]) -> None:
-    """Raises UserError if a teacher is no longer the model that it was, whose checksum is known."""
+    """Raises UserError if a teacher has changed since its checksum was taken."""
     for name, checksum in teacher_checksums(setup).items():
         if known.get(name, checksum) != checksum:
             folder = folder_of(name, setup.config.method.teachers, setup)
@@ -81,10 +81,10 @@ def check_same_teachers(where: pathlib.Path, setup: Setup, known: Mapping[str, s
 def check_teachers(setup: Setup) -> None:
     """Raises UserError unless a run can start from its teachers.
 
-    Those that the config names must be runs with its encoders, on its training rows: what they know
-    of others, as of test data, would be passed on; and of another seed, if the run imitates them. On
-    a stream they have learned all tasks before the first of the run, unless that learns them all at
-    once.
+    Teachers that the config names must have the same encoders and the same training rows, or they
+    would pass on what they learned from others, such as test data. If the run imitates them, they must
+    have another seed. A run on a stream cannot have teachers, which would know all its tasks, unless it
+    learns all tasks at once.
     """
     if setup.programs.teachers and setup.stream and not setup.config.stream.joint:
         raise UserError(f"{setup.config.method.name}: its teachers would know all tasks of the stream "
@@ -98,8 +98,8 @@ def check_teachers(setup: Setup) -> None:
             check_encoders(folder, teacher, setup.config, setup.dataset.modalities)
         if setup.programs.distils and teacher.train.seed == setup.config.train.seed:
             raise UserError(f"{folder}: this teacher has train.seed={teacher.train.seed}, as its student, "
-                            f"and so started from the same weights, which {setup.config.method.name} would "
-                            "take for its success; choose another --config.train.seed")
+                            f"and so started from the same weights, which makes the imitation by "
+                            f"{setup.config.method.name} meaningless; choose another --config.train.seed")
         meta = checkpoints.last_meta(folder)
         if meta and "train" in validity.changed_splits(setup, meta):
             raise UserError(f"{folder}: this teacher was trained on other data than {setup.dataset.name}"
@@ -120,7 +120,7 @@ def check_encoders(folder: pathlib.Path, teacher: Config, config: Config,
 
 
 def taught(setup: Setup, state: TrainState, models: Mapping[str, TrainState]) -> TrainState:
-    """One copy of the first state, with what the teachers know.
+    """One copy of the first state, with the weights of the teachers.
 
     Raises:
       UserError: they are models of other shapes.

@@ -50,7 +50,7 @@ def changed(configs: Sequence[Config]) -> set[str]:
 
 
 def difference(configs: Sequence[Config]) -> str:
-    """In what the configs differ that keeps their runs apart; "" if nothing does."""
+    """Which differences between the configs prevent one program for them; "" if none does."""
     paths = sorted(changed(configs).difference(scalar_paths(configs[0]), SEEDS))
     return f"they differ in {', '.join(paths)}" if paths else ""
 

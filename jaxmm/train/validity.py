@@ -1,7 +1,7 @@
 """Whether the data are still those that a run was trained and scored on, and its scores if not.
 
-A checkpoint keeps a checksum of every split. Other training data make another run. Other validation
-or test data leave the model as it is: what was scored on them is scored again.
+A checkpoint keeps a checksum of every split. With other training data it is another run. With other
+validation or test data the model stays as it is, and is scored again.
 """
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -32,11 +32,11 @@ def changed_splits(setup: Setup, meta: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def check(where: pathlib.Path, setup: Setup, meta: Mapping[str, Any]) -> tuple[str, ...]:
-    """The changed splits among those that a run, which is to go on, was scored on.
+    """The changed splits among those that a run to be resumed was scored on.
 
     Raises:
-      UserError: the training data have changed, or data on which models of earlier tasks were
-        scored, which are gone.
+      UserError: the training data have changed, or data on which models that are gone, those of
+        earlier tasks, were scored.
     """
     changed, name = changed_splits(setup, meta), setup.dataset.name
     if "train" in changed:
@@ -63,7 +63,7 @@ def check_spec(where: pathlib.Path, setup: Setup, meta: Mapping[str, Any]) -> No
 
 def warn(where: pathlib.Path, setup: Setup, meta: Mapping[str, Any],
          changed: Sequence[str]) -> None:
-    """Says that splits have changed, or that an older version left no way to tell."""
+    """Warns that splits have changed, or that an older version kept nothing to check this by."""
     if not isinstance(meta["data"], Mapping):
         logging.warning("%s is of an older version, which kept no checksums of validation and test "
                         "data; its scores are taken to be of the data there are now", where)
@@ -75,7 +75,7 @@ def warn(where: pathlib.Path, setup: Setup, meta: Mapping[str, Any],
 
 
 def describe(name: str, changed: Sequence[str]) -> str:
-    """What is to be known of scores where splits of the data set `name` have changed; or ""."""
+    """A note on the scores if splits of the data set `name` have changed, otherwise ""."""
     if not changed:
         return ""
     splits = f"the splits {', '.join(changed)}" if len(changed) > 1 else f"the split {changed[0]}"
@@ -85,9 +85,9 @@ def describe(name: str, changed: Sequence[str]) -> str:
 
 def rescore(setup: Setup, state: TrainState, history: History, step: int,
             changed: Sequence[str]) -> list[dict[str, Any]]:
-    """The history of a run whose state after `step` this is, without scores of other data.
+    """The history of a run whose state after `step` is `state`, without scores on earlier data.
 
-    Records of changed splits are made again where they are of this state, and left out otherwise.
+    Records of changed splits are scored again if they are of this state, and left out otherwise.
 
     Args:
       setup: of the run.

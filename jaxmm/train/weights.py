@@ -16,11 +16,11 @@ SECTIONS = ("params/", "batch_stats/")
 def init_from(setup: Setup, state: TrainState) -> TrainState:
     """One copy of a first state with the weights of the run that `train.init_from` names.
 
-    Those are parameters and batch statistics of the same name and shape; what else there is, on either
-    side, is listed.
+    Parameters and batch statistics with the same name and shape are taken; all others, of either run,
+    are listed in a warning.
 
     Raises:
-      UserError: that is no run with a checkpoint, or nothing of it matches.
+      UserError: the folder has no run with a checkpoint, or nothing in it matches.
     """
     folder = files.expand(setup.config.train.init_from)
     own = setup._replace(config=read_config(folder))

@@ -1,12 +1,12 @@
-"""Metrics as they come: `metrics.jsonl` and, if asked for, tensorboard events and a run of wandb.
+"""Writes metrics during training: `metrics.jsonl` and, if asked for, tensorboard events and a wandb run.
 
-A record of training has the means since the record before over its steps: "loss" and, of a composite
-loss, its terms as "loss/NAME" with their weights, so that they add up to it (in MLA, which makes an
-update for each modality, they are the losses of the updates, and "loss" their mean); the progress of each
-head; with `train.gradient_norm` the "gradient_norm", the global norm of what the optimizer gets, before
-clipping; and what else a method measures. "learning_rate" is that of its last step. "seconds" is the wall clock since the run was
-started, its teachers, evaluations and checkpoints included; where it was stopped, it goes on from the
-last record that is kept.
+A record of training has means over the steps since the previous record. They are "loss" and, for a
+composite loss, its weighted terms as "loss/NAME", which add up to it (in MLA, which makes an update for
+each modality, they are the losses of the updates, and "loss" is their mean); the training metric of each
+head; with `train.gradient_norm` the "gradient_norm", the global norm of the gradients that the optimizer
+gets, before clipping; and the method's own metrics. "learning_rate" is that of the last step. "seconds"
+is wall-clock time since the run was started, with teachers, evaluations and checkpoints; a resumed run
+continues from the last record that was kept.
 """
 import json
 import pathlib
@@ -32,12 +32,12 @@ Write = Callable[[Mapping[str, Any]], None]
 @contextmanager
 def open_writer(workdir: pathlib.Path, step: int, tensorboard: bool = False, on_error: str = "stop",
                 wandb: Mapping[str, Any] | None = None) -> Iterator[Write]:
-    """Gives write(record), which appends one record, which has a "step" and a "kind" ("train" or "eval").
+    """Gives write(record), which appends a record with a "step" and a "kind" ("train" or "eval").
 
-    Records after `step`, left by a run that went on after its last checkpoint, are removed; -1
-    removes all. So are lines that are not records, with a warning unless it is a last one that was
-    cut short. With `on_error` "continue", a record that cannot be written is left out, with a
-    warning. `wandb` are the options of the run, if they and the records go to wandb too.
+    Records after `step`, written after the last checkpoint, are removed; -1 removes all. Lines that are
+    not records are removed too, with a warning unless it is the last line and cut short. With
+    `on_error` "continue", a record that cannot be written is skipped, with a warning. `wandb` holds the
+    options of the run if they and the records are to go to wandb too.
     """
     path = workdir / FILE
     files.check_own(path)
@@ -69,7 +69,7 @@ def open_writer(workdir: pathlib.Path, step: int, tensorboard: bool = False, on_
 
 
 def set_evaluations(workdir: pathlib.Path, history: Sequence[Mapping[str, Any]]) -> None:
-    """Makes the evaluations in `metrics.jsonl` those of `history`, where data were scored again."""
+    """Replaces the evaluations in `metrics.jsonl` by those of `history`, after data were scored again."""
     path = workdir / FILE
     records = list(filter(None, map(parse, read_lines(path))))
     wanted = [r for r in records if r["kind"] != "eval"] + [{"kind": "eval"} | r for r in history]
@@ -92,7 +92,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
         return None
     if not isinstance(record, dict) or type(record.get("step")) is not int:
         return None
-    # Scores may be infinite, what is drawn of training is not.
+    # Scores may be infinite; training metrics that are drawn may not.
     numbers = [record["step"], *(value for name, value in record.items()
                                  if record.get("kind") == "train" and name != "kind")]
     sound = all(type(x) in (int, float) and -MOST < x < MOST for x in numbers)
@@ -100,7 +100,7 @@ def parse(line: bytes) -> dict[str, Any] | None:
 
 
 def check_installed(tensorboard: bool, wandb: bool) -> None:
-    """Raises UserError if the package of what is asked for is not installed."""
+    """Raises UserError if a package that is needed for these writers is not installed."""
     if tensorboard:
         _tensorboard()
     if wandb:
@@ -111,11 +111,11 @@ def check_installed(tensorboard: bool, wandb: bool) -> None:
 def _open_wandb(workdir: pathlib.Path, options: Mapping[str, Any]) -> Iterator[Write]:
     """A function that logs the numbers of a record to the wandb run of this folder.
 
-    Its id is kept in the folder, so that a run which is resumed goes on there too; steps that wandb
-    knows already, which are made again to the same bits, it leaves out.
+    Its id is kept in the folder, so that a resumed run continues there too. Steps that wandb has already
+    are repeated to the same bits, and wandb ignores them.
 
     Raises:
-      UserError: wandb does not begin, as without network and WANDB_MODE=offline.
+      UserError: wandb cannot start, for example without network and without WANDB_MODE=offline.
     """
     wandb, path = extras.need("wandb", "train.wandb", "wandb"), workdir / "wandb" / "id"
     files.own_folder(path.parent)
@@ -142,8 +142,7 @@ def _tensorboard():
 def _open_events(folder: pathlib.Path, step: int) -> Write:
     """A function that appends the numbers of a record as an event; those after `step` are hidden.
 
-    The package's own writer leaves it to a thread, which dies on a full disk and lets the training
-    wait for it for ever.
+    The package's own writer uses a thread, which dies on a full disk and then blocks training forever.
     """
     event_pb2, summary_pb2, masked_crc32c = _tensorboard()
     path = folder / f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}"

@@ -79,7 +79,7 @@ def test_a_history_is_read_as_it_was_written(trained):
 def test_a_history_of_another_form_is_refused(history, tmp_path):
     with pytest.raises(UserError, match=r"history in its checkpoint is of another form .record \d.;"):
         read_history(tmp_path, {"data": {}} | ({} if history is None else {"history": history}))
-    with pytest.raises(UserError, match="tells nothing of its data or teachers"):
+    with pytest.raises(UserError, match="says nothing about its data or teachers"):
         read_history(tmp_path, {"history": history})
 
 
