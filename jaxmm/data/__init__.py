@@ -14,10 +14,10 @@ DATASETS = {"arrays": arrays.load, "av_digits": av_digits.load,
 
 
 def load(config: DataConfig, vocabularies: Mapping[str, Sequence[str]] | None = None) -> Dataset:
-    """The data set that `config.name` names, checked, its modalities masked as `config` says.
+    """The data set called `config.name`, checked, with modalities masked as `config` says.
 
-    Splits that are not to be streamed are in memory as a whole. `vocabularies` are tokens by id of
-    the modalities that are texts, as a run has kept them; None: as the config says.
+    Splits that are not streamed are read into memory. `vocabularies` are the tokens by id of the text
+    modalities, as a run has kept them; None: as the config says.
     """
     if config.name not in DATASETS:
         raise UserError(f"data.name={config.name!r} is not a data set{suggest(config.name, DATASETS)}")

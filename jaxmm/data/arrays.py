@@ -32,7 +32,7 @@ FORM = "an .npz file with SPLIT/MODALITY and SPLIT/label, as numpy.savez writes 
 
 
 def load(config: DataConfig) -> Dataset:
-    """Reads `config.path`; without a `val` split, a slice of train drawn by `config.seed` is it.
+    """Reads `config.path`; without a `val` split, `config.seed` draws one from train.
 
     Raises:
       UserError: the file is missing, damaged, larger than the memory that is left, holds pickled
@@ -92,11 +92,11 @@ def assemble(path: pathlib.Path, arrays: Mapping[str, np.ndarray], config: DataC
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz` file by name, after a look at what memory they take.
+    """All arrays of an `.npz` file by name, after a check that they fit into memory.
 
     Raises:
-      UserError: there is no such file, it is no whole `.npz` file of plain arrays, or they are larger
-        than the memory that is left.
+      UserError: there is no such file, it is not a complete `.npz` file of plain arrays, or they are
+        larger than the free memory.
     """
     with open_file(path, FORM) as (file, members):
         size, left = sum(member.file_size for member in members.values()), memory_left()
@@ -113,8 +113,8 @@ def open_file(path: pathlib.Path, form: str,
     """An `.npz` file and its members, by the names of the arrays.
 
     Raises:
-      UserError: there is no such file, or it is no whole `.npz` file, or reading it within fails;
-        `form` is what was expected.
+      UserError: there is no such file, it is not a complete `.npz` file, or reading it fails; `form`
+        says what was expected.
     """
     if not path.is_file():
         raise UserError(f"{path}: {_not_there(path)}; expected {form}")
@@ -136,14 +136,14 @@ def open_file(path: pathlib.Path, form: str,
 
 
 class Header(NamedTuple):
-    """What an array says of itself."""
+    """The header of a `.npy` array."""
     shape: tuple[int, ...]
     fortran_order: bool
     dtype: np.dtype
 
 
 def read_header(file: zipfile.ZipFile, member: zipfile.ZipInfo, stream) -> Header:
-    """The header of an array, of which `stream` is at the beginning, if it holds what that says."""
+    """The header of an array at whose start `stream` is, if the member has the size that it states."""
     version = np.lib.format.read_magic(stream)
     headers = {(1, 0): np.lib.format.read_array_header_1_0,
                (2, 0): np.lib.format.read_array_header_2_0}
@@ -163,7 +163,7 @@ def read_header(file: zipfile.ZipFile, member: zipfile.ZipInfo, stream) -> Heade
 
 
 def read_member(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """One array, if the file holds exactly what its header says: only then is its checksum read."""
+    """One array, read to its end, where the checksum is compared; its size must be what its header says."""
     with file.open(member) as stream:
         read_header(file, member, stream)
     with file.open(member) as stream:
@@ -176,7 +176,7 @@ def read_member(file: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
 def read_rows(file: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> Iterator[np.ndarray]:
     """The rows of one array, `size` at a time, without ever holding more of them.
 
-    An array in Fortran order, whose rows lie apart, is read as a whole.
+    An array in Fortran order, whose rows are not contiguous, is read as a whole.
     """
     with file.open(member) as stream:
         shape, fortran_order, dtype = read_header(file, member, stream)
@@ -193,7 +193,7 @@ def read_rows(file: zipfile.ZipFile, member: zipfile.ZipInfo, size: int) -> Iter
 
 
 def _count(path: pathlib.Path) -> int:
-    """How many members the end of a zip file says it has, which `zipfile` does not look at."""
+    """The number of members that the end record of a zip file states, which `zipfile` does not check."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 2**16 - 22))     # a comment may follow it
         end = file.read()
@@ -210,7 +210,7 @@ def _check_members(path: pathlib.Path, names: list[str]) -> None:
 
 
 def memory_left() -> int:
-    """Bytes of memory that this machine has left, at most what its container (cgroup) may have."""
+    """Bytes of free memory of this machine, at most the limit of its container (cgroup)."""
     left = psutil.virtual_memory().available
     with contextlib.suppress(OSError, ValueError):      # no container, or "max"
         left = min(left, int(pathlib.Path("/sys/fs/cgroup/memory.max").read_text()))
@@ -218,7 +218,7 @@ def memory_left() -> int:
 
 
 def _not_there(path: pathlib.Path) -> str:
-    """What is in the place of a file that is not there."""
+    """Why there is no regular file at `path`."""
     if path.is_dir():
         return "is a folder"
     if path.is_symlink() and not path.exists():
@@ -267,7 +267,7 @@ def _texts(path: pathlib.Path, name: str, array: np.ndarray) -> tuple[str, ...]:
 
 
 def check_alike(path: pathlib.Path, labels: Mapping[str, np.ndarray]) -> None:
-    """Raises UserError unless the labels of all splits are integers, or names, and so on."""
+    """Raises UserError unless the labels of all splits have one kind: integers, names, and so on."""
     kinds = {split: {"u": "i", "S": "U"}.get(x.dtype.kind, x.dtype.kind) for split, x in labels.items()}
     for split, label in labels.items():
         if kinds[split] != kinds["train"]:
@@ -276,7 +276,7 @@ def check_alike(path: pathlib.Path, labels: Mapping[str, np.ndarray]) -> None:
 
 
 def _number(path: pathlib.Path, labels: Mapping[str, np.ndarray], class_names: tuple[str, ...] | None):
-    """Labels as numbers, those that are names by their place among all names of train, and these.
+    """(labels as numbers, class names). Names become their position among all names of train.
 
     Numbers stay as they are.
     """

@@ -1,4 +1,4 @@
-"""A data set: every split one batch, checked before anything is trained on it."""
+"""A data set: each split is one batch, checked before anything is trained on it."""
 import collections
 import functools
 import math
@@ -26,7 +26,7 @@ class Dataset(NamedTuple):
     name: str
     splits: dict[str, Batch]          # "train", "val", "test": whole splits, their inputs NumPy
                                       # arrays or `Rows`
-    class_names: tuple[str, ...]      # by class number, or of the columns of labels [N, K]
+    class_names: tuple[str, ...]      # by class number, or by column of labels [N, K]
     num_tokens: Mapping[str, int] = {}  # of modalities that are texts: token ids are below it
     vocabularies: Mapping[str, tuple[str, ...]] = {}    # of these: tokens by id, where they are known
 
@@ -42,7 +42,7 @@ class Dataset(NamedTuple):
 
 
 class Form(NamedTuple):
-    """What the examples of one modality are like in the training split."""
+    """The form of the examples of one modality in the training split."""
     shape: tuple[int, ...]      # of an example
     dtype: np.dtype
     most: float                 # largest magnitude in at most SAMPLED_ROWS rows; NaN if not looked at
@@ -50,18 +50,18 @@ class Form(NamedTuple):
 
 
 def form_of(x, present: np.ndarray) -> Form:
-    """The form of a modality of a whole split; of rows that are read on demand none is read."""
+    """The form of a modality of a whole split; rows that are read on demand are not read for it."""
     most, whole = (math.nan, False) if isinstance(x, Rows) else reach(x, present)
     return Form(tuple(x.shape[1:]), np.dtype(x.dtype), most, whole)
 
 
 def check_dataset(dataset: Dataset) -> Dataset:
-    """The data set itself, if it can be trained on; what is doubtful in it is said.
+    """The data set itself, if it can be trained on; warns of what is doubtful in it.
 
     Raises:
-      UserError: no training split, an empty one, modalities, row shapes or kinds of numbers or labels
-        that differ between splits, numbers of rows that differ within one, labels that are no class,
-        values that are not finite, or an example without any modality.
+      UserError: no training split, or an empty split; modalities, row shapes, or kinds of numbers or
+        labels that differ between splits; different numbers of rows within a split; labels that are
+        not classes; values that are not finite; or an example without any modality.
     """
     if "train" not in dataset.splits:
         raise UserError(f"{dataset.name} has no train split; found {sorted(dataset.splits)}")
@@ -159,7 +159,7 @@ def check_split(where: str, batch: Batch, like: Mapping[str, Form] | None = None
 
 
 def reach(x: np.ndarray, present: np.ndarray) -> tuple[float, bool]:
-    """The largest magnitude in at most SAMPLED_ROWS rows, and whether all of them are whole."""
+    """The largest magnitude in at most SAMPLED_ROWS rows, and whether all values are whole numbers."""
     rows = np.flatnonzero(present)
     x = np.asarray(x[rows[::-(-len(rows) // SAMPLED_ROWS) or 1]])
     whole = x.dtype.kind != "f" or bool((x == np.round(x)).all())
@@ -167,10 +167,9 @@ def reach(x: np.ndarray, present: np.ndarray) -> tuple[float, bool]:
 
 
 def check_scale(name: str, found: tuple[float, bool], train: str, form: Form) -> None:
-    """Raises UserError where one has bytes and the other fractions.
+    """Raises UserError if one has bytes and the other fractions.
 
-    `found` is what `reach` says. Of rows that are read on demand nothing is known: NaN compares to
-    nothing.
+    `found` is the result of `reach`. Rows that are read on demand have NaN, which passes.
     """
     expected = form.most, form.whole
     for (fractions, whole), (most, other_whole) in ((found, expected), (expected, found)):
@@ -180,14 +179,14 @@ def check_scale(name: str, found: tuple[float, bool], train: str, form: Form) ->
 
 
 def say_scale(name: str, found: tuple[float, bool], train: str, form: Form) -> None:
-    """Says that one reaches much further than the other; see `check_scale`."""
+    """Warns if one reaches much further than the other; see `check_scale`."""
     if found[0] > 50 * form.most > 0 or form.most > 50 * found[0] > 0:
         say(f"{name} reaches {found[0]:g}, {train} {form.most:g}; if only one of them is scaled, "
             "results mean nothing")
 
 
 def _say_axes(name: str, shape: tuple[int, ...]) -> None:
-    """Says how images are read whose channels seem to come first."""
+    """Warns of images whose channels seem to come first, and says how they are read."""
     form = {4: "[rows, height, width, channels]", 5: "[rows, frames, height, width, channels]"}
     if len(shape) in form and min(shape[1:-2]) <= 4 < min(shape[-2:]):
         say(f"{name} has the shape {list(shape)}, read as {form[len(shape)]}: images of {shape[-1]} "
@@ -195,7 +194,7 @@ def _say_axes(name: str, shape: tuple[int, ...]) -> None:
 
 
 def _say_classes(dataset: Dataset) -> None:
-    """Says which classes the training split has no example of, and names that are nearly alike."""
+    """Warns of classes without a training example, and of class names that are nearly alike."""
     counts = {split: np.bincount(batch["label"], minlength=dataset.num_classes)
               for split, batch in dataset.splits.items()}
     lacking = np.flatnonzero(counts["train"] == 0)
@@ -217,7 +216,7 @@ def _say_classes(dataset: Dataset) -> None:
 
 
 def _say_labels(dataset: Dataset) -> None:
-    """Says which labels hold for every training example, or for none."""
+    """Warns of labels that hold for every training example, or for none."""
     share = dataset.splits["train"]["label"].mean(0)
     for found, what in ((share == 0, "for none"), (share == 1, "for every one")):
         if found.any():
@@ -227,7 +226,7 @@ def _say_labels(dataset: Dataset) -> None:
 
 
 def _say_numbers(dataset: Dataset) -> None:
-    """Says which numbers to predict may be classes, do not vary, or are far from 1."""
+    """Warns of numbers to predict that may be classes, are constant, or are badly scaled."""
     label = dataset.splits["train"]["label"].astype(np.float64)
     where = f"{dataset.name}: train/label"
     if (label == np.round(label)).all():
@@ -245,7 +244,7 @@ def _say_numbers(dataset: Dataset) -> None:
 
 @functools.cache
 def say(message: str) -> None:
-    """Warns of what is doubtful, once in a process however often it is found."""
+    """Prints a warning, each message once in a process."""
     logging.warning("%s", message)
 
 
@@ -265,11 +264,11 @@ def by_number(name: str) -> tuple[bool, float, str]:
 
 
 def split_train(where: str, train: Batch, config: DataConfig) -> dict[str, Batch]:
-    """Train without, and validation data of, the share `val_fraction` of rows drawn by the seed.
+    """Divides the rows of train into train and val; val gets the share `val_fraction`, drawn by the seed.
 
-    Every class has its share in both, and a class of two rows or more at least one row in each. So has
-    every set of labels that hold together; those that occur once count as one. Of numbers to predict
-    any rows are drawn.
+    Every class has its share in both, and a class of two rows or more at least one row in each. For
+    multilabel data this holds for every combination of labels; combinations that occur once count as
+    one group. For numbers to predict any rows are drawn.
     """
     if not 0 < config.val_fraction < 1:
         raise UserError(f"data.val_fraction is {config.val_fraction}; expected a share in (0, 1)")
@@ -294,7 +293,7 @@ def split_train(where: str, train: Batch, config: DataConfig) -> dict[str, Batch
 
 
 def _groups(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The group [N] of every row that each split has its share of, and the size of each group."""
+    """The group [N] of each row, for a stratified split, and the size of each group."""
     if kind_of(label) == "regression":
         return np.zeros(len(label), int), np.array([len(label)])
     _, group, counts = np.unique(label, axis=0, return_inverse=True, return_counts=True)
@@ -308,8 +307,8 @@ def _groups(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def shares(counts: np.ndarray, fraction: float, total: int) -> np.ndarray:
     """How many rows of each class are held out: a fraction of each, about `total` in all.
 
-    A class of two rows or more gives one and keeps one at least; of those left, the classes give
-    most that lack most of their share.
+    A class of two rows or more gives at least one and keeps at least one. The remaining rows come from
+    the classes that are furthest below their share.
     """
     least, most = (counts > 1).astype(int), np.maximum(counts - 1, 0)
     drawn = np.clip(np.floor(fraction * counts).astype(int), least, most)
@@ -320,10 +319,10 @@ def shares(counts: np.ndarray, fraction: float, total: int) -> np.ndarray:
 
 
 def fingerprint(dataset: Dataset, tasks: Sequence = ()) -> dict[str, str]:
-    """A checksum of each split, to tell whether a run goes on with the data it began with.
+    """A checksum of each split, to check that a run resumes with the data it was started on.
 
     It covers inputs, labels, ids and masks with their names, types and shapes, and the names of the
-    classes; of rows that are read on demand, what decides what they hold.
+    classes; for rows that are read on demand, everything that determines their content.
 
     Args:
       dataset: as it is learned.
@@ -345,7 +344,7 @@ def fingerprint(dataset: Dataset, tasks: Sequence = ()) -> dict[str, str]:
 
 
 def old_fingerprint(dataset: Dataset) -> int:
-    """The checksum of the training split that older versions left in run folders."""
+    """The checksum of the training split that older versions wrote to run folders."""
     checksum = 0
     for x in jax.tree.leaves(dataset.splits["train"]):
         x = np.array([x.checksum]) if isinstance(x, Rows) else np.ascontiguousarray(x)
@@ -357,16 +356,15 @@ def statistics(train: Batch, process: Callable[[str, np.ndarray], Any] = lambda 
                constant_deviation: float = 1.0) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Mean and standard deviation of each modality over the rows that have it.
 
-    One number per feature of a vector, per channel of [H, W, C] and [T, H, W, C], and one for all
-    of [H, W]; float64, and long double for 64-bit integers, which float64 does not hold. The
-    deviation of what is constant, or differs by no more than the rounding of its numbers, which is
-    said, is replaced. Of rows that are read on demand, at most SAMPLED_ROWS are looked at, at equal
-    steps.
+    There is one number per feature of a vector, per channel of [H, W, C] and [T, H, W, C], and a single
+    one for [H, W]. They are float64, or long double for 64-bit integers, which float64 cannot hold. The
+    deviation of a feature that is constant up to rounding is replaced, with a warning. Of rows that are
+    read on demand at most SAMPLED_ROWS, evenly spaced, are used.
 
     Args:
       train: a whole split.
-      process: (modality, rows [n, ...]) -> what to take the statistics of, [n, ...].
-      constant_deviation: what stands for the deviation of what is constant; 1 to divide by it.
+      process: (modality, rows [n, ...]) -> the values [n, ...] to take the statistics of.
+      constant_deviation: replaces the deviation of constant features; with 1 one can divide by it.
     """
     result = {}
     for m, x in train["inputs"].items():
@@ -384,12 +382,12 @@ def statistics(train: Batch, process: Callable[[str, np.ndarray], Any] = lambda 
 
 
 def deviations(train: Batch) -> dict[str, np.ndarray]:
-    """The standard deviation of each modality as `statistics` finds it, 0 of what is constant."""
+    """The standard deviation of each modality, see `statistics`; 0 where it is constant."""
     return {m: std for m, (_, std) in statistics(train, constant_deviation=0).items()}
 
 
 def is_constant(mean: np.ndarray, std: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Where numbers of this type differ by no more than they are rounded."""
+    """True where numbers of this type vary by no more than their rounding."""
     rounding = np.finfo(np.promote_types(dtype, np.float32)).eps if dtype.kind == "f" else 0
     return std <= rounding * np.abs(mean)
 

@@ -1,6 +1,6 @@
-"""One stored example -> arrays of fixed shape, the same whenever it is read.
+"""One stored example -> arrays of fixed shape; reading is deterministic.
 
-What is drawn at random is drawn later, on the device: see `jaxmm.data.preprocess`.
+Random augmentation comes later, on the device: see `jaxmm.data.preprocess`.
 """
 import io
 from collections.abc import Sequence
@@ -71,7 +71,7 @@ def flow(stored: Sequence[bytes], config: FlowConfig) -> np.ndarray:
 def choose(count: int, config: FramesConfig) -> np.ndarray:
     """Which of `count` frames to read: `config.frames` positions, in the order of time.
 
-    Where there are fewer, some are repeated: those of "consecutive" at the end.
+    If there are fewer, some are repeated; for "consecutive" the last one.
     """
     check_choice("sampling", config.sampling, SAMPLING)
     if not config.frames:
@@ -109,7 +109,7 @@ def orientation(found: Image.Image) -> int:
 
 
 def upright(found: Image.Image) -> Image.Image:
-    """The image as its EXIF data says that it is to be seen."""
+    """The image, transposed as its EXIF data says."""
     turn = ORIENTATION.get(orientation(found))
     return found if turn is None else found.transpose(turn)
 
@@ -135,7 +135,7 @@ def middle(width: int, height: int, to_width: int, to_height: int) -> tuple[floa
 
 
 def check_frames(where: str, config: FramesConfig) -> None:
-    """Raises UserError for options of images that do not go together."""
+    """Raises UserError for inconsistent options of images."""
     check_choice(f"{where}.sampling", config.sampling, SAMPLING)
     check_choice(f"{where}.fit", config.fit, ("stretch", "crop"))
     for name, least in (("frames", 0), ("crop_frames", 0), ("height", 1), ("width", 1), ("size", 1),
@@ -152,7 +152,7 @@ def check_frames(where: str, config: FramesConfig) -> None:
 
 
 def check_sound(where: str, config: SpectrogramConfig) -> None:
-    """Raises UserError for options of sound that do not go together."""
+    """Raises UserError for options of sound that are out of range."""
     check_choice(f"{where}.fill", config.fill, ("tile", "zeros"))
     for name in ("rate", "n_fft", "hop"):
         check_at_least(f"{where}.{name}", getattr(config, name), 1)

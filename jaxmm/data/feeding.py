@@ -39,7 +39,7 @@ class Batches(Sequence):
 
 
 class Mapped(Sequence):
-    """fn of each item of a sequence, when it is asked for."""
+    """fn of each item of a sequence, computed on access."""
 
     def __init__(self, fn: Callable, items: Sequence):
         self.fn, self.items = fn, items
@@ -54,13 +54,13 @@ class Mapped(Sequence):
 def read_ahead(split: Batch, order: Sequence[tuple],
                rows_of: Callable[[tuple], np.ndarray] = operator.itemgetter(0),
                workers: int = 0) -> Iterator[tuple[tuple, Batch]]:
-    """Each item of a sequence with its rows of the split, of which a few are read in advance.
+    """Each item of a sequence with its rows of the split; a few items are read in advance.
 
-    What is read does not depend on threads or workers.
+    The result does not depend on the number of threads or workers.
 
     Args:
       split: a whole split.
-      order: the items, drawn when they are due; by default an item's first part is its index.
+      order: the items, computed when they are due; by default an item's first part is its index.
       rows_of: item -> index of its rows.
       workers: processes that read; 0: threads of this one.
     """
@@ -83,7 +83,7 @@ def read_ahead(split: Batch, order: Sequence[tuple],
 
 @atexit.register
 def _close_all() -> None:
-    """Ends the threads and processes of iterators that were not used up, as in a stopped run."""
+    """Ends the threads and processes of iterators that were not exhausted, as in a stopped run."""
     for iterator in list(_open):
         iterator.close()
 

@@ -1,4 +1,4 @@
-"""Modalities taken away from examples, once and for the whole run."""
+"""Drops modalities from examples, once for the whole run."""
 import numpy as np
 
 from jaxmm.batch import Batch
@@ -12,10 +12,10 @@ def mask(dataset: Dataset, config: DataConfig) -> Dataset:
     """The data set with modalities missing at random, as `data.missing_rate` asks.
 
     Every modality of every example of every split is dropped with that probability (MLA, arXiv
-    2311.10707, section 4.2); with `data.missing_modality` that modality alone, and in training
-    alone (its figure 2). The masks are drawn by `data.seed`, come on top of what an example lacks
-    already, and leave each example one modality at least. They are of the data: a run of part of the
-    modalities learns from, and is scored on, the examples that have one of its own.
+    2311.10707, section 4.2). With `data.missing_modality` only that modality is dropped, and only in
+    training (its figure 2). The masks are drawn by `data.seed`, add to what an example lacks already,
+    and leave each example at least one modality. They do not depend on the method: a run with some of
+    the modalities is trained and scored on the examples that have one of these.
 
     Raises:
       UserError: the rate is not in [0, 1), or there is no such modality.
@@ -37,8 +37,8 @@ def mask(dataset: Dataset, config: DataConfig) -> Dataset:
 def drop(split: Batch, modalities, rate: float, seed: int, name: str) -> Batch:
     """The split with each of the modalities dropped with probability `rate` in each example.
 
-    What is drawn depends on the seed, the name of the split and that of the modality. An example that
-    would have nothing left keeps one of those it had, each as likely.
+    The draws depend on the seed and the names of split and modality. An example that would have nothing
+    left keeps one of its modalities, drawn with equal probability.
     """
     names = sorted(split["present"])
     had = np.stack([split["present"][m] for m in names])

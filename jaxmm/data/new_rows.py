@@ -1,7 +1,7 @@
 """Rows without labels, for a trained model: read block by block, checked against what it was trained on.
 
-They are an `.npz` file with an array [N, ...] for each modality, or a split of a prepared data set.
-Any modality may be absent, from all rows or, by `present/MODALITY`, from some.
+They come from an `.npz` file with an array [N, ...] for each modality, or a split of a prepared data
+set. Any modality may be absent, from all rows or, by `present/MODALITY`, from some.
 """
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,8 +39,9 @@ def read_blocks(path: str, spec: DataSpec, config: DataConfig, size: int, split:
       split: which to read, where there are several.
 
     Raises:
-      UserError: it is neither; a modality is none of the model's or is otherwise than in training, by
-        shape, type or scale; a value is not finite; numbers of rows differ; or a row has nothing.
+      UserError: it is neither of these; a modality is unknown to the model, or has another shape, type
+        or scale than in training; a value is not finite; numbers of rows differ; or a row has no
+        modality.
     """
     where = files.expand(path)
     return check_blocks(where, spec, _prepared(where, spec, config, size, split) if where.is_dir() else
@@ -113,7 +114,7 @@ def check_blocks(where: pathlib.Path | str, spec: DataSpec, blocks: Iterable[tup
 
 def fit(where: str, x: np.ndarray, form: Form, first: int = 0, present: np.ndarray | None = None,
         ) -> np.ndarray:
-    """Integers in the type that was trained on; floats that are wider than that in float32.
+    """Integers in the type of the training data; floats wider than that type in float32.
 
     Args:
       where: what the rows are called in messages.

@@ -1,7 +1,7 @@
-"""Data sets made by `jaxmm prepare`, as data sets to train on.
+"""Loads data sets made by `jaxmm prepare` for training.
 
-Sound, images and many vectors are read when a batch needs them (see `Rows`); texts and few vectors
-are read at once.
+Sound, images and large sets of vectors are read when a batch needs them (see `Rows`); texts and small
+sets of vectors are read into memory.
 """
 import functools
 import hashlib
@@ -33,8 +33,8 @@ CACHED_RECORDS = 32         # of each split, for the modalities that are read on
 def load(config: DataConfig, vocabularies: Vocabularies | None = None) -> Dataset:
     """The prepared data set in the folder `config.path`, read as `config.preprocess` says.
 
-    Without a `val` split, a slice of train drawn by `config.seed` is it. `vocabularies` (tokens by id,
-    by modality) take the place of those that the config names, or that would be made of train.
+    Without a `val` split, `config.seed` draws one from train. `vocabularies` (tokens by id, by
+    modality) replace those that the config names, or that would be built from train.
 
     Raises:
       UserError: there is no such data set, it has nothing to predict, or a modality lacks its
@@ -84,7 +84,7 @@ def open_config(config: DataConfig) -> Prepared:
 
 def read_split(prepared: Prepared, config: DataConfig, split: str, part: Mapping[str, np.ndarray],
                tokenizers: Mapping[str, Any]) -> Batch:
-    """A split whose index is `part`; its sound, images and many vectors are still to be read."""
+    """The split with the index `part`; sound, images and large sets of vectors are read on demand."""
     shared = Shared(prepared.splits[split])
     inputs = {m: _inputs(prepared, config, split, m, shared, part, tokenizers)
               for m in sorted(prepared.modalities)}
@@ -145,7 +145,7 @@ class Shared(Sequence):
 
 
 def read_index(prepared: Prepared, split: str) -> dict[str, np.ndarray]:
-    """What is small in the records of a split: labels, what is present, texts, vectors.
+    """The small parts of the records of a split: labels, masks, texts, vectors.
 
     `label` int32 [N] (float32 [N, K] of numbers to predict), `present/{m}` bool [N], `text/{m}` uint8 (see `texts`), and of vectors
     `values/{m}` float32 [N, ...] or, where they are more than FEW_BYTES, `shape/{m}` of one row.
@@ -209,7 +209,7 @@ def _one_shape(prepared: Prepared, split: str, modality: str, shapes: set) -> tu
 
 
 def _identity(prepared: Prepared, split: str) -> list:
-    """What tells the records of a split from all others."""
+    """What identifies the records of a split."""
     return sorted((name, shard["sha256"]) for name, shard in prepared.summary["shards"].items()
                   if f"-{split}.array_record" in name)
 

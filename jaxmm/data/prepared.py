@@ -37,7 +37,7 @@ KINDS = {
     "audio": "Sound: mono samples in int16 and their rate",
     "frames": "list of images, each the bytes of a JPEG file, in the order of time",
     "flow": "list of grey JPEG files: T of the horizontal flow, then T of the vertical one",
-    "map": "list of one PNG file whose values are no colours: depth, class of each pixel",
+    "map": "list of one PNG file whose values are not colours: depth, class of each pixel",
     "text": "str",
     "features": "float32 array of any shape",
 }
@@ -98,7 +98,7 @@ def open_prepared(folder: str | pathlib.Path) -> Prepared:
     Its files are compared with the checksums in the summary, once (see `verify`).
 
     Raises:
-      UserError: there is none, it is not finished, or a file is missing or not the one it was.
+      UserError: there is none, it is not finished, or a file is missing or has changed.
     """
     folder = _version_folder(files.expand(folder))
     try:
@@ -162,10 +162,10 @@ def check_summary(summary: Any) -> dict[str, Any]:
 
 
 def verify(folder: pathlib.Path, shards: Mapping[str, Mapping[str, Any]]) -> None:
-    """Raises UserError unless every shard has its checksum, SHA-256 of the whole file.
+    """Raises UserError unless every shard has the checksum in the summary, SHA-256 of the whole file.
 
-    A file is read for it once: the cache folder keeps what was found, for as long as size and time
-    of the file stay the same. (Records have checksums of their own, which every reading checks.)
+    A file is read for it once: the cache folder keeps the result for as long as size and time of the
+    file stay the same. (Records have their own checksums, which are checked whenever they are read.)
     """
     known = _verified(folder)
     todo = [name for name, shard in shards.items()
@@ -180,7 +180,7 @@ def verify(folder: pathlib.Path, shards: Mapping[str, Mapping[str, Any]]) -> Non
 
 
 def remember(folder: pathlib.Path, shards: Mapping[str, Mapping[str, Any]]) -> None:
-    """Keeps in the cache folder that the shards, as they are, have their checksums."""
+    """Records in the cache folder that the shards have been verified in their current state."""
     marks = {name: _mark(folder / name, shard["sha256"]) for name, shard in shards.items()}
     path = _marks_path(folder)
     with contextlib.suppress(OSError, UserError):       # no cache then
@@ -213,9 +213,9 @@ def _verified(folder: pathlib.Path) -> dict[str, list]:
 
 
 def tfds_features(modalities: Mapping[str, Mapping[str, Any]], outputs: int = 0):
-    """The TFDS features of a record, plain tensors alone so that TensorFlow is not needed.
+    """The TFDS features of a record: only plain tensors, so that TensorFlow is not needed.
 
-    `outputs` is how many numbers there are to predict, if that is what there is in place of classes.
+    `outputs` is the number of values to predict, for data sets without classes.
     """
     tensor = tfds.features.Tensor
     return tfds.features.FeaturesDict({

@@ -1,7 +1,7 @@
-"""From rows as they are read to what encoders get: spectrograms and images, made on the device.
+"""Turns rows as they are read into the inputs of encoders: spectrograms and images, on the device.
 
-Everything drawn at random is drawn here, from a key of the example: reading rows draws nothing.
-Functions take one example; `key=None` means evaluation, which draws nothing either.
+All random draws happen here, from a key of the example; reading rows is deterministic. Functions take
+one example; `key=None` means evaluation, without random draws.
 """
 import chex
 import jax
@@ -14,7 +14,7 @@ from jaxmm.data.spectrogram import spectrogram
 
 def preprocess(key: chex.PRNGKey | None, moment: chex.Array, x: chex.Array,
                config: PreprocessConfig) -> chex.Array:
-    """One example as `config` says, float32; what has no config of its own stays as it is.
+    """One example preprocessed as `config` says, float32; without a kind it stays as it is.
 
     Args:
       key: of this modality of the example, or None.
@@ -88,9 +88,9 @@ def random_box(key: chex.PRNGKey, height: int, width: int, config: FramesConfig)
 def resize(x: chex.Array, box, size: int, flip: chex.Array | bool = False) -> chex.Array:
     """The box of images [..., H, W, C], bilinear, float32 [..., size, size, C], mirrored if `flip`.
 
-    Pixel centres are at halves, and the border pixels go on outside; nothing is smoothed before
-    shrinking. Lines are gathered, transposed and gathered again: on CPU half the time of gathering
-    along both axes, and a tenth of that of matrix products.
+    Pixel centres are at halves, border pixels extend beyond the image, and there is no smoothing before
+    shrinking. Lines are gathered, transposed and gathered again: on CPU this takes half the time of
+    gathering along both axes, and a tenth of that of matrix products.
     """
     top, left, tall, wide = box
 

@@ -1,4 +1,4 @@
-"""Rows that are read when they are asked for, in place of an array in memory."""
+"""Rows that are read on demand, in place of an array in memory."""
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,21 +9,21 @@ from jaxmm.batch import Batch
 
 
 class Rows:
-    """One modality of a whole split: to its readers an array [N, ...], never in memory as one.
+    """One modality of a whole split, like an array [N, ...] that is never in memory as a whole.
 
-    `rows[index]` with an array of positions reads those rows. What a row holds depends on its
-    position alone, so that rows may be read in any order, by any thread and process.
+    `rows[index]` with an array of positions reads those rows. The content of a row depends only on its
+    position, so rows may be read in any order, by any thread and process.
     """
 
     def __init__(self, records: Sequence, read: Callable[[Any, int], np.ndarray],
                  shape: tuple[int, ...], dtype, checksum: int, index: np.ndarray | None = None):
         """
         Args:
-          records: what rows are made of; may be sent to other processes.
-          read: (record, its position) -> row; so may it.
+          records: what rows are made from; must be picklable.
+          read: (record, its position) -> row; must be picklable.
           shape: of one row.
           dtype: of its numbers.
-          checksum: of everything that decides what the rows hold.
+          checksum: of everything that determines the content of the rows.
           index: positions of the rows among the records; all by default.
         """
         self.records, self.read = records, read
@@ -40,7 +40,7 @@ class Rows:
 
     @property
     def nbytes(self) -> int:
-        """Of the array that would hold all rows."""
+        """Bytes of the array that would hold all rows."""
         return int(np.prod(self.shape, dtype=np.int64)) * self.dtype.itemsize
 
     def __getitem__(self, index) -> np.ndarray:
@@ -56,10 +56,10 @@ class Rows:
                     self.index[index])
 
     def change(self, read: Callable[[Any, int], np.ndarray], dtype) -> "Rows":
-        """Rows of the same shape that are read otherwise."""
+        """Rows of the same shape with another `read` and type."""
         return Rows(self.records, read, self.shape[1:], dtype, self.checksum, self.index)
 
 
 def select(split: Batch, index) -> Batch:
-    """Like `take`, but a split for a split: rows that are read on demand stay so."""
+    """Like `jaxmm.batch.take`, for whole splits: rows that are read on demand are not read."""
     return jax.tree.map(lambda x: x.select(index) if isinstance(x, Rows) else x[index], split)

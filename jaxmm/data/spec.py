@@ -1,7 +1,7 @@
-"""What a run keeps of its data: with it, the run needs the data no more to be restored and asked.
+"""What a run keeps of its data, so that it can be restored and can predict without them.
 
-Normalisation statistics, vocabularies and the names of classes are those of the training split, once
-and for all: what lies at `data.path` later may be something else.
+Normalisation statistics, vocabularies and class names are those of the training split when training
+began; the files at `data.path` may have changed since.
 """
 import json
 import zlib
@@ -19,7 +19,7 @@ from jaxmm.errors import UserError
 from jaxmm.task import kind_of
 
 LARGEST = 2**31 - 1
-MOST_NUMBERS = 2**28        # of an example: more would be a mistake, or meant to fill the memory
+MOST_NUMBERS = 2**28        # in an example: more is a mistake, or an attempt to fill the memory
 
 
 class DataSpec(NamedTuple):
@@ -43,13 +43,13 @@ class DataSpec(NamedTuple):
 
     @property
     def checksum(self) -> str:
-        """Of all that decides what the model predicts, which checkpoints keep."""
+        """Checksum of all that determines the predictions; checkpoints keep it."""
         values = {k: v for k, v in to_json(self).items() if k not in ("name", "checksums", "checksum")}
         return _checksum(values)
 
 
 class NoSplits(dict):
-    """The splits of data that are not there; whoever asks for one is told so."""
+    """The splits of data that are not available: accessing one raises UserError."""
 
     def __init__(self, message: str):
         super().__init__()
@@ -84,7 +84,7 @@ def _without_rows(stream: Stream) -> Stream:
 
 
 def absent(spec: DataSpec, message: str) -> Dataset:
-    """The data set without its splits; UserError with this message where one is asked for."""
+    """The data set without its splits; accessing one raises UserError with this message."""
     return Dataset(spec.name, NoSplits(message), spec.class_names, spec.num_tokens, spec.vocabularies)
 
 
@@ -106,10 +106,10 @@ def coarse_map(spec: DataSpec) -> dict[int, str] | None:
 
 
 def check_same_form(spec: DataSpec, dataset: Dataset, stream: Stream | None) -> None:
-    """Raises UserError unless the data mean to a model what those did that it was trained on.
+    """Raises UserError unless the data have the form of those that the run was trained on.
 
-    Rows may be others, which checksums say; modalities, shapes, types, scale, what is predicted and
-    the tasks of a stream may not.
+    Rows may differ, which checksums tell. Modalities, shapes, types, scale, what is predicted and the
+    tasks of a stream may not.
     """
     other = f"{dataset.name} is not the data this run was trained on"
     known, found = kind_of(example(spec)["label"]), kind_of(dataset.splits["train"]["label"])
@@ -199,7 +199,7 @@ def _checksum(values: Mapping[str, Any]) -> str:
 
 
 def _numbers(x: np.ndarray) -> dict[str, Any]:
-    """An array as text: of float64 and long double, the shortest that is read as the very number."""
+    """An array as text; float64 and long double as the shortest text that reads back exactly."""
     x = np.asarray(x)
     return {"dtype": "float64" if x.dtype == np.float64 else "longdouble", "shape": list(x.shape),
             "values": " ".join(map(str, x.ravel()))}

@@ -1,4 +1,4 @@
-"""Spectrograms: on the device, of rows as they are read; on the host, with a cache on disk."""
+"""Spectrograms: on the device, within a step, and on the host, with a cache on disk."""
 import hashlib
 import os
 import pathlib
@@ -18,14 +18,14 @@ FLOOR = 1e-7                # added to a magnitude before its logarithm
 MEL_FLOOR = 2.0**-23        # the least power of a mel band, as in Kaldi
 LOWEST_MEL = 20.0           # Hz
 SLANEY_STEP = np.log(6.4) / 27      # of the logarithm of Hz, above 1000 Hz
-FORMAT = 2          # of a cache file; raise it when `log_mel` computes something else
+FORMAT = 2          # of a cache file; increase it when the result of `log_mel` changes
 
 
 def spectrogram(x: chex.Array, config: SpectrogramConfig) -> chex.Array:
-    """Spectrogram of samples float32 [T]: [bins, columns] or, of mel bands, [columns, mels].
+    """Spectrogram of samples float32 [T]: [bins, columns], or [columns, mels] with mel bands.
 
-    As librosa's `stft` and `melspectrogram` (htk=True, norm=None, fmin=20) with the same numbers:
-    log(|X| + 1e-7), or the logarithm of the mel bands' power, which is at least 2^-23.
+    It equals librosa's `stft` and `melspectrogram` (htk=True, norm=None, fmin=20) with the same options:
+    log(|X| + 1e-7), or the logarithm of the power in mel bands, clipped below at 2^-23.
     """
     chex.assert_rank(x, 1)
     if config.preemphasis:
@@ -50,8 +50,8 @@ def spectrogram(x: chex.Array, config: SpectrogramConfig) -> chex.Array:
 def mel_bands(rate: int, n_fft: int, mels: int, *, slaney: bool = False) -> np.ndarray:
     """Triangular filters on a mel scale, float32 [bins, mels].
 
-    As Kaldi has them: of height 1, from 20 Hz on, on the scale of HTK; or as librosa has them: of
-    equal area, from 0 Hz on, on the scale of `slaney`.
+    By default as in Kaldi: of height 1, from 20 Hz on, on the HTK scale. With `slaney` as in librosa: of
+    equal area, from 0 Hz on, on Slaney's scale.
     """
     to_mel, to_hz = (slaney_mel, slaney_hz) if slaney else (htk_mel, htk_hz)
     edges = to_hz(np.linspace(to_mel(0.0 if slaney else LOWEST_MEL), to_mel(rate / 2), mels + 2))
@@ -118,9 +118,9 @@ def log_mel(audio: np.ndarray, *, sample_rate: int, n_fft: int, hop_length: int,
 def cached_log_mel(audio: np.ndarray, **options: int) -> np.ndarray:
     """`log_mel(audio, **options)`, from the cache folder if it was computed before.
 
-    A file is named by a hash of all that decides its content: the samples, the options, and the
-    version of this format. A damaged file is computed again; a folder that cannot
-    be written to means no cache.
+    A file is named by a hash of all that determines its content: the samples, the options, and the
+    version of this format. Damaged files are computed again. If the folder cannot be written to there
+    is no cache.
     """
     settings = (FORMAT, audio.shape, sorted(options.items()))
     key = hashlib.sha256(repr(settings).encode())

@@ -17,7 +17,7 @@ from jaxmm.config import StreamConfig
 from jaxmm.data.dataset import Dataset, by_number, listed
 from jaxmm.errors import UserError, check_choice
 
-MOST_CLASSES = 10**6        # more are a mistake in the labels
+MOST_CLASSES = 10**6        # more are taken for a mistake in the labels
 
 
 class Task(NamedTuple):
@@ -28,7 +28,7 @@ class Task(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """Tasks in the order of learning, and the label that every class is learned as."""
+    """Tasks in the order of learning, and the label by which each class is learned."""
     tasks: tuple[Task, ...]
     label_of: np.ndarray                # int32, by class; -1 where a number is no class
     class_names: tuple[str, ...] = ()   # of the classes, not of the labels; set by `make_stream`
@@ -36,7 +36,7 @@ class Stream(NamedTuple):
 
 def make_stream(config: StreamConfig, dataset: Dataset,
                 coarse: Mapping[int, str] | None = None) -> tuple[Dataset, Stream]:
-    """The stream of `config.kind` over all splits, and the data set with the labels to learn.
+    """(The data set with the labels to learn, the stream of `config.kind` over all its splits).
 
     `coarse` is the category of every class, in place of the file `config.coarse`.
 
@@ -122,10 +122,10 @@ def generalized_class_incremental(labels: np.ndarray, num_phases: int, phase_siz
                                   decay: float = 0.984) -> Stream:
     """Phases of classes that come back, in uneven shares (Mi et al., CVPRW 2020).
 
-    A phase draws how many classes, uniform on [1, max_classes], which of those with examples left,
-    and its examples class by class from their shares. No example is used twice, so a class that
-    runs out makes a phase shorter, and the stream ends early when nothing is left. A phase is
-    evaluated on all classes seen so far.
+    A phase draws a number of classes, uniform on [1, max_classes], then that many of the classes with
+    examples left, then its examples according to the shares of these classes. No example is used twice,
+    so a phase is shorter if a class runs out, and the stream ends early when no examples are left. A
+    phase is evaluated on all classes seen so far.
 
     Args:
       labels: int [N], of the training split.
@@ -227,12 +227,12 @@ def describe(stream: Stream, class_names: Sequence[str]) -> str:
 def read_coarse_map(path: str, class_names: Sequence[str]) -> dict[int, str]:
     """The coarse category of every class, from a CSV file with columns `class` and `coarse`.
 
-    Rows of other classes are passed over: one file serves every selection of classes. Blanks around
-    names do not count.
+    Rows of other classes are ignored, so one file serves every selection of classes. Blanks around
+    names are removed.
 
     Args:
-      path: the file, UTF-8; looked for here, then beside this package and in it, so that a config names
-        the files that come with it alike on every machine.
+      path: the file, UTF-8. It is looked for in the working directory, then beside this package and in
+        it, so that a config can name a file that comes with the package on every machine.
       class_names: names of the classes, in the order of their numbers.
     """
     if not path:

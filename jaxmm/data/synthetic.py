@@ -1,8 +1,8 @@
 """Synthetic pairs whose labels need one modality (A), both at once (B), or either (C).
 
-Every example comes from latent vectors of length 1 in 50 dimensions, drawn anew until they are
-clear of the border by DELTA. The modality "first" is one of them through a random 200 x 50 matrix,
-"second" one through a 100 x 50 matrix. With a direction u that is fixed for the whole data set:
+Every example comes from latent vectors of length 1 in 50 dimensions, redrawn until they are at least
+DELTA away from the decision boundary. The modality "first" is a random 200 x 50 matrix times one of
+them, "second" a 100 x 50 matrix times one. With a direction u that is fixed for the whole data set:
 
     A   label [u.t > 0]; both modalities show t: each suffices
     B   label [v.t > 0]; one shows v, the other t: alone they say nothing

@@ -22,11 +22,11 @@ def make_tokenizer(config: TextConfig, texts: Sequence[str],
                    tokens: Sequence[str] | None = None) -> "Tokenizer":
     """Lower-cases, splits into words and these into pieces; see `tokenize`.
 
-    The vocabulary is `tokens`, by id, as a run has kept them; else the file `config.vocabulary`, one
-    token a line, "[PAD]" the first; without one, it is made of `texts`, those of the training split.
+    The vocabulary is `tokens`, by id, as a run has kept them; otherwise the file `config.vocabulary`,
+    one token a line, "[PAD]" first; otherwise it is built from `texts`, those of the training split.
 
     Raises:
-      UserError: there is no such file, it is no such vocabulary, or an option is out of range.
+      UserError: there is no such file, it is not a vocabulary, or an option is out of range.
     """
     check_at_least("preprocess length", config.length, 2)
     check_at_least("preprocess max_tokens", config.max_tokens, 2 * len(SPECIAL))
@@ -45,8 +45,8 @@ def make_tokenizer(config: TextConfig, texts: Sequence[str],
 def make_vocabulary(texts: Sequence[str], size: int) -> dict[str, int]:
     """At most `size` tokens with their ids: characters, then words that occur at least twice.
 
-    The most frequent ones, in alphabetical order where they are as frequent: the same texts give
-    the same ids (which the trainer of the tokenizers package does not).
+    They are the most frequent ones, in alphabetical order among equals, so the same texts give the same
+    ids. (The trainer of the tokenizers package does not.)
     """
     bare = wordpiece.BertWordPieceTokenizer()
     words = collections.Counter(

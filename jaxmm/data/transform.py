@@ -1,7 +1,7 @@
 """Preprocessing, normalisation and augmentation of batches, as pure functions inside the step.
 
-Randomness depends on the key of the step, the modality's name and the example's id alone, so a global
-batch is augmented alike on one device and on many, and a modality alike whichever others there are.
+Random draws depend only on the key of the step, the modality's name and the example's id. So a global
+batch is augmented in the same way on any number of devices, and a modality whatever the others are.
 """
 import functools
 from collections.abc import Callable, Mapping
@@ -31,10 +31,10 @@ def make_transform(statistics: Norms,
     """transform(key, batch): inputs preprocessed, normalised, and augmented unless key is None.
 
     Args:
-      statistics: mean and standard deviation by modality, broadcast against its inputs. The
-        token ids of texts have none, nor has what `normalise` did already; they stay as they are.
-      augment: what to change at random, by modality; modalities it does not name stay.
-      sections: how to preprocess, by modality; modalities it does not name stay.
+      statistics: mean and standard deviation by modality, broadcast against its inputs. Modalities
+        without them are not normalised here: texts, and those that `normalise` handled on the host.
+      augment: random augmentation, by modality; modalities it does not name are not augmented.
+      sections: how to preprocess, by modality; modalities it does not name are not preprocessed.
     """
     augment, sections = augment or {}, sections or {}
 
@@ -61,7 +61,7 @@ def make_transform(statistics: Norms,
                 x = jax.vmap(lambda k, e, m=m: augment_example(k, e, augment[m]))(
                     keys(f"augment/{m}"), x)
                 x = x.swapaxes(1, 2) if lying else x
-            # What is missing may hold anything, NaN included; the mean (padding) stands in for it.
+            # Missing inputs may hold anything, NaN included; they are replaced by the mean (padding).
             present = batch["present"][m].reshape(-1, *[1] * (x.ndim - 1))
             inputs[m] = jnp.where(present, x, 0)
         return batch | {"inputs": inputs}
@@ -72,7 +72,7 @@ def make_transform(statistics: Norms,
 def over_examples(fn: Callable, *args: chex.Array) -> chex.Array:
     """fn of every example of arrays [B, ...].
 
-    On CPU one after the other, which stay in the cache: in half the time of all at once.
+    On CPU they are computed one after the other, so that each fits the cache: twice as fast as at once.
     """
     if jax.default_backend() == "cpu":
         return jax.lax.map(lambda example: fn(*example), args)

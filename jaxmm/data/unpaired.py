@@ -57,14 +57,14 @@ def stack(where: str, parts: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def split_each(where: str, train: Batch, config: DataConfig) -> dict[str, Batch]:
-    """`split_train` of each modality's rows by itself: every class has its share of each of them."""
+    """`split_train` for the rows of each modality separately: each has its share of every class."""
     parts = [split_train(f"{where}: {m}", select(train, np.flatnonzero(rows)), config)
              for m, rows in train["present"].items()]
     return {split: _join([part[split] for part in parts]) for split in ("train", "val")}
 
 
 def _join(batches) -> Batch:
-    """The rows of batches one after the other, numbered anew."""
+    """The rows of batches one after the other, renumbered."""
     joined = {key: np.concatenate([batch[key] for batch in batches]) for key in ("label", "id")}
     joined |= {part: {m: np.concatenate([batch[part][m] for batch in batches]) for m in batches[0][part]}
                for part in ("inputs", "present")}

@@ -50,7 +50,7 @@ def claim_folder(workdir: pathlib.Path, config: Config, extend: bool = False) ->
 
 
 def _made_by(workdir: pathlib.Path) -> Any:
-    """The versions that made an existing run, {} if a jaxmm that did not write them did; None for a new one."""
+    """The versions that made an existing run ({} if it has none); None for a new run."""
     path = workdir / FILE
     return files.parse_json(files.read(path)).get(MADE_BY, {}) if path.exists() else None
 
@@ -91,9 +91,9 @@ def check_extension(workdir: pathlib.Path, known: Config, config: Config, extend
         raise UserError(f"{said}; the first tasks of a stream are over: name another --workdir")
     if config.optimizer.schedule in OF_LENGTH and not extend:
         raise UserError(f"{said}, and the learning rate of the schedule {config.optimizer.schedule} depends on "
-                        "it: the epochs that are done had another one than in a run that is as long from the "
-                        "start, and the next step jumps to that one's; give --extend to go on all the same, or "
-                        "name another --workdir")
+                        "it: the epochs already trained had another rate than in a run of that length, and the "
+                        "next step jumps to its schedule; give --extend to continue anyway, or name another "
+                        "--workdir")
 
 
 def lock(workdir: pathlib.Path) -> AbstractContextManager[None]:
