@@ -6,8 +6,8 @@
 A job trains a small model with one method (on the stream `seq_av_digits` where the method is for
 streams, on `av_digits` otherwise, its teachers included), makes a comparison of several methods
 and seeds, or prepares a data set. Each is done undisturbed, then again and again in other folders,
-killed by SIGKILL at random moments and started anew in the same way, until all kills are spent.
-Every start must go on, and every array of the last checkpoints, every evaluation, table and record
+killed by SIGKILL at random moments and started again in the same way, until all kills are spent.
+Every start must resume, and every array of the last checkpoints, every evaluation, table and record
 must be those of the undisturbed one, bit for bit. Moments are drawn uniformly from three times the
 time that a process takes to its first save. Prints a line of JSON for each job.
 """

@@ -2,7 +2,7 @@ r"""VGGSound: 309 classes of ten-second clips, as UMT (arXiv 2305.01233) trains 
 
 Ten seconds of sound at 16 kHz as a spectrogram of magnitudes [513, 313] (windows of 64 ms every
 32); 32 frames stored at 256 x 256, crops of 224. The paper's visual encoder is ResNet3D-18, which
-is not in this package: here ResNet-18 looks at every frame by itself, which sees no motion. Its
+is not in this package: here ResNet-18 encodes every frame separately, without motion. Its
 audio encoder is ResNet-18. Training is the paper's (table 11): Adam, learning rate 1e-3, a tenth
 of it after ten of 20 epochs, batches of 24; weight decay is not given. OGM-GE has the strength 0.1
 that it was published with on this data.

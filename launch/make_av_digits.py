@@ -3,7 +3,7 @@
     pip install espeakng-loader librosa
     python -m launch.make_av_digits --file=jaxmm/data/av_digits.npz
 
-Only needed to make the file that the package ships anew. eSpeak NG synthesises every digit in 79
+Only needed to make again the file that the package ships. eSpeak NG synthesises every digit in 79
 voices. A voice is a variant of eSpeak (a speaker) used once, in one of eight accents, at a pitch
 and a rate of its own. The same version of eSpeak gives the same bytes. Images are scikit-learn's digits.
 """

@@ -5,9 +5,9 @@
 
 Trains one model for each modality, then heads on their frozen encoders, a linear one and one with a
 hidden layer, and compares these on validation data with the average of the unimodal predictions.
-A linear head sees what modalities add to each other, the hidden layer also what only their
-combination tells. WORKDIR gets the runs, as those of `jaxmm compare`, `advice.md`, and `next.json`:
-the config to train next.
+A linear head uses what modalities add to each other, a hidden layer also what only their combination
+tells. WORKDIR gets the runs, as in `jaxmm compare`, `advice.md`, and `next.json`: the config to train
+next.
 """
 from absl import flags
 

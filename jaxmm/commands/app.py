@@ -1,10 +1,9 @@
 """What all commands share: flags, one-line errors, exit codes.
 
-A command is a module with a docstring, its `FLAGS` and `main`. Where it has a text `CONFIG`, --config
-is one of its flags, every field of the config another, and `main(chosen, command)` gets the config as
-it was chosen and the command line as it was typed; with `ARGUMENTS`, `main` gets what stands on the
-command line without a name; otherwise it is `main()`. What is large is imported
-by `main`, so that --help is quick.
+A command is a module with a docstring, its `FLAGS` and `main`. If it has a text `CONFIG`, --config and
+every field of the config are flags too, and `main(chosen, command)` gets the chosen config and the
+command line as it was typed. With `ARGUMENTS`, `main` gets the positional arguments; otherwise it is
+`main()`. Slow imports are inside `main`, so that --help is quick.
 """
 import dataclasses
 import errno
@@ -26,15 +25,15 @@ from jaxmm.errors import UserError, WriteError, all_as_typed, as_typed, suggest
 from jaxmm.experiments import configs, listing
 from jaxmm.signals import EXIT_CODE as EXIT_PREEMPTED, Preempted, stop_at_once
 
-EXIT_USER_ERROR = 2     # something to correct
+EXIT_USER_ERROR = 2     # an error that the user can correct
 EXIT_NOT_FINITE = 3     # the loss is NaN or infinite
-EXIT_NOT_WRITTEN = 74   # a file could not be written; mend that, and run the same command again
+EXIT_NOT_WRITTEN = 74   # a file could not be written; fix that, and run the same command again
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 HELP = ("--help", "-help", "-h", "--helpshort", "--helpfull")
 
 
 def run(command: types.ModuleType) -> None:
-    """Parses the flags, calls the command's `main`, and turns what a user can mend into one line."""
+    """Parses the flags, calls the command's `main`, and prints errors that a user can fix in one line."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     logging.set_verbosity(logging.WARNING)
     with process.streams():
@@ -42,12 +41,12 @@ def run(command: types.ModuleType) -> None:
 
 
 def name_of(command: types.ModuleType) -> str:
-    """What a command is called on the command line."""
+    """The name of a command on the command line."""
     return command.__name__.rpartition(".")[2]
 
 
 def _parse(command, argv):
-    """Sets the command's flags; returns what is left, and how the config was chosen."""
+    """Sets the command's flags; returns the remaining arguments and the chosen config."""
     flags.FLAGS.mark_as_parsed()
     if any(arg in HELP for arg in argv[1:]):
         print(help_text(command))
@@ -111,7 +110,7 @@ def _shown(default) -> str:
 
 
 def _unknown_field(argv: Sequence[str], error: Exception) -> str | None:
-    """What to say of a field that the config does not have, if that is what went wrong."""
+    """The message about an unknown field of the config, if that was the error; otherwise None."""
     section = r"<class '(?P<module>jaxmm\.[\w.]+)\.(?P<section>\w+)'>"
     for pattern in (rf"Field (?P<field>\w+) not found on dataclass {section}",
                     rf"Attribute {section}\.(?P<field>\w+) does not exist"):

@@ -14,15 +14,15 @@ A method may be of one modality alone and have options of its own: `er:audio`, `
 modality, `joint` is `sgd` on all tasks of a stream at once, and --capacities goes to the methods
 that have a memory.
 
-Seed i of a comparison adds i to config.train.seed and, on a stream, to config.stream.seed: the
-order in which tasks come is one of the things that vary, as in SAMM. Methods that start from
-trained models use runs of the same comparison, which are trained first if they are not there: those
-that take weights over (`ume`, `finetune`, ...) of their own seed, those that imitate (`umt`,
-`self_distill_...`) of their seed + 1000, as a student must not start where its teacher did.
+Seed i of a comparison adds i to config.train.seed and, on a stream, to config.stream.seed: the order
+of the tasks varies too, as in SAMM. Methods that start from trained models use runs of the same
+comparison, which are trained first if needed. Those that take over weights (`ume`, `finetune`, ...)
+use runs with their own seed; those that imitate (`umt`, `self_distill_...`) use runs with their
+seed + 1000, as a student must not share its teacher's initial weights.
 
-Every run has a folder of its own, WORKDIR/METHOD/seed_N; the same command again resumes what was
-cut short and reuses what is finished, so methods and seeds can be added later. WORKDIR gets the
-tables as Markdown and CSV, and plots.
+Every run has its own folder, WORKDIR/METHOD/seed_N. The same command resumes unfinished runs and reuses
+finished ones, so methods and seeds can be added later. WORKDIR gets the tables as Markdown and CSV, and
+plots.
 """
 from absl import flags
 

@@ -5,27 +5,26 @@ r"""Evaluates a trained model: on any split, with modalities missing or noisy. C
     jaxmm evaluate --workdir=runs/av_digits_mla --noise=audio:0.5,visual:1 --split=val
     jaxmm evaluate --workdir=runs/mine --data=MOVED.npz --predictions=test.csv
 
-Without options it evaluates what `jaxmm train` leaves. Of a run on a stream of tasks it
-also says the accuracy over the tasks of val or test.
+Without options it evaluates the run of `jaxmm train`. For a run on a stream of tasks it also shows the
+accuracy over the tasks of val or test.
 
-Or it analyses the model, and writes what it finds as `analysis.md` with plots into the run folder:
+Or it analyses the model, and writes the results as `analysis.md` with plots into the run folder:
 
     jaxmm evaluate --workdir=runs/av_digits_mla --probe --gap --per_class --robustness \
         --reference=runs/av_digits_audio,runs/av_digits_visual
 
---probe says what a linear classifier reads from every encoder, along the checkpoints there are;
---gap how far apart the features of the modalities lie; --per_class on which classes fusion beats
-the sum of the modalities; --robustness how accuracy falls with noise and missing modalities;
---utilization how much encoders that exchange what they see (`mmtm` and its like) use it. Runs
-named by --reference are compared with: models of one modality each (of the method `unimodal`), and
-in --per_class any other method.
+--probe shows what a linear classifier reads from every encoder, at each checkpoint; --gap how far apart
+the features of the modalities are; --per_class on which classes fusion beats the sum of the modalities;
+--robustness how accuracy falls with noise and missing modalities; --utilization how much encoders that
+exchange information (`mmtm` and similar methods) use it. Runs named by --reference are compared with
+the model: models of one modality each (method `unimodal`), and for --per_class any other method.
 """
 from absl import flags
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", "", "Run folder; that of `jaxmm train` by default.", flag_values=FLAGS)
 DATA = flags.DEFINE_string(
-    "data", "", "Where its data lie now; by default where they lay then.", flag_values=FLAGS)
+    "data", "", "Path of its data, if they have moved since training.", flag_values=FLAGS)
 STEP = flags.DEFINE_integer("step", None, "Checkpoint to use; the last by default.", flag_values=FLAGS)
 SPLIT = flags.DEFINE_string("split", "test", "train, val or test.", flag_values=FLAGS)
 DROP = flags.DEFINE_multi_string("drop", [], "Modalities to leave out: MODALITY,...", flag_values=FLAGS)

@@ -1,19 +1,19 @@
-r"""Predicts rows without labels with a trained model, of which the run folder alone is needed.
+r"""Predicts rows without labels with a trained model; only its run folder is needed.
 
     jaxmm predict --workdir=runs/mine --data=NEW.npz --output=predictions.csv
     jaxmm predict --workdir=runs/mine --data=NEW.npz --output=predictions.npz \
         --probabilities --embeddings=features.npz
     jaxmm predict --workdir=runs/cremad --data=data/cremad --split=test --output=test.csv
 
-NEW.npz holds an array [rows, ...] for each modality, called by its name, in the form of the training
-data; modalities may be absent, in all rows or where `present/MODALITY` (bool) is False. `id` [rows]
-names the rows, which are numbered otherwise. A file in the form for training has them by split, as
-has a folder that `jaxmm prepare` made.
+NEW.npz holds an array [rows, ...] for each modality, under its name, in the form of the training data.
+Modalities may be absent, in all rows or where `present/MODALITY` (bool) is False. `id` [rows] names the
+rows; without it they are numbered. A file in the form for training, or a folder that `jaxmm prepare`
+made, has rows by split.
 
-The output has a row for each, with `id` and, for every head, the predicted class and its entropy in
-nats (of labels those that hold, of a regression the values), the weight that fusion at test time
-gives it if it weighs, and on request all probabilities. A head is empty where the row lacks its
-modality. It is written as a whole, or not at all.
+The output has one line per row, with `id` and, for every head, the predicted class and the entropy in
+nats (multilabel: the labels that hold; regression: the values), its weight in the fusion at test time if
+there is one, and on request all probabilities. A head is empty where the row lacks its modality. The
+file is written as a whole, or not at all.
 """
 from absl import flags
 

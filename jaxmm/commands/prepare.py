@@ -7,8 +7,8 @@
         --source=DIR --output=DIR
 
 Writes OUTPUT/NAME/VERSION: records that TFDS reads without TensorFlow, `summary.json`, and
-`skipped.txt` with every example that was left out and why. A call that was stopped goes on where
-it was when the same command is given again.
+`skipped.txt` with every example that was left out and why. The same command resumes a call that was
+stopped.
 """
 import os
 
@@ -34,7 +34,7 @@ SPECTROGRAMS = flags.DEFINE_string(
 ALLOW_MISSING = flags.DEFINE_bool("allow_missing", False,
                                   "Keep examples that lack some of the modalities.", flag_values=FLAGS)
 ALLOW_BROKEN = flags.DEFINE_bool("allow_broken", False,
-                                 "Go on with more than 5% of broken files.", flag_values=FLAGS)
+                                 "Continue with more than 5% of broken files.", flag_values=FLAGS)
 ALLOW_SKIPPED = flags.DEFINE_float(
     "allow_skipped", 0.05, "Share of the examples that may be left out because files are "
     "not there, listed twice, without a known label, and so on.", flag_values=FLAGS)

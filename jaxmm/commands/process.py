@@ -1,4 +1,4 @@
-"""What a command needs of its process before anything large is imported, and when it ends."""
+"""Sets up the process of a command before slow imports, and its streams at the end."""
 import contextlib
 import os
 import sys
@@ -10,9 +10,9 @@ EXIT_UNREAD = 141       # as of a process that SIGPIPE ends: nobody reads its ou
 
 
 def begin() -> None:
-    """Takes up signals, and gives what was started with closed streams others that lead nowhere.
+    """Installs the signal handlers, and replaces closed standard streams by /dev/null.
 
-    The next files opened, such as checkpoints, would otherwise get the messages.
+    Otherwise the next files opened, such as checkpoints, would get the messages.
     """
     for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
         try:

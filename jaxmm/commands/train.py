@@ -10,7 +10,7 @@
 Every field of jaxmm/config.py is an option: --config.optimizer.learning_rate=0.01. The same
 command again resumes the run, or does nothing more when it is finished.
 
-Several runs are trained by one program where that pays, each in a folder of its own below WORKDIR,
+Several runs are trained by one program where that is faster, each in its own folder below WORKDIR,
 which gets their table and plot:
 
     jaxmm train --config=arrays:mla --config.train.seeds=8
@@ -36,7 +36,7 @@ COORDINATOR = flags.DEFINE_string("coordinator", "", "HOST:PORT of process 0 of 
 NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "Number of processes, on all hosts.",
     flag_values=FLAGS)
 PROCESS_ID = flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", flag_values=FLAGS)
-EXTEND = flags.DEFINE_bool("extend", False, "Go on for more --config.train.epochs even where the learning "
+EXTEND = flags.DEFINE_bool("extend", False, "Continue for more --config.train.epochs even if the learning "
                            "rate depends on their number.", flag_values=FLAGS)
 INIT_FROM = flags.DEFINE_string("init_from", "", "Run folder whose weights to start from.", flag_values=FLAGS)
 CONFIG = "Config file, and after a colon the method: FILE.py:METHOD."

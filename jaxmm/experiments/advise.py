@@ -26,8 +26,8 @@ def advise(chosen: Chosen, seeds: int, workdir: str, command: str) -> str:
     """Trains what the advice needs and writes it into the folder; returns it.
 
     Raises:
-      UserError: whatever would stop one of the runs.
-      FloatingPointError: in no seed is there something to compare.
+      UserError: an error in one of the runs.
+      FloatingPointError: there is no seed in which the average and a head did not diverge.
     """
     config, config_for = chosen.config, functools.partial(configs.config_for, chosen)
     if config.stream.kind:

@@ -1,4 +1,4 @@
-"""Times of training steps, of fixed workloads and as they grow."""
+"""Times training steps: of fixed workloads, and as one quantity grows."""
 import importlib.metadata
 import json
 import math
@@ -119,7 +119,7 @@ def prepare(config: Config, dataset: Dataset | None, num_runs: int = 1, devices=
 
 def measure(config: Config, dataset: Dataset | None, seconds: float, num_runs: int = 1,
             devices=None) -> dict[str, float]:
-    """Median milliseconds of a training step of all runs, and what else is known of it."""
+    """Median milliseconds of a training step of all runs, with memory and settings."""
     state, call, steps, num_devices = prepare(config, dataset, num_runs, devices)
     times = []
     # Of the calls, the first compiles, and the second may be slow.
@@ -159,7 +159,7 @@ def run_case(case: Case, seconds: float) -> dict[str, float]:
 
 
 def in_new_process(fn, *args):
-    """What fn(*args) returns, called where nothing else was."""
+    """The result of fn(*args), called in a new process."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, initializer=processes.end_with_parent) as pool:
         try:
@@ -202,7 +202,7 @@ def scaling(output: str, seconds: float, command: str) -> str:
 
 
 def check(seconds: float, output: str, is_folder: bool) -> None:
-    """Raises UserError for a time that is no number, and for what cannot be written."""
+    """Raises UserError for a time that is not finite, and for an output that cannot be written."""
     if not math.isfinite(seconds):
         raise UserError(f"--seconds={seconds}; expected a finite number of seconds")
     path = files.expand(output).resolve()

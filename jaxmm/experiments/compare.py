@@ -25,7 +25,7 @@ DEFAULT_METHODS = ("unimodal", "concat", "late", "mla")
 
 def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: str,
             capacities: Sequence[str], probe: bool, command: str, page: plots.Page | None = None) -> str:
-    """Trains all that is compared and writes what is found into the folder; returns the tables.
+    """Trains all runs of a comparison and writes its report into the folder; returns the tables.
 
     Args:
       chosen: the config.
@@ -98,7 +98,7 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
               progress: bool = True) -> Iterator[comparison.Result]:
     """Trains, resumes or reuses every run, and says the test scores of each when it is done.
 
-    One that diverges is marked, and the others go on.
+    A run that diverges is marked, and the others continue.
     With `probe` the scores of a modality get the accuracy of a linear probe of its encoder.
     """
     start = time.perf_counter()

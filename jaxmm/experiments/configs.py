@@ -18,13 +18,13 @@ DEFAULT = "av_digits"
 
 class Chosen(NamedTuple):
     """A config as it was chosen."""
-    path: str                       # FILE.py:ARGUMENT, FILE.json:METHOD or, of a shipped one, NAME:ARGUMENT
+    path: str                       # FILE.py:ARGUMENT, FILE.json:METHOD or, for shipped ones, NAME:ARGUMENT
     config: Config                  # with the overrides
     overrides: Mapping[str, Any]    # by path, as "encoders.audio.width"
 
 
 def folder() -> pathlib.Path:
-    """Where the configs are that come with the package: in it or, in a checkout, beside it."""
+    """The folder of the configs that come with the package: in it or, in a checkout, beside it."""
     package = pathlib.Path(jaxmm.__file__).parent
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
@@ -59,9 +59,10 @@ def split(path: str) -> tuple[pathlib.Path, str]:
 
 
 def load(path: str) -> Config:
-    """The config that FILE.py, which is run, makes of the argument after a colon, or of FILE.json.
+    """The config that FILE.py makes of the argument after a colon, or that FILE.json holds.
 
-    FILE.json holds options and is never executed; another method after a colon replaces its own.
+    FILE.py is executed. FILE.json holds options and is never executed; a method after a colon replaces
+    its method.
 
     Raises:
       UserError: it cannot be loaded, is not a config, or has values of other types than its options.
@@ -71,10 +72,10 @@ def load(path: str) -> Config:
 
 
 def check(path: str, config: Any) -> Config:
-    """The config that was made by the file at `path`, if it is one.
+    """The config itself, made by the file at `path`, if it is valid.
 
     Raises:
-      UserError: it is none, or has values of other types than its options.
+      UserError: it is not a Config, or has values of other types than its options.
     """
     from jaxmm.train.options import from_dict, to_dict
     if not isinstance(config, Config):
@@ -131,7 +132,7 @@ def _run(file: pathlib.Path, argument: str) -> Any:
 
 
 def _module(file: pathlib.Path):
-    """The file run as a module, of which the name is free for the next one."""
+    """The file, executed as a module; the next one replaces it in `sys.modules`."""
     loader = importlib.machinery.SourceFileLoader("jaxmm_config", str(file))
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec             # of a loader that is given

@@ -23,10 +23,10 @@ from jaxmm.train.setup import Run
 
 def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence[str],
              noise: Sequence[str], path: str = "", predictions: str = "") -> str:
-    """What was evaluated, in a line, and the table of every head.
+    """Evaluates a run; returns a line on what was evaluated, and the table of every head.
 
-    `path` is where the data of the run lie now; by default where they lay when it was trained.
-    `predictions` is a file for what every head says of every example.
+    `path` is where the data of the run are now, by default where they were in training. `predictions`
+    names a file for the predictions of every head for every example.
     """
     if predictions:
         table.check_path("--predictions", files.expand(predictions), table.SUFFIXES)
@@ -113,7 +113,7 @@ def parse_drop(values: Sequence[str], modalities: Sequence[str]) -> list[str]:
     """Modalities named by --drop.
 
     Raises:
-      UserError: one that the run has not, or all that it has.
+      UserError: a modality that the run does not have, or all that it has.
     """
     names = list(dict.fromkeys(_items(values)))
     for name in names:
@@ -128,7 +128,7 @@ def parse_noise(values: Sequence[str], modalities: Sequence[str]) -> dict[str, f
     """Standard deviations by modality, named by --noise.
 
     Raises:
-      UserError: a modality that the run has not or that is named twice, or no number >= 0.
+      UserError: a modality that the run does not have or that is named twice, or not a number >= 0.
     """
     sigmas = {}
     for item in _items(values):

@@ -1,4 +1,4 @@
-"""Folders that are written to."""
+"""Checks and names of output folders."""
 import pathlib
 import re
 
@@ -11,8 +11,8 @@ def workdir(value: str, default: str) -> pathlib.Path:
     """The run folder of --workdir, or `default` under runs/.
 
     Raises:
-      UserError: it is the address of something that is no folder of this machine, or it has
-        {teacher} or {seed} in its name, for which those of teachers would stand.
+      UserError: it is an address of another machine, or its name has {teacher} or {seed}, which are
+        placeholders in the folders of teachers.
     """
     check_local("--workdir", value)
     for name in ("{teacher}", "{seed}"):
@@ -39,5 +39,5 @@ def check_local(option: str, value: str) -> None:
 
 
 def data_name(config: Config) -> str:
-    """What a run learns from, as part of the names of folders."""
+    """The name of a run's data, as part of the names of folders."""
     return "_".join(filter(None, [config.data.name, config.data.kind, config.stream.kind]))

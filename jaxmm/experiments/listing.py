@@ -1,4 +1,4 @@
-"""What there is to choose from: methods, configs, data sets, encoders, options."""
+"""Lists the available methods, configs, data sets, encoders and options."""
 import ast
 import dataclasses
 import inspect

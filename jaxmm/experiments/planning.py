@@ -27,10 +27,10 @@ class Planned(NamedTuple):
 def plan_runs(config_for: Callable[[str], Config], methods: Sequence[str], seeds: int,
               dataset: Dataset, workdir: pathlib.Path,
               capacities: Sequence[int] = ()) -> list[Planned]:
-    """All runs, found fit to be made, with their folders claimed.
+    """All runs of a comparison, checked, with their folders claimed.
 
     Raises:
-      UserError: whatever would stop one of the runs.
+      UserError: an error in one of the runs.
     """
     if not 1 <= seeds <= MOST["seeds"]:
         raise UserError(f"--seeds={seeds}; expected 1 to {MOST['seeds']}")
@@ -45,7 +45,7 @@ def plan_runs(config_for: Callable[[str], Config], methods: Sequence[str], seeds
             runs.append(Planned(variant, config, setup.stream, workdir / variant.folder / folder,
                                 f"{workdir}/{{teacher}}/seed_{{seed}}"))
             check_start(setup, runs[-1].workdir)
-    # What is there already comes first: it may belong to another config, and nothing is made then.
+    # Existing folders are checked first: one may belong to another config, and then nothing is made.
     for run in sorted(runs, key=lambda run: not run.workdir.exists()):
         with claim_folder(run.workdir, run.config):
             pass

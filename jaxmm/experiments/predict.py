@@ -24,10 +24,10 @@ def check_outputs(data: pathlib.Path, output: pathlib.Path, embeddings: pathlib.
 
 def predict(run: Run, data: str, split: str, output: pathlib.Path, embeddings: pathlib.Path | None,
             probabilities: bool) -> str:
-    """Writes predictions, and features if `embeddings` names a file; returns what was done, in a line.
+    """Writes predictions, and features if `embeddings` names a file; returns one line about them.
 
     Raises:
-      UserError: what is wrong with the rows, see `read_blocks`, or none has a modality of the model.
+      UserError: invalid rows, see `read_blocks`, or none has a modality of the model.
     """
     setup, rows, empty = run.setup, 0, 0
     weights = make_weights(setup, run.state)

@@ -1,4 +1,4 @@
-"""A data set prepared, and what is said of it."""
+"""Prepares a data set, and describes the result."""
 import jax
 
 from jaxmm import escape, files
@@ -23,13 +23,13 @@ def options(audio_rate: int, fps: float, short_side: int, variant: str) -> Optio
 
 def prepare(dataset: str, source: str, output: str, decoding: Options, *, spectrograms_of: str,
             workers: int, allow_skipped: float, **how) -> str:
-    """Prepares a data set; returns what is in it, in lines.
+    """Prepares a data set; returns a description of its content.
 
-    `spectrograms_of` names a config, of which the spectrograms are stored in place of sound; the rest
-    is as `jaxmm.prepare.run.prepare` has it.
+    `spectrograms_of` names a config whose spectrograms are stored in place of sound. For the other
+    arguments see `jaxmm.prepare.run.prepare`.
 
     Raises:
-      UserError: what is wrong with the options or the files.
+      UserError: invalid options or files.
       Preempted: a signal asked to stop.
     """
     folders.check_local("--output", output)

@@ -1,4 +1,4 @@
-"""What the configs of real data sets share."""
+"""Parts that the configs of real data sets share."""
 import dataclasses
 
 from jaxmm.config import (Config, EncoderConfig, FramesConfig, OptimizerConfig, SpectrogramConfig,
@@ -12,10 +12,10 @@ RAW = {"mean": (0.0,), "std": (1.0,)}       # spectrograms are left as they are
 
 
 def make_config(argument: str) -> tuple[Config, bool]:
-    """A config for the method named in an argument "METHOD" or "METHOD,smoke", and if it is smoke.
+    """(config, whether it is a smoke test) for an argument "METHOD" or "METHOD,smoke".
 
-    Training is that of MLA and its baselines (arXiv 2311.10707): SGD, learning rate 1e-3, a tenth
-    of it from epoch 70 of 100 on, momentum 0.9, weight decay 1e-4, batches of 64.
+    Training is as for MLA and its baselines (arXiv 2311.10707): SGD, learning rate 1e-3, reduced to a
+    tenth after epoch 70 of 100, momentum 0.9, weight decay 1e-4, batches of 64.
     """
     method, _, size = argument.partition(",")
     if size not in ("", "smoke"):

@@ -1,4 +1,4 @@
-"""A run of one config, or several: over seeds, and over the values of an option."""
+"""Trains one run of a config, or several: over seeds, or over the values of an option."""
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def run(config: Config, workdir: str, sweep_text: str, command: str, *, extend: 
       workdir: its folder, "": one under runs/.
       sweep_text: OPTION=VALUE,VALUE, or "".
       command: what makes the report again.
-      extend: see `train`; of one run alone.
+      extend: see `train`; only for a single run.
     """
     check_counts(config)
     several = "_sweep" if sweep_text else "_seeds" if config.train.seeds > 1 else ""
@@ -61,7 +61,7 @@ def parse_sweep(text: str, config: Config) -> tuple[str, list[float]]:
     """(path, values) of OPTION=VALUE,VALUE.
 
     Raises:
-      UserError: no such option, one that is not a number which may vary, or no numbers.
+      UserError: no such option, an option that cannot be varied, or values that are not numbers.
     """
     path, _, values = text.partition("=")
     options = scalar_paths(config)
@@ -77,7 +77,7 @@ def parse_sweep(text: str, config: Config) -> tuple[str, list[float]]:
 
 
 def check_parent(workdir: pathlib.Path) -> None:
-    """Raises UserError if the folder for several runs is that of a single one."""
+    """Raises UserError if the folder for several runs is the run folder of a single one."""
     if (workdir / FILE).exists():
         raise UserError(f"{workdir} holds a single run, and would get the report of several; name "
                         "another --workdir")
@@ -155,7 +155,7 @@ def report(run: Run, workdir: pathlib.Path) -> str:
     """Writes the report of a finished run; returns its table. Only the main process does."""
     if not hosts.is_main():
         return ""
-    if jax.process_count() > 1:     # the others have done their part
+    if jax.process_count() > 1:     # the other processes are done
         run = restore(workdir, devices=jax.local_devices()[:1])
     return run_report.write(run, workdir)
 

@@ -1,4 +1,4 @@
-"""From what users have on disk to prepared data sets, one builder for each."""
+"""Builds prepared data sets from users' files, with one builder for each data set."""
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from jaxmm.prepare.layout import Layout
 
 
 class Builder(NamedTuple):
-    """How one data set is found on disk."""
+    """How the files of one data set are found."""
     layout: Callable[[pathlib.Path, Options], Layout]
     variants: tuple[str, ...] = ()      # other splits or selections than the published one
 

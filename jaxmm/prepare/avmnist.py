@@ -1,9 +1,9 @@
-"""AV-MNIST: written digits, each with a recording of somebody who says it.
+"""AV-MNIST: handwritten digits, each with a recording of the spoken digit.
 
 The images are those of the TFDS data set `mnist`, in its splits; the recordings those of
 `spoken_digit`, of which numbers 0 to 4 of every speaker and digit are test. Each image gets a
-recording of its digit and split, drawn once. Both are loaded into --source (and downloaded where
-they are not there yet, which needs network and the packages that TFDS asks for).
+recording of its digit and split, drawn once. Both are loaded into --source; if they are not there yet
+they are downloaded, which needs network and the packages that TFDS asks for.
 """
 import contextlib
 import functools
@@ -63,7 +63,7 @@ def recording(row: int, folder: str, options: Options) -> tuple[Sound, list[str]
 
 @functools.lru_cache(4)
 def _load(name: str, split: str, folder: str):
-    """The TFDS data set, downloaded if need be.
+    """The TFDS data set, downloaded if needed.
 
     Raises:
       UserError: it cannot be loaded.

@@ -1,7 +1,7 @@
 """Sound and pictures of video files, on one time line: second 0 is when the first stream starts.
 
-What a container says of start, gaps, orientation and shape of pixels is honoured; what is not is
-said in the notes.
+Start times, gaps, orientation and pixel shape of the container are respected; the notes name what is
+not.
 """
 import math
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ from jaxmm import extras
 
 av = extras.Later("av", "reading videos")
 
-# Containers of video alone: others, such as play lists, would open files of their own choice.
+# Only containers of video: others, such as play lists, could open files of their choice.
 CONTAINERS = "mov,matroska,avi,flv,mpeg,mpegts,asf,ogg"
 LONGEST_GAP = 60            # s between two frames, or without sound
-JITTER = 0.05               # s that times of sound may be off by: some containers round them
+JITTER = 0.05               # s; tolerance of times of sound, which some containers round
 HDR = (16, 18)              # transfer characteristics of PQ and HLG
 TURNS = {                   # a, b, c, d of a display matrix, which takes (x, y) to (ax + cy, bx + dy)
     (1, 0, 0, 1): None,
@@ -28,12 +28,12 @@ TURNS = {                   # a, b, c, d of a display matrix, which takes (x, y)
 
 
 def pictures(path: str, fps: float, notes: list[str]) -> Iterator[tuple[Image.Image, int]]:
-    """Frames of a video, RGB, upright, of square pixels; each with how many times to take it.
+    """Frames of a video, RGB, upright, with square pixels; each with the number of times to take it.
 
     Args:
-      fps: frames to take a second: frame k is the first one at or after k / fps seconds, so that
-        the first one is repeated where the sound starts earlier. 0: all, once.
-      notes: gets what was changed, and what is not honoured.
+      fps: frames per second: frame k is the first one at or after k / fps seconds, so the first one is
+        repeated if the sound starts earlier. 0: all frames, once.
+      notes: is extended by what was changed, and what is not respected.
 
     Raises:
       Any exception: the file is damaged, or without frames for more than LONGEST_GAP.
@@ -101,13 +101,13 @@ def _open(path: str):
 
 
 def _streams(container, kind: str) -> list:
-    """The streams of sound or video; a cover is no video."""
+    """The streams of sound or video, without cover pictures."""
     return [stream for stream in getattr(container.streams, kind)
             if not stream.disposition & av.stream.Disposition.attached_pic]
 
 
 def _default(streams: list, notes: list[str]):
-    """The one that players choose."""
+    """The stream that players choose."""
     if len(streams) > 1:
         notes.append(f"one of several {streams[0].type} streams")
     return next((s for s in streams if s.disposition & av.stream.Disposition.default), streams[0])
@@ -122,7 +122,7 @@ def _origin(container) -> float:
 
 
 def _upright(frame: "av.VideoFrame", pixel, notes: list[str]) -> Image.Image:
-    """The frame as it is to be seen, where a pixel is `pixel` times as wide as high."""
+    """The frame upright and with square pixels; `pixel` is the width of its pixels over their height."""
     if frame.is_corrupt:
         notes.append("damaged frames")
     if frame.interlaced_frame:

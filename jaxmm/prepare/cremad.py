@@ -49,7 +49,7 @@ def listed_split(lists: Mapping[str, pathlib.Path]) -> list[tuple[str, str, str]
 
 
 def speaker_split(source: pathlib.Path) -> list[tuple[str, str, str]]:
-    """(ID, split, emotion) of all clips there are, every actor in one split alone."""
+    """(ID, split, emotion) of all clips in the folder; every actor is in one split only."""
     folder = need(source, ["AudioWAV", "VideoFlash"])
     names = [file.stem for file in list_folder(folder, suffixes=(".wav", ".flv"))]
     actors = sorted({name.partition("_")[0] for name in names})

@@ -1,7 +1,7 @@
 """Reading users' files: sound, pictures, video, text, arrays.
 
-Every reader takes a path and `Options` and returns (value, notes): the value as the kind of the
-modality has it (`jaxmm.data.prepared.KINDS`), and what was changed on the way, in a few words each.
+Every reader takes a path and `Options` and returns (value, notes): the value in the form of the
+modality's kind (`jaxmm.data.prepared.KINDS`), and a few words on each change made to it.
 
 Raises:
   Missing: there is no such file, or there is nothing of this modality in it.
@@ -29,9 +29,9 @@ soxr = extras.Later("soxr", "resampling sound")
 
 IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 JPEG_QUALITY = 90           # of frames that are not stored as they were found
-CLIPPED_SHARE = 0.1         # of samples beyond full scale: more are of another scale
+CLIPPED_SHARE = 0.1         # of samples beyond full scale; with more, the scale is wrong
 QUIET = 33                  # steps of int16, a thousandth of full scale
-IN_PLACE = {                # how files begin that stand for others
+IN_PLACE = {                # first bytes of files that are only placeholders
     b"version https://git-lfs": "a git-lfs pointer in place of the file; run git lfs pull there",
     b"<!doctype html": "an HTML page in place of the file; download it again",
     b"<html": "an HTML page in place of the file; download it again"}
@@ -68,7 +68,7 @@ class Source(NamedTuple):
         return () if self.read is given else tuple(p for p in first if isinstance(p, str))
 
     def absent(self) -> Missing | None:
-        """What `load` will raise for want of files, if it will."""
+        """The error that `load` will raise for missing files, if any."""
         what = "folder" if self.read in (folder, flow) else "file"
         gone = next((path for path in self.paths if not existing(path)), None)
         return gone and Missing(f"no such {what}", gone)
@@ -85,7 +85,7 @@ def find(path: str) -> str:
 
     Raises:
       Missing: it is not there.
-      ValueError: it is empty, or something that stands for the file.
+      ValueError: it is empty, or a placeholder for the file.
     """
     found = _regular(path)
     with open(found, "rb") as file:
@@ -97,14 +97,14 @@ def find(path: str) -> str:
 
 
 def check_in_place(head: bytes) -> None:
-    """Raises ValueError if what a file begins with stands for the file that should be there."""
+    """Raises ValueError if the first bytes of a file show that it is only a placeholder."""
     for begin, what in IN_PLACE.items():
         if head.lower().startswith(begin):
             raise ValueError(what)
 
 
 def _regular(path: str) -> str:
-    """The file at `path`; a pipe would be waited for, and a device never ends."""
+    """The path, if it is a regular file. (Reading a pipe would block, and a device never ends.)"""
     found = existing(path)
     if found is None:
         raise Missing("no such file", path)
@@ -180,7 +180,7 @@ def folder(path: str, options: Options) -> tuple[list[bytes], list[str]]:
 def images(paths: tuple[str, ...], options: Options) -> tuple[list[bytes], list[str]]:
     """The images at `paths`, JPEG files byte by byte and others turned into JPEG.
 
-    Whoever reads the former turns them as their EXIF data says, as `jaxmm.data.decode` does.
+    Readers of the JPEG files must transpose them as their EXIF data says, as `jaxmm.data.decode` does.
     """
     frames, notes = [], []
     for path in paths:
@@ -223,7 +223,7 @@ def flow(folders: tuple[str, str], options: Options) -> tuple[list[bytes], list[
 
 
 def png(path: str, options: Options) -> tuple[list[bytes], list[str]]:
-    """A PNG file byte by byte, for maps: values that must not change."""
+    """A PNG file byte by byte, for maps, whose values must not change."""
     del options
     data = pathlib.Path(find(path)).read_bytes()
     with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
@@ -251,7 +251,7 @@ def text_file(path: str, options: Options) -> tuple[str, list[str]]:
 
 
 def given(value, options: Options) -> tuple[Any, list[str]]:
-    """What the list of the data set says itself, such as a transcript."""
+    """A value from the list of the data set itself, such as a transcript."""
     del options
     return value, [] if value else ["empty"]
 

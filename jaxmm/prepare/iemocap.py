@@ -51,7 +51,7 @@ def layout(source: pathlib.Path, options: Options) -> Layout:
 
 
 def _example(key: str, split: str, label, sources: dict[str, Source]) -> Example | Skip:
-    """An example, unless its emotion is one of the others that the recordings have."""
+    """An example, or a skip if its emotion is not one of the four."""
     name = _emotion(label)
     if name.strip().lower()[:3] in OTHERS:
         return Skip(key, split, "another emotion", name, meant=True)

@@ -1,6 +1,6 @@
 """Pictures with text, listed in JSON lines: {train,dev,test}.jsonl with id, label, text, img.
 
-A label is a string or a number, or a list with one of them; null stands for what there is none of.
+A label is a string or a number, or a list with one of them; null stands for a missing value.
 """
 import json
 import pathlib
@@ -18,14 +18,14 @@ FOLDERS = ("", "images/", "data/")      # where the path of a picture may start
 
 
 def examples(source: pathlib.Path) -> tuple[list[Example], tuple[pathlib.Path, ...]] | None:
-    """What the lists have, and the lists; None where there is none for training."""
+    """(The examples of the lists, the lists), or None if there is no list for training."""
     if not any(split_of(path.stem) == "train" for path in list_folder(source, suffixes=[".jsonl"])):
         return None
     entries, lists = [], split_lists(source, [".jsonl"])
     for split, path in lists.items():
         for number, row in enumerate(read_jsonl(path, FIELDS), 1):
             row["label"] = plain_label(f"{path}: example {number}", row["label"])
-            # JSON may hold halves of characters, which no file can.
+            # JSON may hold halves of surrogate pairs, which cannot be written to a file.
             key, label, text, image = (str("" if row[field] is None else row[field])
                                        .encode(errors="replace").decode() for field in FIELDS)
             file = (first_existing(source, [f"{folder}{image}" for folder in FOLDERS])
@@ -42,7 +42,7 @@ def plain_label(where: str, label: Any) -> str:
     """A label of JSON as the name of a class, "" for none.
 
     Raises:
-      UserError: it is several labels, or none at all of a kind that has a name.
+      UserError: it is a list of several labels, or of a type that cannot be a class name.
     """
     if isinstance(label, list) and len(label) == 1:
         label = label[0]

@@ -29,7 +29,7 @@ def layout(source: pathlib.Path, options: Options) -> Layout:
 
 
 def _in_folders(source: pathlib.Path) -> list[Example]:
-    """What the folders SPLIT/CLASS hold."""
+    """The examples in the folders SPLIT/CLASS."""
     need(source, ["train"])
     return [_example(file, split, folder.name, f"{split}/{folder.name}/{file.stem}")
             for split_folder in list_folder(source, folders=True)
@@ -39,7 +39,7 @@ def _in_folders(source: pathlib.Path) -> list[Example]:
 
 
 def _listed(source: pathlib.Path, path: pathlib.Path) -> list[Example | Skip]:
-    """What one list has, wherever the videos are."""
+    """The examples of one list, wherever their videos are."""
     entries = []
     for label, ytid, start, end, word, *_ in read_rows(
             path, ["label", "youtube_id", "time_start", "time_end", "split"]):

@@ -1,4 +1,4 @@
-"""What a data set consists of, and the lists that say so, before any example is decoded."""
+"""The examples of a data set and the lists that name them, before any example is decoded."""
 import collections
 import csv
 import io
@@ -15,7 +15,7 @@ from jaxmm.prepare.decode import Source, check_in_place, decode_text, existing
 
 WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "dev": "val",
          "validate": "val", "validation": "val", "test": "test", "testing": "test"}
-# What list files of a split are called: train, train_list, trainlist01, training-split, ...
+# Names of the list files of a split: train, train_list, trainlist01, training-split, ...
 ANY_WORD = "|".join(sorted(WORDS, key=len, reverse=True))
 LIST_NAME = re.compile(rf"({ANY_WORD})([ _-]?(list|split|set|data|files|labels|annotations))?"
                        r"([ _-]?0*1)?", re.I)
@@ -38,10 +38,10 @@ class Skip(NamedTuple):
     """An example that is left out, and why."""
     key: str
     split: str
-    reason: str                     # the same words for all examples of a kind: they are counted
+    reason: str                     # the same words for all examples of a kind, as reasons are counted
     detail: str = ""
     broken: bool = False            # a file is damaged, rather than absent
-    meant: bool = False             # by the rules of the data set, which would not have it
+    meant: bool = False             # left out by the rules of the data set
 
 
 class Modality(NamedTuple):
@@ -126,7 +126,7 @@ def read_jsonl(path: pathlib.Path, fields: Sequence[str]) -> list[dict[str, Any]
 
 def list_folder(path: pathlib.Path, *, folders: bool = False,
                 suffixes: Iterable[str] = ()) -> list[pathlib.Path]:
-    """What a folder holds, sorted by name: its folders, or its files that end in `suffixes`.
+    """The content of a folder, sorted by name: its folders, or its files that end in `suffixes`.
 
     Raises:
       UserError: it cannot be read, or a name in it is not UTF-8.
@@ -145,16 +145,16 @@ def list_folder(path: pathlib.Path, *, folders: bool = False,
 
 
 def first_existing(source: pathlib.Path, names: Sequence[str]) -> pathlib.Path | None:
-    """The first of the files or folders `names` of `source` that is there, its ending in any case."""
+    """The first of the files or folders `names` that exists in `source`, with its ending in any case."""
     found = (existing(str(source / name)) for name in names)
     return next((pathlib.Path(path) for path in found if path), None)
 
 
 def need(source: pathlib.Path, names: Sequence[str]) -> pathlib.Path:
-    """Like `first_existing`, but one has to be there.
+    """Like `first_existing`, but one must exist.
 
     Raises:
-      UserError: none is.
+      UserError: none exists.
     """
     found = first_existing(source, names)
     if found is None:
@@ -195,14 +195,14 @@ def split_lists(source: pathlib.Path, suffixes: Sequence[str]) -> dict[str, path
 
 
 def ignored_lists(source: pathlib.Path, used: Iterable[pathlib.Path]) -> list[str]:
-    """Files in the folder that are called as lists of a split are, but are not used."""
+    """Files in the folder that have the name of a list of a split, but are not used."""
     names = {path.name for path in used}
     return [path.name for path in list_folder(source, suffixes=LISTS)
             if LIKE_A_LIST.match(path.stem) and path.name not in names]
 
 
 def unlisted(layout: Layout) -> dict[str, Any]:
-    """How many files, or folders of frames, beside the listed ones no list names, and the first."""
+    """The number of files, or folders of frames, next to listed ones that no list names; and the first."""
     used: dict[str, set[str]] = {}
     for entry in layout.entries if layout.lists else ():
         for source in entry.sources.values() if isinstance(entry, Example) else ():
@@ -222,16 +222,16 @@ def unlisted(layout: Layout) -> dict[str, Any]:
 
 
 def spelling(label: str) -> str:
-    """The same for labels that differ in capitals, spaces and underscores alone, and for 1 and 1.0."""
+    """A key for labels, the same if they differ only in capitals, spaces or underscores, or as 1 and 1.0."""
     if re.fullmatch(r"[+-]?\d{1,18}(\.0*)?", label):
         return str(int(label.partition(".")[0]))
     return " ".join(label.replace("_", " ").split()).casefold()
 
 
 def sorted_labels(entries: Iterable[Example | Skip]) -> tuple[str, ...]:
-    """Class names in order, where a data set has none of its own: of numbers, or alphabetical.
+    """Class names, sorted as numbers or alphabetically, for data sets without a fixed list.
 
-    Of names that differ in `spelling` alone the most frequent one counts.
+    Of names that differ only in `spelling` the most frequent one is taken.
     """
     counts = collections.Counter(e.label for e in entries if isinstance(e, Example))
     names: dict[str, str] = {}
@@ -241,7 +241,7 @@ def sorted_labels(entries: Iterable[Example | Skip]) -> tuple[str, ...]:
             names[spelling(label)] = max(other, label, key=counts.__getitem__)
     try:
         if len(names) > 2 and min(map(float, set(names) - {"-1"})) >= 0:
-            names.pop("-1", None)           # beside numbers of classes it stands for none
+            names.pop("-1", None)           # with class numbers it means no class
         return tuple(sorted(names.values(), key=lambda name: (float(name), name)))
     except ValueError:
         return tuple(sorted(names.values()))

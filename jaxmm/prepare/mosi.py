@@ -62,7 +62,7 @@ def _unlabelled(key: str, split: str, label) -> Skip:
 
 
 def _sentiment(label) -> float:
-    """The sentiment of a label, NaN where it is none."""
+    """The sentiment of a label, NaN if it has none."""
     values = np.ravel(label)
     try:
         return float(values[0]) if len(values) in (1, 1 + EMOTIONS) else np.nan

@@ -1,4 +1,4 @@
-"""A whole data set: listed, divided into shards, written by several processes, summed up."""
+"""Prepares a whole data set: lists it, divides it into shards, writes them by several processes."""
 import collections
 import concurrent.futures
 import hashlib
@@ -34,11 +34,11 @@ tfds = extras.Later("tensorflow_datasets", "preparing data")
 # Decoders, which must not be found missing halfway: a file that they cannot read counts as broken.
 DECODERS = ("av", "soundfile", "soxr")
 
-VERSION = "1.1.0"           # of what is stored; raise it when the same files give other records
+VERSION = "1.1.0"           # of the records; increase it when the same files give other records
 SHARD_SIZE = 256            # examples, skipped ones included
 BROKEN_SHARE = 0.05         # of the listed examples that may be broken
 SKIPPED_SHARE = 0.05        # of them that may be left out for other reasons
-ASK_EVERY = 0.2             # s between two looks at whether to stop
+ASK_EVERY = 0.2             # s between checks whether to stop
 SKIPPED = "skipped.txt"
 PLAN = "plan.json"          # the fingerprint of what is being made
 
@@ -51,8 +51,8 @@ def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
             stopped: Callable[[], bool] = lambda: False) -> dict[str, Any]:
     """Writes OUTPUT/NAME/VERSION from the user's folder and returns its summary.
 
-    What an interrupted call has finished is used again by the next one. So is a data set that is
-    there already, but for the shards of which files have changed or arrived since.
+    A call reuses the shards that an interrupted call has finished. Of a finished data set it makes only
+    the shards again whose files have changed or were added since.
 
     Args:
       name: a key of `BUILDERS`.
@@ -60,18 +60,18 @@ def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
       output: where data sets are, made if needed.
       sections: of a config, by modality: store the spectrograms that they ask for, not sound.
       allow_missing: keep examples that lack some of the modalities.
-      allow_broken: go on however many files are broken.
+      allow_broken: continue with any number of broken files.
       allow_skipped: share of the listed examples that may be left out for other reasons, such as
         files that are not there, duplicates, unknown labels. What the rules of a data set leave
         out does not count.
       workers: processes that decode; 1: this one alone.
       shard_size: examples in a shard.
       progress: show a bar.
-      stopped: asked often; once it is True, no more is done.
+      stopped: called often; the work stops once it returns True.
 
     Raises:
-      UserError: the folder is not of this layout, too much of it cannot be used, nothing or one
-        class alone is left to train on, or the output holds a data set made otherwise.
+      UserError: the folder has another layout, too much of it cannot be used, no example or only one
+        class is left to train on, or the output holds a data set made from other files or options.
       Stopped: `stopped` said so.
     """
     check_choice("--dataset", name, BUILDERS)
@@ -141,13 +141,13 @@ class Limits(NamedTuple):
 
 
 def check_lost(skipped: list[Skip], limits: Limits) -> None:
-    """Raises UserError if more than the limits say is left out."""
+    """Raises UserError if more examples are left out than the limits allow."""
     broken = [skip for skip in skipped if skip.broken]
     lost = [skip for skip in skipped if not (skip.broken or skip.meant)]
     for part, share, what, remedy in (
             (broken, limits.broken, "are broken", "repair them, or pass --allow_broken to leave "
              "them out"),
-            (lost, limits.skipped, "would be left out", "mend that, or go on without them by "
+            (lost, limits.skipped, "would be left out", "fix that, or continue without them by "
              f"--allow_skipped={math.ceil(100 * len(lost) / max(limits.listed, 1)) / 100:g}"
              if len(lost) < limits.listed else "see --describe_layout")):
         if len(part) > share * limits.listed:
@@ -160,7 +160,7 @@ def check_lost(skipped: list[Skip], limits: Limits) -> None:
 
 def check_train(source: pathlib.Path, counts: Mapping[str, Mapping[str | None, int]],
                 skipped: list[Skip]) -> None:
-    """Raises UserError if there is nothing, or but one class, to train on, or a split is empty.
+    """Raises UserError if there is no example or only one class to train on, or a split is empty.
 
     Args:
       counts: by split, of the examples of every class; None stands for all in a data set without
@@ -188,7 +188,7 @@ def _reasons(skipped: list[Skip]) -> str:
 
 
 def describe_layout(name: str) -> str:
-    """Which files the data set called `name` needs, and what becomes of them.
+    """Which files the data set called `name` needs, and how they are used.
 
     Raises:
       UserError: there is no such data set.
@@ -200,9 +200,9 @@ def describe_layout(name: str) -> str:
 def select(layout: Layout) -> tuple[dict[str, list[tuple[int, Example]]], list[Skip], dict]:
     """The examples to decode, by split, with their ids; those that the lists rule out; and notes.
 
-    Ids number the examples of a split in the order of their keys. An example is what it is made
-    of, not its key: what is listed again is skipped, and kept in test rather than val, in val
-    rather than train; other examples of the same key get another one.
+    Ids number the examples of a split in the order of their keys. Examples are the same if they are made
+    from the same sources. Of an example that is listed several times one is kept, in test rather than
+    val, and in val rather than train. Different examples with the same key get new keys.
     """
     skipped = [entry for entry in layout.entries if isinstance(entry, Skip)]
     kept: dict[Any, Example] = {}
@@ -326,7 +326,7 @@ def _written(work: Work, shards: list[Shard], workers: int,
     except concurrent.futures.process.BrokenProcessPool as error:
         raise UserError("a process that decodes has died, perhaps for lack of memory; run the same "
                         "command again, with fewer --workers") from error
-    except BaseException:       # what the others are at is not waited for
+    except BaseException:       # do not wait for the other processes
         for process in set(multiprocessing.active_children()) - others:
             process.kill()      # they are shielded from other signals
         raise
@@ -342,7 +342,7 @@ def _start_worker() -> None:
 
 def _sum_up(layout: Layout, examples: dict[str, list], reports: dict[str, dict],
             skipped: list[Skip], notes: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """What the summary says of the content; `notes` are those on the lists."""
+    """The part of the summary about the content; `notes` are those on the lists."""
     reasons, splits = {}, {}
     for skip in sorted(skipped, key=lambda s: (s.split, s.key)):
         count_name(reasons, skip.reason, skip.key)
@@ -372,7 +372,7 @@ def _sum_up(layout: Layout, examples: dict[str, list], reports: dict[str, dict],
 
 
 def _repeated(reports: dict[str, dict]) -> dict[str, dict[str, Any]]:
-    """Examples of the same content under other names: they are kept, as the lists have them."""
+    """Examples with the same content under different names; they are kept, as in the lists."""
     found: dict[str, list[tuple[str, str]]] = {}
     for file, report in reports.items():
         split = next(split for split in SPLITS if f"-{split}.array_record" in file)
@@ -414,8 +414,8 @@ def _write_skipped(folder: pathlib.Path, skipped: list[Skip]) -> None:
 
 
 def _fingerprint(work: Work, shards: list[Shard], unused: list[Skip]) -> str:
-    """A hash of all that decides what is written, but for the content of the user's files."""
-    # Data sets of classes keep the fingerprint that they had before there were others.
+    """A hash of all that determines what is written, except for the content of the user's files."""
+    # Data sets with classes keep the fingerprint that they had before there were `outputs`.
     key = hashlib.sha256(repr((VERSION, work[1:] if work.outputs else work[1:-1], sorted(unused))).encode())
     for shard in shards:
         for number, example in shard.examples:
@@ -425,7 +425,7 @@ def _fingerprint(work: Work, shards: list[Shard], unused: list[Skip]) -> str:
 
 
 def _made_before(folder: pathlib.Path, fingerprint: str) -> dict[str, Any]:
-    """The summary of a data set that is there already.
+    """The summary of a data set that already exists.
 
     Raises:
       UserError: it was made from other files or with other options.
@@ -468,7 +468,7 @@ def _take_over(done: pathlib.Path, folder: pathlib.Path, shards: list[Shard]) ->
 
 
 def _put_in_place(folder: pathlib.Path, done: pathlib.Path) -> None:
-    """Makes `folder` the finished data set, in place of the one of before."""
+    """Moves `folder` to its final place, replacing an earlier data set."""
     before = done.with_name(f"{done.name}.old.incomplete")
     shutil.rmtree(before, ignore_errors=True)
     if done.exists():

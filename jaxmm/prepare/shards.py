@@ -41,15 +41,15 @@ class Work(NamedTuple):
 
 def write_shard(work: Work, shard: Shard,
                 stopped: Callable[[], bool] = lambda: False) -> dict[str, Any]:
-    """Decodes the examples, writes those that can be used, and reports, on disk too.
+    """Decodes the examples, writes those that can be used, and returns a report, also written to disk.
 
-    At any moment the shard is absent or whole, and its report is there only if the shard is.
+    At any moment the shard is absent or whole, and its report exists only if the shard does.
 
     Raises:
       Stopped: `stopped()` said so before an example.
-      WriteError: the disk does not take the shard.
+      WriteError: the shard could not be written.
     """
-    # Of a part of TFDS that has no public name for writing one shard; both load slowly.
+    # TFDS has no public function for writing one shard; both imports are slow.
     array_record = extras.need("array_record.python.array_record_module", "preparing data")
     serializers = extras.need("tensorflow_datasets.core.example_serializer", "preparing data")
     features = tfds_features({m: {"kind": x.kind} for m, x in work.modalities.items()},
@@ -116,7 +116,7 @@ def _stamp(path: str) -> Any:
 
 
 def absent(work: Work, example: Example) -> Skip | None:
-    """Why `decode` will skip the example for want of files, if it will."""
+    """Why `decode` will skip the example because of missing files, if it will."""
     found = {m: example.sources[m].absent() if m in example.sources else Missing("not listed")
              for m in work.modalities}
     missing = [(f"no {m}: {why}", why.path) for m, why in found.items() if why]
@@ -126,7 +126,7 @@ def absent(work: Work, example: Example) -> Skip | None:
 
 
 def content(values: dict[str, tuple[Any, list[str]]]) -> str:
-    """A hash of what an example is made of, whatever it is called."""
+    """A hash of the content of an example, without its name."""
     key = hashlib.blake2b(digest_size=12)
     for m, (value, _) in sorted(values.items()):
         for part in value if isinstance(value, (list, tuple)) else [value]:
@@ -137,7 +137,7 @@ def content(values: dict[str, tuple[Any, list[str]]]) -> str:
 
 
 def make_record(work: Work, number: int, example: Example, values: dict) -> dict[str, Any]:
-    """What is stored of an example; `values` as `decode` returns them."""
+    """The stored record of an example; `values` as `decode` returns them."""
     inputs = {m: pack(modality.kind, values[m][0]) for m, modality in work.modalities.items()}
     label = (np.array(example.label, np.float32) if work.outputs else
              -1 if example.label is None else work.class_names.index(example.label))
@@ -146,7 +146,7 @@ def make_record(work: Work, number: int, example: Example, values: dict) -> dict
 
 
 def decode(work: Work, example: Example) -> dict[str, tuple[Any, list[str]]] | Skip:
-    """By modality what the example has (None: nothing), with notes; or why it cannot be used."""
+    """By modality, the value of the example (None if it has none) and notes; or why it is skipped."""
     values, missing = {}, []
     for m, modality in work.modalities.items():
         source = example.sources.get(m)

@@ -38,7 +38,7 @@ def choose(layout: Layout, sections: Mapping[str, PreprocessConfig],
 
 
 def modality(section: SpectrogramConfig) -> Modality:
-    """What the reader is told of stored spectrograms."""
+    """The modality as the reader needs it to know stored spectrograms."""
     shape = jax.eval_shape(_program(_key(section)),
                            jax.ShapeDtypeStruct(decode.sound_shape(section), np.int16)).shape
     return Modality("features", info={"spectrogram": json.loads(_key(section)),
@@ -51,7 +51,7 @@ def compute(sound: Sound, section: SpectrogramConfig) -> np.ndarray:
 
 
 def _key(section: SpectrogramConfig) -> str:
-    """All that decides a spectrogram, which is normalised later."""
+    """All options that determine a spectrogram, before normalisation."""
     options = dataclasses.asdict(section)
     return json.dumps({name: options[name] for name in options if name not in ("mean", "std")})
 

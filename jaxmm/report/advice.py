@@ -1,10 +1,10 @@
-"""Which way of training several modalities pays: UMT or UME, by the rule of their paper.
+"""Which method to use for several modalities, UMT or UME, by the rule of their paper.
 
 A head on frozen unimodal encoders is compared with the average of the unimodal predictions, on
-validation data. If the head is better, features of several modalities matter together: distil (UMT).
-Otherwise an ensemble (UME) has all there is, at no further cost (arXiv 2305.01233, section 3).
-"Better" means beyond chance, as UME is the cheaper one: another draw of the validation rows and of
-the seeds would rarely make a lead of this size out of nothing.
+validation data. If the head is better, paired features matter: distil (UMT). Otherwise an ensemble
+(UME) is as good, without further training (arXiv 2305.01233, section 3). "Better" means significantly
+better, as UME is cheaper: over draws of validation rows and seeds, a lead of this size would rarely
+occur by chance.
 """
 import json
 import pathlib
@@ -28,17 +28,17 @@ LEVEL = 0.05        # probability of advising UMT where no head is better, over 
 class Advice(NamedTuple):
     """What to do, and why."""
     method: str         # "umt" or "ume"
-    head: str           # of the heads the one that is furthest ahead of the average
+    head: str           # the head that is furthest ahead of the average
     gain: float         # how much better its headline is than that of the average, over seeds and rows
     error: float        # standard error of the gain
-    needed: float       # the gain that it takes
+    needed: float       # the gain needed for significance
 
 
 def contributions(task: Task, outputs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """What each row adds to the headline of the task: float64 [N], whose mean is the headline.
+    """The contribution of each row to the headline score of the task: float64 [N], with that mean.
 
-    Of an accuracy it is whether the row is right, of MAE its error. Macro F1 is no mean over rows:
-    its contributions are those of the jackknife, F + (N - 1) (mean of F without a row - F without it).
+    For accuracy it is whether the row is right, for MAE its error. Macro F1 is not a mean over rows: its
+    contributions are by the jackknife, F + (N - 1) (mean of F without a row - F without this row).
     """
     if task.headline == "accuracy":
         return (outputs.argmax(1) == labels).astype(np.float64)
@@ -57,10 +57,10 @@ def contributions(task: Task, outputs: np.ndarray, labels: np.ndarray) -> np.nda
 
 
 def advise(average: np.ndarray, heads: Mapping[str, np.ndarray], metric: str = "accuracy") -> Advice:
-    """UMT if some head is ahead of the average by more than chance makes it.
+    """UMT if some head is significantly ahead of the average, otherwise UME.
 
-    A head is ahead if a one-sided t test on its paired gain says so, at `LEVEL` divided by the
-    number of heads, as the best of several is looked at.
+    The test is a one-sided t test on the paired gain of a head, at `LEVEL` divided by the number of
+    heads, as the best of several is taken (Bonferroni).
 
     Args:
       average: [S, N], `contributions` of the averaged prediction, by seed and validation row.
@@ -76,12 +76,12 @@ def advise(average: np.ndarray, heads: Mapping[str, np.ndarray], metric: str = "
 
 
 def paired_gain(differences: np.ndarray) -> tuple[float, float, float]:
-    """(mean, its standard error, degrees of freedom) of what is seen of both seeds and rows.
+    """(mean, standard error, degrees of freedom) of differences that vary with seeds and rows.
 
-    Rows are the same for all seeds, so the values are crossed: d = mean + seed + row + rest. Mean
+    Rows are the same for all seeds, so the design is crossed: d = mean + seed + row + rest. The mean
     squares of the three parts give the variance of the mean, (MS_row + (MS_seed - MS_rest)) / (S N),
-    where seeds that differ by no more than noise add nothing, and Satterthwaite's degrees of
-    freedom. With one seed the error is that of the rows alone.
+    where a negative part of the seeds counts as 0, and Satterthwaite's degrees of freedom. With one
+    seed the error includes only the rows.
 
     Args:
       differences: float64 [S, N], the difference of two models by seed and row; N > 1.

@@ -1,7 +1,7 @@
-"""Analyses of a trained run: what each encoder knows, and when which modality matters.
+"""Analyses of a trained run: what each encoder has learned, and when each modality matters.
 
-`write` puts them into `analysis.md` of the run folder, with plots, one section for each analysis;
-sections that are there already stay unless they are made again, or the data have changed since.
+`write` puts them into `analysis.md` of the run folder, with plots, one section for each analysis.
+Existing sections stay unless they are made again, or the data have changed since.
 """
 import functools
 import pathlib
@@ -59,7 +59,7 @@ def write(run: Run, workdir, names: Sequence[str], split: str,
       run: to be analysed.
       workdir: its folder.
       names: of analyses, keys of `ANALYSES`.
-      split: which is predicted; probes are always tested on "test".
+      split: the split to predict; probes are always tested on "test".
       references: other runs on the same data to compare with, such as unimodal ones.
 
     Raises:
@@ -265,7 +265,7 @@ def robustness_section(subject: Trained, split: str, references: Sequence[Traine
 
     panels, tables = {}, []
     for m in subject.modalities:
-        if m not in dataset.num_tokens:     # noise means nothing to the words of a text
+        if m not in dataset.num_tokens:     # noise on token ids has no meaning
             curves = robustness.noise_curves(read, batch, noise, m, seed, task)
             panels[f"noise on {m}"] = robustness.SIGMAS, curves
             tables.append(f"Noise on {escape.markdown(m)}, in standard deviations of the training data:\n\n"
@@ -330,7 +330,7 @@ def curve_table(name: str, levels: Sequence[float], curves: robustness.Curves,
 
 
 def cell(accuracy: float) -> str | None:
-    """In percent; nothing where there were no examples."""
+    """In percent; None if there were no examples."""
     return None if np.isnan(accuracy) else percent(accuracy)
 
 

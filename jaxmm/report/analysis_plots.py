@@ -1,4 +1,4 @@
-"""Plots of what a trained run knows; shares are drawn in percent."""
+"""Plots for analyses of a trained run; shares are drawn in percent."""
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,9 +15,9 @@ MOST_NAMES = 6          # classes that are named in a plot: more names would cov
 @styled
 def probe_curves(curves: Mapping[str, Mapping[str, Mapping[int, float]]],
                  modalities: Sequence[str], chance: float, title: str, *, page: Page) -> Figure:
-    """Probe accuracy over steps: the first model's lines are solid, those to compare with dashed.
+    """Probe accuracy over steps: solid lines for the first model, dashed ones for the references.
 
-    A model to compare with that has fewer than three points is a level line at its last one.
+    A reference with fewer than three points is a horizontal line at its last one.
 
     Args:
       curves: accuracy by model, modality and step.

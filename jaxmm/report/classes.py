@@ -87,7 +87,7 @@ def table(y, predicted, names: Sequence[str], what: str, **options) -> str:
 
 
 def worst(order: Sequence[int], what: str, why: str) -> tuple[list[int], str]:
-    """All in their own order or, of more than LISTED, the first of `order`; and a sentence that says so."""
+    """All numbers in order or, if more than LISTED, the first of `order`; and a sentence about it."""
     if len(order) <= LISTED:
         return sorted(order), ""
     return list(order[:LISTED]), f" The {LISTED} of {len(order)} {what} with {why} are listed."

@@ -89,7 +89,7 @@ def by_head(table: Iterable[Record], metric: str) -> dict[Row, dict[str, Cell]]:
 
 
 def diverged_runs(table: Iterable[Record]) -> dict[Row, str]:
-    """Of the rows with runs that diverged, how many did."""
+    """For rows with runs that diverged, how many did."""
     shares = {row: cell for row, cells in by_head(table, DIVERGED).items() for cell in cells.values()}
     return {row: DIVERGED if cell.mean == 1 else
             f"{round(cell.mean * len(cell.values))} of {len(cell.values)} {DIVERGED}"
@@ -100,8 +100,8 @@ def score_rows(table: Sequence[Record], modalities: Sequence[str], metric: str,
                published: Values | None = None) -> tuple[list[dict[str, Any]], list[str], list[Value]]:
     """Methods as rows, heads as columns: (cells by column, columns, published values among them).
 
-    A head for which there are published values has a column "paper" beside it. A last column says of
-    which methods runs diverged, if any did: means are of the others.
+    A head with published values has a column "paper" beside it. If runs diverged, a last column says how
+    many of each method; means are over the others.
     """
     scores, diverged = by_head(table, metric), diverged_runs(table)
     heads = sort_heads({h: None for cells in scores.values() for h in cells}, modalities)
@@ -202,7 +202,7 @@ def latex_table(table: Sequence[Record], modalities: Sequence[str], metric: str,
 
 
 def _daggers(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows in which published values that cannot be compared have another mark than the best."""
+    """The rows, with † in place of * at published values that cannot be compared: * marks the best."""
     return [{column: value.replace("*", "†") if column.endswith(", paper") and value else value
              for column, value in row.items()} for row in rows]
 
@@ -315,7 +315,7 @@ def _write_csv(table: Sequence[Record], workdir: pathlib.Path) -> None:
 
 def _write_latex(table: Sequence[Record], dataset: Dataset, metric: str, caption: str,
                  published: Mapping[str, Values], workdir: pathlib.Path) -> None:
-    """`comparison.tex`: the headline, probes, and what was kept over time, as far as they are there."""
+    """Writes `comparison.tex`: the headline and, if there are any, probes and scores over the tasks."""
     tables = [latex_table(table, dataset.modalities, metric, caption, published.get("accuracy"))]
     if any(r.metric == "probe" for r in table):
         tables.append(latex_table(table, dataset.modalities, "probe", f"{dataset.name}: accuracy of linear "

@@ -28,9 +28,8 @@ HEADLINES = {
 def headline(kind: str, task: Task | None = None) -> str:
     """The metric that sums up a run on a stream of this kind or, if that is "", on the task.
 
-    It is the one of every table, plot and choice. Phases of a generalised stream are evaluated on
-    all classes seen so far: the last one says it all. Other streams are summed up by the mean over their
-    tasks.
+    Every table, plot and selection uses it. Phases of a generalised stream are evaluated on all classes
+    seen so far, so it is the accuracy after the last one. For other streams it is the mean over tasks.
     """
     alone = task.headline if task else "accuracy"
     return {"": alone, "generalized": "cumulative_accuracy"}.get(kind, "mean_accuracy")
@@ -53,7 +52,7 @@ def final_accuracy(record: Mapping[str, Any], kind: str) -> dict[str, dict[str, 
 
 def headlines(history: Sequence[Mapping[str, Any]], split: str, kind: str,
               metric: str) -> dict[str, float]:
-    """The headline by head, of a finished run on a split; heads that no example counts for left out.
+    """The headline by head, of a finished run on a split; heads without examples are left out.
     """
     record = next(r for r in reversed(history) if r["split"] == split)
     scores = final_accuracy(record, kind) if kind else record["scores"]

@@ -1,6 +1,6 @@
-"""Plots of runs and comparisons, as figures of their own that leave pyplot's state alone.
+"""Plots of runs and comparisons, as matplotlib figures that do not use pyplot's state.
 
-Colours are those of Okabe and Ito, which colour-blind people tell apart; "fused" is dark and bold.
+Colours are those of Okabe and Ito, which colour-blind people can distinguish; "fused" is dark and bold.
 Shares are drawn in percent. Every function that draws has the argument `page`: a screen, or paper.
 """
 import functools
@@ -66,12 +66,12 @@ class Page(NamedTuple):
     suffix: str = "png"             # one of FORMATS
 
     def fit(self, inches: float) -> float:
-        """The width of a figure whose content asks for so many inches."""
+        """The width in inches of a figure whose content needs `inches`."""
         return self.width or inches
 
     @property
     def room(self) -> float:
-        """The width of paper in inches of a screen, whose text is larger."""
+        """The width of the paper, in inches on a screen, where text is larger."""
         return self.width * STYLE["font.size"] / PAPER["font.size"] if self.width else math.inf
 
 
@@ -92,7 +92,7 @@ def parse_page(figures: str, width: str) -> Page | None:
 
 
 class Figure(mpl_figure.Figure):
-    """A figure whose texts are drawn as they are: no name in them is a formula."""
+    """A figure whose texts are drawn literally, never as formulas."""
 
     def draw(self, renderer):
         for text in self.findobj(Text):
@@ -103,7 +103,7 @@ class Figure(mpl_figure.Figure):
 
 
 class Look(NamedTuple):
-    """How a head or a method is told from others, in colour and without."""
+    """How a head or a method is distinguished from others, with and without colour."""
     colour: str
     marker: str = "o"
     line: Any = "-"
@@ -151,8 +151,8 @@ def head_looks(heads: Iterable[str], modalities: Sequence[str]) -> dict[str, Loo
 
 
 def note(modalities: Sequence[str], metric: str = "accuracy") -> str:
-    """What is to be said of plots in a report, each sentence after a space: which modalities they
-    leave out, and what their dashed line is where it is not named "chance"."""
+    """Notes on the plots of a report, each sentence after a space: which modalities they leave out, and
+    what their dashed line means if it is not labelled "chance"."""
     left_out = (f" Plots show the first {MOST_MODALITIES} of {len(modalities)} modalities, tables all of "
                 "them.") * (len(modalities) > MOST_MODALITIES)
     return left_out + (" The dashed line is the median of the training labels as every answer."
@@ -160,9 +160,9 @@ def note(modalities: Sequence[str], metric: str = "accuracy") -> str:
 
 
 def heading(title: str, page: Page, modalities: Sequence[str] = (), width: float = math.inf) -> str:
-    """What stands over a plot: on paper, where the caption says it, only what is left out.
+    """The title of a plot, broken into lines of at most `width` inches.
 
-    It is broken into lines that fit into `width` inches.
+    On paper, where the caption has the title, it is only a note on what is left out.
     """
     title = "" if page.width else title
     if width < math.inf:
@@ -338,9 +338,9 @@ def _style_bars(axes: Axes, chance: float | None, metric: str, title: str, angle
 
 
 def guess_line(axes: Axes, chance: float | None, metric: str = "accuracy") -> None:
-    """A dashed line at the score of guessing, if it is known, named to the right of the axes.
+    """A dashed line at the score of guessing, if it is known, labelled to the right of the axes.
 
-    By a share it is that of chance, otherwise of the median of the training labels.
+    For shares it is chance, otherwise the score of always predicting the median of the training labels.
     """
     if chance is None:
         return
@@ -353,7 +353,7 @@ def guess_line(axes: Axes, chance: float | None, metric: str = "accuracy") -> No
 
 
 def limit(axes: Axes, metric: str, room: float = 1) -> None:
-    """Shares from 0 to 100, others from 0 to what there is; times `room` for what stands above."""
+    """Limits from 0 to 100 for shares, from 0 to the largest value otherwise; `room` scales the upper one."""
     if unit(metric).scale == 100:
         axes.set_ylim(0, 100 * room)
         axes.set_yticks(range(0, 101, 20))
@@ -392,7 +392,7 @@ def panels(count: int, columns: int, size: tuple[float, float], title: str, page
 
 
 def save(folder: pathlib.Path, name: str, draw: Callable[..., Figure], page: Page | None = None) -> str:
-    """Writes NAME.png for the report, whose name it returns, and on a page figures/NAME.SUFFIX too."""
+    """Writes NAME.png for the report and returns its name; with a `page`, also figures/NAME.SUFFIX."""
     files.write(folder / f"{name}.png", encode(draw()))
     if page:
         (folder / "figures").mkdir(exist_ok=True)

@@ -26,11 +26,11 @@ PREDICTED = {"classification": "class", "multilabel": "labels", "regression": "v
 
 def describe(task: Task, outputs: Logits, present: Mapping[str, np.ndarray], weights: Logits,
              probabilities: bool) -> Columns:
-    """What the heads say of some rows, by HEAD/NAME.
+    """The predictions of the heads for some rows, by HEAD/NAME.
 
-    Of a classification `class` (number, -1 where the row lacks the head's modality) and `entropy`
-    (nats); of a multilabel `labels` bool; of a regression `value`. `probability` is in [0, 1], `weight`
-    what fusion at test time gives a head. Numbers of a head whose modality is missing are NaN.
+    For classification they are `class` (number, -1 if the row lacks the head's modality) and `entropy`
+    (nats); for multilabel `labels`, bool; for regression `value`. `probability` is in [0, 1]; `weight` is
+    the head's weight in the fusion at test time. Numbers of a head without its modality are NaN.
 
     Args:
       task: of the outputs.
@@ -67,10 +67,10 @@ def describe(task: Task, outputs: Logits, present: Mapping[str, np.ndarray], wei
 
 @contextmanager
 def open_table(path: pathlib.Path, names: Sequence[str] = ()) -> Iterator[Add]:
-    """Gives add(ids, columns), which appends rows to a file that is there when all is done, or not.
+    """Gives add(ids, columns), which appends rows to a file that appears, whole, when the context ends.
 
-    In CSV, classes and labels are `names`, numbers the shortest that are read as the same float32,
-    and what a row lacks is empty; an `.npz` file has the arrays, with `id` and `names`.
+    In CSV, classes and labels are written by `names`, numbers as the shortest text that reads back as
+    the same float32, and missing values are empty. An `.npz` file has the arrays, with `id` and `names`.
 
     Raises:
       UserError: the file has another suffix, or no folder to lie in.
@@ -117,9 +117,9 @@ def _expand(name: str, x: np.ndarray, names: Sequence[str]) -> Iterator[tuple[st
 
 @contextmanager
 def open_arrays(path: pathlib.Path) -> Iterator[Callable[[Mapping[str, np.ndarray]], None]]:
-    """Gives add(arrays), which appends rows to arrays on disk; `path` is an `.npz` of them at the end.
+    """Gives add(arrays), which appends rows to arrays on disk; at the end `path` is an `.npz` of them.
 
-    It is there as a whole, or not.
+    The file is written as a whole, or not at all.
     """
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         parts = {}      # by name: file, type and shape of a row, number of rows

@@ -1,4 +1,4 @@
-"""The one table that reports are made of, a record for each number, and its pivot."""
+"""The table that all reports are made from, a record for each number, and its pivot."""
 from collections.abc import Iterable, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple

@@ -26,9 +26,9 @@ FILE = "report.md"
 def write(run: Run, workdir: PathLike, page: plots.Page | None = None) -> str:
     """Writes `report.md`, its plots and `metrics.csv` into the run folder; returns the table of test scores.
 
-    All of it follows from the config, the history, `metrics.jsonl` and the last state: a finished
-    run that is restored gives the same report again. Given a `page` of paper, the plots are drawn for
-    it too, in the folder `figures`.
+    It depends only on the config, the history, `metrics.jsonl` and the last state, so a restored run
+    gives the same report again. With a `page` of paper the plots are also drawn for it, in the folder
+    `figures`.
 
     Raises:
       UserError: the run is not finished.
@@ -125,7 +125,7 @@ def read_training(workdir: pathlib.Path) -> list[dict[str, Any]]:
 
 
 def training_seconds(records: Sequence[Mapping[str, Any]], batch: int) -> float:
-    """Time spent in steps, compilation included, evaluation and saving not."""
+    """Seconds spent in training steps, with compilation, without evaluation and saving."""
     starts = [0] + [r["step"] for r in records]
     return sum((r["step"] - start) * batch / r["examples_per_second"]
                for start, r in zip(starts, records))

@@ -9,7 +9,7 @@ from jaxmm.report.records import Cell
 from jaxmm.report.units import best, unit
 
 LEVEL = 0.05
-LEAST = 3       # seeds that both have; with fewer nothing is tested
+LEAST = 3       # shared seeds needed for a test
 
 
 class Winner(NamedTuple):
@@ -21,9 +21,9 @@ class Winner(NamedTuple):
 
 
 def winner(metric: str, cells: Mapping[Hashable, Cell]) -> Winner | None:
-    """The best mean, against each other by a two-sided paired t test; None without any cell.
+    """The best mean, compared with each other one by a two-sided paired t test; None without any cell.
 
-    To be better than each, all tests have to say so, which needs no correction for their number.
+    It is better than each only if all tests agree, so no correction for their number is needed.
     """
     row = best(metric, {row: cell.mean for row, cell in cells.items()})
     if row is None:
@@ -44,7 +44,7 @@ def winner(metric: str, cells: Mapping[Hashable, Cell]) -> Winner | None:
 
 
 def paired_t(differences: np.ndarray) -> float:
-    """p of mean 0, two-sided; 0 where all differences [S] are one number, and NaN if that is 0."""
+    """Two-sided p of mean 0; 0 if all differences [S] are equal, NaN if they are all 0."""
     if np.ptp(differences) <= 1e-12 * np.abs(differences).max():    # rounding, of which t would be made
         return 0.0 if differences[0] else np.nan
     return float(stats.ttest_1samp(differences, 0).pvalue)

@@ -52,7 +52,7 @@ def write(run: Run, outputs: Logits, workdir: pathlib.Path, title: str,
 
 
 def _normalisation(run: Run) -> Iterator[str]:
-    """What the learner knows of tasks to come."""
+    """A note on normalisation statistics, which include tasks not seen yet."""
     sections, dataset = run.setup.config.data.preprocess, run.setup.dataset
     names = [m for m in dataset.modalities if m not in dataset.num_tokens
              and not (m in sections and sections[m].mean)]
