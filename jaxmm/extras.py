@@ -35,6 +35,6 @@ class Later:
         self._args = module, what, extra
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):       # what tools ask of any object is no use of the module
+        if name.startswith("__"):       # tools look these up on any object, without using the module
             raise AttributeError(name)
         return getattr(need(*self._args), name)
