@@ -41,7 +41,7 @@ def test_a_vocabulary_is_made_of_the_training_texts():
 
 @pytest.mark.parametrize("tokens, message", [
     (VOCABULARY[1:], "expected .PAD. in its first line"),
-    (["[PAD]", "a"], "no WordPiece vocabulary"), (None, "cannot read the vocabulary .*no such file: /"),
+    (["[PAD]", "a"], "not a WordPiece vocabulary"), (None, "cannot read the vocabulary .*no such file: /"),
     (["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "a"], "the token 'a' in 2 lines")])
 def test_what_is_no_vocabulary(tokens, message, tmp_path):
     config = vocabulary(tmp_path, tokens) if tokens else TextConfig(vocabulary=str(tmp_path / "x"))
