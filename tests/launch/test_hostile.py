@@ -227,7 +227,7 @@ def test_export(tmp_path, refused):
     (tmp_path / "file").write_text("")
     workdir = f"--workdir={tmp_path / 'no_run'}"
     refused("launch.export", [
-        ("--workdir is missing", []), ("is no run folder", [workdir]),
+        ("--workdir is missing", []), ("is not a run folder", [workdir]),
         ("--format='onnx'; expected one of stablehlo, safetensors", [workdir, "--format=onnx"]),
         ("is a file; name a folder", [workdir, f"--output={tmp_path / 'file'}"]),
         ("expected a folder of this machine", [workdir, "--output=gs://bucket/x"])])
