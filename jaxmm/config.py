@@ -98,6 +98,9 @@ class DataConfig:
     kind: str = ""                  # of "synthetic": labels in one modality "A", both "B", either "C"
     seed: int = 0                   # of what is drawn once for a data set: splits, pairs, noise
     val_fraction: float = 0.1       # share of train used for validation if there is no such split
+    folds: int = 0                  # cross-validation: parts that data without a test split, or of drawn
+                                    # splits, are divided into; 0: none
+    fold: int = 0                   # of these, the one that is tested, from 0 on
     placement: str = "auto"         # "device" memory, "host" (streamed), or "auto" by size
     missing_rate: float = 0.0       # probability in [0, 1) of dropping a modality of an example; one is
                                     # always kept

@@ -5,6 +5,7 @@
     jaxmm prepare --dataset=cremad --variant=speakers --source=DIR --output=DIR
     jaxmm prepare --dataset=vggsound --audio_rate=16000 --short_side=256 \\
         --source=DIR --output=DIR
+    python -m launch.prepare --dataset=table --source=FILE.csv --output=DIR     # your own files
 
 Writes OUTPUT/NAME/VERSION: records that TFDS reads without TensorFlow, `summary.json`, and
 `skipped.txt` with every example that was left out and why. The same command resumes a call that was
@@ -17,9 +18,11 @@ from absl import flags
 FLAGS = flags.FlagValues()
 DATASET = flags.DEFINE_string("dataset", "", "Name of the data set, such as cremad; any other word shows the names.",
     flag_values=FLAGS)
-SOURCE = flags.DEFINE_string("source", "", "The folder with your files; it is only read.", flag_values=FLAGS)
+SOURCE = flags.DEFINE_string("source", "", "The folder with your files, or the CSV file of --dataset=table; it is "
+                             "only read.", flag_values=FLAGS)
 OUTPUT = flags.DEFINE_string("output", "", "The folder of prepared data sets.", flag_values=FLAGS)
-VARIANT = flags.DEFINE_string("variant", "", "Another split or selection that the data set has.",
+VARIANT = flags.DEFINE_string("variant", "", "Another split or selection that the data set has; of a table, how "
+                              "labels are taken: classes, labels or numbers.",
     flag_values=FLAGS)
 AUDIO_RATE = flags.DEFINE_integer("audio_rate", 0, "Hz of stored sound; 0: as in the files.",
     flag_values=FLAGS)

@@ -277,7 +277,7 @@ def split_train(where: str, train: Batch, config: DataConfig) -> dict[str, Batch
     if not 0 < total < rows:
         raise UserError(f"{where}: {rows} rows of train leave {total} for validation at "
                         f"data.val_fraction={config.val_fraction}; expected at least one each")
-    label, counts = _groups(label)
+    label, counts = strata(label)
     drawn = shares(counts, config.val_fraction, total)
     order = np.random.default_rng(config.seed).permutation(rows)
     order = order[np.argsort(label[order], kind="stable")]      # by class, at random within each
@@ -292,7 +292,7 @@ def split_train(where: str, train: Batch, config: DataConfig) -> dict[str, Batch
             for split, part in parts.items()}
 
 
-def _groups(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def strata(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The group [N] of each row, for a stratified split, and the size of each group."""
     if kind_of(label) == "regression":
         return np.zeros(len(label), int), np.array([len(label)])

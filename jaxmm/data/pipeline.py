@@ -16,10 +16,10 @@ from jaxmm.batch import Batch, make_batch
 from jaxmm.caches import cache_folder
 from jaxmm.config import (PREPROCESS, DataConfig, FlowConfig, FramesConfig, PreprocessConfig,
                           SpectrogramConfig, TextConfig)
-from jaxmm.data import decode, text
-from jaxmm.data.dataset import SPLITS, Dataset, split_train
+from jaxmm.data import decode, folds, text
+from jaxmm.data.dataset import SPLITS, Dataset
 from jaxmm.data.prepared import Prepared, Records, open_prepared
-from jaxmm.data.rows import Rows
+from jaxmm.data.rows import Rows, join
 from jaxmm.data.spectrogram import write_arrays
 from jaxmm.errors import UserError, as_typed, check_choice
 
@@ -45,25 +45,50 @@ def load(config: DataConfig, vocabularies: Vocabularies | None = None) -> Datase
     if not names:
         raise UserError(f"{prepared.folder}: {prepared.name} has no classes to learn, nor numbers to predict")
     for split in ("train", "test"):
-        if split not in prepared.splits:
+        if split not in prepared.splits and not (config.folds and split == "test"):
             raise UserError(f"{prepared.folder} has no {split} split; prepare one with both")
     check_sections(prepared, config.preprocess)
     parts = {split: read_index(prepared, split) for split in prepared.splits}
+    if prepared.multilabel:
+        parts = {split: part | {"label": part["label"].astype(bool)} for split, part in parts.items()}
+    tested = _tested(prepared, parts, config)
     tokenizers = {}
     for m, section in config.preprocess.items():
         if isinstance(section, TextConfig):
-            train = parts["train"]
-            train = [t for t, p in zip(texts(train, m), train[f"present/{m}"]) if p]
+            train = [t for split, part in parts.items()
+                     for t, p, held in zip(texts(part, m), part[f"present/{m}"], tested[split]) if p and not held]
             tokenizers[m] = text.make_tokenizer(section, train, (vocabularies or {}).get(m))
     splits = {split: read_split(prepared, config, split, parts[split], tokenizers)
               for split in prepared.splits}
-    if "val" not in splits:
-        splits |= split_train(str(prepared.folder), splits["train"], config)
+    where = str(prepared.folder)
+    if config.folds:
+        splits = folds.cut(where, join([*splits.values()]), np.concatenate([*tested.values()]),
+                           prepared.groups(splits), config)
+    elif "val" not in splits:
+        splits |= folds.hold_out(where, splits["train"], prepared.groups(["train"]), config)
     # The benchmark is known by the name of its data set.
     name = prepared.name.removesuffix("_mmcl")
     return Dataset(name, {s: splits[s] for s in SPLITS}, names,
                    {m: tokenizer.get_vocab_size() for m, tokenizer in tokenizers.items()},
                    {m: text.tokens(tokenizer) for m, tokenizer in tokenizers.items()})
+
+
+def _tested(prepared: Prepared, parts: Mapping[str, Mapping[str, np.ndarray]],
+            config: DataConfig) -> dict[str, np.ndarray]:
+    """By split that is there, which rows [N] are tested and so are not to be known in training.
+
+    Raises:
+      UserError: folds are asked for, and the data have a test split of their own.
+    """
+    if not config.folds:
+        return {split: np.full(len(part["label"]), split != "train") for split, part in parts.items()}
+    if not prepared.drawn and set(prepared.splits) != {"train"}:
+        raise UserError(f"data.folds={config.folds}: {prepared.folder} has the splits "
+                        f"{', '.join(prepared.splits)}; folds are for a table without the column split")
+    fold = folds.assign(str(prepared.folder), np.concatenate([part["label"] for part in parts.values()]),
+                        prepared.groups(parts), config.folds, config.seed)
+    ends = np.cumsum([len(part["label"]) for part in parts.values()])[:-1]
+    return dict(zip(parts, np.split(fold == config.fold, ends)))
 
 
 def open_config(config: DataConfig) -> Prepared:
@@ -230,7 +255,9 @@ def check_sections(prepared: Prepared, sections: Mapping[str, PreprocessConfig])
         if type(section) is not needed:
             kinds = {cls: kind for kind, cls in PREPROCESS.items()}
             raise UserError(f"data.preprocess.{m}.kind={section.kind!r}: {prepared.name} holds {m} "
-                            f"as {info['kind']}; expected {kinds.get(needed)!r}")
+                            f"as {info['kind']}; expected {kinds.get(needed)!r}" + (
+                                f": name the folder behind the method, --config=table:METHOD,{prepared.folder}"
+                                if prepared.name.startswith("table") else ""))
         if isinstance(section, FramesConfig):
             decode.check_frames(f"data.preprocess.{m}", section)
         if isinstance(section, SpectrogramConfig):

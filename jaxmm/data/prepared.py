@@ -10,7 +10,8 @@ Every record is one example::
                                       # the ids of skipped examples are not given to others
      "key":     str,                  # name of the example: its files are called so
      "label":   int,                  # class number, -1 where the data set has no classes; or
-                                      # float32 [K], where it has numbers to predict ("outputs")
+                                      # float32 [K], where it has numbers to predict ("outputs"), or
+                                      # labels that hold or not, 1 or 0 ("multilabel")
      "inputs":  {modality: value},    # by the kind of the modality, see `KINDS`
      "present": {modality: bool}}     # False where the example lacks the modality: value is empty
 """
@@ -21,7 +22,7 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -88,8 +89,23 @@ class Prepared(NamedTuple):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the numbers to predict, if it has these in place of classes."""
+        """Names of the numbers to predict, or labels that hold or not, if it has these in place of classes."""
         return tuple(self.summary.get("outputs", ()))
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether the outputs are labels that hold or not."""
+        return self.summary.get("multilabel", False)
+
+    @property
+    def drawn(self) -> bool:
+        """Whether its splits were drawn when it was prepared."""
+        return self.summary.get("drawn", False)
+
+    def groups(self, splits: Iterable[str]) -> np.ndarray | None:
+        """Numbers [N] of the groups that the records of these splits are of, if there are any."""
+        found = self.summary.get("groups")
+        return np.concatenate([np.array(found[split], int) for split in splits]) if found else None
 
 
 def open_prepared(folder: str | pathlib.Path) -> Prepared:
@@ -122,6 +138,9 @@ def open_prepared(folder: str | pathlib.Path) -> Prepared:
         read = {name for split in builder.info.splits.values() for name in split.filenames}
         if read != set(summary["shards"]):
             raise ValueError(f"{SUMMARY} names other shards than {DESCRIPTION[0]}")
+        if groups := summary.get("groups"):
+            if {split: len(found) for split, found in groups.items()} != {s: len(x) for s, x in splits.items()}:
+                raise ValueError(f"groups in {SUMMARY} are not those of all records")
     except UserError:
         raise
     # Whatever is wrong with the files that describe it.
@@ -147,6 +166,10 @@ def check_summary(summary: Any) -> dict[str, Any]:
     for names in ("class_names", "outputs"):
         check(names, summary.get(names, []), list,
               lambda x: all(type(c) is str for c in x) and len(set(x)) == len(x))
+    for name in ("multilabel", "drawn"):
+        check(name, summary.get(name, False), bool)
+    for split, found in check("groups", summary.get("groups", {}), dict).items():
+        check(f"groups/{split}", found, list, lambda x: all(type(n) is int and 0 <= n < 2**31 for n in x))
     for m, info in check("modalities", summary["modalities"], dict, len).items():
         check(f"modalities/{m}", info, dict, lambda x: x.get("kind") in [*KINDS])
         if "spectrogram" in info:

@@ -1,4 +1,5 @@
 """Rows that are read on demand, in place of an array in memory."""
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,6 +59,40 @@ class Rows:
     def change(self, read: Callable[[Any, int], np.ndarray], dtype) -> "Rows":
         """Rows of the same shape with another `read` and type."""
         return Rows(self.records, read, self.shape[1:], dtype, self.checksum, self.index)
+
+
+class Joined(Sequence):
+    """Rows of several splits, one after the other; each is read as its own split reads it."""
+
+    def __init__(self, parts: Sequence):
+        self.parts = parts
+        self.ends = np.cumsum([len(part) for part in parts])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        part = int(np.searchsorted(self.ends, index, side="right"))
+        return self.parts[part][np.int64(index - (self.ends[part] - len(self.parts[part])))]
+
+
+def read_joined(row: np.ndarray, position: int) -> np.ndarray:
+    """A row of `Joined`, which has read it."""
+    del position
+    return row
+
+
+def join(splits: Sequence[Batch]) -> Batch:
+    """The rows of several splits as one, with their positions in it as ids."""
+    def joined(*parts):
+        if not any(isinstance(part, Rows) for part in parts):
+            return np.concatenate(parts)
+        checksum = zlib.crc32(repr([(part.checksum, len(part)) if isinstance(part, Rows) else
+                                    zlib.crc32(np.ascontiguousarray(part)) for part in parts]).encode())
+        return Rows(Joined(parts), read_joined, parts[0].shape[1:], parts[0].dtype, checksum)
+
+    batch = jax.tree.map(joined, *splits)
+    return batch | {"id": np.arange(len(batch["label"]), dtype=np.int32)}
 
 
 def select(split: Batch, index) -> Batch:

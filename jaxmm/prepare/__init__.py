@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from jaxmm.prepare import (avmnist, cremad, food101, iemocap, kinetics400, kinetics_sounds,
-                                modelnet40, mosi, mvsa, nyuv2, ucf101, vggsound)
+                                modelnet40, mosi, mvsa, nyuv2, table, ucf101, vggsound)
 from jaxmm.prepare.decode import Options
 from jaxmm.prepare.layout import Layout
 
@@ -13,6 +13,7 @@ class Builder(NamedTuple):
     """How the files of one data set are found."""
     layout: Callable[[pathlib.Path, Options], Layout]
     variants: tuple[str, ...] = ()      # other splits or selections than the published one
+    file: bool = False                  # its source is one file, not a folder
 
 
 BUILDERS = {
@@ -27,6 +28,7 @@ BUILDERS = {
     "mosi": Builder(mosi.layout, ("binary",)),
     "mvsa": Builder(mvsa.layout),
     "nyuv2": Builder(nyuv2.layout),
+    "table": Builder(table.layout, table.VARIANTS, file=True),
     "ucf101": Builder(ucf101.layout, ("split2", "split3")),
     "vggsound": Builder(vggsound.layout, ("mmcl",)),
 }

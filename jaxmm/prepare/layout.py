@@ -59,6 +59,9 @@ class Layout(NamedTuple):
     lists: tuple[pathlib.Path, ...] = ()    # files that were read for it
     notes: dict[str, dict[str, Any]] = {}   # what was not taken as it stands there, see `count_name`
     outputs: tuple[str, ...] = ()   # names of the numbers to predict, in place of classes
+    multilabel: bool = False        # these are 0 or 1: labels that hold or not
+    drawn: bool = False             # the splits, which the user's files do not have
+    groups: dict[str, str] = {}     # by key, if there are any: no group is divided when rows are drawn
 
 
 def read_text(path: pathlib.Path) -> str:

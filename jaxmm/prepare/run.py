@@ -23,7 +23,7 @@ from jaxmm.config import PreprocessConfig
 from jaxmm.data.dataset import SPLITS
 from jaxmm.data.prepared import DESCRIPTION, SUMMARY, checksum, remember, tfds_features
 from jaxmm.errors import UserError, check_choice
-from jaxmm.prepare import BUILDERS, spectrograms
+from jaxmm.prepare import BUILDERS, spectrograms, table
 from jaxmm.prepare.decode import Options
 from jaxmm.prepare.layout import (FIRST, UNLABELLED, Example, Layout, Skip, count_name,
                                        ignored_lists, spelling, unlisted)
@@ -44,20 +44,76 @@ PLAN = "plan.json"          # the fingerprint of what is being made
 
 
 def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
-            options: Options = Options(), *,
-            sections: Mapping[str, PreprocessConfig] | None = None, allow_missing: bool = False,
-            allow_broken: bool = False, allow_skipped: float = SKIPPED_SHARE, workers: int = 1,
-            shard_size: int = SHARD_SIZE, progress: bool = True,
-            stopped: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+            options: Options = Options(), **how) -> dict[str, Any]:
     """Writes OUTPUT/NAME/VERSION from the user's folder and returns its summary.
+
+    Args:
+      name: a key of `BUILDERS`.
+      source: the user's folder, or file; it is only read.
+      output: where data sets are, made if needed.
+      options: how files are decoded.
+      how: see `write`.
+
+    Raises:
+      UserError: the folder is not of this layout, or see `write`, as for `Stopped`.
+    """
+    check_choice("--dataset", name, BUILDERS)
+    source, builder = pathlib.Path(source), BUILDERS[name]
+    if builder.file and not source.is_file():
+        raise UserError(f"--source={source}: no such file; expected the CSV file that names the others")
+    if not builder.file and not source.is_dir():
+        raise UserError(f"--source={source}: no such folder; expected the one with the data set's "
+                        "files")
+    if options.variant:
+        check_choice("--variant", options.variant, builder.variants or ["none"])
+    _check_packages()
+    return write(name, builder.layout(source, options), source, output, options, **how)
+
+
+def prepare_table(rows: Any, output: str | pathlib.Path, folder: str | pathlib.Path = ".", *,
+                  options: Options = Options(), **how) -> dict[str, Any]:
+    """Writes OUTPUT/table/VERSION from a table in memory and returns its summary.
+
+    Args:
+      rows: a pandas DataFrame, or dictionaries by column; columns are those of a CSV file, see
+        `jaxmm.prepare.table`.
+      output: where data sets are, made if needed.
+      folder: where paths begin.
+      options: how files are decoded; their variant, how labels are taken.
+      how: see `write`.
+
+    Raises:
+      UserError: whatever is wrong with the table, or see `write`, as for `Stopped`.
+    """
+    folder, output = (pathlib.Path(path).expanduser() for path in (folder, output))
+    if options.variant:
+        check_choice("variant", options.variant, table.VARIANTS)
+    _check_packages()
+    return write("table", table.make_layout(table.of_rows(rows), folder, options), folder, output, options,
+                 **how)
+
+
+def _check_packages() -> None:
+    for module in ("array_record", "tensorflow_datasets", *DECODERS):
+        extras.need(module, "preparing data")
+
+
+def write(name: str, layout: Layout, source: pathlib.Path, output: str | pathlib.Path,
+          options: Options, *, sections: Mapping[str, PreprocessConfig] | None = None,
+          allow_missing: bool = False, allow_broken: bool = False, allow_skipped: float = SKIPPED_SHARE,
+          workers: int = 1, shard_size: int = SHARD_SIZE, progress: bool = True,
+          stopped: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+    """Writes OUTPUT/NAME/VERSION, what the layout consists of, and returns its summary.
 
     A call reuses the shards that an interrupted call has finished. Of a finished data set it makes only
     the shards again whose files have changed or were added since.
 
     Args:
-      name: a key of `BUILDERS`.
-      source: the user's folder; it is only read.
+      name: of the data set, to which that of the variant is added.
+      layout: what is on disk.
+      source: where it was found.
       output: where data sets are, made if needed.
+      options: how files are decoded.
       sections: of a config, by modality: store the spectrograms that they ask for, not sound.
       allow_missing: keep examples that lack some of the modalities.
       allow_broken: continue with any number of broken files.
@@ -70,20 +126,11 @@ def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
       stopped: called often; the work stops once it returns True.
 
     Raises:
-      UserError: the folder has another layout, too much of it cannot be used, no example or only one
-        class is left to train on, or the output holds a data set made from other files or options.
+      UserError: too much of it cannot be used, nothing or one class alone is left to train on, or
+        the output holds a data set made otherwise.
       Stopped: `stopped` said so.
     """
-    check_choice("--dataset", name, BUILDERS)
-    source, begin = pathlib.Path(source), time.monotonic()
-    if not source.is_dir():
-        raise UserError(f"--source={source}: no such folder; expected the one with the data set's "
-                        "files")
-    if options.variant:
-        check_choice("--variant", options.variant, BUILDERS[name].variants or ["none"])
-    for module in ("array_record", "tensorflow_datasets", *DECODERS):
-        extras.need(module, "preparing data")
-    layout = BUILDERS[name].layout(source, options)
+    begin = time.monotonic()
     stored = {} if sections is None else spectrograms.choose(layout, sections)
     layout.modalities.update({m: spectrograms.modality(section) for m, section in stored.items()})
     name = "_".join(filter(None, [name, options.variant]))
@@ -98,7 +145,7 @@ def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
     shards = divide(examples, name, shard_size)
     work = Work(str(folder), layout.modalities, layout.class_names, options, allow_missing, stored,
                 layout.outputs)
-    fingerprint = _fingerprint(work, shards, unused)
+    fingerprint = _fingerprint(work, shards, unused, layout)
     with files.lock(folder.with_suffix(".lock"), "choose another --output"):
         if done.exists():
             summary = _made_before(done, fingerprint)
@@ -118,7 +165,7 @@ def prepare(name: str, source: str | pathlib.Path, output: str | pathlib.Path,
         summary = {"name": name, "version": VERSION, "fingerprint": fingerprint,
                    "source": str(source.resolve()), "options": options._asdict(),
                    "allow_missing": allow_missing,
-                   "ignored_lists": ignored_lists(source, layout.lists),
+                   "ignored_lists": ignored_lists(source if source.is_dir() else source.parent, layout.lists),
                    "unlisted": unlisted(layout),
                    **_sum_up(layout, examples, reports, skipped, notes),
                    "seconds": round(time.monotonic() - begin, 3)}
@@ -364,11 +411,23 @@ def _sum_up(layout: Layout, examples: dict[str, list], reports: dict[str, dict],
         if modality.kind == "audio":
             rates = {rate for r in reports.values() for name, rate in r["rates"] if name == m}
             modalities[m]["rate"] = rates.pop() if len(rates) == 1 else None
-    return {"class_names": list(layout.class_names), "outputs": list(layout.outputs), "modalities": modalities, "splits": splits,
+    return {"class_names": list(layout.class_names), "outputs": list(layout.outputs),
+            "multilabel": layout.multilabel, "drawn": layout.drawn, "groups": _groups(layout, reports),
+            "modalities": modalities, "splits": splits,
             "used": sum(s["used"] for s in splits.values()), "left_out": len(skipped),
             "skipped": reasons, "notes": notes, "repeated": _repeated(reports),
             "shards": {file: {k: r[k] for k in ("examples", "size", "sha256")}
                        for file, r in reports.items()}}
+
+
+def _groups(layout: Layout, reports: dict[str, dict]) -> dict[str, list[int]]:
+    """The group of every example by number, in the order of the records of each split; {} without groups."""
+    number = {group: i for i, group in enumerate(sorted(set(layout.groups.values())))}
+    found: dict[str, list[int]] = {}
+    for file, report in reports.items() if number else ():
+        split = next(split for split in SPLITS if f"-{split}.array_record" in file)
+        found.setdefault(split, []).extend(number[layout.groups[key]] for key in report["contents"])
+    return found
 
 
 def _repeated(reports: dict[str, dict]) -> dict[str, dict[str, Any]]:
@@ -413,10 +472,12 @@ def _write_skipped(folder: pathlib.Path, skipped: list[Skip]) -> None:
     files.write(folder / SKIPPED, text.encode(errors="backslashreplace"))
 
 
-def _fingerprint(work: Work, shards: list[Shard], unused: list[Skip]) -> str:
-    """A hash of all that determines what is written, except for the content of the user's files."""
-    # Data sets with classes keep the fingerprint that they had before there were `outputs`.
+def _fingerprint(work: Work, shards: list[Shard], unused: list[Skip], layout: Layout) -> str:
+    """A hash of all that decides what is written, but for the content of the user's files."""
+    # Data sets of classes keep the fingerprint that they had before there were others.
     key = hashlib.sha256(repr((VERSION, work[1:] if work.outputs else work[1:-1], sorted(unused))).encode())
+    if layout.drawn or layout.multilabel or layout.groups:
+        key.update(repr((layout.drawn, layout.multilabel, sorted(layout.groups.items()))).encode())
     for shard in shards:
         for number, example in shard.examples:
             sources = [(m, s.read.__name__, s.args) for m, s in sorted(example.sources.items())]
