@@ -57,6 +57,8 @@ def get_config(argument: str = "mla") -> Config:
 
 def make_section(info: dict):
     """How a modality is read that the prepared data say this of; None for vectors."""
+    if "spectrogram" in info:
+        return SpectrogramConfig(**info["spectrogram"])
     if info["kind"] == "audio":
         return SpectrogramConfig(seconds=5.0, n_fft=1024, hop=320, mels=64)
     if info["kind"] == "frames":

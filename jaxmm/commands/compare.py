@@ -9,6 +9,11 @@ and on a stream of tasks, as the main table of SAMM does:
     jaxmm compare --config=seq_av_digits --methods=joint,sgd,er,samm \
         --seeds=3 --capacities=100,200
 
+and, on data without a test split (an .npz file with train/... alone, or a table without the column split), over
+the folds of a cross-validation, in which every row is tested once:
+
+    python -m launch.compare --config=configs/arrays.py --config.data.path=FILE.npz --folds=5
+
 A method may be of one modality alone and have options of its own: `er:audio`, `unimodal:audio`,
 `samm+consistency=false`, `mla+projection=none+alpha=0.5`. `unimodal` trains one model for each
 modality, `joint` is `sgd` on all tasks of a stream at once, and --capacities goes to the methods
@@ -32,6 +37,8 @@ METHODS = flags.DEFINE_list("methods", None, "Methods to compare: METHOD, METHOD
                             "unimodal,concat,late,mla.", flag_values=FLAGS)
 SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each, with the seeds config.train.seed + 0, 1...",
     flag_values=FLAGS)
+FOLDS = flags.DEFINE_integer("folds", 0, "Cross-validation: divide data without a test split into so many "
+    "parts, each of which is tested once; they take the place of seeds.", flag_values=FLAGS)
 PROBE = flags.DEFINE_bool("probe", False, "Also fit a linear probe to the features of every encoder.",
     flag_values=FLAGS)
 CAPACITIES = flags.DEFINE_list("capacities", "", "Sizes of the memory of methods that have one.",
@@ -48,4 +55,4 @@ def main(chosen, command) -> None:
     from jaxmm.report.plots import parse_page
     page = parse_page(FIGURES.value, WIDTH.value)
     print(compare.compare(chosen, METHODS.value, SEEDS.value, WORKDIR.value, CAPACITIES.value, PROBE.value,
-                          command, page))
+                          command, page, FOLDS.value))

@@ -7,7 +7,9 @@ numbers as numbers; bools [N, K] are labels that hold or not; floats [N] or [N, 
 predict. Optional too: `{split}/present/{modality}` bool [N], False where an example lacks the modality;
 `class_names`, text by class number; and `label_names`, text by column of bools or floats. Modalities that have
 rows of their own have labels of their own, in place of those of the split: `{split}/{modality}/label`;
-see `jaxmm/data/unpaired.py`.
+see `jaxmm/data/unpaired.py`. `train/group` [N], whole numbers or text, says which rows belong together
+(one speaker, one patient): they are not divided when validation data or folds (`jaxmm/data/folds.py`) are
+taken of train.
 """
 import collections
 import contextlib
@@ -23,8 +25,8 @@ import psutil
 from jaxmm import files
 from jaxmm.batch import is_unpaired, make_batch
 from jaxmm.config import DataConfig
-from jaxmm.data import unpaired
-from jaxmm.data.dataset import SPLITS, Dataset, by_number, listed, split_train
+from jaxmm.data import folds, unpaired
+from jaxmm.data.dataset import SPLITS, Dataset, by_number, listed
 from jaxmm.errors import UserError
 
 NAMES = ("class_names", "label_names")
@@ -33,6 +35,8 @@ FORM = "an .npz file with SPLIT/MODALITY and SPLIT/label, as numpy.savez writes 
 
 def load(config: DataConfig) -> Dataset:
     """Reads `config.path`; without a `val` split, `config.seed` draws one from train.
+
+    With `config.folds` the file has train alone, of which one fold is the test split.
 
     Raises:
       UserError: the file is missing, damaged, larger than the memory that is left, holds pickled
@@ -53,6 +57,7 @@ def assemble(path: pathlib.Path, arrays: Mapping[str, np.ndarray], config: DataC
     """
     arrays = dict(arrays)
     names = {key: _names(path, key, arrays.pop(key)) for key in NAMES if key in arrays}
+    group = _group(path, arrays)
     splits = collections.defaultdict(lambda: {"inputs": {}, "present": {}})
     for name, array in arrays.items():
         split, _, rest = name.partition("/")
@@ -65,9 +70,14 @@ def assemble(path: pathlib.Path, arrays: Mapping[str, np.ndarray], config: DataC
             splits[split]["present"][rest.removeprefix("present/")] = array
         else:
             splits[split]["inputs"][rest] = array
-    for split in needed:
+    for split in ("train",) if config.folds else needed:
         if split not in splits:
-            raise UserError(f"{path}: no {split} split; expected {split}/MODALITY and {split}/label")
+            raise UserError(f"{path}: no {split} split; expected {split}/MODALITY and {split}/label" + (
+                ", or --config.data.folds=K for cross-validation" if split == "test" and len(splits) == 1
+                else ""))
+    if config.folds and len(splits) > 1:
+        raise UserError(f"{path} has the splits {', '.join(s for s in SPLITS if s in splits)}; data.folds="
+                        f"{config.folds} needs all rows in train: join them, or set data.folds=0")
     splits = {split: unpaired.stack(f"{path}: {split}", parts) for split, parts in splits.items()}
     for split, parts in splits.items():
         if "label" not in parts or not parts["inputs"]:
@@ -85,10 +95,31 @@ def assemble(path: pathlib.Path, arrays: Mapping[str, np.ndarray], config: DataC
                                 where=f"{path}: {split}") for split, parts in splits.items()}
     if class_names is None:
         class_names = _numbered(path, splits["train"]["label"])
-    if "val" not in splits:
-        split = unpaired.split_each if is_unpaired(splits["train"]["present"]) else split_train
-        splits |= split(str(path), splits["train"], config)
+    where, train = str(path), splits["train"]
+    if group is not None and len(group) != len(train["label"]):
+        raise UserError(f"{path}: train/group has {len(group)} rows, train/label {len(train['label'])}; expected "
+                        "one for each row")
+    if config.folds:
+        tested = folds.assign(where, train["label"], group, config.folds, config.seed) == config.fold
+        splits = folds.cut(where, train, tested, group, config)
+    elif "val" not in splits and is_unpaired(train["present"]):
+        splits |= unpaired.split_each(where, train, config)
+    elif "val" not in splits:
+        splits |= folds.hold_out(where, train, group, config)
     return Dataset(path.stem, {s: splits[s] for s in SPLITS if s in splits}, class_names)
+
+
+def _group(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
+    """Numbers [N] of the groups of train, taken out of the arrays; of another rank they are a modality."""
+    names = [name for name in (f"{split}/group" for split in SPLITS) if name in arrays and arrays[name].ndim == 1]
+    if other := set(names) - {"train/group"}:
+        raise UserError(f"{path}: {min(other)} is not used; groups are those of train/group: remove it")
+    if not names:
+        return None
+    group = arrays.pop("train/group")
+    if group.dtype.kind not in "iuSU":
+        raise UserError(f"{path}: train/group is {group.dtype}; expected whole numbers or text")
+    return np.unique(group, return_inverse=True)[1]
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -149,7 +149,8 @@ def _arrays(path: pathlib.Path, spec: DataSpec, size: int, split: str):
         found = {name.removeprefix(prefix): member for name, member in members.items()
                  if name.startswith(prefix) and name not in arrays.NAMES}
         inputs = {m: member for m, member in found.items()
-                  if m not in RESERVED and not m.startswith("present/")}
+                  if m not in RESERVED and not m.startswith("present/")
+                  and (m != "group" or m in spec.forms)}     # groups of rows, or a modality
         masks = {m.removeprefix("present/"): member for m, member in found.items()
                  if m.startswith("present/")}
         _check_modalities(path, inputs, spec)

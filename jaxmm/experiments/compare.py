@@ -1,4 +1,5 @@
 """Several methods over several seeds, compared."""
+import dataclasses
 import functools
 import itertools
 import pathlib
@@ -6,8 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 
 from jaxmm import data, escape
-from jaxmm.config import Config, StreamConfig
+from jaxmm.config import Config, StreamConfig, replace
 from jaxmm.data.dataset import Dataset
+from jaxmm.data.folds import MOST
 from jaxmm.data.streams import make_stream
 from jaxmm.errors import UserError, as_typed
 from jaxmm.experiments import configs, folders
@@ -24,7 +26,8 @@ DEFAULT_METHODS = ("unimodal", "concat", "late", "mla")
 
 
 def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: str,
-            capacities: Sequence[str], probe: bool, command: str, page: plots.Page | None = None) -> str:
+            capacities: Sequence[str], probe: bool, command: str, page: plots.Page | None = None,
+            folds: int = 0) -> str:
     """Trains all runs of a comparison and writes its report into the folder; returns the tables.
 
     Args:
@@ -36,20 +39,24 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: 
       probe: also fit linear probes.
       command: what makes the report again.
       page: of paper, to draw figures for it too.
+      folds: of a cross-validation, which take the place of seeds; 0: none.
 
     Raises:
       UserError: whatever would stop one of the runs.
       FloatingPointError: all diverged.
     """
     config = chosen.config
-    folder = folders.workdir(workdir, f"compare_{folders.data_name(config)}")
+    folder = folders.workdir(workdir, f"compare_{folders.data_name(config)}" + f"_{folds}_folds" * bool(folds))
     check_counts(config)
-    dataset = data.load(config.data)
+    check_folds(config, folds, seeds)
     if methods is None:
         methods = configs.default_methods(chosen.path) or DEFAULT_METHODS
-    _, tables, workdirs = compare_on(
-        dataset, config.stream, functools.partial(configs.config_for, chosen), methods, seeds, folder, command,
-        parse_capacities(capacities), probe, page)
+    config_for, sizes = functools.partial(configs.config_for, chosen), parse_capacities(capacities)
+    if folds:
+        tables, workdirs = cross_validate(config, folds, config_for, methods, folder, command, sizes, probe, page)
+    else:
+        _, tables, workdirs = compare_on(data.load(config.data), config.stream, config_for, methods, seeds,
+                                         folder, command, sizes, probe, page)
     one = escape.command([f"--workdir={workdirs[-1]}"])
     return (f"\n{tables}\n{run_report.where(folder)} To look into one of the runs:\n"
             f"  {as_typed('evaluate')} {one}")
@@ -86,6 +93,48 @@ def compare_on(dataset: Dataset, stream: StreamConfig, config_for: Callable[[str
     return results, tables, workdirs
 
 
+def check_folds(config: Config, folds: int, seeds: int) -> None:
+    """Raises UserError for what cross-validation does not combine with."""
+    if not folds:
+        if config.data.folds:
+            raise UserError(f"data.folds={config.data.folds} is one fold of a cross-validation, which train "
+                            f"makes; to compare over all of them use --folds={config.data.folds}")
+        return
+    if not 2 <= folds <= MOST:
+        raise UserError(f"--folds={folds}; expected 2 to {MOST}")
+    for option, value in (("--seeds", seeds if seeds != 1 else 0), ("data.folds", config.data.folds),
+                          ("data.fold", config.data.fold), ("stream.kind", config.stream.kind)):
+        if value:
+            raise UserError(f"--folds={folds} does not go with {option}={value}: folds take the place of seeds, "
+                            "and are all made; leave it out")
+
+
+def cross_validate(config: Config, folds: int, config_for: Callable[[str], Config], methods: Sequence[str],
+                   folder: pathlib.Path, command: str, capacities: Sequence[int], probe: bool,
+                   page: plots.Page | None) -> tuple[str, list[pathlib.Path]]:
+    """`compare` over the folds of the data of `config`: the tables, and the run folders.
+
+    All folds are planned before the first is trained; one at a time is in memory. Published values are not
+    shown, as they are of published splits.
+    """
+    def load(fold: int) -> Dataset:
+        return data.load(dataclasses.replace(config.data, folds=folds, fold=fold))
+
+    def divided(method: str) -> Config:
+        return replace(config_for(method), {"data.folds": folds})
+
+    runs = [plan_runs(divided, methods, 1, load(fold), folder, capacities, fold) for fold in range(folds)]
+    results = []
+    for fold, part in enumerate(runs):
+        dataset = load(fold)
+        results += make_runs(part, dataset, probe=probe)
+    check_any_finished([not result.diverged for result in results], folder)
+    tables = comparison.write(results, dataset, folder, command, page=page, repeats="folds")
+    workdirs = [run.workdir for part in runs for run in part]
+    flat.write(folder, workdirs)
+    return tables, workdirs
+
+
 def parse_capacities(values: Sequence[str]) -> list[int]:
     """Sizes named by --capacities."""
     if not all(value.strip().isdecimal() for value in values):
@@ -105,11 +154,10 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
     for i, (run, trained) in enumerate(_train_all(runs, dataset, progress)):
         if isinstance(trained, FloatingPointError):
             print(f"[{i + 1}/{len(runs)}] diverged: {trained}", flush=True)
-            yield comparison.read_result(run.variant, run.config.train.seed, None)
+            yield comparison.read_result(run.variant, run.repeat, None)
             start = time.perf_counter()
             continue
-        result = comparison.read_result(run.variant, run.config.train.seed, trained.history,
-                                        trained.changed)
+        result = comparison.read_result(run.variant, run.repeat, trained.history, trained.changed)
         if probe:
             result = comparison.with_probes(result, probe_run(trained))
         scores = comparison.shown(result, dataset, run.config.stream.kind)

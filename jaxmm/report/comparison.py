@@ -173,9 +173,10 @@ def curve_panels(table: Iterable[Record]) -> dict[str, dict[str, dict[int, Cell]
 
 
 def latex_table(table: Sequence[Record], modalities: Sequence[str], metric: str, caption: str,
-                published: Values | None = None) -> str:
+                published: Values | None = None, repeats: str = "seeds") -> str:
     """LaTeX of `score_rows`: the best of each head in bold, with a star if it is better than each of
-    the others; comments name the test, its number of seeds and each p."""
+    the others; comments name the test, its number of seeds and each p. Folds, which share most of their
+    training rows, are not tested."""
     rows, columns, values = score_rows(table, modalities, metric, published)
     scores, bold, comments = by_head(table, metric), {}, []
     order = [(row["method"], row["buffer"]) for row in rows]
@@ -185,16 +186,18 @@ def latex_table(table: Sequence[Record], modalities: Sequence[str], metric: str,
             found = significance.winner(metric, cells)
             level = [row for row, cell in cells.items() if cell.mean == cells[found.row].mean]
             if len(level) < len(cells):
-                bold |= {(order.index(row), head): "*" * found.better for row in level}
+                bold |= {(order.index(row), head): "*" * (found.better and repeats == "seeds") for row in level}
             listed = ", ".join(" ".join([*map(str, filter(None, row)),
                                          "(equal)" if np.isnan(p) else f"{p:.2g}"])
                                for row, p in found.p.items())
+            if repeats != "seeds":
+                continue
             comments.append(f"% {escape.printable(head)}, n = {found.seeds}: " + escape.printable(
                 f"p of the best against {listed}" if found.p else "no test with so few seeds") + "\n")
     test = ("; * better than each other method of its column: two-sided paired t tests over the seeds, "
             f"p < {significance.LEVEL} each" if any(bold.values()) else "")
     n = {len(cell.values) for cells in scores.values() for cell in cells.values()}
-    seeds = f"n = {min(n)}" + f" to {max(n)}" * (len(n) > 1) + " seeds"
+    seeds = f"n = {min(n)}" + f" to {max(n)}" * (len(n) > 1) + f" {repeats}"
     notes = [f"Best in bold; {seeds}{test}."]
     notes += [f"† {line.removeprefix(chr(92) + '* ')}" if line.startswith("\\") else line
               for line in sources(values)]
@@ -229,7 +232,8 @@ def _row_columns(rows: Iterable[Row]) -> list[str]:
 
 
 def write(results: Sequence[Result], dataset: Dataset, workdir, command: str, kind: str = "",
-          published: Mapping[str, Values] | None = None, page: plots.Page | None = None) -> str:
+          published: Mapping[str, Values] | None = None, page: plots.Page | None = None,
+          repeats: str = "seeds") -> str:
     """Writes the comparison into a folder; returns the Markdown table of the headline.
 
     The folder gets `report.md`, which shows the tables, the plots and `command`; `comparison.csv`
@@ -245,6 +249,7 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str, ki
       kind: of the stream, if there is one.
       published: values of papers, as `jaxmm.report.published.find` gives them.
       page: of paper, for which the plots are drawn too, in the folder `figures`.
+      repeats: what runs of a method differ in: "seeds", or the "folds" of a cross-validation.
     """
     workdir, table, published = pathlib.Path(workdir), records(results), published or {}
     task = units.task_of(dataset)
@@ -254,10 +259,10 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str, ki
         published = {}      # which are accuracies
     shown = score_table(table, dataset.modalities, metric, published.get("accuracy"))
     seeds = max(len(cell.values) for cells in scores.values() for cell in cells.values())
-    what = continual.caption(metric) + (f", mean and deviation of {seeds} seeds" if seeds > 1 else "")
+    what = continual.caption(metric) + (f", mean and deviation of {seeds} {repeats}" if seeds > 1 else "")
     _write_csv(table, workdir)
     _write_latex(table, dataset, metric, f"{dataset.name}: {what}, {units.explain(metric)}.", published,
-                 workdir)
+                 workdir, repeats)
     bars = {"\n".join(filter(None, [_label(*row), diverged.get(row)])):
             {head: cell[:2] for head, cell in scores.get(row, {}).items()}
             for row in dict.fromkeys((r.method, r.setting) for r in table)
@@ -275,8 +280,10 @@ encoder. Far below the encoder of `unimodal` means that the other modalities mad
     over_time = _over_time_section(table, dataset, workdir, page) if kind else ""
     others = [units.unit(m).title for m in dict.fromkeys(
         m for r in results for scores in r.scores.values() for m in scores) if m != metric]
-    notes = ("Means are of the runs that did not diverge.\n\n" * bool(diverged)
-             + "".join(f"{escape.markdown(r.method)}, seed {r.seed}: "
+    notes = ("Each row is tested in one fold; folds share training rows, so that their deviation says less "
+             "than that of independent runs. In the CSV files they stand as seeds.\n\n" * (repeats == "folds")
+             + "Means are of the runs that did not diverge.\n\n" * bool(diverged)
+             + "".join(f"{escape.markdown(r.method)}, {repeats[:-1]} {r.seed}: "
                        f"{escape.markdown(describe(dataset.name, r.changed))}.\n\n"
                        for r in results if r.changed))
     files.write(workdir / "report.md", f"""# Methods on {escape.markdown(dataset.name)}
@@ -291,7 +298,7 @@ Made by
 
     {command}
 
-{capital(', '.join(others)) or 'Means'} are in `comparison.csv`, every seed in `seeds.csv`, tables for
+{capital(', '.join(others)) or 'Means'} are in `comparison.csv`, every {repeats[:-1]} in `seeds.csv`, tables for
 LaTeX in `comparison.tex`, and every run has a folder of its own here.
 """)
     return f"{shown}\nLinear probes:\n\n{probes}" if probed else shown
@@ -314,12 +321,12 @@ def _write_csv(table: Sequence[Record], workdir: pathlib.Path) -> None:
 
 
 def _write_latex(table: Sequence[Record], dataset: Dataset, metric: str, caption: str,
-                 published: Mapping[str, Values], workdir: pathlib.Path) -> None:
+                 published: Mapping[str, Values], workdir: pathlib.Path, repeats: str) -> None:
     """Writes `comparison.tex`: the headline and, if there are any, probes and scores over the tasks."""
-    tables = [latex_table(table, dataset.modalities, metric, caption, published.get("accuracy"))]
+    tables = [latex_table(table, dataset.modalities, metric, caption, published.get("accuracy"), repeats)]
     if any(r.metric == "probe" for r in table):
         tables.append(latex_table(table, dataset.modalities, "probe", f"{dataset.name}: accuracy of linear "
-                                  "probes of the frozen encoders, in percent.", published.get("probe")))
+                                  "probes of the frozen encoders, in percent.", published.get("probe"), repeats))
     rows, columns = over_time_rows(table)
     if rows:
         tables.append(latex(rows, columns, f"{dataset.name}: over the tasks, in percent.", []))
