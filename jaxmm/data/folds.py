@@ -31,7 +31,7 @@ def check(config: DataConfig) -> None:
 
 
 def assign(where: str, label: np.ndarray, group: np.ndarray | None, count: int, seed: int,
-           option: str = "data.folds") -> np.ndarray:
+           remedy: str = "lower data.folds") -> np.ndarray:
     """The fold [N] of every row, from 0 to `count` - 1.
 
     Every fold has its share of every class, or of every set of labels that hold together (those that
@@ -43,7 +43,7 @@ def assign(where: str, label: np.ndarray, group: np.ndarray | None, count: int, 
       group: numbers [N]; rows of one group come into one fold. None: every row for itself.
       count: folds.
       seed: draws them.
-      option: what to change where there are too few rows, in messages.
+      remedy: what to do where there are too few rows, in messages.
 
     Raises:
       UserError: there are fewer rows, or groups, than folds.
@@ -51,7 +51,7 @@ def assign(where: str, label: np.ndarray, group: np.ndarray | None, count: int, 
     units = len(label) if group is None else len(np.unique(group))
     few = f"{where} has {units} {'rows' if group is None else 'groups'}, too few for {count} parts"
     if units < count:
-        raise UserError(f"{few}; add some, or change {option}")
+        raise UserError(f"{few}; add some, or {remedy}")
     classes, counts = strata(label)
     if (counts < count).all():
         classes = np.zeros(len(label), int)
@@ -68,7 +68,7 @@ def assign(where: str, label: np.ndarray, group: np.ndarray | None, count: int, 
             fold[rows] = i
     empty = np.setdiff1d(np.arange(count), fold)
     if len(empty):
-        raise UserError(f"{few}: none is left for part {listed(empty)}; change {option}")
+        raise UserError(f"{few}: none is left for part {listed(empty)}; {remedy}")
     return fold
 
 
@@ -97,7 +97,7 @@ def hold_out(where: str, train: Batch, group: np.ndarray | None, config: DataCon
     if count < 2:
         raise UserError(f"{where}: all rows of train are of one group, which cannot be shared with "
                         "validation; add a val split to the data, or more groups")
-    held = assign(where, train["label"], group, count, config.seed, "data.val_fraction") == 0
+    held = assign(where, train["label"], group, count, config.seed, "raise data.val_fraction") == 0
     parts = {"train": select(train, np.flatnonzero(~held)), "val": select(train, np.flatnonzero(held))}
     return {split: part | {"id": np.arange(batch_size(part), dtype=np.int32)}
             for split, part in parts.items()}

@@ -145,7 +145,7 @@ def make_layout(table: Table, folder: pathlib.Path, options: Options) -> Layout:
         count_name(notes, f"labels taken as {labels.said}", key)
     if drawn := "split" not in cells:
         number = groups and np.unique(groups, return_inverse=True)[1]
-        fold = folds.assign(table.where, labels.array, number, TESTED, 0, "--variant or a column split")
+        fold = folds.assign(table.where, labels.array, number, TESTED, 0, "give it the column split")
         splits = ["test" if i == 0 else "train" for i in fold]
         for key, split in zip(ids, splits):
             count_name(notes, f"drawn for {split} by seed 0, as the table has no splits", key)

@@ -71,7 +71,7 @@ def test_validation_of_data_with_a_test_split_keeps_groups_whole(tmp_path):
     ({"fold": 5}, "data.fold=5; expected 0 to 4, as data.folds=5"),
     ({"folds": 0, "fold": 2}, "data.folds=0; expected 2"),
     ({"folds": 0}, "no test split; expected test/MODALITY and test/label, or --config.data.folds=K"),
-    ({"folds": 13}, "has 12 rows, too few for 13 parts; add some, or change data.folds"),
+    ({"folds": 13}, "has 12 rows, too few for 13 parts; add some, or lower data.folds"),
     ({"name": "av_digits", "path": ""}, "av_digits has a test split"),
 ], ids=str)
 def test_folds_that_cannot_be_are_refused(change, message, tmp_path):
