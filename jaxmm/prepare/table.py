@@ -299,7 +299,7 @@ def _number(cell: str) -> float | None:
     if not re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", cell, re.I | re.A):
         return None
     value = float(cell)
-    return value if abs(value) <= np.finfo(np.float32).max else None
+    return value if abs(value) <= float(np.finfo(np.float32).max) else None
 
 
 def _row(table: Table, row: int) -> str:

@@ -1,6 +1,8 @@
+import csv
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from jaxmm.config import EncoderConfig, replace
@@ -196,3 +198,54 @@ def test_teachers_are_runs_of_the_comparison_and_probes_a_table(config_for, make
     probes = [f"{100 * r.scores[m]['probe']:.1f}" for r, m in ((image, "image"), (sound, "sound"))]
     assert table.splitlines()[-1].split() == ["|", "unimodal", "|", probes[0], "|", probes[1], "|"]
     assert "## What the encoders know" in (tmp_path / "all/report.md").read_text()
+
+
+@pytest.fixture(name="chosen")
+def make_chosen(make_dataset, tmp_path):
+    """Rows without a test split, in an .npz file, as a config and the methods to compare on it."""
+    train = make_dataset(rows=(30, 3, 3)).splits["train"]
+    np.savez(tmp_path / "rows.npz", **{f"train/{m}": x for m, x in train["inputs"].items()},
+             **{"train/label": train["label"], "train/group": np.arange(30) // 2})
+    overrides = {"data.path": str(tmp_path / "rows.npz"), "train.epochs": 1, "train.batch_size": 8}
+    return configs.Chosen("arrays:late", replace(configs.load("arrays:late"), overrides), overrides)
+
+
+def test_folds_test_every_row_once_and_take_the_place_of_seeds(chosen, tmp_path):
+    folder = tmp_path / "work"
+    said = compare.compare(chosen, ["late", "ume"], 1, str(folder), [], False, "command", folds=3)
+    tested, values = [], {}
+    for fold in range(3):
+        run = restore(folder / f"late/fold_{fold}/seed_0", devices=ONE)
+        tested += run.setup.dataset.splits["test"]["id"].tolist()
+        values[fold] = run.history[-1]["scores"]["fused"]["accuracy"]
+        # Teachers are of the same fold: others have seen what it tests.
+        teacher = json.loads((folder / f"unimodal_image/fold_{fold}/seed_0/config.json").read_text())
+        assert (teacher["data"]["folds"], teacher["data"]["fold"]) == (3, fold)
+    assert sorted(tested) == list(range(30))
+    with open(folder / "seeds.csv", encoding="utf-8") as file:
+        rows = [r for r in csv.DictReader(file) if (r["method"], r["head"], r["metric"]) == ("late", "fused", "accuracy")]
+    assert {int(r["seed"]): float(r["value"]) for r in rows} == pytest.approx(values)
+    mean, std = 100 * np.mean([*values.values()]), 100 * np.std([*values.values()], ddof=1)
+    assert f"{mean:.1f} ± {std:.1f}" in said
+    report = (folder / "report.md").read_text()
+    assert "mean and deviation of 3 folds" in report and "seeds," not in report
+    assert "n = 3 folds" in (folder / "comparison.tex").read_text()
+    # One fold by itself is the same run.
+    config = replace(chosen.config, {"data.folds": 3, "data.fold": 1})
+    alone = schedule.train(config, tmp_path / "alone", devices=ONE, progress=False)
+    assert alone.history[-1]["scores"]["fused"]["accuracy"] == values[1]
+
+
+@pytest.mark.parametrize("folds, seeds, change, message", [
+    (1, 1, {}, "--folds=1; expected 2 to 1000"),
+    (3, 2, {}, "--folds=3 does not go with --seeds=2: folds take the place of seeds"),
+    (3, 1, {"stream.kind": "class"}, "--folds=3 does not go with stream.kind=class"),
+    (3, 1, {"data.fold": 1}, "--folds=3 does not go with data.fold=1"),
+    (0, 1, {"data.folds": 3}, "data.folds=3 is one fold of a cross-validation.*use --folds=3"),
+    (16, 1, {}, "rows.npz has 15 groups, too few for 16 parts"),
+])
+def test_what_folds_do_not_go_with_is_refused(chosen, folds, seeds, change, message, tmp_path):
+    config = replace(chosen.config, change)
+    with pytest.raises(UserError, match=message):
+        compare.compare(chosen._replace(config=config), ["late"], seeds, str(tmp_path / "work"), [], False, "", folds=folds)
+    assert not (tmp_path / "work").exists()

@@ -1,0 +1,38 @@
+"""From wav, jpg and txt files with words as labels to predictions, by the commands that the config names."""
+import csv
+import re
+
+import pytest
+
+from jaxmm.prepare.run import prepare
+
+SMALL = ["encoders.audio.name=mlp", "encoders.audio.depth=1", "encoders.visual.name=mlp", "encoders.visual.depth=1",
+         "data.preprocess.audio.seconds=0.25", "data.preprocess.visual.height=8", "data.preprocess.visual.width=8",
+         "data.preprocess.visual.size=8", "data.preprocess.text.length=4", "train.epochs=2", "train.batch_size=8"]
+
+
+def test_a_table_of_files_is_trained_on_and_its_predictions_have_the_accuracy(layouts, launch, tmp_path):
+    rows = []
+    for i in range(25):
+        word = ("cat", "dog")[i % 2]
+        layouts.write_wav(tmp_path / f"in/{i}.wav", pitch=300 + 300 * (i % 2) + i)
+        layouts.write_image(tmp_path / f"in/{i}.jpg", (200 * (i % 2), 100, i))
+        layouts.write_lines(tmp_path / f"in/{i}.txt", [f"a {word} {i}"])
+        rows.append(f"{word},{i}.wav,{i}.jpg,{i}.txt")
+    layouts.write_lines(tmp_path / "in/t.csv", ["label,audio,visual,text", *rows])
+    prepare("table", tmp_path / "in/t.csv", tmp_path, progress=False)
+    config = f"--config=table:concat,{tmp_path}/table"
+    (code, _, error), other = launch("launch.train", [
+        [config, f"--workdir={tmp_path}/run", *(f"--config.{option}" for option in SMALL)],
+        ["--config=table:concat", f"--config.data.path={tmp_path}/table", f"--workdir={tmp_path}/other"]])
+    assert code == 0, error
+    assert other[0] == 2 and f"expected 'spectrogram': name the folder behind the method, --config=table:METHOD,{tmp_path}" in other[2]
+    (code, out, error), = launch("launch.evaluate", [[f"--workdir={tmp_path}/run", f"--predictions={tmp_path}/p.csv"]])
+    assert code == 0, error
+    with open(tmp_path / "p.csv", encoding="utf-8") as file:
+        found = list(csv.DictReader(file))
+    assert len(found) == 5 and {row["label/class"] for row in found} == {"cat", "dog"}
+    for head in ("audio", "text", "visual", "fused"):
+        accuracy = sum(row[f"{head}/class"] == row["label/class"] for row in found) / len(found)
+        shown, = re.findall(rf"\| {head} +\| +([\d.]+)%", out)
+        assert float(shown) == pytest.approx(100 * accuracy)
