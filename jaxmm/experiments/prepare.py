@@ -53,8 +53,11 @@ def prepare(dataset: str, source: str, output: str, decoding: Options, *, spectr
     said = "\n".join(map(escape.printable, said.split("\n")))      # which has names of files
     if dataset not in configs.names():
         return said
-    path = escape.command([f"--config.data.path={output / summary['name']}"])
-    return f"{said}\nTo train on it:\n  {as_typed('train')} --config={dataset} {path}"
+    folder = output / summary["name"]
+    # The config of a table is made of what the folder holds, so that it comes with the name.
+    options = ([f"--config=table:mla,{folder}"] if dataset == "table" else
+               [f"--config={dataset}", f"--config.data.path={folder}"])
+    return f"{said}\nTo train on it:\n  {as_typed('train')} {escape.command(options)}"
 
 
 def _check_range(name: str, value: float, most: float) -> None:

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from jaxmm.prepare.run import prepare
+from jaxmm.experiments.prepare import options, prepare
 
 SMALL = ["encoders.audio.name=mlp", "encoders.audio.depth=1", "encoders.visual.name=mlp", "encoders.visual.depth=1",
          "data.preprocess.audio.seconds=0.25", "data.preprocess.visual.height=8", "data.preprocess.visual.width=8",
@@ -20,8 +20,9 @@ def test_a_table_of_files_is_trained_on_and_its_predictions_have_the_accuracy(la
         layouts.write_lines(tmp_path / f"in/{i}.txt", [f"a {word} {i}"])
         rows.append(f"{word},{i}.wav,{i}.jpg,{i}.txt")
     layouts.write_lines(tmp_path / "in/t.csv", ["label,audio,visual,text", *rows])
-    prepare("table", tmp_path / "in/t.csv", tmp_path, progress=False)
-    config = f"--config=table:concat,{tmp_path}/table"
+    said = prepare("table", str(tmp_path / "in/t.csv"), str(tmp_path), options(0, 0, 0, ""), spectrograms_of="",
+                   workers=1, allow_skipped=0, progress=False)
+    config = re.search(r"train (--config=\S+)$", said)[1].replace(":mla,", ":concat,")
     (code, _, error), other = launch("launch.train", [
         [config, f"--workdir={tmp_path}/run", *(f"--config.{option}" for option in SMALL)],
         ["--config=table:concat", f"--config.data.path={tmp_path}/table", f"--workdir={tmp_path}/other"]])
