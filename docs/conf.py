@@ -58,4 +58,4 @@ def measured(method: str):
 
 
 def setup(app):
-    app.add_directive("method", MethodCard)
+    app.add_directive("card", MethodCard)
