@@ -10,7 +10,7 @@ from sphinx.util.docutils import SphinxDirective
 
 ROOT = pathlib.Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
-os.environ["COLUMNS"] = "90"        # of the tables of options
+os.environ["COLUMNS"] = "80"        # of the tables of options
 
 from jaxmm.experiments.listing import listing  # noqa: E402
 from jaxmm.methods import METHODS  # noqa: E402
@@ -50,10 +50,10 @@ class MethodCard(SphinxDirective):
 
 def measured(method: str):
     """Test accuracy by head from `benchmarks`, in percent."""
-    for data in ("av_digits", "seq_av_digits"):
+    for data, metric in (("av_digits", "accuracy"), ("seq_av_digits", "mean_accuracy")):
         with open(ROOT / "benchmarks" / data / "comparison.csv", encoding="utf-8", newline="") as file:
             values = [f"{row['head']} {100 * float(row['mean']):.1f} ± {100 * float(row['std']):.1f}"
-                      for row in csv.DictReader(file) if row["method"] == method and row["metric"] == "accuracy"]
+                      for row in csv.DictReader(file) if row["method"] == method and row["metric"] == metric]
         values.sort(key=lambda value: value.startswith(("fused", "dynamic")))
         if values:
             yield f"Measured on {data} (%): {', '.join(values)}."
