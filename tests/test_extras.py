@@ -16,7 +16,7 @@ from jaxmm.errors import UserError
 from jaxmm.prepare import run
 from jaxmm.prepare.decode import Options, sound, video
 from jaxmm.train.setup import build
-from jaxmm.train.writers import check_tensorboard
+from jaxmm.train.writers import check_installed
 
 PACKAGE = pathlib.Path(jaxmm.__file__).parent
 
@@ -66,7 +66,8 @@ def read_two():
     (lambda folder: video(str(folder / "a.mp4"), 1, Options()), "reading videos needs av: pip install 'jaxmm[data]'"),
     (lambda folder: run.prepare("mvsa", folder, folder / "out"),
      "preparing data needs array-record: pip install 'jaxmm[data]'"),
-    (lambda _: check_tensorboard(), "train.tensorboard needs tensorboardX: pip install 'jaxmm[tensorboard]'")])
+    (lambda _: check_installed(True, False),
+     "train.tensorboard needs tensorboardX: pip install 'jaxmm[tensorboard]'")])
 def test_what_is_missing_is_named_with_the_command_that_installs_it(monkeypatch, tmp_path, use, said):
     for package in extra_packages():
         for module in [name for name in sys.modules if name.partition(".")[0] == package] + [package]:
