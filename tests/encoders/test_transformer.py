@@ -106,7 +106,7 @@ def test_images_without_convolutions():
 
 
 @pytest.mark.parametrize("name, rank, num_tokens, message", [
-    ("cnn", 1, 10, "text encoder: found 'cnn', expected one of auto, bag, transformer"),
+    ("cnn", 1, 10, "text encoder: found 'cnn'; expected one of auto, bag, transformer"),
     ("bag", 1, 0, "encoder: found 'bag'"),
     ("transformer", 1, 0, r"encoder 'transformer': found examples of rank 1")])
 def test_texts_and_the_rest_have_encoders_of_their_own(name, rank, num_tokens, message):

@@ -149,8 +149,7 @@ def test_the_only_modality_of_a_unimodal_run_cannot_be_dropped(make_dataset, mak
 def test_without_options_a_missing_default_run_says_to_train_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     command.FLAGS(["evaluate"])
-    with pytest.raises(UserError, match="av_digits_mla does not exist; train first: "
-                                        "python -m launch.train"):
+    with pytest.raises(UserError, match="av_digits_mla does not exist; train first: jaxmm train"):
         command.main()
 
 

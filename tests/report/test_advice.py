@@ -99,7 +99,7 @@ def test_the_next_config_is_the_one_that_was_written(tmp_path):
     path = advice.write(workdir, "Do this.", config, "python -m launch.advise --seeds=2")
     assert path.suffix == ".json" and load_json(path) == config
     text = (workdir / "advice.md").read_text()
-    assert "Do this." in text and f"    python -m launch.train '--config={path}'\n" in text
+    assert "Do this." in text and f"    jaxmm train '--config={path}'\n" in text
 
 
 def test_contributions_of_rows_are_those_of_the_tasks_headline():
