@@ -12,7 +12,7 @@ and on a stream of tasks, as the main table of SAMM does:
 and, on data without a test split (an .npz file with train/... alone, or a table without the column split), over
 the folds of a cross-validation, in which every row is tested once:
 
-    python -m launch.compare --config=configs/arrays.py --config.data.path=FILE.npz --folds=5
+    jaxmm compare --config=arrays --config.data.path=FILE.npz --folds=5
 
 A method may be of one modality alone and have options of its own: `er:audio`, `unimodal:audio`,
 `samm+consistency=false`, `mla+projection=none+alpha=0.5`. `unimodal` trains one model for each
