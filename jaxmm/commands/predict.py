@@ -4,11 +4,13 @@ r"""Predicts rows without labels with a trained model; only its run folder is ne
     jaxmm predict --workdir=runs/mine --data=NEW.npz --output=predictions.npz \
         --probabilities --embeddings=features.npz
     jaxmm predict --workdir=runs/cremad --data=data/cremad --split=test --output=test.csv
+    jaxmm predict --workdir=runs/table_mla --data=NEW.csv --output=predictions.csv
 
 NEW.npz holds an array [rows, ...] for each modality, under its name, in the form of the training data.
 Modalities may be absent, in all rows or where `present/MODALITY` (bool) is False. `id` [rows] names the
 rows; without it they are numbered. A file in the form for training, or a folder that `jaxmm prepare`
-made, has rows by split.
+made, has rows by split. NEW.csv is a table of files as `jaxmm prepare --dataset=table` takes it, for
+runs on such a table: without labels, and a row or a whole column of a modality may be empty or absent.
 
 The output has one line per row, with `id` and, for every head, the predicted class and the entropy in
 nats (multilabel: the labels that hold; regression: the values), its weight in the fusion at test time if
@@ -19,7 +21,8 @@ from absl import flags
 
 FLAGS = flags.FlagValues()
 WORKDIR = flags.DEFINE_string("workdir", "", "Run folder.", flag_values=FLAGS)
-DATA = flags.DEFINE_string("data", "", "The rows: FILE.npz, or a folder that `jaxmm prepare` made.",
+DATA = flags.DEFINE_string("data", "", "The rows: FILE.npz, FILE.csv (a table of files), or a folder that `jaxmm prepare` "
+                           "made.",
     flag_values=FLAGS)
 OUTPUT = flags.DEFINE_string("output", "", "File to write: .csv or .npz.", flag_values=FLAGS)
 SPLIT = flags.DEFINE_string("split", "", "Which split, where the data have several.", flag_values=FLAGS)

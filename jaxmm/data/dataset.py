@@ -29,6 +29,8 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...]      # by class number, or by column of labels [N, K]
     num_tokens: Mapping[str, int] = {}  # of modalities that are texts: token ids are below it
     vocabularies: Mapping[str, tuple[str, ...]] = {}    # of these: tokens by id, where they are known
+    files: Mapping[str, Any] = {}     # of a table of files: "columns", their kinds by modality, and the
+                                      # "options" that they were decoded with
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -1,16 +1,17 @@
 """Rows without labels, for a trained model: read block by block, checked against what it was trained on.
 
-They come from an `.npz` file with an array [N, ...] for each modality, or a split of a prepared data
-set. Any modality may be absent, from all rows or, by `present/MODALITY`, from some.
+They come from an `.npz` file with an array [N, ...] for each modality, a split of a prepared data set,
+or the files that a table names. Any modality may be absent, from all rows or, by `present/MODALITY`, from some.
 """
 import pathlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from jaxmm import files
 from jaxmm.batch import Batch, make_batch, take
-from jaxmm.config import DataConfig, TextConfig
+from jaxmm.config import DataConfig, PreprocessConfig, TextConfig
 from jaxmm.data import arrays, pipeline, text
 from jaxmm.data.dataset import (SPLITS, Form, check_kind, check_scale, check_split, listed, reach, say,
                                 say_scale)
@@ -76,6 +77,47 @@ def array_blocks(where: str, inputs: Mapping[str, np.ndarray], present: Mapping[
     return check_blocks(where, spec, (
         (names, dict(zip(inputs, found)), dict(zip(present, found[len(inputs):])))
         for names, *found in blocks))
+
+
+def value_blocks(where: str, spec: DataSpec, config: DataConfig, modalities: Sequence[str],
+                 blocks: Iterable[tuple[Sequence, Mapping[str, Sequence]]]) -> Iterator[Block]:
+    """`read_blocks` of values by modality as records of a prepared data set hold them; None: none there.
+
+    Args:
+      where: what the rows are called in messages.
+      spec: of the data that the model was trained on.
+      config: how prepared data are read.
+      modalities: of the rows.
+      blocks: names of rows, and values.
+
+    Raises:
+      UserError: as for `read_blocks`.
+    """
+    _check_modalities(where, dict.fromkeys(modalities), spec)
+    tokenizers = _tokenizers(spec, config, modalities)
+
+    def as_array(m, values):
+        if m in tokenizers:
+            return text.tokenize(tokenizers[m], [value or "" for value in values])
+        form, section = spec.forms[m], config.preprocess.get(m, PreprocessConfig())
+        rows = [value if value is None or not section.kind else
+                pipeline.read_input({"inputs": {m: value}}, 0, m, section) for value in values]
+        for row in rows:
+            if row is not None:
+                _check_header(f"{where}: {m}", arrays.Header((1, *row.shape), False, row.dtype), m, form)
+        return np.stack([np.zeros(form.shape, form.dtype) if row is None else row for row in rows])
+
+    return check_blocks(where, spec, (
+        (names, {m: as_array(m, x) for m, x in values.items()},
+         {m: np.array([value is not None for value in x]) for m, x in values.items()})
+        for names, values in blocks))
+
+
+def _tokenizers(spec: DataSpec, config: DataConfig, modalities: Iterable[str]) -> dict[str, Any]:
+    """The tokenizers of those that are texts, with the vocabularies of the run."""
+    sections = {m: config.preprocess[m] for m in modalities if m in config.preprocess}
+    return {m: text.make_tokenizer(section, (), spec.vocabularies[m]) for m, section in sections.items()
+            if isinstance(section, TextConfig)}
 
 
 def check_blocks(where: pathlib.Path | str, spec: DataSpec, blocks: Iterable[tuple]) -> Iterator[Block]:
@@ -231,8 +273,7 @@ def _prepared(folder: pathlib.Path, spec: DataSpec, config: DataConfig, size: in
     split = _one_split(folder, list(prepared.splits), split)
     sections = {m: s for m, s in config.preprocess.items() if m in prepared.modalities}
     pipeline.check_sections(prepared, sections)
-    tokenizers = {m: text.make_tokenizer(section, (), spec.vocabularies[m])
-                  for m, section in sections.items() if isinstance(section, TextConfig)}
+    tokenizers = _tokenizers(spec, config, sections)
     batch = pipeline.read_split(prepared, config, split, pipeline.read_index(prepared, split), tokenizers)
     records = prepared.splits[split]
     for m, x in batch["inputs"].items():

@@ -70,7 +70,15 @@ def load(config: DataConfig, vocabularies: Vocabularies | None = None) -> Datase
     name = prepared.name.removesuffix("_mmcl")
     return Dataset(name, {s: splits[s] for s in SPLITS}, names,
                    {m: tokenizer.get_vocab_size() for m, tokenizer in tokenizers.items()},
-                   {m: text.tokens(tokenizer) for m, tokenizer in tokenizers.items()})
+                   {m: text.tokens(tokenizer) for m, tokenizer in tokenizers.items()}, _files(prepared))
+
+
+def _files(prepared: Prepared) -> dict[str, Any]:
+    """How the files of a table were read; {} for other data sets, and where spectrograms are stored."""
+    columns = {m: info["column"] for m, info in prepared.modalities.items() if "column" in info}
+    if len(columns) < len(prepared.modalities):
+        return {}
+    return {"columns": columns, "options": prepared.summary["options"]}
 
 
 def _tested(prepared: Prepared, parts: Mapping[str, Mapping[str, np.ndarray]],

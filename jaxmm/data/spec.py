@@ -36,6 +36,7 @@ class DataSpec(NamedTuple):
     num_examples: int                               # ids of training examples lie below it
     stream: Stream | None                           # its tasks, without examples
     checksums: dict[str, str]                       # by split: `fingerprint` when training began
+    files: Mapping[str, Any] = {}                   # how those of a table were read, see `Dataset`
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -76,7 +77,7 @@ def make_spec(dataset: Dataset, stream: Stream | None, tasks: Sequence[np.ndarra
         {m: form_of(x, train["present"][m]) for m, x in sorted(train["inputs"].items())},
         normalisation(train, sections), dict(dataset.num_tokens),
         {m: tuple(v) for m, v in dataset.vocabularies.items()}, tuple(map(len, tasks)),
-        int(train["id"].max()) + 1, stream and _without_rows(stream), dict(checksums))
+        int(train["id"].max()) + 1, stream and _without_rows(stream), dict(checksums), dict(dataset.files))
 
 
 def _without_rows(stream: Stream) -> Stream:
@@ -85,7 +86,8 @@ def _without_rows(stream: Stream) -> Stream:
 
 def absent(spec: DataSpec, message: str) -> Dataset:
     """The data set without its splits; accessing one raises UserError with this message."""
-    return Dataset(spec.name, NoSplits(message), spec.class_names, spec.num_tokens, spec.vocabularies)
+    return Dataset(spec.name, NoSplits(message), spec.class_names, spec.num_tokens, spec.vocabularies,
+                   spec.files)
 
 
 def example(spec: DataSpec, dtypes: Mapping[str, Any] | None = None) -> Batch:
@@ -149,7 +151,7 @@ def to_json(spec: DataSpec) -> dict[str, Any]:
             "tasks": [{"classes": t.classes.tolist(), "evaluated": t.evaluated.tolist()}
                       for t in spec.stream.tasks]},
         "checksums": spec.checksums,
-    }
+    } | ({"files": dict(spec.files)} if spec.files else {})     # data of other sources have none
     return values | {"checksum": _checksum(values)}
 
 
@@ -191,7 +193,18 @@ def _from_json(values: Mapping[str, Any]) -> DataSpec:
     return DataSpec(str(values["name"]), _names(values["class_names"]),
                     (_dtype(label["dtype"]), _shape(label["shape"])), forms, norms, num_tokens,
                     vocabularies, tuple(map(_count, values["rows"])), _count(values["num_examples"]),
-                    stream, checksums)
+                    stream, checksums, _files(values.get("files", {})))
+
+
+def _files(values: Mapping[str, Any]) -> dict[str, Any]:
+    """How the files of a table were read; ValueError for anything else."""
+    if values:
+        columns, options = values["columns"], values["options"]
+        texts = [*columns, *columns.values(), options["variant"]]
+        numbers = [options[name] for name in ("audio_rate", "fps", "short_side")]
+        if not all(isinstance(x, str) for x in texts) or not all(isinstance(x, (int, float)) for x in numbers):
+            raise ValueError("its files are of other kinds")
+    return dict(values)
 
 
 def _checksum(values: Mapping[str, Any]) -> str:

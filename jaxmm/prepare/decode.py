@@ -257,9 +257,15 @@ def given(value, options: Options) -> tuple[Any, list[str]]:
 
 
 def array(path: str, options: Options) -> tuple[np.ndarray, list[str]]:
-    """The numbers in a .npy file."""
+    """The numbers in a .npy file, or in an .npz file of one array."""
     del options
-    return _floats(np.load(find(path), allow_pickle=False))
+    found = np.load(find(path), allow_pickle=False)
+    if isinstance(found, np.lib.npyio.NpzFile):
+        with found:
+            if len(found.files) != 1:
+                raise ValueError(f"{len(found.files)} arrays, expected one")
+            found = found[found.files[0]]
+    return _floats(found)
 
 
 def array_row(path: str, name: str, row: int, options: Options) -> tuple[np.ndarray, list[str]]:

@@ -4,11 +4,12 @@
 
 Modalities are the columns audio (sound), visual (image) and text, and any called NAME:KIND with one of
 the kinds sound, image, video, frames (a folder of images), text (itself, or .txt files throughout) and
-vector (.npy files). Paths begin in the folder of the CSV file, or with / or ~. An empty cell: the
+vector (.npy files, or .npz of one array). Paths begin in the folder of the CSV file, or with / or ~. An empty cell: the
 example lacks the modality.
 
 label is the name of a class, several names separated by |, or a number: names with a | in any row are
-labels that hold or not, numbers that are not all whole are to be predicted, and all else are classes.
+labels that hold or not, numbers that are not all whole are to be predicted, and all else are classes
+(but not words among such numbers, nor numbers with a comma, which are refused).
 --variant=classes, labels or numbers takes them as these whatever they look like; with labels, an empty
 cell means that none holds. id names the example, by default its row. split is train, val or test;
 without that column a fifth of the rows, drawn by a fixed seed with its share of every class, is test.
@@ -22,7 +23,7 @@ import numbers
 import os
 import pathlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -130,12 +131,8 @@ def make_layout(table: Table, folder: pathlib.Path, options: Options) -> Layout:
     Raises:
       UserError: whatever is wrong with it, in one line that names the row or the column.
     """
-    modalities = _modalities(table)
-    if not table.rows:
-        raise UserError(f"{table.where} has no rows; expected one for each example")
-    cells = {name: [row[i] for _, row in table.rows] for i, name in enumerate(table.columns)}
-    ids = cells.get("id") or [called for called, _ in table.rows]
-    _check_ids(table, ids)
+    modalities, cells = modalities_of(table, ["label"]), cells_of(table)
+    ids = names_of(table)
     labels = read_labels(table, cells["label"], options.variant)
     groups = cells.get("group")
     if groups and "" in groups:
@@ -153,21 +150,57 @@ def make_layout(table: Table, folder: pathlib.Path, options: Options) -> Layout:
         splits = [_split(table, row, word) for row, word in enumerate(cells["split"])]
         for group in _divided(groups or (), splits):
             count_name(notes, "group in several splits", group)
-    sources = [{} for _ in ids]
-    for name, (column, kind) in modalities.items():
-        make = KINDS[kind].source
-        if kind == "text" and not _holds_files(table, column, cells[column]):
-            make = None
-            for key, cell in zip(ids, cells[column]):
-                if cell:
-                    count_name(notes, f"{name}: the cell is the text", key)
-        for found, cell in zip(sources, cells[column]):
-            if cell:
-                found[name] = make(_path(folder, cell)) if make else Source(decode.given, (cell,))
+    sources = _sources(table, modalities, folder)
+    for key, found in zip(ids, sources):
+        for name, source in found.items():
+            if source.read is decode.given:
+                count_name(notes, f"{name}: the cell is the text", key)
     entries = [Example(*row) for row in zip(ids, splits, labels.values, sources)]
     return Layout({name: _modality(kind, options) for name, (_, kind) in modalities.items()},
                   labels.class_names, entries, notes=notes, outputs=labels.outputs,
                   multilabel=labels.array.dtype == bool, drawn=drawn, groups=dict(zip(ids, groups or ())))
+
+
+def read_values(table: Table, folder: pathlib.Path, kinds: Mapping[str, str], options: Options, size: int,
+                ) -> Iterator[tuple[list[str], dict[str, list]]]:
+    """The names of at most `size` rows at once and, by modality, what their cells stand for; None if empty.
+
+    Args:
+      table: of rows to predict; its label is not read.
+      folder: where paths begin.
+      kinds: of the columns that the model was trained on, by modality.
+      options: how files were decoded then.
+      size: rows at once.
+
+    Raises:
+      UserError: something is wrong with the table, a column is of another kind, or a file is missing or
+        broken, in one line that names the row.
+    """
+    modalities = modalities_of(table)
+    for name, (column, kind) in modalities.items():
+        if kind != kinds.get(name, kind):
+            raise UserError(f"{table.where}: the column {column!r} is of the kind {kind}, in training {kinds[name]}; "
+                            f"call it {name}:{kinds[name]}")
+    ids, sources = names_of(table), _sources(table, modalities, folder)
+    for start in range(0, len(ids), size):
+        rows = range(start, min(start + size, len(ids)))
+        yield ids[start:start + size], {name: [
+            _load(f"{_row(table, row)}: {name}", sources[row].get(name), options) for row in rows]
+            for name in modalities}
+
+
+def _load(where: str, source: Source | None, options: Options) -> Any:
+    """What a source holds; None without one."""
+    try:
+        return source and source.load(options)[0]
+    except decode.Missing as why:
+        raise UserError(f"{where}: {why} ({why.path}); give its path, or leave the cell empty if the row has "
+                        "none") from why
+    # Decoders of damaged files raise anything.
+    except Exception as error:  # pylint: disable=broad-exception-caught
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(f"{where} is broken ({', '.join(source.paths[:1])}: {said}); repair it, or leave the cell "
+                        "empty") from error
 
 
 def read_labels(table: Table, cells: Sequence[str], variant: str) -> Labels:
@@ -189,10 +222,22 @@ def read_labels(table: Table, cells: Sequence[str], variant: str) -> Labels:
                       f"numbers from {min(values):g} to {max(values):g}", outputs=("label",))
     if variant == "labels" or not variant and any("|" in cell for cell in cells):
         return _several(table, cells)
+    if not variant:
+        _check_words(table, cells, values)
     names = tuple(sorted(set(cells), key=by_number))
     place = {name: i for i, name in enumerate(names)}
     return Labels(list(cells), np.array([place[cell] for cell in cells], np.int32),
                   f"one of {len(names)} classes: {listed(names)}", class_names=names)
+
+
+def _check_words(table: Table, cells: Sequence[str], values: Sequence[float | None]) -> None:
+    """Raises UserError for names of classes that seem to be numbers which cannot be read."""
+    broken = any(value is not None and not value.is_integer() for value in values)
+    for row, (cell, value) in enumerate(zip(cells, values)):
+        if value is None and (broken or re.fullmatch(r"[+-]?\d+,\d+", cell)):
+            remedy = "fix it" if broken else "write numbers with a point, as 1.5"
+            raise UserError(f"{_row(table, row)} has the label {cell!r}{', where others are numbers' * broken}; "
+                            f"{remedy}, or pass --variant=classes if labels are names of classes")
 
 
 def _several(table: Table, cells: Sequence[str]) -> Labels:
@@ -210,8 +255,39 @@ def _several(table: Table, cells: Sequence[str]) -> Labels:
                   f"any of {len(outputs)} labels: {listed(outputs)}", outputs=outputs)
 
 
-def _modalities(table: Table) -> dict[str, tuple[str, str]]:
-    """(column, kind) by modality."""
+def cells_of(table: Table) -> dict[str, list[str]]:
+    """The cells of every column, by its name."""
+    return {name: [row[i] for _, row in table.rows] for i, name in enumerate(table.columns)}
+
+
+def names_of(table: Table) -> list[str]:
+    """What the rows are called: their ids or, without such a column, their places in the table.
+
+    Raises:
+      UserError: there are no rows, or an id is empty or given twice.
+    """
+    if not table.rows:
+        raise UserError(f"{table.where} has no rows; expected one for each example")
+    ids = cells_of(table).get("id") or [called for called, _ in table.rows]
+    _check_ids(table, ids)
+    return ids
+
+
+def _sources(table: Table, modalities: Mapping[str, tuple[str, str]], folder: pathlib.Path,
+             ) -> list[dict[str, Source]]:
+    """Where the modalities of every row lie, those that it has."""
+    sources, cells = [{} for _ in table.rows], cells_of(table)
+    for name, (column, kind) in modalities.items():
+        given = kind == "text" and not _holds_files(table, column, cells[column])
+        for found, cell in zip(sources, cells[column]):
+            if cell:
+                found[name] = (Source(decode.given, (cell,)) if given else
+                               KINDS[kind].source(_path(folder, cell)))
+    return sources
+
+
+def modalities_of(table: Table, needed: Sequence[str] = ()) -> dict[str, tuple[str, str]]:
+    """(column, kind) by modality of a table that has the columns `needed`."""
     twice = next((name for name, n in collections.Counter(table.columns).items() if n > 1), None)
     if twice is not None:
         raise UserError(f"{table.where} has two columns {twice!r}; rename or remove one")
@@ -228,9 +304,9 @@ def _modalities(table: Table) -> dict[str, tuple[str, str]]:
             raise UserError(f"{table.where}: the column {column!r} cannot be a modality called {name!r}; "
                             "expected letters, digits and _, and a name that is not taken")
         found[name] = column, kind
-    if "label" not in table.columns or not found:
-        raise UserError(f"{table.where} has the columns {', '.join(table.columns) or 'none'}; expected label "
-                        f"and at least one modality: {', '.join(USUAL)} or NAME:KIND")
+    if not found or set(needed).difference(table.columns):
+        expected = " and ".join([*needed, f"at least one modality: {', '.join(USUAL)} or NAME:KIND"])
+        raise UserError(f"{table.where} has the columns {', '.join(table.columns) or 'none'}; expected {expected}")
     return found
 
 

@@ -1,15 +1,24 @@
 """Predictions for new rows: those of the model, in whole files, and bad rows in one line."""
 import csv
+import json
+import types
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
+from jaxmm import data
 from jaxmm.batch import make_batch
+from jaxmm.config import Config, DataConfig, FramesConfig, SpectrogramConfig, TextConfig, TrainConfig
 from jaxmm.data.dataset import Form
 from jaxmm.data.new_rows import fit, read_blocks
+from jaxmm.data.rows import Rows
+from jaxmm.data.spec import from_json, make_spec, to_json
 from jaxmm.errors import UserError
 from jaxmm.experiments import predict
+from jaxmm.prepare.decode import Options
+from jaxmm.prepare.run import prepare_table
 from jaxmm.train.schedule import train
 from jaxmm.train.restore import restore
 from jaxmm.train.predictions import predict_split, split_features
@@ -224,3 +233,96 @@ def test_files_to_write(tmp_path):
             (tmp_path / "o.csv", tmp_path / "e.csv", "--embeddings=.*e.csv; expected a file that ends in")]:
         with pytest.raises(UserError, match=said):
             predict.check_outputs(data, output, embeddings)
+
+
+@pytest.fixture(name="tabled", scope="module")
+def make_tabled(layouts, tmp_path_factory):
+    """(folder of a table of all kinds of files, its rows, and what a run on it has, but for a model)."""
+    folder, rows = tmp_path_factory.mktemp("tabled"), []
+    for i in range(10):
+        layouts.write_wav(folder / f"{i}.wav", pitch=300 + 20 * i, rate=8000, channels=1 + i % 2)
+        layouts.write_image(folder / f"{i}.png", (20 * i, 100, 50))
+        layouts.write_frames(folder / f"frames/{i}", count=2 + i % 2)
+        layouts.write_video(folder / f"{i}.mp4", seconds=1 + i / 10, sound=False)
+        np.save(folder / f"{i}.npy", np.arange(3.0) * i)
+        rows.append({"split": ["train", "test"][i // 6], "label": "ab"[i % 2], "id": f"x{i}", "audio": f"{i}.wav",
+                     "visual": f"{i}.png", "faces:frames": f"frames/{i}", "film:video": f"{i}.mp4",
+                     "text": f"words, {i} of them", "pose:vector": f"{i}.npy"})
+    prepare_table(rows, folder / "out", folder, options=Options(16000, 2.0, 12), progress=False)
+    images = FramesConfig(height=8, width=8, size=8)
+    sections = {"audio": SpectrogramConfig(rate=4000, seconds=0.2, n_fft=32, hop=16), "visual": images,
+                "faces": replace(images, frames=2), "film": replace(images, frames=2), "text": TextConfig(length=6)}
+    config = Config(data=DataConfig(name="table", path=str(folder / "out/table"), preprocess=sections),
+                    train=TrainConfig(batch_size=3))
+    dataset = data.load(config.data)
+    spec = make_spec(dataset, None, [np.arange(3)], {}, sections)
+    return folder, rows, types.SimpleNamespace(spec=from_json(json.loads(json.dumps(to_json(spec)))), config=config), dataset
+
+
+def read_table(tabled, rows, split=""):
+    folder, _, setup, _ = tabled
+    with open(folder / "new.csv", "w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0], delimiter=";")
+        writer.writeheader()
+        writer.writerows(rows)
+    return list(predict.blocks_of(setup, str(folder / "new.csv"), split))
+
+
+def without(row, *columns):
+    return {k: v for k, v in row.items() if k not in columns}
+
+
+def test_files_of_a_table_are_read_as_in_training(tabled):
+    *_, rows, setup, dataset = tabled
+    test = dataset.splits["test"]
+    blocks = read_table(tabled, rows, "test")
+    assert [list(names) for names, _ in blocks] == [["x6", "x7", "x8"], ["x9"]]
+    for m, x in test["inputs"].items():
+        expected = x[np.arange(4)] if isinstance(x, Rows) else x
+        for (_, batch), part in zip(blocks, (expected[:3], expected[3:])):
+            np.testing.assert_array_equal(batch["inputs"][m], part, err_msg=m)
+            assert batch["inputs"][m].dtype == x.dtype and batch["present"][m].all()
+    # Cells may be empty and columns absent, and there need be no ids.
+    (names, batch), = read_table(tabled, [without(row, "split", "label", "id", "film:video") | {
+        "audio": row["audio"] * (row["id"] != "x7")} for row in rows[6:8]])
+    assert list(names) == ["line 2", "line 3"]
+    assert {m: x.tolist() for m, x in batch["present"].items()} == {
+        m: [m != "film", m not in ("film", "audio")] for m in setup.spec.modalities}
+    np.testing.assert_array_equal(batch["inputs"]["text"], test["inputs"]["text"][:2])
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"audio": "none.wav"}, r"line 3: audio: no such file \(/.*/none.wav\); give its path, or leave the cell empty"),
+    ({"visual": "0.wav"}, r"line 3: visual is broken \(/.*/0.wav: ValueError: 0.wav: "),
+    ({"pose:vector": "wide.npy"}, "new.csv: pose has rows of shape \\(4,\\); the model was trained on rows of shape \\(3,\\)"),
+    ({"id": "x0"}, "line 3 has the id 'x0', as line 2 has"),
+    ({m: "" for m in ("audio", "visual", "faces:frames", "film:video", "text", "pose:vector")},
+     "1 rows without any modality, the first row 1"),
+], ids=lambda value: None if isinstance(value, str) else next(iter(value)))
+def test_a_bad_row_of_a_table_is_one_line(tabled, change, message):
+    folder, rows, *_ = tabled
+    np.save(folder / "wide.npy", np.arange(4.0))
+    rows = [without(row, "split") for row in rows[:2]]
+    with pytest.raises(UserError, match=message):
+        read_table(tabled, [rows[0], rows[1] | change])
+
+
+@pytest.mark.parametrize("columns, split, message", [
+    (["film:frames"], "", "the column 'film:frames' is of the kind frames, in training video; call it film:video"),
+    (["smell:vector"], "", "'smell' is not a modality of the model"),
+    (["id"], "", "has the columns id; expected at least one modality: audio, visual, text or NAME:KIND"),
+    (["lable", "text"], "", "unknown column 'lable'; did you mean label"),
+    (["text", "split"], "", "has the splits test, train; name one by --split"),
+    (["text", "split"], "val", "has the splits test, train; name one by --split"),
+    (["text"], "test", "--split=test: .*new.csv has no column split"),
+])
+def test_a_table_of_other_columns_is_one_line(tabled, columns, split, message):
+    with pytest.raises(UserError, match=message):
+        read_table(tabled, [{c: ["train", "test"][i] if c == "split" else f"{c} {i}" for c in columns} for i in (0, 1)],
+                   split)
+
+
+def test_other_runs_do_not_take_tables(run, tmp_path):
+    (tmp_path / "new.csv").write_text("text\na\n")
+    with pytest.raises(UserError, match="is a table of files, and the model was not trained on one"):
+        predict.blocks_of(run.setup, str(tmp_path / "new.csv"), "")

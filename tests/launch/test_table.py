@@ -1,9 +1,11 @@
 """From wav, jpg and txt files with words as labels to predictions, by the commands that the config names."""
 import csv
 import re
+import shutil
 
 import pytest
 
+from jaxmm.data.prepared import open_prepared
 from jaxmm.experiments.prepare import options, prepare
 
 SMALL = ["encoders.audio.name=mlp", "encoders.audio.depth=1", "encoders.visual.name=mlp", "encoders.visual.depth=1",
@@ -37,3 +39,15 @@ def test_a_table_of_files_is_trained_on_and_its_predictions_have_the_accuracy(la
         accuracy = sum(row[f"{head}/class"] == row["label/class"] for row in found) / len(found)
         shown, = re.findall(rf"\| {head} +\| +([\d.]+)%", out)
         assert float(shown) == pytest.approx(100 * accuracy)
+    # The same files, predicted from a table of them after what was prepared of them is gone.
+    keys = [record["key"] for record in open_prepared(tmp_path / "table").splits["test"]]
+    layouts.write_lines(tmp_path / "in/new.csv", ["id,visual,text,audio", *(
+        ",".join([key, *(f"{int(key.split()[1]) - 2}.{end}" for end in ("jpg", "txt", "wav"))]) for key in keys)])
+    shutil.rmtree(tmp_path / "table")
+    (code, _, error), = launch("launch.predict", [[f"--workdir={tmp_path}/run", f"--data={tmp_path}/in/new.csv",
+                                                   f"--output={tmp_path}/new.csv"]])
+    assert code == 0, error
+    with open(tmp_path / "new.csv", encoding="utf-8") as file:
+        again = list(csv.DictReader(file))
+    assert [row.pop("id") for row in again] == keys
+    assert again == [{column: row[column] for column in again[0]} for row in found]

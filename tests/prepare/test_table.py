@@ -8,6 +8,7 @@ import pytest
 
 from jaxmm import data
 from jaxmm.config import DataConfig, TextConfig
+from jaxmm.data.dataset import by_number
 from jaxmm.data.prepared import open_prepared
 from jaxmm.errors import UserError
 from jaxmm.prepare.decode import Options
@@ -45,10 +46,11 @@ def test_all_kinds_of_files_are_read_relative_to_the_table(layouts, tmp_path, mo
         layouts.write_frames(source / f"f/{i}", count=2 + i)
         layouts.write_video(source / f"v/{i}.mp4", seconds=1.0 + i)
         layouts.write_lines(source / f"t/{i}.txt", [f"text {i}"])
-        np.save(source / f"{i}.npy", np.arange(3.0) + i)
+    np.save(source / "0.npy", np.arange(3.0))
+    np.savez(source / "1.npz", np.arange(3.0) + 1)
     rows = [{"split": "training", "label": f"l{i}", "id": f"x{i}", "audio": ["~/0.wav", "s/1.wav"][i],
              "visual": f"i/{i}.jpg", "faces:frames": str(source / f"f/{i}"), "film:video": f"v/{i}.mp4",
-             "text": f"t/{i}.TXT", "title:text": 'one, "two"; three', "pose:vector": f"{i}.npy"} for i in (0, 1)]
+             "text": f"t/{i}.TXT", "title:text": 'one, "two"; three', "pose:vector": ["0.npy", "1.npz"][i]} for i in (0, 1)]
     summary = prepare("table", write(source / "t.csv", rows, "utf-8-sig", delimiter="\t"), tmp_path / "out", progress=False)
     assert {m: (x["kind"], x["column"]) for m, x in summary["modalities"].items()} == {
         "audio": ("audio", "sound"), "visual": ("frames", "image"), "faces": ("frames", "frames"),
@@ -203,6 +205,18 @@ def test_files_that_are_no_table_are_refused(content, message, tmp_path):
         prepare("table", tmp_path / "t.csv", tmp_path / "out", progress=False)
     with pytest.raises(UserError, match="--source=.*none.csv: no such file; expected the CSV file"):
         prepare("table", tmp_path / "none.csv", tmp_path / "out", progress=False)
+
+
+@pytest.mark.parametrize("label, message", [
+    (lambda i: f"{i},5", "row 0 has the label '0,5'; write numbers with a point, as 1.5, or pass --variant=classes"),
+    (lambda i: ["0.5", "n/a", "2"][i % 3], "row 1 has the label 'n/a', where others are numbers; fix it, or pass"),
+])
+def test_numbers_that_cannot_be_read_are_no_classes(label, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        prepare_table(make_rows(label=label), tmp_path / "out", progress=False)
+    options = Options(variant="classes")
+    assert prepare_table(make_rows(label=label), tmp_path / "out", options=options, allow_skipped=1, progress=False)[
+        "class_names"] == sorted({label(i) for i in range(20)}, key=by_number)
 
 
 @pytest.mark.parametrize("label", ["1,5", "1e39", "1_0", "inf"])
