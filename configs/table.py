@@ -16,7 +16,8 @@ Prepared once, it is trained on, compared over seeds or, without a column split,
 what it holds decides how it is read: `table.py:mla,DIR/table`. With --variant=numbers (or another) of
 launch.prepare it is DIR/table_numbers.
 
-Sound becomes a mel spectrogram [251, 64] of 5 s at 16 kHz (shorter sound is repeated), an image
+Sound becomes a mel spectrogram at 16 kHz, 50 columns of 64 bands a second, as long as the longest is but
+at most 5 s (shorter sound is repeated; that longer sound is cut is said), an image
 [112, 112, 3] (random crops of at least half of it in training), a video or a folder of images four of
 those, text up to 128 tokens of WordPiece, and vectors stay as they are. Every such number is an option of
 its modality, such as --config.data.preprocess.audio.seconds=2. The encoder follows from that (text: bag
@@ -28,9 +29,11 @@ import pathlib
 
 from jaxmm.config import (Config, DataConfig, EncoderConfig, FramesConfig, OptimizerConfig, SpectrogramConfig,
                           TextConfig, TrainConfig)
+from jaxmm.data.dataset import say
 from jaxmm.data.prepared import open_prepared
 from jaxmm.methods import method_config
 
+SECONDS = 5.0           # of sound, at most
 IMAGES = {"height": 128, "width": 128, "fit": "crop", "size": 112, "min_area": 0.5, "flip": False}
 
 
@@ -46,6 +49,9 @@ def get_config(argument: str = "mla") -> Config:
         return config
     prepared = open_prepared(path)
     for m, info in prepared.modalities.items():
+        if info.get("seconds", 0) > SECONDS:
+            say(f"{path}: {m} of up to {info['seconds']:.3g} s is cut to {SECONDS:g} s; to read more, set "
+                f"--config.data.preprocess.{m}.seconds")
         if section := make_section(info):
             config.data.preprocess[m] = section
         config.encoders[m] = EncoderConfig(features=128)
@@ -60,7 +66,8 @@ def make_section(info: dict):
     if "spectrogram" in info:
         return SpectrogramConfig(**info["spectrogram"])
     if info["kind"] == "audio":
-        return SpectrogramConfig(seconds=5.0, n_fft=1024, hop=320, mels=64)
+        seconds = min(max(info.get("seconds") or SECONDS, 0.1), SECONDS)
+        return SpectrogramConfig(seconds=seconds, n_fft=1024, hop=320, mels=64)
     if info["kind"] == "frames":
         return FramesConfig(frames=0 if info["column"] == "image" else 4, **IMAGES)
     return TextConfig(length=128) if info["kind"] == "text" else None

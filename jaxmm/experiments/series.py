@@ -40,15 +40,16 @@ def run(config: Config, workdir: str, sweep_text: str, command: str, *, extend: 
         return f"{shown}\n{run_report.where(folder)}"
     if several:
         return f"{train_seeds(config, folder, command)}\n{run_report.where(folder)}"
-    return next_steps(report(train(config, folder, extend=extend), folder), folder)
+    run = train(config, folder, extend=extend)
+    return next_steps(report(run, folder), folder, "NEW.csv" if run.setup.spec.files else "NEW.npz")
 
 
-def next_steps(shown: str, folder: pathlib.Path) -> str:
-    """The table of a run, where that is, and what to type to go on with it."""
+def next_steps(shown: str, folder: pathlib.Path, data: str) -> str:
+    """The table of a run, where that is, and what to type to go on with it; `data` is a file to predict."""
     workdir = escape.command([f"--workdir={folder}"])
     return (f"{shown}\n{run_report.where(folder)} Next:\n"
             f"  {as_typed('evaluate')} {workdir}\n"
-            f"  {as_typed('predict')} {workdir} --data=NEW.npz --output=predictions.csv")
+            f"  {as_typed('predict')} {workdir} --data={data} --output=predictions.csv")
 
 
 def over_seeds(config: Config) -> list[Config]:

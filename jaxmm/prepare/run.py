@@ -411,6 +411,8 @@ def _sum_up(layout: Layout, examples: dict[str, list], reports: dict[str, dict],
         if modality.kind == "audio":
             rates = {rate for r in reports.values() for name, rate in r["rates"] if name == m}
             modalities[m]["rate"] = rates.pop() if len(rates) == 1 else None
+            # Of the longest sound; shards of earlier versions do not say.
+            modalities[m]["seconds"] = max(r.get("seconds", {}).get(m, 0.0) for r in reports.values())
     return {"class_names": list(layout.class_names), "outputs": list(layout.outputs),
             "multilabel": layout.multilabel, "drawn": layout.drawn, "groups": _groups(layout, reports),
             "modalities": modalities, "splits": splits,

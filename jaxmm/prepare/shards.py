@@ -58,7 +58,7 @@ def write_shard(work: Work, shard: Shard,
     path = pathlib.Path(work.folder) / shard.file
     part = path.with_name(f"{path.name}.part")
     labels, present, notes = collections.Counter(), collections.Counter(), {}
-    rates, skipped, contents, size = set(), [], {}, 0
+    rates, skipped, contents, size, seconds = set(), [], {}, 0, {}
     before = state(shard)       # files that change meanwhile are read again by the next call
     try:
         writer = array_record.ArrayRecordWriter(str(part), "group_size:1,uncompressed")
@@ -76,8 +76,10 @@ def write_shard(work: Work, shard: Shard,
             size += len(data)
             labels["numbers" if work.outputs else record["label"]] += 1
             present.update(m for m, (value, _) in values.items() if value is not None)
-            rates |= {(m, value.rate) for m, (value, _) in values.items()
-                      if isinstance(value, Sound)}
+            for m, (value, _) in values.items():
+                if isinstance(value, Sound):
+                    rates.add((m, value.rate))
+                    seconds[m] = max(seconds.get(m, 0.0), len(value.samples) / value.rate)
             contents[example.key] = content(values)
             for m, (_, said) in values.items():
                 for note in said:
@@ -88,7 +90,8 @@ def write_shard(work: Work, shard: Shard,
         raise WriteError(f"{path} could not be written ({error})") from error
     report = {"examples": sum(labels.values()), "bytes": size, "size": path.stat().st_size,
               "sha256": checksum(path), "labels": labels, "present": present,
-              "rates": sorted(rates), "notes": notes, "skipped": skipped, "contents": contents,
+              "rates": sorted(rates), "seconds": seconds, "notes": notes, "skipped": skipped,
+              "contents": contents,
               "sources": before}
     write_json(report_path(work.folder, shard.file), report)
     return load_report(work.folder, shard.file)

@@ -1,5 +1,6 @@
 """From wav, jpg and txt files with words as labels to predictions, by the commands that the config names."""
 import csv
+import json
 import re
 import shutil
 
@@ -9,7 +10,7 @@ from jaxmm.data.prepared import open_prepared
 from jaxmm.experiments.prepare import options, prepare
 
 SMALL = ["encoders.audio.name=mlp", "encoders.audio.depth=1", "encoders.visual.name=mlp", "encoders.visual.depth=1",
-         "data.preprocess.audio.seconds=0.25", "data.preprocess.visual.height=8", "data.preprocess.visual.width=8",
+         "data.preprocess.visual.height=8", "data.preprocess.visual.width=8",
          "data.preprocess.visual.size=8", "data.preprocess.text.length=4", "train.epochs=2", "train.batch_size=8"]
 
 
@@ -25,10 +26,13 @@ def test_a_table_of_files_is_trained_on_and_its_predictions_have_the_accuracy(la
     said = prepare("table", str(tmp_path / "in/t.csv"), str(tmp_path), options(0, 0, 0, ""), spectrograms_of="",
                    workers=1, allow_skipped=0, progress=False)
     config = re.search(r"train (--config=\S+)$", said)[1].replace(":mla,", ":concat,")
-    (code, _, error), other = launch("launch.train", [
+    (code, out, error), other = launch("launch.train", [
         [config, f"--workdir={tmp_path}/run", *(f"--config.{option}" for option in SMALL)],
         ["--config=table:concat", f"--config.data.path={tmp_path}/table", f"--workdir={tmp_path}/other"]])
     assert code == 0, error
+    spectrogram = json.loads((tmp_path / "run/config.json").read_text())["data"]["preprocess"]["audio"]
+    assert spectrogram["seconds"] == 0.25       # of the longest sound
+    assert "--data=NEW.csv --output=predictions.csv" in out
     assert other[0] == 2 and f"expected 'spectrogram': name the folder behind the method, --config=table:METHOD,{tmp_path}" in other[2]
     (code, out, error), = launch("launch.evaluate", [[f"--workdir={tmp_path}/run", f"--predictions={tmp_path}/p.csv"]])
     assert code == 0, error
