@@ -43,8 +43,9 @@ def blocks_of(setup: Setup, data: str, split: str) -> Iterator[Block]:
         raise UserError(f"{path} is a table of files, and the model was not trained on one (nor on one with stored "
                         "spectrograms); expected an .npz file, or a folder that was prepared")
     found = table.read(path)
-    for column in {"label", "group"}.intersection(found.columns):
-        say(f"{path}: the column {column} is not read")
+    for column in ("label", "group"):
+        if column in found.columns:
+            say(f"{path}: the column {column} is not read")
     if split or "split" in found.columns:
         found = one_split(found, split)
     values = table.read_values(found, path.parent, spec.files["columns"], Options(**spec.files["options"]),
