@@ -25,8 +25,7 @@ of words, vector: mlp, otherwise cnn), with 128 features of each, as `mla` needs
 choose another by --config.encoders.MODALITY.name=resnet18. For labels that hold or not, and for numbers,
 `mla` and `samm` fuse by the plain mean.
 """
-import pathlib
-
+from jaxmm import files
 from jaxmm.config import (Config, DataConfig, EncoderConfig, FramesConfig, OptimizerConfig, SpectrogramConfig,
                           TextConfig, TrainConfig)
 from jaxmm.data.dataset import say
@@ -39,7 +38,7 @@ IMAGES = {"height": 128, "width": 128, "fit": "crop", "size": 112, "min_area": 0
 
 def get_config(argument: str = "mla") -> Config:
     method, _, folder = argument.partition(",")
-    path = pathlib.Path(folder or "data/table").expanduser()
+    path = files.expand(folder or "data/table")
     config = Config(
         data=DataConfig(name="table", path=str(path)),
         method=method_config(method),

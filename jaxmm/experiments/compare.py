@@ -4,7 +4,7 @@ import functools
 import itertools
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from jaxmm import data, escape
 from jaxmm.config import Config, StreamConfig, replace
@@ -83,14 +83,11 @@ def compare_on(dataset: Dataset, stream: StreamConfig, config_for: Callable[[str
     """
     runs = plan_runs(config_for, methods, seeds, dataset, folder, capacities)
     results = list(make_runs(runs, dataset, probe=probe, progress=progress))
-    check_any_finished([not result.diverged for result in results], folder)
     values = published.find([run.variant for run in runs], dataset)
     if stream.kind:
         dataset, _ = make_stream(stream, dataset)
-    tables = comparison.write(results, dataset, folder, command, stream.kind, values, page=page)
-    workdirs = [run.workdir for run in runs]
-    flat.write(folder, workdirs)
-    return results, tables, workdirs
+    return results, *write(results, runs, dataset, folder, command=command, kind=stream.kind, published=values,
+                           page=page)
 
 
 def check_folds(config: Config, folds: int, seeds: int) -> None:
@@ -128,9 +125,18 @@ def cross_validate(config: Config, folds: int, config_for: Callable[[str], Confi
     for fold, part in enumerate(runs):
         dataset = load(fold)
         results += make_runs(part, dataset, probe=probe)
+    return write(results, itertools.chain(*runs), dataset, folder, command=command, page=page, repeats="folds")
+
+
+def write(results: Sequence[comparison.Result], runs: Iterable[Planned], dataset: Dataset, folder: pathlib.Path,
+          **how) -> tuple[str, list[pathlib.Path]]:
+    """Writes the report and the flat table of all runs, see `comparison.write`: the tables, and the run folders.
+
+    Raises:
+      FloatingPointError: all diverged.
+    """
     check_any_finished([not result.diverged for result in results], folder)
-    tables = comparison.write(results, dataset, folder, command, page=page, repeats="folds")
-    workdirs = [run.workdir for part in runs for run in part]
+    tables, workdirs = comparison.write(results, dataset, folder, **how), [run.workdir for run in runs]
     flat.write(folder, workdirs)
     return tables, workdirs
 

@@ -85,7 +85,7 @@ def prepare_table(rows: Any, output: str | pathlib.Path, folder: str | pathlib.P
     Raises:
       UserError: whatever is wrong with the table, or see `write`, as for `Stopped`.
     """
-    folder, output = (pathlib.Path(path).expanduser().resolve() for path in (folder, output))
+    folder, output = (files.expand(path).resolve() for path in (folder, output))
     if options.variant:
         check_choice("variant", options.variant, table.VARIANTS)
     _check_packages()

@@ -350,7 +350,7 @@ def _holds_files(table: Table, column: str, cells: Sequence[str]) -> bool:
 
 
 def _path(folder: pathlib.Path, cell: str) -> str:
-    return os.path.abspath(folder / os.path.expanduser(cell))
+    return os.path.abspath(folder / files.expand(cell))
 
 
 def _delimiter(text: str) -> str:
