@@ -24,7 +24,7 @@ def test_records_are_the_users_files(source, layouts, tmp_path):
     data = prepared(source, tmp_path)
     assert data.class_names == EMOTIONS
     assert data.modalities == {
-        "audio": {"kind": "audio", "present": 24, "rate": 16000},
+        "audio": {"kind": "audio", "present": 24, "rate": 16000, "seconds": 0.25},
         "visual": {"kind": "frames", "present": 24, "fps": 1}}
     assert {split: len(records) for split, records in data.splits.items()} == {
         "train": 18, "test": 6}
