@@ -20,7 +20,7 @@ from jaxmm.batch import batch_size, make_batch
 from jaxmm.config import Config, EncoderConfig, OptimizerConfig, TrainConfig, replace
 from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError, suggest
-from jaxmm.methods import method_config
+from jaxmm.methods import TrainState, method_config
 from jaxmm.methods.samm import SAMMConfig
 from jaxmm.report import scaling as report
 from jaxmm.train import options, setup as setup_lib, together
@@ -94,14 +94,19 @@ def scaling_workload(case: Case) -> tuple[Config, Dataset]:
     return config, Dataset("features", {s: split for s in ("train", "val", "test")}, tuple("abcd"))
 
 
-def prepare(config: Config, dataset: Dataset | None, num_runs: int = 1, devices=None):
-    """A state, call(state) -> state that trains it on random rows, its steps and its devices."""
+def build(config: Config, dataset: Dataset | None, num_runs: int, devices) -> tuple[setup_lib.Setup, TrainState]:
+    """One setup of this many runs with seeds from 0 on, and their state on the devices."""
     configs = [replace(config, {"train.seed": seed}) for seed in range(num_runs)]
     setups = list(together.build_many(configs, dataset=dataset, devices=devices))
     setup = together.join(setups, devices) if num_runs > 1 else setups[0]
+    return setup, setup.programs.place(stack([each.programs.fetch(setup_lib.init_state(each))
+                                              for each in setups]))
+
+
+def prepare(config: Config, dataset: Dataset | None, num_runs: int = 1, devices=None):
+    """A state, call(state) -> state that trains it on random rows, its steps and its devices."""
+    setup, state = build(config, dataset, num_runs, devices)
     train = setup.dataset.splits["train"]
-    state = setup.programs.place(stack([each.programs.fetch(setup_lib.init_state(each))
-                                        for each in setups]))
     feed = setup.programs.feed(train, config.data.placement)
     batch = config.train.batch_size
     steps = min(setup.steps_per_call, batch_size(train) // batch)
@@ -158,18 +163,18 @@ def run_case(case: Case, seconds: float) -> dict[str, float]:
     return measure(*scaling_workload(case), seconds, case.seeds, devices)
 
 
-def in_new_process(fn, *args):
-    """The result of fn(*args), called in a new process."""
+def in_new_process(fn, *args, timeout: float | None = None):
+    """The result of fn(*args), called in a new process; raises TimeoutError after `timeout` seconds."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, context, initializer=processes.end_with_parent) as pool:
         try:
             with processes.shielded():
                 future = pool.submit(fn, *args)
-            return future.result()
+            return future.result(timeout)
         except BrokenProcessPool as error:
             raise UserError("the process that measures was killed, perhaps for lack of memory; "
                             "free some, or choose another of --workloads") from error
-        except BaseException:       # a signal: the measurement is not waited for
+        except BaseException:       # a signal, or no time left: the measurement is not waited for
             for process in multiprocessing.active_children():
                 process.kill()      # it is shielded from other signals
             raise
