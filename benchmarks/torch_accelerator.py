@@ -17,7 +17,7 @@ from torch import nn
 
 ALPHA = 0.1
 WORKLOADS = {
-    # name: (method, batch, classes, (encoder, shapes of an example, channels last))
+    # name: (method, batch, classes, encoder, shapes of an example with the channels last)
     "mla_small": ("mla", 64, 10, "small", [(32, 32), (16, 16)]),
     "concat_small": ("concat", 64, 10, "small", [(32, 32), (16, 16)]),
     "mla_cremad": ("mla", 16, 6, "standard", [(257, 188), (3, 224, 224, 3)]),
@@ -28,7 +28,8 @@ WORKLOADS = {
 
 def conv(inputs, outputs, size, stride=1):
     """Convolution and batch norm."""
-    return nn.Sequential(nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False), nn.BatchNorm2d(outputs))
+    return nn.Sequential(nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False),
+                         nn.BatchNorm2d(outputs))
 
 
 class BasicBlock(nn.Module):
@@ -63,14 +64,17 @@ def make_encoder(kind, shape):
     """The network for examples of this shape."""
     if kind == "mlp":
         sizes = [*shape, 128, 128, 128]
-        return nn.Sequential(*(layer for a, b in zip(sizes, sizes[1:]) for layer in (nn.Linear(a, b), nn.ReLU())))
+        return nn.Sequential(*(layer for a, b in zip(sizes, sizes[1:])
+                               for layer in (nn.Linear(a, b), nn.ReLU())))
     return ResNet18(shape[-1] if len(shape) > 2 else 1, kind).to(memory_format=torch.channels_last)
 
 
 def make_input(batch, shape, device):
     """A random batch: vectors, [B, C, H, W] or [B, T, C, H, W], with the channels last in memory."""
     x = torch.randn(batch, *shape, device=device)
-    return x if x.dim() == 2 else x[:, None].to(memory_format=torch.channels_last) if x.dim() == 3 else x.movedim(-1, -3)
+    if x.dim() == 3:
+        return x[:, None].to(memory_format=torch.channels_last)
+    return x if x.dim() == 2 else x.movedim(-1, -3)
 
 
 def make_step(name, batch, device, autocast, compiled):
@@ -139,7 +143,8 @@ def time_steps(step, seconds, wait):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("workload", choices=WORKLOADS)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--precision", choices=("float32", "tf32", "bfloat16"), default="float32")
@@ -159,10 +164,11 @@ def main():
     step()
     wait()
     first = time.perf_counter() - begin
-    found = {args.workload: round(time_steps(step, args.seconds, wait), 4), "compile_seconds": round(first, 2)}
+    milliseconds = round(time_steps(step, args.seconds, wait), 4)
+    found = {args.workload: milliseconds, "compile_seconds": round(first, 2)}
     if on_gpu:
         found["peak_memory_mib"] = round(torch.cuda.max_memory_allocated() / 2**20)
-    print(json.dumps(found) if args.json else f"{args.workload} {found[args.workload]:.2f} ms/step")
+    print(json.dumps(found) if args.json else f"{args.workload} {milliseconds:.2f} ms/step")
 
 
 if __name__ == "__main__":

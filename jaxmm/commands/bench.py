@@ -30,9 +30,10 @@ SECONDS = flags.DEFINE_float("seconds", 8.0, "Time to measure each workload for,
 OUTPUT = flags.DEFINE_string("output", "", "File to write all results to, as one JSON object; "
                              "for --scaling and --accelerator the folder.", flag_values=FLAGS)
 SCALING = flags.DEFINE_bool("scaling", False, "How the time of a step grows.", flag_values=FLAGS)
-ACCELERATOR = flags.DEFINE_bool("accelerator", False, "All fixed workloads on a GPU or TPU.", flag_values=FLAGS)
-MINUTES = flags.DEFINE_float("minutes", 0.0, "Of --accelerator: when to stop, what says most first; 0: at the "
-                             "end.", lower_bound=0, flag_values=FLAGS)
+ACCELERATOR = flags.DEFINE_bool("accelerator", False, "All fixed workloads on a GPU or TPU.",
+                                flag_values=FLAGS)
+MINUTES = flags.DEFINE_float("minutes", 0.0, "Of --accelerator: when to stop; what says most comes first. "
+                             "0: at the end.", lower_bound=0, flag_values=FLAGS)
 TORCH = flags.DEFINE_string("torch", "", "Of --accelerator: command of a PyTorch script, run as COMMAND "
                             "WORKLOAD --device cuda --json.", flag_values=FLAGS)
 PROFILE = flags.DEFINE_bool("profile", False, "Of --accelerator: write a trace of the largest workload.",

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import logging
 
 from jaxmm import files
 from jaxmm.batch import batch_size, take
@@ -32,7 +33,8 @@ from jaxmm.experiments import bench
 from jaxmm.methods.samm import SAMMConfig
 from jaxmm.report.tables import markdown
 
-JAXMM, EAGER, COMPILED, GIVEN = "jaxmm", "PyTorch", "PyTorch compiled", "PyTorch given"
+JAXMM, TRACE = "jaxmm", "jaxmm traced"
+EAGER, COMPILED, GIVEN = "PyTorch", "PyTorch compiled", "PyTorch given"
 # The precision of products: all 23 bits of float32; what the card takes by default (on GPUs TF32, on
 # TPUs one pass in bfloat16); encoders that compute in bfloat16.
 PRECISIONS = {"float32": "highest", "tf32": None, "bfloat16": None}
@@ -44,6 +46,7 @@ WORKLOADS = ("mla_cremad", "samm_vggsound", "mla_small", "concat_small", "samm_s
 ROUNDS = (
     # (precision, seeds, factors, programs)
     ("tf32", 1, (1,), (JAXMM, EAGER, GIVEN)),
+    ("tf32", 1, (1,), (TRACE,)),
     ("bfloat16", 1, (1,), (JAXMM, EAGER)),
     ("tf32", 1, LARGER, (JAXMM, EAGER)),
     ("float32", 1, (1,), (JAXMM, EAGER, GIVEN)),
@@ -75,6 +78,7 @@ PEAKS = (
     (r"TPU v6", {"float32": 918 / 6, "tf32": 918, "bfloat16": 918}),
 )
 TORCH_SCRIPT = pathlib.Path(__file__).parents[2] / "benchmarks" / "torch_accelerator.py"
+SEES_GPU = "import torch; torch.zeros(1).cuda()"
 OPTIONS = ("--precision", "--batch", "--compile")       # of a PyTorch script that takes any point
 
 
@@ -118,11 +122,14 @@ def is_due(point: Point, results: Results) -> bool:
     """Whether a point is worth measuring after these results.
 
     A larger batch is if the one before it was faster by `GROWTH` than the one before that; PyTorch is where
-    jaxmm has a figure, and if it has to compile only at the workload's own batch and the best one.
+    jaxmm has a figure, and if it has to compile only at the workload's own batch and the best one; a trace
+    is of the workload with the most operations.
     """
     ladder = [point._replace(program=JAXMM, factor=factor) for factor in FACTORS]
     rates = {p.factor: results[p]["examples_per_second"] for p in ladder
              if "failed" not in results.get(p, {"failed": ""})}
+    if point.program == TRACE:
+        return point == largest_point(results)
     if point.program == COMPILED:
         return point.factor in rates and point.factor in (1, max(rates, key=rates.get))
     if point.program != JAXMM:
@@ -152,7 +159,7 @@ class Program(NamedTuple):
     call: Callable          # state -> state, after `steps` steps; it returns before they are done
     state: Any
     steps: int
-    flops: float            # of one step of all runs
+    flops: float | None     # of one step of all runs, if known
     compile_seconds: float
 
 
@@ -171,13 +178,22 @@ def compile_steps(config: Config, dataset: Dataset, precision: str, seeds: int,
 
     with jax.default_matmul_precision(PRECISIONS[precision]):
         # XLA counts what is in a loop once, so this is not taken of the program that scans.
-        flops = program.lower(state, rows(1)).cost_analysis()["flops"]
-        steps = int(np.clip(FLOPS_PER_CALL // flops, 1, setup.steps_per_call))
+        flops = count_operations(program.lower(state, rows(1)))
+        steps = int(np.clip(FLOPS_PER_CALL // (flops or 1e12), 1, setup.steps_per_call))
         fed = rows(steps)
         begin = time.perf_counter()
         compiled = program.lower(state, fed).compile()
         seconds = time.perf_counter() - begin
     return Program(lambda state: compiled(state, fed)[0], state, steps, flops, seconds)
+
+
+def count_operations(lowered) -> float | None:
+    """Floating-point operations of a program before it is compiled; None where XLA does not say."""
+    try:
+        return lowered.cost_analysis()["flops"]
+    except Exception as error:      # pylint: disable=broad-exception-caught
+        logging.warning("operations are not counted here: %s", error)
+        return None
 
 
 def time_calls(call: Callable, state: Any, seconds: float) -> tuple[float, Any]:
@@ -201,13 +217,13 @@ def measure(config: Config, dataset: Dataset, precision: str, seeds: int, second
     """Figures of a training step of all runs on one device."""
     program = compile_steps(config, dataset, precision, seeds, devices)
     duration = time_calls(program.call, program.state, seconds)[0] / program.steps
-    teraflops = program.flops / duration / 1e12
+    teraflops = program.flops and program.flops / duration / 1e12
     limit = peak(devices[0].device_kind, precision)
     return {"milliseconds_per_step": round(1e3 * duration, 4),
             "examples_per_second": round(seeds * config.train.batch_size / duration, 1),
-            "gigaflop_per_step": float(f"{program.flops / 1e9:.5g}"),
-            "teraflops": float(f"{teraflops:.4g}"),
-            "share_of_peak": limit and round(teraflops / limit, 4),
+            "gigaflop_per_step": program.flops and float(f"{program.flops / 1e9:.5g}"),
+            "teraflops": teraflops and float(f"{teraflops:.4g}"),
+            "share_of_peak": limit and teraflops and round(teraflops / limit, 4),
             "peak_memory_mib": round(bench.peak_memory() / 2**20),
             "compile_seconds": round(program.compile_seconds, 2),
             "steps_per_call": program.steps}
@@ -259,17 +275,20 @@ def run_torch(point: Point, seconds: float, command: str, timeout: float) -> dic
 
 
 def find_torch(given: str) -> dict[str, tuple[str, list[str]]]:
-    """Command and workloads of PyTorch, by program: of this project's script if PyTorch sees a GPU here, and of
-    the given command. What a script's --help does not name it does not do; without names, it does all."""
+    """Command and workloads by program of PyTorch.
+
+    They are this project's script, if PyTorch sees a GPU here, and the given one. Workloads are those that
+    its --help names; all, if it names none.
+    """
     scripts = [given] if given else []
-    if TORCH_SCRIPT.exists() and _answers([sys.executable, "-c", "import torch; torch.zeros(1).cuda()"]) is not None:
+    if TORCH_SCRIPT.exists() and _answers([sys.executable, "-c", SEES_GPU]) is not None:
         scripts.insert(0, shlex.join([sys.executable, str(TORCH_SCRIPT)]))
     found = {}
     for script in scripts:
         words = _answers([*shlex.split(script), "--help"])
         if words is None:
-            raise UserError(f"--torch={script}: found a command that fails with --help; expected one that runs "
-                            "a PyTorch script")
+            raise UserError(f"--torch={script}: it fails with --help; expected a command that runs a "
+                            "PyTorch script")
         workloads = [name for name in WORKLOADS if name in words] or list(WORKLOADS)
         programs = (EAGER, COMPILED) if all(option in words for option in OPTIONS) else (GIVEN,)
         found |= dict.fromkeys(programs, (script, workloads))
@@ -312,11 +331,12 @@ def accelerator(output: str, seconds: float, minutes: float, torch: str, profile
     end = time.monotonic() + 60 * minutes if minutes else float("inf")
     machine = bench.in_new_process(look)
     if machine["platform"] == "cpu":
-        raise UserError(f"--accelerator: found {machine['device']} alone ({machine['devices']} device, "
+        raise UserError(f"--accelerator: found {machine['device']} alone ({machine['devices']} devices, "
                         f"jax {machine['jax']}); expected a GPU or TPU that JAX sees; install jax[cuda] or "
                         "jax[tpu] there, or leave --accelerator out")
     scripts = find_torch(torch)
-    programs = {JAXMM: WORKLOADS} | {program: workloads for program, (_, workloads) in scripts.items()}
+    programs = {JAXMM: WORKLOADS, TRACE: WORKLOADS if profile else ()} | {
+        program: workloads for program, (_, workloads) in scripts.items()}
     folder = files.expand(output)
     folder.mkdir(parents=True, exist_ok=True)
     results = load(folder, machine)
@@ -324,12 +344,11 @@ def accelerator(output: str, seconds: float, minutes: float, torch: str, profile
     def run(point: Point, timeout: float) -> dict[str, Any]:
         if point.program == JAXMM:
             return bench.in_new_process(run_point, point, seconds, timeout=timeout)
+        if point.program == TRACE:
+            return bench.in_new_process(run_trace, point, str(folder / "profile"), timeout=timeout)
         return run_torch(point, seconds, scripts[point.program][0], timeout)
 
     complete = measure_all(results, programs, run, end, lambda: save(folder, machine, results, command))
-    if profile and (largest := largest_point(results)):
-        print(f"trace of {largest.workload} in {folder / 'profile'}", flush=True)
-        bench.in_new_process(trace, largest, str(folder / "profile"), timeout=MOST_SECONDS)
     save(folder, machine, results, command)
     return table(results) + ("" if complete else f"\nThe time of --minutes={minutes} is over; the same "
                              "command measures what is left.\n")
@@ -337,7 +356,7 @@ def accelerator(output: str, seconds: float, minutes: float, torch: str, profile
 
 def measure_all(results: dict[Point, Mapping[str, Any]], programs: Mapping[str, Collection[str]],
                 run: Callable, end: float, kept: Callable[[], None]) -> bool:
-    """Adds to the results whatever is due, until `time.monotonic()` is `end`; returns whether nothing is left.
+    """Adds to the results what is due, until `time.monotonic()` is `end`; returns whether that is all.
 
     Args:
       results: of points that were measured before.
@@ -365,23 +384,27 @@ def measure_all(results: dict[Point, Mapping[str, Any]], programs: Mapping[str, 
 
 
 def largest_point(results: Results) -> Point | None:
-    """The point of one run with the most operations in a step at the workload's own batch."""
-    steps = {point: found["gigaflop_per_step"] for point, found in results.items()
-             if point.factor == point.seeds == 1 and "gigaflop_per_step" in found}
-    return max(steps, key=steps.get, default=None)
+    """The point that is traced: of the workload with the most operations in a step."""
+    steps = {point: found["gigaflop_per_step"] or 0 for point, found in results.items()
+             if point[1:] == ("tf32", 1, 1, JAXMM) and "failed" not in found}
+    return max(steps, key=steps.get)._replace(program=TRACE) if steps else None
 
 
-def trace(point: Point, folder: str) -> None:
+def run_trace(point: Point, folder: str) -> dict[str, Any]:
     """Writes a trace of jax.profiler of a few calls. For a new process."""
-    config, dataset = workload_at(point)
-    program = compile_steps(config, dataset, point.precision, point.seeds, jax.local_devices()[:1])
-    state = program.state
-    for _ in range(2):
-        state = jax.block_until_ready(program.call(state))
-    with jax.profiler.trace(folder):
-        for _ in range(3):
-            state = program.call(state)
-        jax.block_until_ready(state)
+    try:
+        config, dataset = workload_at(point)
+        program = compile_steps(config, dataset, point.precision, point.seeds, jax.local_devices()[:1])
+        state = program.state
+        for _ in range(2):
+            state = jax.block_until_ready(program.call(state))
+        with jax.profiler.trace(folder):
+            for _ in range(3):
+                state = program.call(state)
+            jax.block_until_ready(state)
+    except Exception as error:      # pylint: disable=broad-exception-caught
+        return {"failed": reason(f"{type(error).__name__}: {error}")}
+    return {"trace": folder, "steps": 3 * program.steps}
 
 
 def load(folder: pathlib.Path, machine: Mapping[str, Any]) -> dict[Point, Mapping[str, Any]]:
@@ -398,7 +421,8 @@ def load(folder: pathlib.Path, machine: Mapping[str, Any]) -> dict[Point, Mappin
         results = {Point(*(row.pop(name) for name in Point._fields)): row for row in content["results"]}
         before = content["machine"]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} does not hold measurements; remove it, or choose another --output") from error
+        raise UserError(f"{path} does not hold measurements; remove it, or choose another "
+                        "--output") from error
     if changed := [name for name in machine if before.get(name) != machine[name]]:
         name = changed[0]
         raise UserError(f"{path} has measurements with {name} {before.get(name)}, and this machine has "
@@ -419,8 +443,9 @@ def save(folder: pathlib.Path, machine: Mapping[str, Any], results: Results, com
 - One of {machine["devices"]}, {machine["memory_gib"]} GiB for JAX, {machine["cpu_cores"]} CPU cores; \
 Python {machine["python"]}, jax {machine["jax"]}, flax {machine["flax"]}.
 - Peak in TFLOP/s: {known or "unknown card"}.
-- Operations of a step as XLA counts them. Ratios are milliseconds of jaxmm by those of PyTorch (channels-last) \
-for the same examples, below 1: jaxmm is faster; several runs are compared with one after the other.
+- Operations of a step as XLA counts them. Ratios are milliseconds of jaxmm by those of PyTorch \
+(channels-last) for the same examples, so below 1 jaxmm is faster; several runs at once are compared with \
+PyTorch's one after the other.
 
 {table(results)}
 Made by
@@ -455,7 +480,7 @@ def programs_in(results: Results) -> list[str]:
 
 
 def ratios(point: Point, results: Results) -> dict[str, str]:
-    """Cells of a row: this package's milliseconds by PyTorch's for the same examples, or why there are none."""
+    """Cells of a row: this package's milliseconds by PyTorch's for the same examples, or why not."""
     cells = {}
     for name in programs_in(results):
         other = results.get(point._replace(program=name, seeds=1), {})

@@ -94,7 +94,8 @@ def scaling_workload(case: Case) -> tuple[Config, Dataset]:
     return config, Dataset("features", {s: split for s in ("train", "val", "test")}, tuple("abcd"))
 
 
-def build(config: Config, dataset: Dataset | None, num_runs: int, devices) -> tuple[setup_lib.Setup, TrainState]:
+def build(config: Config, dataset: Dataset | None, num_runs: int,
+          devices) -> tuple[setup_lib.Setup, TrainState]:
     """One setup of this many runs with seeds from 0 on, and their state on the devices."""
     configs = [replace(config, {"train.seed": seed}) for seed in range(num_runs)]
     setups = list(together.build_many(configs, dataset=dataset, devices=devices))
