@@ -7,38 +7,25 @@ on CPU `ynn_fusion` and `dot` are products of matrices and convolutions, `concat
 gather what they multiply.
 """
 import argparse
-import collections
-import gzip
-import json
 import pathlib
-import re
 import tempfile
 
 import jax
 
 from jaxmm.report.tables import markdown
+from jaxmm.experiments.accelerator import operations
 from jaxmm.experiments.bench import WORKLOADS, prepare, synthetic
 
 
-def costs(workload: str, num_calls: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Milliseconds in a step, and calls, of every kind of operation."""
+def costs(workload: str, num_calls: int) -> dict[str, tuple[float, float]]:
+    """(milliseconds, calls) in a step of every kind of operation."""
     state, call, steps, _ = prepare(*synthetic(workload))
     state = call(call(state))       # compiled, and past the first call, which may be slow
-    steps *= num_calls
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
             for _ in range(num_calls):
                 state = call(state)
-        trace, = pathlib.Path(folder).rglob("*.trace.json.gz")
-        events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
-    milliseconds, calls = collections.Counter(), collections.Counter()
-    for event in events:
-        operation = event.get("args", {}).get("hlo_op")
-        if operation and event["ph"] == "X":
-            kind = re.sub(r"[.\d]+$", "", operation)
-            milliseconds[kind] += event["dur"] / 1e3 / steps
-            calls[kind] += 1 / steps
-    return milliseconds, calls
+        return operations(pathlib.Path(folder), steps * num_calls)
 
 
 def main() -> None:
@@ -47,11 +34,11 @@ def main() -> None:
     parser.add_argument("--calls", type=int, default=3, help="of the training program")
     parser.add_argument("--rows", type=int, default=10, help="of the table")
     args = parser.parse_args()
-    milliseconds, calls = costs(args.workload, args.calls)
-    total = sum(milliseconds.values())
-    print(markdown([{"operation": kind, "ms / step": f"{time:.1f}",
-                     "share": f"{time / total:.1%}", "calls": f"{calls[kind]:.0f}"}
-                    for kind, time in milliseconds.most_common(args.rows)],
+    found = costs(args.workload, args.calls)
+    total = sum(milliseconds for milliseconds, _ in found.values())
+    print(markdown([{"operation": kind, "ms / step": f"{milliseconds:.1f}",
+                     "share": f"{milliseconds / total:.1%}", "calls": f"{calls:.0f}"}
+                    for kind, (milliseconds, calls) in list(found.items())[:args.rows]],
                    ["operation", "ms / step", "share", "calls"]))
 
 

@@ -4,8 +4,10 @@ Every measurement runs in a process of its own and is kept as soon as it is ther
 fails is a row with its reason and a stopped command goes on where it was. They come in the order of
 `ROUNDS`, what says most first, as a machine may be at hand for minutes only.
 """
+import collections
 import contextlib
 import dataclasses
+import gzip
 import importlib.metadata
 import json
 import os
@@ -404,7 +406,26 @@ def run_trace(point: Point, folder: str) -> dict[str, Any]:
             jax.block_until_ready(state)
     except Exception as error:      # pylint: disable=broad-exception-caught
         return {"failed": reason(f"{type(error).__name__}: {error}")}
-    return {"trace": folder, "steps": 3 * program.steps}
+    return {"trace": folder, "operations": operations(pathlib.Path(folder), 3 * program.steps)}
+
+
+def operations(folder: pathlib.Path, steps: int) -> dict[str, tuple[float, float]]:
+    """(milliseconds, calls) in a step of every kind of operation in a trace of so many, longest first."""
+    trace = max(folder.rglob("*.trace.json.gz"), key=lambda path: path.stat().st_mtime)
+    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    lines = {(event["pid"], event["tid"]): event["args"]["name"] for event in events
+             if event.get("name") == "thread_name"}
+    # On GPUs and TPUs the same time is told on several lines; on CPU there are only threads.
+    own = next((own for start in ("Stream", "XLA Ops")
+                if (own := {line for line, name in lines.items() if name.startswith(start)})), lines)
+    found = collections.defaultdict(lambda: (0.0, 0.0))
+    for event in events:
+        if event["ph"] == "X" and (event["pid"], event["tid"]) in own and (
+                own is not lines or "hlo_op" in event.get("args", {})):
+            kind = re.sub(r"[._\d]+$", "", event["name"])[:80]
+            milliseconds, calls = found[kind]
+            found[kind] = milliseconds + event["dur"] / 1e3 / steps, calls + 1 / steps
+    return dict(sorted(found.items(), key=lambda item: -item[1][0]))
 
 
 def load(folder: pathlib.Path, machine: Mapping[str, Any]) -> dict[Point, Mapping[str, Any]]:
@@ -448,7 +469,7 @@ Python {machine["python"]}, jax {machine["jax"]}, flax {machine["flax"]}.
 PyTorch's one after the other.
 
 {table(results)}
-Made by
+{shares(results)}Made by
 
     {command}
 """)
@@ -472,6 +493,20 @@ def table(results: Results) -> str:
         rows.append(row)
     return markdown(rows, ["workload", "precision", "batch", "seeds", "ms / step", "examples / s", "of peak",
                            "peak MiB", "compile s", *(f"/ {name}" for name in programs_in(results)), "note"])
+
+
+def shares(results: Results) -> str:
+    """Markdown: what the time of a traced step goes to."""
+    text = ""
+    for point, found in results.items():
+        if kinds := found.get("operations"):
+            total = sum(milliseconds for milliseconds, _ in kinds.values())
+            rows = [{"operation": kind, "ms / step": f"{milliseconds:.3f}",
+                     "share": f"{milliseconds / total:.1%}", "calls": f"{calls:.0f}"}
+                    for kind, (milliseconds, calls) in list(kinds.items())[:20]]
+            text += (f"A step of {point.workload}, {point.precision}, batch {point.batch}:\n\n"
+                     + markdown(rows, ["operation", "ms / step", "share", "calls"]) + "\n")
+    return text
 
 
 def programs_in(results: Results) -> list[str]:
