@@ -420,7 +420,7 @@ def operations(folder: pathlib.Path, steps: int) -> dict[str, tuple[float, float
                 if (own := {line for line, name in lines.items() if name.startswith(start)})), lines)
     found = collections.defaultdict(lambda: (0.0, 0.0))
     for event in events:
-        if event["ph"] == "X" and (event["pid"], event["tid"]) in own and (
+        if event.get("ph") == "X" and (event["pid"], event["tid"]) in own and (
                 own is not lines or "hlo_op" in event.get("args", {})):
             kind = re.sub(r"[._\d]+$", "", event["name"])[:80]
             milliseconds, calls = found[kind]

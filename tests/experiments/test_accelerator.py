@@ -116,18 +116,17 @@ def test_peak_of_a_card(kind, peaks):
 
 def test_figures_of_a_tiny_workload_fit_together(monkeypatch):
     encoder = EncoderConfig(name="mlp", width=8, depth=1)
-    monkeypatch.setitem(bench.WORKLOADS, "samm_small", (bench.SAMM, 4, 2, {"a": (encoder, (5,)),
-                                                                           "b": (encoder, (3,))}))
-    point = acc.Point("samm_small", "bfloat16", 64, 2, acc.JAXMM)
-    config, dataset = acc.workload_at(point)
-    assert config.train.batch_size == len(dataset.splits["train"]["label"]) == 256
-    assert config.method.capacity == 256 and {e.dtype for e in config.encoders.values()} == {"bfloat16"}
-    assert bench.RESNET.dtype == "float32"
-    found = acc.measure(config, dataset, point.precision, 2, 0.01, jax.devices()[:1])
-    assert abs(found["examples_per_second"] * found["milliseconds_per_step"] / (2 * 256 * 1e3) - 1) < 0.01
-    # Two encoders of one layer: the product and its kernel's gradient, 2 * 2 * 256 * 8 * (5 + 3), for the
-    # batch and the replayed one, in two runs.
-    assert found["gigaflop_per_step"] * 1e9 > 4 * 2 * 2 * 256 * 8 * 8
+    tiny = 4, 2, {"a": (encoder, (5,)), "b": (encoder, (3,))}
+    monkeypatch.setitem(bench.WORKLOADS, "samm_small", (bench.SAMM, *tiny))
+    config, dataset = acc.workload_at(acc.Point("samm_small", "bfloat16", 64, 2, acc.JAXMM))
+    assert config.train.batch_size == len(dataset.splits["train"]["label"]) == config.method.capacity == 256
+    assert {e.dtype for e in config.encoders.values()} == {"bfloat16"} and encoder.dtype == "float32"
+    monkeypatch.setitem(bench.WORKLOADS, "samm_small", (bench.CONCAT, *tiny))
+    config, dataset = acc.workload_at(acc.Point("samm_small", "float32", 4, 2, acc.JAXMM))
+    found = acc.measure(config, dataset, "float32", 2, 0.01, jax.devices()[:1])
+    assert abs(found["examples_per_second"] * found["milliseconds_per_step"] / (2 * 16 * 1e3) - 1) < 0.01
+    # At least the products of one layer and the gradients of their kernels, in two runs of 16 examples.
+    assert found["gigaflop_per_step"] * 1e9 > 2 * 2 * 2 * 16 * 8 * (5 + 3)
     assert found["steps_per_call"] == 32 and found["share_of_peak"] is None
 
 
