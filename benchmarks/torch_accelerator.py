@@ -3,8 +3,8 @@
     python benchmarks/torch_accelerator.py mla_small --precision=bfloat16 --batch=1024 --compile --json
 
 The workloads of concatenation and MLA: the same networks, optimizer and RLS update on random inputs that
-are in memory, convolutions channels-last. Float32 is exact, or rounded to TF32; in bfloat16 the encoders run
-under autocast. Prints the median milliseconds of a step, of groups of steps that are waited for together.
+are in memory, convolutions channels-last. Products are those of float32, or of TF32; with bfloat16 the
+encoders run under autocast. Prints the median milliseconds of a step, of groups of steps that are waited for together.
 """
 import argparse
 import json
@@ -154,7 +154,7 @@ def main():
     parser.add_argument("--json", action="store_true", help="as one line")
     args = parser.parse_args()
     torch.manual_seed(0)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = args.precision != "float32"
     torch.backends.cudnn.benchmark = True
     on_gpu = args.device == "cuda"
     wait = torch.cuda.synchronize if on_gpu else lambda: None

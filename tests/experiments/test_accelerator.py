@@ -85,7 +85,7 @@ def test_what_has_no_time_left_is_not_recorded_and_a_killed_process_is_a_row():
     assert list(results.values()) == [{"failed": "the process was killed"}]
     acc.measure_all(results, programs, run, time.monotonic() + 3600, lambda: None)
     slow = next(found for point, found in results.items() if point.workload == "samm_vggsound")
-    assert slow == {"failed": "not done in 300 s"}
+    assert slow == {"failed": f"not done in {acc.MOST_SECONDS} s"}
     assert not acc.measure_all({}, programs, run, time.monotonic(), lambda: None)
 
 
@@ -125,8 +125,8 @@ def test_figures_of_a_tiny_workload_fit_together(monkeypatch):
     config, dataset = acc.workload_at(acc.Point("samm_small", "float32", 4, 2, acc.JAXMM))
     found = acc.measure(config, dataset, "float32", 2, 0.01, jax.devices()[:1])
     assert abs(found["examples_per_second"] * found["milliseconds_per_step"] / (2 * 16 * 1e3) - 1) < 0.01
-    # At least the products of one layer and the gradients of their kernels, in two runs of 16 examples.
-    assert found["gigaflop_per_step"] * 1e9 > 2 * 2 * 2 * 16 * 8 * (5 + 3)
+    # At least the products of one layer and the gradients of its kernel, for 16 examples.
+    assert found["gigaflop_per_step"] * 1e9 > 2 * 2 * 16 * 8 * (5 + 3)
     assert found["steps_per_call"] == 32 and found["share_of_peak"] is None
 
 
