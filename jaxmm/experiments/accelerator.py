@@ -411,8 +411,8 @@ def run_trace(point: Point, folder: str) -> dict[str, Any]:
 
 def operations(folder: pathlib.Path, steps: int) -> dict[str, tuple[float, float]]:
     """(milliseconds, calls) in a step of every kind of operation in a trace of so many, longest first."""
-    trace = max(folder.rglob("*.trace.json.gz"), key=lambda path: path.stat().st_mtime)
-    events = json.loads(gzip.decompress(trace.read_bytes()))["traceEvents"]
+    traces = sorted(folder.rglob("*.trace.json.gz"), key=lambda path: path.stat().st_mtime)
+    events = json.loads(gzip.decompress(traces[-1].read_bytes()))["traceEvents"] if traces else []
     lines = {(event["pid"], event["tid"]): event["args"]["name"] for event in events
              if event.get("name") == "thread_name"}
     # On GPUs and TPUs the same time is told on several lines; on CPU there are only threads.
@@ -423,8 +423,9 @@ def operations(folder: pathlib.Path, steps: int) -> dict[str, tuple[float, float
         if event.get("ph") == "X" and (event["pid"], event["tid"]) in own and (
                 own is not lines or "hlo_op" in event.get("args", {})):
             kind = re.sub(r"[._\d]+$", "", event["name"])[:80]
-            milliseconds, calls = found[kind]
-            found[kind] = milliseconds + event["dur"] / 1e3 / steps, calls + 1 / steps
+            if kind not in ("while", "call", "conditional"):        # what is in them is told as well
+                milliseconds, calls = found[kind]
+                found[kind] = milliseconds + event["dur"] / 1e3 / steps, calls + 1 / steps
     return dict(sorted(found.items(), key=lambda item: -item[1][0]))
 
 
