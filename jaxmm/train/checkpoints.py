@@ -182,8 +182,8 @@ def flatten(tree) -> dict[str, np.ndarray]:
     for path, x in jax.tree_util.tree_leaves_with_path(tree):
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
             x = jax.random.key_data(x)
-        leaves[jax.tree_util.keystr(path, simple=True, separator="/")] = np.asarray(x)
-    return leaves
+        leaves[jax.tree_util.keystr(path, simple=True, separator="/")] = x
+    return {name: np.asarray(x) for name, x in jax.device_get(leaves).items()}     # in one go
 
 
 def unflatten(target, leaves: Mapping[str, np.ndarray]):

@@ -57,12 +57,15 @@ class Group:
         """Appends a record to the metrics of a run."""
         hosts.from_main(functools.partial(self.runs[i].write, record))
 
-    def learning_rate(self, i: int) -> float:
-        """The learning rate of the last step of run i."""
-        factor = 1.0
+    def learning_rates(self) -> dict[int, tuple]:
+        """The learning rate of the last step by number of the run, as two factors.
+
+        They may still be computed; those of the state are not, as the next step takes its buffers.
+        """
+        factors = [1.0] * len(self.runs)
         if self.setup.config.optimizer.schedule == PLATEAU:
-            factor = float(self._of_runs(self.state.opt_state[PLATEAU]["rate"])[i])
-        return float(self.runs[i].setup.learning_rate(self.step - 1)) * factor
+            factors = jax.device_get(self._of_runs(self.state.opt_state[PLATEAU]["rate"]))
+        return {i: (run.setup.learning_rate(self.step - 1), factors[i]) for i, run in self.healthy()}
 
     def evaluate(self, split: str, task: int, epoch: int) -> None:
         """Scores a split after `epoch` epochs of the stream's `task`."""

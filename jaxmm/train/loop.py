@@ -1,4 +1,5 @@
 """The training loop: the steps of a group of runs, and what happens between them."""
+import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,8 @@ def run_steps(group: Group, progress: bool = False) -> list[Run | FloatingPointE
     """Trains the runs of a group from their current step to the end.
 
     After each call of the compiled steps come, when due: writing the metrics, the method's `end_epoch`
-    and `end_task`, evaluation, and a checkpoint.
+    and `end_task`, evaluation, and a checkpoint. Within an epoch metrics are read after the next call, so
+    that the devices do not wait for it; a loss that is not finite then stops the run one call later.
 
     Raises:
       WriteError: see `jaxmm.train.schedule.train`.
@@ -32,7 +34,7 @@ def run_steps(group: Group, progress: bool = False) -> list[Run | FloatingPointE
     """
     programs, config = group.setup.programs, group.setup.config.train
     start, total = group.step, group.setup.total_steps
-    rows, pending = group.feed("train"), []
+    rows, pending, waiting = group.feed("train"), [], ()
     if progress and start < total:
         each = f"each of {len(group.runs)} runs: " if len(group.runs) > 1 else ""
         tqdm.write(each + describe_state(group.runs[0].state), file=sys.stderr)
@@ -49,13 +51,16 @@ def run_steps(group: Group, progress: bool = False) -> list[Run | FloatingPointE
                 tqdm.write(f"first call: {time.perf_counter() - called:.1f} s, compilation "
                            "included", file=sys.stderr)
             group.step = chunk.end
+            if waiting:
+                begin, waiting = show(bar, group, *waiting, begin), ()
             pending.append(metrics)
             due = sum(len(m["loss"]) for m in pending) >= METRICS_EVERY or chunk.ends_epoch
             # Several hosts must stop at the same step, so they check for signals when they fetch metrics.
             stop = stopped() if jax.process_count() == 1 else due and hosts.any_host(stopped())
             if due or stop:
-                show(bar, group, chunk, look(group, chunk, pending, begin))
-                pending, begin = [], time.perf_counter()
+                waiting, pending = (chunk, pending, group.learning_rates()), []
+            if waiting and (stop or chunk.ends_epoch):
+                begin, waiting = show(bar, group, *waiting, begin), ()
             if chunk.ends_epoch and group.healthy():
                 group.end_epoch()
             if chunk.ends_task and group.healthy():
@@ -72,7 +77,7 @@ def run_steps(group: Group, progress: bool = False) -> list[Run | FloatingPointE
             if stop and group.step < total:
                 raise Preempted(f"stopped by a signal after step {group.step} of {total}; the state is "
                                 "saved, and the same command resumes from there")
-            if not pending:
+            if not pending and not waiting:
                 begin = time.perf_counter()     # evaluating and saving are not training
     return group.results()
 
@@ -108,33 +113,45 @@ def evaluate(group: Group, chunk: Chunk) -> bool:
 
 
 def look(group: Group, chunk: Chunk, pending: Sequence[Mapping[str, jax.Array]],
-         begin: float) -> dict[str, str]:
-    """Writes the means of the metrics pending since `begin`; returns means over all runs, for display."""
-    values = {name: np.concatenate([np.asarray(m[name]).reshape(-1, len(group.runs)) for m in pending])
+         rates: Mapping[int, tuple], begin: float) -> dict[str, str]:
+    """Writes the means of the metrics pending since `begin`; returns means over all runs, for display.
+
+    Args:
+      group: of the runs.
+      chunk: the last one that the metrics are of.
+      pending: metrics of a chunk each.
+      rates: see `Group.learning_rates`.
+      begin: when the first of these steps began.
+    """
+    pending, rates = jax.device_get((pending, rates))       # in one go, not one array after the other
+    values = {name: np.concatenate([m[name].reshape(-1, len(group.runs)) for m in pending])
               for name in pending[0]}
     seconds = time.perf_counter() - begin       # the steps are done once their metrics are here
     rate = len(values["loss"]) * group.setup.config.train.batch_size / seconds
     for i, _ in group.healthy():
         try:
-            means = mean_metrics({name: x[:, i] for name, x in values.items()}, group.step)
+            means = mean_metrics({name: x[:, i] for name, x in values.items()}, chunk.end)
         except FloatingPointError as error:
             group.fail(i, error)
             continue
-        group.write(i, {"kind": "train", "step": group.step, "epoch": chunk.epoch + 1,
+        group.write(i, {"kind": "train", "step": chunk.end, "epoch": chunk.epoch + 1,
                         "task": chunk.task, "examples_per_second": rate,
-                        "learning_rate": group.learning_rate(i)} | means)
+                        "learning_rate": math.prod(map(float, rates[i]))} | means)
     healthy, progress = [i for i, _ in group.healthy()], f"{group.setup.task.progress[0]}/"
     shown = {name.removeprefix(progress): mean_of_numbers(x[:, healthy]) for name, x in values.items()
              if healthy and (name == "loss" or name.startswith(progress))}
     return {name: f"{x:.3f}" for name, x in shown.items()} | {"examples/s": f"{rate:.0f}"}
 
 
-def show(bar: tqdm, group: Group, chunk: Chunk, means: Mapping[str, str]) -> None:
-    """Moves the progress bar to the step of the group."""
+def show(bar: tqdm, group: Group, chunk: Chunk, pending: Sequence[Mapping[str, jax.Array]],
+         rates: Mapping[int, tuple], begin: float) -> float:
+    """Moves the progress bar to the end of a chunk, see `look`; returns when the metrics were there."""
+    means = look(group, chunk, pending, rates, begin)
     many = f"{len(group.runs)} runs, " if len(group.runs) > 1 else ""
     bar.set_description(f"{many}epoch {chunk.epoch + 1}/{group.setup.config.train.epochs}", refresh=False)
     bar.set_postfix(means, refresh=False)
-    bar.update(group.step - bar.n)
+    bar.update(chunk.end - bar.n)
+    return time.perf_counter()
 
 
 def mean_metrics(values: Mapping[str, np.ndarray], step: int) -> dict[str, float]:

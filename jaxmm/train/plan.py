@@ -52,7 +52,8 @@ def make_epoch(tasks: Sequence[Sequence[int]], config: TrainConfig) -> Callable[
     starts = np.concatenate([[0], np.cumsum(config.epochs * lengths)[:-1]]).astype(np.int32)
 
     def epoch(step):
-        task = jnp.searchsorted(jnp.asarray(starts), step, side="right") - 1
+        # Of the methods of searchsorted, the one without a loop, which accelerators would wait for.
+        task = jnp.searchsorted(jnp.asarray(starts), step, side="right", method="compare_all") - 1
         steps = jnp.asarray(lengths)[task]
         return Epoch(*jnp.divmod(step - jnp.asarray(starts)[task], steps), steps)
 

@@ -1,5 +1,5 @@
 """Predictions of a run for whole splits, and their scores."""
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -66,7 +66,17 @@ def _read_rows(setup, state, read, split, placement):
     rows = batch_size(split)
     order = list(zip(row_chunks(rows, setup.config.train.batch_size)))
     feed = setup.programs.feed(split, placement)
-    return join_parts((read(state, fed) for _, fed in feed.through(order)), rows)
+    return join_parts(on_host(read(state, fed) for _, fed in feed.through(order)), rows)
+
+
+def on_host(parts: Iterable[Any]) -> Iterator[Any]:
+    """Arrays of the devices, each fetched after the next ones were asked for, so that they do not wait."""
+    waiting = []
+    for part in parts:
+        waiting.append(part)
+        if len(waiting) > 1:
+            yield jax.device_get(waiting.pop(0))
+    yield from map(jax.device_get, waiting)
 
 
 def row_chunks(rows: int, size: int) -> list[np.ndarray]:

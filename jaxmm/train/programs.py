@@ -191,7 +191,7 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
         compiled = mapped(read, (0, None, None, 0), 1)
 
         def read_batch(state, fed):
-            return jax.device_get(fetch(compiled(state, *fed, values), run_axis=1))
+            return fetch(compiled(state, *fed, values), run_axis=1)
 
         return read_batch
 

@@ -189,6 +189,41 @@ def test_the_clock_is_read_when_the_steps_are_done(make_dataset, make_config, tm
         (4, 8.0), (8, 8.0)]      # a batch is 8
 
 
+@pytest.mark.parametrize("broken", [None, 2])
+def test_metrics_are_read_once_the_next_steps_are_on_their_way(broken, make_dataset, make_config, tmp_path,
+                                                               monkeypatch):
+    """Five steps of an epoch, whose metrics are read two by two; the end of the epoch waits for its own."""
+    events = []
+
+    class Logged(UserList):
+        def __array__(self, dtype=None, copy=None):
+            events.append(f"read {self.data[0]}")
+            return np.array([np.inf if self.data[0] == broken else self.data[0]])
+
+    def log(setup):
+        def steps(*args):
+            number = 1 + sum(event.startswith("step") for event in events)
+            events.append(f"step {number}")
+            return setup.programs.steps(*args)[0], {"loss": Logged([number])}
+
+        return setup._replace(programs=setup.programs._replace(steps=steps))
+
+    build = setup_lib.build
+    monkeypatch.setattr(setup_lib, "build", lambda *args, **kwargs: log(build(*args, **kwargs)))
+    monkeypatch.setattr(loop, "METRICS_EVERY", 2)
+    config, dataset = make_config("concat", epochs=1, steps_per_call=1), make_dataset(rows=(40, 16, 16))
+    if broken:
+        with pytest.raises(FloatingPointError, match="the loss of step 2 is inf"):
+            run(config, tmp_path / "run", dataset)
+        assert events == ["step 1", "step 2", "step 3", "read 1", "read 2"]
+        return
+    run(config, tmp_path / "run", dataset)
+    assert events == ["step 1", "step 2", "step 3", "read 1", "read 2", "step 4", "step 5", "read 3",
+                      "read 4", "read 5"]
+    lines = map(json.loads, (tmp_path / "run/metrics.jsonl").read_text().splitlines())
+    assert [(r["step"], r["loss"]) for r in lines if r["kind"] == "train"] == [(2, 1.5), (4, 3.5), (5, 5.0)]
+
+
 def test_a_teacher_that_diverges_stops_only_the_runs_that_need_it(make_dataset, make_config, tmp_path):
     config = make_config("ume", epochs=3)
     configs = [replace(config, {"optimizer.learning_rate": rate}) for rate in (1e30, 0.1)]
