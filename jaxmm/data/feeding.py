@@ -20,6 +20,7 @@ grain = extras.Later(*GRAIN)    # slow to import, and few need it
 MOST_THREADS = 16
 STREAM_ABOVE_BYTES = 2**31      # a split larger than this is streamed by placement="auto"
 READ_AT_ONCE = 64           # rows, where whole splits are read
+DEVICE_SHARE = 1 / 8        # of its memory that training rows take with placement="auto"
 
 _open = weakref.WeakSet()   # iterators that may still have threads and processes
 
@@ -100,8 +101,27 @@ def is_streamed(split: Batch, placement: str) -> bool:
       UserError: there is no such placement.
     """
     check_choice("data.placement", placement, ("auto", "device", "host"))
-    size = sum(x.nbytes for x in jax.tree.leaves(split))
-    return placement == "host" or (placement == "auto" and size > STREAM_ABOVE_BYTES)
+    return placement == "host" or (placement == "auto" and size_of(split) > STREAM_ABOVE_BYTES)
+
+
+def place_training(split: Batch, placement: str) -> str:
+    """The placement of rows that every epoch comes back to.
+
+    "auto" is "device" where a small part of its memory holds them, as on large GPUs. What is read of a data
+    set beforehand, and its statistics, depend on `is_streamed` alone and not on the device.
+    """
+    fits = size_of(split) <= DEVICE_SHARE * device_memory()
+    return "device" if placement == "auto" and fits else placement
+
+
+def device_memory() -> int:
+    """Bytes of memory of a device; 0 if it does not report them, as a CPU."""
+    return (jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0)
+
+
+def size_of(split: Batch) -> int:
+    """Bytes of a split."""
+    return sum(x.nbytes for x in jax.tree.leaves(split))
 
 
 def read_all(split: Batch) -> Batch:

@@ -10,6 +10,7 @@ import dataclasses
 import gzip
 import importlib.metadata
 import json
+import math
 import os
 import pathlib
 import platform
@@ -283,11 +284,11 @@ def find_torch(given: str) -> dict[str, tuple[str, list[str]]]:
     its --help names; all, if it names none.
     """
     scripts = [given] if given else []
-    if TORCH_SCRIPT.exists() and _answers([sys.executable, "-c", SEES_GPU]) is not None:
+    if TORCH_SCRIPT.exists() and _answers(shlex.join([sys.executable, "-c", SEES_GPU])) is not None:
         scripts.insert(0, shlex.join([sys.executable, str(TORCH_SCRIPT)]))
     found = {}
     for script in scripts:
-        words = _answers([*shlex.split(script), "--help"])
+        words = _answers(f"{script} --help")
         if words is None:
             raise UserError(f"--torch={script}: it fails with --help; expected a command that runs a "
                             "PyTorch script")
@@ -297,10 +298,10 @@ def find_torch(given: str) -> dict[str, tuple[str, list[str]]]:
     return found
 
 
-def _answers(command: Sequence[str]) -> str | None:
+def _answers(command: str) -> str | None:
     """What a command prints; None if it cannot be run or fails."""
-    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(command, text=True, capture_output=True, timeout=120, check=False)
+    with contextlib.suppress(OSError, ValueError, subprocess.TimeoutExpired):   # ValueError: an open quote
+        done = subprocess.run(shlex.split(command), text=True, capture_output=True, timeout=120, check=False)
         return None if done.returncode else done.stdout
     return None
 
@@ -315,10 +316,12 @@ def look() -> dict[str, Any]:
                 name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax")}
 
 
-def accelerator(output: str, seconds: float, minutes: float, torch: str, profile: bool, command: str) -> str:
+def accelerator(names: Sequence[str], output: str, seconds: float, minutes: float, torch: str, profile: bool,
+                command: str) -> str:
     """Measures what is not there yet on the GPU or TPU of this machine; returns the table.
 
     Args:
+      names: of workloads; all if empty.
       output: folder for accelerator.json and accelerator.md; measurements of a stopped command are kept.
       seconds: to measure each point for.
       minutes: after which nothing new is begun; 0: none.
@@ -327,8 +330,12 @@ def accelerator(output: str, seconds: float, minutes: float, torch: str, profile
       command: that was typed.
 
     Raises:
-      UserError: there is no accelerator, or the folder has measurements of another machine.
+      UserError: there is no accelerator, an option is wrong, or the folder has measurements of another
+        machine.
     """
+    chosen = bench.select(names) or WORKLOADS
+    if not math.isfinite(minutes):
+        raise UserError(f"--minutes={minutes}; expected a finite number of minutes")
     os.environ.setdefault("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.9")     # for batches that fill the device
     end = time.monotonic() + 60 * minutes if minutes else float("inf")
     machine = bench.in_new_process(look)
@@ -337,8 +344,8 @@ def accelerator(output: str, seconds: float, minutes: float, torch: str, profile
                         f"jax {machine['jax']}); expected a GPU or TPU that JAX sees; install jax[cuda] or "
                         "jax[tpu] there, or leave --accelerator out")
     scripts = find_torch(torch)
-    programs = {JAXMM: WORKLOADS, TRACE: WORKLOADS if profile else ()} | {
-        program: workloads for program, (_, workloads) in scripts.items()}
+    programs = {JAXMM: chosen, TRACE: chosen if profile else ()} | {
+        program: [name for name in chosen if name in does] for program, (_, does) in scripts.items()}
     folder = files.expand(output)
     folder.mkdir(parents=True, exist_ok=True)
     results = load(folder, machine)

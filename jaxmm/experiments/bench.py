@@ -207,6 +207,19 @@ def scaling(output: str, seconds: float, command: str) -> str:
     return report.write(results, facts, folder, command)
 
 
+def select(names: Sequence[str]) -> list[str]:
+    """The workloads of these names, where "all" alone is all of them.
+
+    Raises:
+      UserError: there is no such workload.
+    """
+    names = list(WORKLOADS) if list(names) == ["all"] else list(names)
+    if unknown := set(names) - set(WORKLOADS):
+        raise UserError(f"workload {min(unknown)!r} is unknown"
+                        f"{suggest(min(unknown), WORKLOADS, 'all, or some of')}")
+    return names
+
+
 def check(seconds: float, output: str, is_folder: bool) -> None:
     """Raises UserError for a time that is not finite, and for an output that cannot be written."""
     if not math.isfinite(seconds):
@@ -227,12 +240,7 @@ def bench(config: Config, names: Sequence[str], seconds: float, output: str) -> 
       seconds: to measure each for.
       output: file for all of it, "": none.
     """
-    names = list(WORKLOADS) if list(names) == ["all"] else names
-    unknown = set(names) - set(WORKLOADS)
-    if unknown:
-        raise UserError(f"workload {min(unknown)!r} is unknown"
-                        f"{suggest(min(unknown), WORKLOADS, 'all, or some of')}")
-    jobs = {name: None for name in names} or {
+    jobs = {name: None for name in select(names)} or {
         f"{config.data.name}_{config.method.name}": options.to_dict(config)}
     results = {}
     for name, job in jobs.items():

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from jaxmm.batch import Batch
-from jaxmm.data.feeding import Mapped
+from jaxmm.data.feeding import Mapped, place_training
 from jaxmm.methods import TrainState
 from jaxmm.train import hosts, plan
 from jaxmm.train.opened import Opened, kept_model
@@ -42,8 +42,8 @@ class Group:
 
     def feed(self, split: str) -> Feed:
         """The rows of a split."""
-        data = self.setup.config.data
-        return self.setup.programs.feed(self.setup.dataset.splits[split], data.placement, data.workers)
+        data, rows = self.setup.config.data, self.setup.dataset.splits[split]
+        return self.setup.programs.feed(rows, place_training(rows, data.placement), data.workers)
 
     def chunks(self) -> Sequence[Chunk]:
         """The remaining chunks, with index [K, B], or [K, S, B] for several runs, whose rows differ."""

@@ -11,7 +11,7 @@ from jaxmm import data
 from jaxmm.batch import Batch, batch_size
 from jaxmm.config import Config, EncoderConfig, replace, scalar_options
 from jaxmm.data.dataset import Dataset, fingerprint, say
-from jaxmm.data.feeding import check_streaming, is_streamed
+from jaxmm.data.feeding import check_streaming, device_memory, is_streamed, place_training
 from jaxmm.data.spec import DataSpec, check_same_form, coarse_map, example, make_spec
 from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import Transform, make_transform, normalise, on_host
@@ -116,9 +116,11 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
     if config.train.accumulate > steps:
         raise UserError(f"train.accumulate={config.train.accumulate} makes no update in the {steps} "
                         "steps of this run; expected at most these")
-    streamed = bool(dataset.splits) and is_streamed(dataset.splits["train"], config.data.placement)
+    train = dataset.splits.get("train")
+    streamed = bool(train) and is_streamed(train, config.data.placement)
     if streamed:
         check_streaming()
+        streamed = is_streamed(train, place_training(train, config.data.placement))
     wide = on_host(spec.forms, spec.norms, config.data.preprocess)
     to_float32 = functools.partial(normalise, norms=wide)
     transform = make_transform({m: norm for m, norm in spec.norms.items() if m not in wide},
@@ -252,8 +254,7 @@ def state_size(setup: Setup) -> int:
 
 def memory_size() -> int:
     """Bytes of memory of a device if it reports them, otherwise of this machine."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return device_memory() or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def example_ranks(batch: Batch, transform: Transform) -> dict[str, int]:

@@ -101,3 +101,12 @@ def test_large_splits_are_streamed():
     assert feeding.is_streamed(split(2), "host") and not feeding.is_streamed(split(2100), "device")
     with pytest.raises(UserError, match="data.placement='disk'"):
         feeding.is_streamed(split(2), "disk")
+
+
+@pytest.mark.parametrize("memory, placement, expected", [
+    (0, "auto", "auto"), (15, "auto", "auto"), (16, "auto", "device"), (16, "host", "host"),
+    (0, "device", "device")])
+def test_training_rows_lie_on_a_large_device(memory, placement, expected, monkeypatch):
+    """Two rows of a MiB take an eighth of 16 MiB."""
+    monkeypatch.setattr(feeding, "device_memory", lambda: memory * 2**20)
+    assert feeding.place_training({"x": np.zeros((2, 2**20), np.uint8)}, placement) == expected

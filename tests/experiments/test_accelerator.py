@@ -147,8 +147,9 @@ else: print(json.dumps({sys.argv[1]: 4.0, "peak_memory_mib": len(sys.argv)}))
     failed = [acc.run_torch(point._replace(workload=name), 1.0, command, 60)["failed"]
               for name in ("samm_small", "mla_cremad")]
     assert failed[0] == "out of memory" and "printed no JSON with mla_cremad" in failed[1]
-    with pytest.raises(UserError, match="fails with --help"):
-        acc.find_torch(os.devnull)
+    for command in os.devnull, "python 'x":
+        with pytest.raises(UserError, match="fails with --help"):
+            acc.find_torch(command)
 
 
 def test_scripts_of_both_libraries_have_the_same_workloads():
@@ -165,5 +166,5 @@ def test_scripts_of_both_libraries_have_the_same_workloads():
 def test_a_machine_without_an_accelerator_is_told_so(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "in_new_process", lambda fn, *args, **kwargs: fn(*args))
     with pytest.raises(UserError, match=r"found cpu alone \(8 devices.*expected a GPU or TPU"):
-        acc.accelerator(str(tmp_path / "out"), 1.0, 0.0, "", False, "jaxmm bench")
+        acc.accelerator([], str(tmp_path / "out"), 1.0, 0.0, "", False, "jaxmm bench")
     assert not list(tmp_path.iterdir())

@@ -219,7 +219,11 @@ def test_bench(tmp_path, refused):
         ("--seconds=-1", ["--seconds=-1"]), ("--seconds=nan", ["--seconds=nan"]),
         ("--seconds=inf", ["--seconds=inf"]), ("none/x", ["--workloads=mla_small", "--output=none/x"]),
         ("expected a file", ["--workloads=mla_small", f"--output={tmp_path}"]),
-        ("expected a folder", ["--scaling", "--output=/dev/null"]), ("'bogus'", ["--bogus"])])
+        ("expected a folder", ["--scaling", "--output=/dev/null"]), ("'bogus'", ["--bogus"]),
+        ("choose one", ["--scaling", "--accelerator"]), ("'x' is unknown", ["--accelerator", "--workloads=x"]),
+        ("workloads of its own", ["--scaling", "--workloads=all"]),
+        ("--minutes=nan", ["--accelerator", "--minutes=nan"]), ("--minutes=-1", ["--minutes=-1"]),
+        ("--minutes is for --accelerator", ["--workloads=mla_small", "--minutes=1"])])
 
 
 def test_export(tmp_path, refused):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from jaxmm.config import AugmentConfig, EncoderConfig, replace
+from jaxmm.data import feeding
 from jaxmm.errors import UserError, WriteError
 from jaxmm.methods.mla import MLAConfig
 from jaxmm.signals import Preempted
@@ -83,6 +84,22 @@ def test_streamed_rows_give_the_same_batches(make_dataset, make_config, tmp_path
             results.append(final(run(config, tmp_path / f"{placement}{steps_per_call}", dataset)))
     for other in results[1:]:
         chex.assert_trees_all_close(other, results[0], rtol=1e-6, atol=1e-7)
+
+
+def test_streamed_rows_lie_on_a_device_that_has_room(make_dataset, make_config, tmp_path, monkeypatch):
+    """They are trained on as those that are placed there, 32 steps in a call; all else stays as it is."""
+    dataset, config = make_dataset(missing=True), make_config("mla")
+    config.data.placement = "device"
+    placed = run(config, tmp_path / "placed", dataset)
+    config.data.placement = "auto"
+    monkeypatch.setattr(feeding, "STREAM_ABOVE_BYTES", 0)
+    monkeypatch.setattr(feeding, "device_memory", lambda: 2**30)
+    found = run(config, tmp_path / "auto", dataset)
+    assert found.setup.steps_per_call == setup_lib.SCANNED_STEPS and not found.setup.obstacle
+    assert found.setup.spec.checksums == placed.setup.spec.checksums
+    chex.assert_trees_all_equal(final(found), final(placed))
+    monkeypatch.setattr(feeding, "device_memory", lambda: 0)
+    assert setup_lib.build(config, dataset=dataset, devices=ONE).steps_per_call == 1
 
 
 def test_streamed_rows_on_several_devices(make_dataset, make_config):
