@@ -4,7 +4,7 @@ They come from an `.npz` file with an array [N, ...] for each modality, a split 
 or the files that a table names. Any modality may be absent, from all rows or, by `present/MODALITY`, from some.
 """
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -203,8 +203,8 @@ def _arrays(path: pathlib.Path, spec: DataSpec, size: int, split: str):
             next(reader, None)      # to their ends, where checksums are compared
 
 
-def _check_headers(where: pathlib.Path | str, headers: Mapping[str, arrays.Header], inputs: Iterable[str],
-                   present: Iterable[str], spec: DataSpec, prefix: str = "") -> int:
+def _check_headers(where: pathlib.Path | str, headers: Mapping[str, arrays.Header], inputs: Collection[str],
+                   present: Collection[str], spec: DataSpec, prefix: str = "") -> int:
     """How many rows there are, if all arrays have as many, and modalities are those of the model.
 
     Args:
@@ -223,8 +223,8 @@ def _check_headers(where: pathlib.Path | str, headers: Mapping[str, arrays.Heade
     first = next(iter(inputs))
     for name, found in rows.items():
         if found != rows[first]:
-            raise UserError(f"{where}: {prefix}{name} has {found} rows, {prefix}{first} {rows[first]}; every array "
-                            "needs one row for each example")
+            raise UserError(f"{where}: {prefix}{name} has {found} rows, {prefix}{first} has {rows[first]}; every "
+                            "array needs one row for each example")
     if not rows[first]:
         raise UserError(f"{where}: {prefix}{first} has no rows; expected at least one example")
     for m in inputs:
@@ -246,7 +246,7 @@ def _check_header(where: str, header: arrays.Header, modality: str, form: Form) 
     check_kind(where, header.dtype, f"train/{modality} of the run", form.dtype)
 
 
-def _check_modalities(path: pathlib.Path | str, found: Iterable[str], spec: DataSpec) -> None:
+def _check_modalities(path: pathlib.Path | str, found: Collection[str], spec: DataSpec) -> None:
     for m in found:
         if m not in spec.forms:
             raise UserError(f"{path}: {m!r} is not a modality of the model{suggest(m, spec.modalities)}")
