@@ -17,7 +17,7 @@ from jaxmm.train import schedule
 from jaxmm.train.restore import restore
 
 ONE = jax.devices()[:1]
-SMALL = {"data.preprocess.text.length": 4, "encoders.pose.depth": 1, "train.epochs": 2, "train.batch_size": 8} | {
+SMALL = {"data.preprocess.text.length": 4, "encoders.pose.depth": 1, "train.epochs": 2, "train.batch_size": 4} | {
     f"encoders.{m}.{size}": 4 for m in ("pose", "text") for size in ("width", "features")}
 
 
