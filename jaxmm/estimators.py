@@ -293,9 +293,8 @@ def compare(source: Rows | str, y: ArrayLike | None = None, *, test: Labelled | 
     check_counts(config)
     comparing.check_folds(config, folds, seeds)
     load = _loader(dataclasses.replace(config.data, folds=folds), source, y, test, val, groups)
-    given_as = repr(source) if own_data else "X, y, ..."
-    how = {"command": f"jaxmm.compare({given_as}, {methods=}, {f'{folds=}' if folds else f'{seeds=}'}, ...)",
-           "progress": verbose}
+    shown = f"{repr(source) if own_data else 'X, y, ...'}, {methods=}, {f'{folds=}' if folds else f'{seeds=}'}"
+    how: dict[str, Any] = {"command": f"jaxmm.compare({shown}, ...)", "progress": verbose}
     with _temporary_folder() as temporary:
         folder = folders.workdir(temporary if workdir is None else os.fspath(workdir), "")
         results, text, _ = (
@@ -327,7 +326,7 @@ def _loader(config: DataConfig, source: Rows | str, y: ArrayLike | None, test: L
 
 def defaults_for(y: ArrayLike | None, regression: bool) -> str:
     """The config whose options are the defaults for labels like these."""
-    return DEFAULTS["regression" if regression else "multilabel" if np.ndim(y) == 2 else "classification"]
+    return DEFAULTS["regression" if regression else "multilabel" if np.asarray(y).ndim == 2 else "classification"]
 
 
 def make_config(method: str, epochs: int | None, options: Mapping[str, Any],
@@ -455,7 +454,7 @@ def as_arrays(where: str, X: Rows) -> tuple[dict[str, np.ndarray], dict[str, np.
         X = stack(where, X)
     if "label" in X:
         raise UserError(f"{where} has a modality 'label'; give the labels as y, or rename it")
-    if np.ndim(X.get("group")) == 1:
+    if np.ndim(X.get("group", 0)) == 1:
         raise UserError(f"{where} has a modality 'group' with one number for each row, which a file has for groups "
                         "of rows; jaxmm.compare takes them as groups: leave it out, or rename it")
     found = {name: real_numbers(f"{where}: {name}", np.asarray(x) if hasattr(x, "__array__") and
