@@ -17,7 +17,7 @@ from jaxmm.train import schedule
 from jaxmm.train.restore import restore
 
 ONE = jax.devices()[:1]
-SMALL = {"data.preprocess.text.length": 4, "encoders.pose.depth": 1, "train.epochs": 2, "train.batch_size": 4} | {
+SMALL = {"data.preprocess.text.length": 4, "encoders.pose.depth": 1, "train.epochs": 2, "train.batch_size": 8} | {
     f"encoders.{m}.{size}": 4 for m in ("pose", "text") for size in ("width", "features")}
 
 
@@ -48,9 +48,9 @@ def use_one_device(monkeypatch):
     (lambda i: f"{i / 4 - 1}", "mae", mean_error, 1)], ids=["multilabel", "regression"])
 def test_a_table_is_prepared_trained_on_evaluated_and_predicted(label, headline, recomputed, scale, tmp_path):
     rng = np.random.default_rng(0)
-    for i in range(20):
+    for i in range(24):
         np.save(tmp_path / f"{i}.npy", rng.normal(size=3).astype(np.float32) + i % 3)
-    lines = [f"x{i},{label(i)},word {i % 3},{i}.npy" for i in range(20)]
+    lines = [f"x{i},{label(i)},word {i % 3},{i}.npy" for i in range(24)]
     (tmp_path / "t.csv").write_text("\n".join(["id,label,text,pose:vector", *lines]))
     prepare("table", tmp_path / "t.csv", tmp_path, progress=False)
     path, workdir = f"table:concat,{tmp_path}/table", tmp_path / "run"
@@ -63,7 +63,7 @@ def test_a_table_is_prepared_trained_on_evaluated_and_predicted(label, headline,
     run_report.write(run, workdir)
     said = evaluate.evaluate(workdir, None, "test", [], [], predictions=str(tmp_path / "test.csv"))
     found = read(tmp_path / "test.csv")
-    assert len(found) == 4 and recomputed(found) == pytest.approx(score)
+    assert len(found) == len(run.setup.dataset.splits["test"]["id"]) and recomputed(found) == pytest.approx(score)
     shown, = re.findall(r"\| fused +\| +([\d.]+)", said)
     assert float(shown) == pytest.approx(scale * score, abs=0.051 if scale == 100 else 1e-3)
     assert f"({headline}.png)" in (workdir / "report.md").read_text() and (workdir / "predictions.png").exists()
@@ -75,7 +75,7 @@ def test_a_table_is_prepared_trained_on_evaluated_and_predicted(label, headline,
     folds = [restore(tmp_path / f"folds/concat/fold_{i}/seed_0", devices=ONE) for i in range(2)]
     assert float(means["mean"]) == pytest.approx(np.mean(
         [fold.history[-1]["scores"]["fused"][headline] for fold in folds]))
-    assert sorted(np.concatenate([fold.setup.dataset.splits["test"]["id"] for fold in folds])) == list(range(20))
+    assert sorted(np.concatenate([fold.setup.dataset.splits["test"]["id"] for fold in folds])) == list(range(24))
 
     # The files of the test rows without labels, after what was prepared of all is gone.
     keys = [record["key"] for record in open_prepared(tmp_path / "table").splits["test"]]
