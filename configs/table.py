@@ -30,6 +30,7 @@ from jaxmm.config import (Config, DataConfig, EncoderConfig, FramesConfig, Optim
                           TextConfig, TrainConfig)
 from jaxmm.data.dataset import say
 from jaxmm.data.prepared import open_prepared
+from jaxmm.experiments.presets import fuse_plainly
 from jaxmm.methods import method_config
 
 SECONDS = 5.0           # of sound, at most
@@ -54,10 +55,7 @@ def get_config(argument: str = "mla") -> Config:
         if section := make_section(info):
             config.data.preprocess[m] = section
         config.encoders[m] = EncoderConfig(features=128)
-    for option in ("dynamic_fusion", "dynamic") if prepared.outputs else ():
-        if hasattr(config.method, option):
-            setattr(config.method, option, False)
-    return config
+    return fuse_plainly(config) if prepared.outputs else config
 
 
 def make_section(info: dict):

@@ -7,7 +7,8 @@ for what the row lacks: scikit-learn can take parts of a list. `rows` makes it o
 
 Options are those of a config, with "__" for the dot: `optimizer__learning_rate=0.1`,
 `encoders__audio__width=64`, `method__alpha=0.5`; `jaxmm list options` has them all. Their defaults are
-those of the config `arrays`.
+those of the config `arrays`, of numbers to predict of `arrays:mla,numbers`, and of labels that hold or not
+of `arrays:mla,labels`.
 """
 import dataclasses
 import functools
@@ -15,7 +16,7 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -26,13 +27,13 @@ from sklearn.utils.validation import check_is_fitted
 from jaxmm import data, files
 from jaxmm.batch import label_array, real_numbers
 from jaxmm.caches import use_compilation_cache
-from jaxmm.config import AugmentConfig, Config, EncoderConfig
-from jaxmm.data import arrays, missing, new_rows
-from jaxmm.data.dataset import Dataset, check_dataset, listed
+from jaxmm.config import AugmentConfig, Config, DataConfig, EncoderConfig
+from jaxmm.data import arrays, new_rows
+from jaxmm.data.dataset import Dataset, listed
 from jaxmm.errors import UserError, suggest
 from jaxmm.files import PathLike
 from jaxmm.experiments import compare as comparing
-from jaxmm.experiments import configs, folders, listing
+from jaxmm.experiments import configs, folders, listing, series
 from jaxmm.methods import METHODS
 from jaxmm.report import comparison, predictions
 from jaxmm.train import hosts
@@ -47,7 +48,8 @@ Rows = Mapping[str, ArrayLike] | Sequence[Mapping[str, ArrayLike]]
 Labelled = tuple[Rows, ArrayLike]       # X, y
 
 PRESENT = "present/"
-DEFAULTS = str(configs.shipped("arrays"))       # the config whose options are the defaults
+DEFAULTS = {task: f"{configs.shipped('arrays')}:mla{labels}" for task, labels in (      # configs with the defaults
+    ("classification", ""), ("multilabel", ",labels"), ("regression", ",numbers"))}
 CLASSES_FILE = "classes.json"
 BY_MODALITY = {"encoders": EncoderConfig, "augment": AugmentConfig}
 # Not options here: what is a parameter of its own, and what X and y decide.
@@ -61,9 +63,10 @@ class Estimator(BaseEstimator):
     Args:
       method: one of `jaxmm.METHODS`.
       epochs: of training.
-      workdir: the run folder: `fit` resumes what it finds there, or uses it as it is where it is finished,
-        and refuses it where it is of other options or data. By default a temporary one, which is removed
-        with the estimator: a search over options, whose estimators share their parameters, needs that.
+      workdir: the run folder, which gets `report.md`: `fit` resumes what it finds there, or uses it as it is
+        where it is finished, and refuses it where it is of other options or data. By default a temporary one
+        without a report, which is removed with the estimator: a search over options, whose estimators share
+        their parameters, needs that.
       verbose: whether to show progress.
       options: see `jaxmm.estimators`.
 
@@ -110,14 +113,16 @@ class Estimator(BaseEstimator):
           FloatingPointError: the loss is not finite.
         """
         use_compilation_cache()
-        config = make_config(self.method, self.epochs, self.options)
-        dataset, classes = make_dataset(config, {"train": (X, y), "val": val},
-                                        regression=isinstance(self, RegressorMixin))
+        regression = isinstance(self, RegressorMixin)
+        config = make_config(self.method, self.epochs, self.options, defaults_for(y, regression))
+        dataset, classes = make_dataset(config, {"train": (X, y), "val": val}, regression)
         folder = None if self.workdir else _temporary_folder()
         workdir = folders.workdir(folder.name if folder else os.fspath(self.workdir or ""), "")
         run = train(config, workdir, dataset=dataset, progress=self.verbose)
         if classes is not None and hosts.is_main():
             files.write(workdir / CLASSES_FILE, json.dumps(classes.tolist()) + "\n")
+        if not folder:
+            series.report(run, workdir, dataset)
         self._folder = folder       # removed with it
         return self._take(run, workdir, classes)
 
@@ -212,7 +217,7 @@ def load(workdir: PathLike, step: int | None = None) -> Classifier | Regressor:
     run = restore(folder, step, data=None)
     config = run.setup.config
     kind = Regressor if run.setup.task.name == "regression" else Classifier
-    model = kind(config.method.name, epochs=config.train.epochs, **changed_options(config))
+    model = kind(config.method.name, epochs=config.train.epochs, **changed_options(config, run.setup.task.name))
     return model._take(run, folder, read_classes(folder, run.setup.spec.class_names))
 
 
@@ -247,9 +252,9 @@ class Comparison(list):
 
 
 def compare(source: Rows | str, y: ArrayLike | None = None, *, test: Labelled | None = None,
-            val: Labelled | None = None, methods: Sequence[str] | None = None, seeds: int = 1,
-            epochs: int | None = None, workdir: PathLike | None = None, verbose: bool = False,
-            **options: Any) -> Comparison:
+            val: Labelled | None = None, folds: int = 0, groups: ArrayLike | None = None,
+            methods: Sequence[str] | None = None, seeds: int = 1, epochs: int | None = None,
+            workdir: PathLike | None = None, verbose: bool = False, **options: Any) -> Comparison:
     """Trains several methods over several seeds and compares them on test data, as `jaxmm compare` does.
 
     Args:
@@ -257,6 +262,10 @@ def compare(source: Rows | str, y: ArrayLike | None = None, *, test: Labelled | 
       y: labels of the rows; floats are numbers to predict.
       test: (X, y) of these to score on.
       val: (X, y) of these; see `Estimator.fit`.
+      folds: of a cross-validation, in place of `test` and of `seeds`: rows are divided into so many parts with
+        equal shares of the classes, each of which is tested once. 0: none.
+      groups: whole numbers or text [N], by row: rows of one group are in the same fold, and not divided
+        between training and validation.
       methods: METHOD, METHOD:MODALITY, METHOD+OPTION=VALUE; by default those of `jaxmm compare`.
       seeds: runs of each.
       epochs: of each run; by default those of the config.
@@ -265,8 +274,8 @@ def compare(source: Rows | str, y: ArrayLike | None = None, *, test: Labelled | 
       options: see `jaxmm.estimators`; those of a method go to the methods that have them.
 
     Returns:
-      Mean and sample deviation over the seeds of every score: dictionaries with method, buffer (size of a
-      memory, or None), head, metric, mean, std (None of one seed) and seeds.
+      Mean and sample deviation over the seeds, or folds, of every score: dictionaries with method, buffer
+      (size of a memory, or None), head, metric, mean, std (None of one seed) and seeds, their number.
 
     Raises:
       UserError: whatever would stop one of the runs.
@@ -274,7 +283,7 @@ def compare(source: Rows | str, y: ArrayLike | None = None, *, test: Labelled | 
     """
     use_compilation_cache()
     own_data = isinstance(source, str)
-    given = source if isinstance(source, str) else DEFAULTS
+    given = source if isinstance(source, str) else defaults_for(y, np.asarray(y).dtype.kind == "f")
     methods = list(methods or configs.default_methods(given) or comparing.DEFAULT_METHODS)
     names = ["sgd" if name == "joint" else name for name in (
         name.partition("+")[0].partition(":")[0] for name in methods)]
@@ -282,24 +291,46 @@ def compare(source: Rows | str, y: ArrayLike | None = None, *, test: Labelled | 
     config_for = functools.partial(make_config, epochs=epochs, options=options, given=given)
     config = config_for(names[0])
     check_counts(config)
-    if isinstance(source, str):
-        if y is not None or test or val:
-            raise UserError(f"{source!r} is a config with data of its own; leave out y, test and val")
-        dataset = data.load(config.data)
-    else:
-        if y is None or not test:
-            raise UserError("y and test are missing; expected compare(X, y, test=(X_test, y_test))")
-        dataset, _ = make_dataset(config, {"train": (source, y), "val": val, "test": test},
-                                  np.asarray(y).dtype.kind == "f")
+    comparing.check_folds(config, folds, seeds)
+    load = _loader(dataclasses.replace(config.data, folds=folds), source, y, test, val, groups)
+    shown = f"{repr(source) if own_data else 'X, y, ...'}, {methods=}, {f'{folds=}' if folds else f'{seeds=}'}"
+    how: dict[str, Any] = {"command": f"jaxmm.compare({shown}, ...)", "progress": verbose}
     with _temporary_folder() as temporary:
         folder = folders.workdir(temporary if workdir is None else os.fspath(workdir), "")
-        results, text, _ = comparing.compare_on(
-            dataset, config.stream, config_for, methods, seeds, folder, progress=verbose, command=(
-                f"jaxmm.compare({repr(source) if own_data else 'X, y, ...'}, {methods=}, {seeds=}, ...)"))
+        results, text, _ = (
+            comparing.cross_validate(load, folds, config_for, methods, folder, **how) if folds else
+            comparing.compare_on(load(0), config.stream, config_for, methods, seeds, folder, **how))
     return Comparison(comparison.means(comparison.records(results)), text)
 
 
-def make_config(method: str, epochs: int | None, options: Mapping[str, Any], given: str = DEFAULTS) -> Config:
+def _loader(config: DataConfig, source: Rows | str, y: ArrayLike | None, test: Labelled | None,
+            val: Labelled | None, groups: ArrayLike | None) -> Callable[[int], Dataset]:
+    """What makes the data set of `compare`, or each of its folds by number.
+
+    Raises:
+      UserError: some are given that do not go together, or some are missing.
+    """
+    if isinstance(source, str):
+        if y is not None or test or val or groups is not None:
+            raise UserError(f"{source!r} is a config with data of its own; leave out y, test, val and groups")
+        return data.load_folds(config) if config.folds else lambda fold: data.load(config)
+    if y is None or not (test or config.folds):
+        raise UserError("y and test are missing; expected compare(X, y, test=(X_test, y_test)), or "
+                        "compare(X, y, folds=5)")
+    if config.folds and (test or val):
+        raise UserError(f"folds={config.folds} does not go with test and val, which are taken of the rows; leave "
+                        "them out, or join them with the rows")
+    found, _ = as_file({"train": (source, y), "val": val, "test": test}, np.asarray(y).dtype.kind == "f", groups)
+    return lambda fold: dataset_of(found, dataclasses.replace(config, fold=fold))
+
+
+def defaults_for(y: ArrayLike | None, regression: bool) -> str:
+    """The config whose options are the defaults for labels like these."""
+    return DEFAULTS["regression" if regression else "multilabel" if np.asarray(y).ndim == 2 else "classification"]
+
+
+def make_config(method: str, epochs: int | None, options: Mapping[str, Any],
+                given: str = DEFAULTS["classification"]) -> Config:
     """The config `given` for a method, with these options as far as the method has them.
 
     Raises:
@@ -333,7 +364,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def check_names(methods: Iterable[str], options: Iterable[str], given: str = DEFAULTS,
+def check_names(methods: Iterable[str], options: Iterable[str], given: str = DEFAULTS["classification"],
                 without: tuple[str, ...] = DECIDED) -> None:
     """Raises UserError, with the nearest match, for a method, or an option of none of these, that is unknown.
 
@@ -353,9 +384,9 @@ def check_names(methods: Iterable[str], options: Iterable[str], given: str = DEF
             raise UserError(f"{name!r} is not an option{suggest(name, names)}")
 
 
-def changed_options(config: Config) -> dict[str, Any]:
-    """The options of a config, by name, that are not the defaults of its method."""
-    default = make_config(config.method.name, None, {})
+def changed_options(config: Config, task: str) -> dict[str, Any]:
+    """The options of a config, by name, that are not the defaults of its method for this task."""
+    default = make_config(config.method.name, None, {}, DEFAULTS[task])
     for part, kind in BY_MODALITY.items():
         getattr(default, part).update({m: kind() for m in getattr(config, part)})
     known = flatten(to_dict(default))
@@ -366,6 +397,23 @@ def changed_options(config: Config) -> dict[str, Any]:
 def make_dataset(config: Config, splits: Mapping[str, Labelled | None], regression: bool,
                  ) -> tuple[Dataset, np.ndarray | None]:
     """The data set of splits (X, y), and the classes [C] that their labels are numbers of, if they are.
+
+    Raises:
+      UserError: whatever is wrong with them.
+    """
+    found, classes = as_file(splits, regression)
+    return dataset_of(found, config.data), classes
+
+
+def dataset_of(found: Mapping[str, np.ndarray], config: DataConfig) -> Dataset:
+    """The data set of arrays that are named as in a file."""
+    return data.finish(arrays.assemble(pathlib.Path("arrays"), found, config, needed=["train"]), config)
+
+
+def as_file(splits: Mapping[str, Labelled | None], regression: bool, groups: ArrayLike | None = None,
+            ) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """Splits (X, y) as the arrays of a file for training, and the classes [C] that their labels are numbers of,
+    if they are; `groups` [N] are those of the rows of train.
 
     Raises:
       UserError: whatever is wrong with them.
@@ -386,8 +434,11 @@ def make_dataset(config: Config, splits: Mapping[str, Labelled | None], regressi
         found |= {f"{split}/{m}": x for m, x in inputs.items()}
         found |= {f"{split}/{PRESENT}{m}": x for m, x in present.items()}
         found[f"{split}/label"] = labels[split]
-    dataset = arrays.assemble(pathlib.Path("arrays"), found, config.data, needed=["train"])
-    return missing.mask(check_dataset(dataset), config.data), classes
+    if groups is not None:
+        found["train/group"] = group = np.array(np.asarray(groups).tolist())
+        if group.ndim != 1:
+            raise UserError(f"groups is of shape {group.shape}; expected one for each row, [N]")
+    return found, classes
 
 
 def as_arrays(where: str, X: Rows) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
@@ -403,6 +454,9 @@ def as_arrays(where: str, X: Rows) -> tuple[dict[str, np.ndarray], dict[str, np.
         X = stack(where, X)
     if "label" in X:
         raise UserError(f"{where} has a modality 'label'; give the labels as y, or rename it")
+    if np.ndim(X.get("group", 0)) == 1:
+        raise UserError(f"{where} has a modality 'group' with one number for each row, which a file has for groups "
+                        "of rows; jaxmm.compare takes them as groups: leave it out, or rename it")
     found = {name: real_numbers(f"{where}: {name}", np.asarray(x) if hasattr(x, "__array__") and
                                 not isinstance(x, np.ndarray) else x) for name, x in X.items()}
     return ({m: x for m, x in found.items() if not m.startswith(PRESENT)},

@@ -92,28 +92,36 @@ def label_accuracy(logits: chex.Array, labels: chex.Array) -> float:
 def mean_average_precision(logits: chex.Array, labels: chex.Array) -> float:
     """Mean over the labels that occur of the average precision of their ranking of the examples.
 
-    0 if no label occurs.
+    0 if no label occurs; NaN of logits that are not finite, which rank nothing.
     """
     logits, labels = _check_alike(logits, labels)
     occurs = labels.any(0)
     if not occurs.any():
         return 0.0
+    if not np.isfinite(logits).all():
+        return np.nan
     return float(sklearn.metrics.average_precision_score(labels[:, occurs], logits[:, occurs]))
 
 
 def mean_absolute_error(outputs: chex.Array, labels: chex.Array) -> float:
-    """Mean over examples and outputs of |output - label|."""
-    return float(sklearn.metrics.mean_absolute_error(*_check_alike(labels, outputs)))
+    """Mean over examples and outputs of |output - label|; not finite where an output is not."""
+    outputs, labels = _check_alike(outputs, labels)
+    return float(np.abs(outputs - labels).mean(0).mean())
 
 
 def root_mean_squared_error(outputs: chex.Array, labels: chex.Array) -> float:
-    """Root of the mean squared error, the mean of them over the outputs."""
-    return float(sklearn.metrics.root_mean_squared_error(*_check_alike(labels, outputs)))
+    """Root of the mean squared error, the mean of them over the outputs; not finite where an output is not."""
+    outputs, labels = _check_alike(outputs, labels)
+    return float(np.sqrt(((outputs - labels) ** 2).mean(0)).mean())
 
 
 def pearson(outputs: chex.Array, labels: chex.Array) -> float:
-    """Correlation of outputs and labels, the mean over the outputs; 0 where either is constant."""
-    outputs, labels = (x - x.mean(0) for x in _check_alike(outputs, labels))
+    """Correlation of outputs and labels, the mean over the outputs; 0 where either is constant, NaN of
+    outputs that are not finite."""
+    outputs, labels = _check_alike(outputs, labels)
+    if not np.isfinite(outputs).all():
+        return np.nan
+    outputs, labels = outputs - outputs.mean(0), labels - labels.mean(0)
     norm = np.sqrt((outputs ** 2).sum(0) * (labels ** 2).sum(0))
     return float(np.mean(np.divide((outputs * labels).sum(0), norm, out=np.zeros_like(norm),
                                    where=norm > 0)))

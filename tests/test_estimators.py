@@ -15,7 +15,7 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 
 import jaxmm
 from jaxmm import estimators
-from jaxmm.config import replace
+from jaxmm.config import DataConfig, replace
 from jaxmm.errors import UserError
 from jaxmm.experiments import compare, configs
 from jaxmm.methods import METHODS
@@ -78,6 +78,15 @@ def test_fit_trains_the_run_of_the_command_and_load_predicts_like_it(splits, tmp
     for m, h in model.transform(X).items():
         np.testing.assert_array_equal(h, np.where(test["present"][m][:, None], features[m], np.nan))
 
+    # The folder is that of the command, whose report is of the test split.
+    made, fitted = ({p.name for p in (tmp_path / name).iterdir()} for name in ("command", "python"))
+    assert fitted - made == {"accuracy.png", "classes.json", "learning_curves.png", "metrics.csv",
+                             "predictions.png", "report.md"} and made <= fitted
+    report, (val,) = (tmp_path / "python/report.md").read_text(), model.run_.history[-1:]
+    assert f"head `fused` on the validation split: **{100 * val['scores']['fused']['accuracy']:.1f}%**" in report
+    assert "32 train, 16 val examples" in report and "The table is of the last epoch, 2." in report
+    assert report.count("| fused") == 1 and "jaxmm predict --workdir=" in report
+
     # As a list, from a folder that was moved, without the file.
     listed = jaxmm.rows(X)
     assert [sorted(row) for row in listed] == [
@@ -139,13 +148,20 @@ def test_classes_are_what_the_labels_are(y, classes, tmp_path):
 def test_numbers_and_labels_that_hold_or_not_are_predicted_too(splits, tmp_path):
     X, y = splits["train"]
     number = X["image"] @ np.arange(5)
-    model = jaxmm.Regressor("concat", workdir=tmp_path / "run", **TINY).fit(X, number)
+    model = jaxmm.Regressor(workdir=tmp_path / "run", **TINY).fit(X, number)
+    assert model.run_.setup.config.optimizer.name == "adam"
     loaded = jaxmm.load(tmp_path / "run")
     assert is_regressor(loaded) and not hasattr(loaded, "predict_proba") and model.predict(X).shape == (32,)
     np.testing.assert_array_equal(loaded.predict(X), model.predict(X))
+    assert loaded.get_params() == clone(model).set_params(workdir=None).get_params()
     value = model.predict(X).astype(float)
     assert model.score(X, number) == pytest.approx(
         1 - np.sum((number - value) ** 2) / np.sum((number - number.mean()) ** 2))
+    # What diverges is said, also where it is scored before its next loss: here, after one step.
+    lost = jaxmm.Regressor("concat", optimizer__learning_rate=1e30, **TINY)
+    rows = [{m: x[i:i + 8] for m, x in X.items()} for i in (0, 8)]
+    with pytest.raises(FloatingPointError, match="the loss of step 2 is nan"):
+        lost.fit(rows[0], number[:8], val=(rows[1], number[8:16]))
     holds = y[:, None] == NAMES
     labels = jaxmm.Classifier("concat", **TINY).fit(X, holds)
     p = labels.predict_proba(X)
@@ -189,6 +205,35 @@ def test_compare_is_that_of_the_command_on_arrays_and_on_files(splits, tmp_path)
     assert {row["method"] for row in found} == {name.partition(":")[0] for name in methods}
 
 
+def test_folds_and_groups_are_those_of_the_command(splits, tmp_path):
+    X, y = splits["train"]
+    groups = np.array([f"speaker {i // 2}" for i in range(32)])
+    np.savez(tmp_path / "rows.npz", **{f"train/{m}": x for m, x in (X | {"label": y, "group": groups}).items()})
+    found = jaxmm.compare(jaxmm.rows(X), y, folds=2, groups=groups.astype(object), methods=["late"],
+                          workdir=tmp_path / "arrays", **TINY)
+    other = jaxmm.compare("arrays", folds=2, methods=["late"], data__path=str(tmp_path / "rows.npz"), **TINY)
+    assert found == other and {row["seeds"] for row in found} == {2}
+    test = [set(groups[rows["id"]]) for rows in (
+        estimators.dataset_of(estimators.as_file({"train": (X, y)}, False, groups)[0], DataConfig(
+            folds=2, fold=fold)).splits["test"] for fold in range(2))]
+    assert len(test[0]) + len(test[1]) == 16 == len(test[0] | test[1])
+    assert "mean and deviation of 2 folds" in (tmp_path / "arrays/report.md").read_text()
+
+
+@pytest.mark.parametrize("options, said", [
+    ({"test": True}, "folds=2 does not go with test and val, which are taken of the rows"),
+    ({"seeds": 3}, "--folds=2 does not go with --seeds=3"),
+    ({"groups": np.ones((32, 1))}, r"groups is of shape \(32, 1\); expected one for each row"),
+    ({"groups": np.arange(31)}, "train/group has 31 rows, train/label 32"),
+    ({"groups": np.linspace(0, 1, 32)}, "train/group is float64; expected whole numbers or text")])
+def test_what_folds_do_not_go_with_is_one_line(splits, options, said):
+    X, y = splits["train"]
+    if "test" in options:
+        options = {"test": (X, y)}
+    with pytest.raises(UserError, match=said):
+        jaxmm.compare(X, y, folds=2, **options)
+
+
 @pytest.mark.parametrize("arguments, options, said", [
     (["mlb"], {}, "method: 'mlb' is unknown; did you mean mla?"),
     ([], {"learning_rate": 1}, "'learning_rate' is not an option; did you mean optimizer__learning_rate?"),
@@ -218,7 +263,14 @@ def test_options_are_set_by_name_and_reach_the_config():
     config = estimators.make_config("mla", params["epochs"], model.options)
     assert config.encoders["a__b"].width == 3 and config.augment["my clip"].noise == 1.0
     assert (config.train.epochs, config.optimizer.learning_rate, config.method.projection) == (5, 0.5, "none")
-    assert estimators.changed_options(config) == model.options
+    assert estimators.changed_options(config, "classification") == model.options
+    for task, optimizer, dynamic in (("classification", "sgd", True), ("multilabel", "sgd", False),
+                                     ("regression", "adam", False)):
+        config = estimators.make_config("mla", None, {"method__alpha": 0.5}, estimators.DEFAULTS[task])
+        assert (config.optimizer.name, config.method.dynamic_fusion) == (optimizer, dynamic)
+        assert estimators.changed_options(config, task) == {"method__alpha": 0.5}
+    assert [estimators.defaults_for(y, regression) for y, regression in (
+        ([1, 2], False), ([[True]], False), ([1, 2], True))] == [*estimators.DEFAULTS.values()]
     with pytest.raises(UserError, match='train.batch_size is "many"; expected a whole number'):
         estimators.make_config("mla", 1, {"train__batch_size": "many"})
     with pytest.raises(UserError, match="not an option"):       # of the method that it is to be
@@ -229,6 +281,7 @@ def test_options_are_set_by_name_and_reach_the_config():
     (lambda X, y: (X, y[:9]), "train/sound has 32 rows, arrays: train/label has 9"),
     (lambda X, y: (X["sound"], y), r"X of train is ndarray; expected {modality: array \[rows, ...\]}, or"),
     (lambda X, y: (X | dict(label=y), y), "a modality 'label'"),
+    (lambda X, y: (X | dict(group=np.arange(32)), y), "a modality 'group' with one number for each row"),
     (lambda X, y: (X | dict(sound=X["sound"].astype(str)), y), "X of train: sound is <U[0-9]+ of shape"),
     (lambda X, y: ([{"sound": np.ones(3)}, {"sound": np.ones(2)}], y[:2]),
      r"sound has rows of float64 \[2\] and of float64 \[3\]; expected one type and shape"),
@@ -254,7 +307,7 @@ def test_new_rows_are_checked_as_those_of_a_file(splits):
     model = jaxmm.Classifier("unimodal", method__modality="sound", **TINY)
     model.fit({m: x for m, x in X.items() if not m.startswith("present")}, y)
     for rows, said in ((X | dict(sound=X["sound"][:, :2]), r"X: sound has rows of shape \(2,\); the model"),
-                       (X | dict(sound=X["sound"][:5]), "X: image has 32 rows, sound 5"),
+                       (X | dict(sound=X["sound"][:5]), "X: image has 32 rows, sound has 5"),
                        ({"smell": X["sound"]}, "X: 'smell' is no"),
                        ({"image": X["image"]}, "row 0 has no modality that unimodal was trained on .sound"),
                        ({"sound": np.full((2, 3), np.nan)}, "X/sound has values that are not finite")):

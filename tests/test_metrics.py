@@ -102,6 +102,16 @@ def test_numbers_by_hand():
     np.testing.assert_allclose(metrics.pearson(outputs, labels), 6 / np.sqrt(2 * 24) / 2)
 
 
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_outputs_that_are_not_finite_have_scores_that_are_not(wrong):
+    """As of a model that has diverged, which is found where it is saved."""
+    labels = np.array([[1.0], [2], [3]])
+    outputs = np.array([[1.0], [wrong], [3]], np.float32)
+    for score in (metrics.mean_absolute_error, metrics.root_mean_squared_error, metrics.pearson):
+        assert not np.isfinite(score(outputs, labels))
+    assert np.isnan(metrics.mean_average_precision(outputs, labels > 1))
+
+
 def test_sentiment_by_hand():
     labels = np.array([[2.6], [-0.2], [0.0], [-1.0], [0.4]])
     outputs = np.array([[9.0], [0.1], [-2.0], [-1.4], [0.3]])

@@ -1,5 +1,6 @@
 """Data sets by name."""
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 
 from jaxmm.config import DataConfig
 from jaxmm.data import arrays, av_digits, folds, missing, pipeline, synthetic
@@ -19,6 +20,33 @@ def load(config: DataConfig, vocabularies: Mapping[str, Sequence[str]] | None = 
     Splits that are not streamed are read into memory. `vocabularies` are the tokens by id of the text
     modalities, as a run has kept them; None: as the config says.
     """
+    _check(config)
+    known = {"vocabularies": vocabularies} if DATASETS[config.name] is pipeline.load else {}
+    return finish(DATASETS[config.name](config, **known), config)
+
+
+def load_folds(config: DataConfig) -> Callable[[int], Dataset]:
+    """`load` of any of the folds by its number, of data whose files are read once, here, for all of them."""
+    _check(config)
+    make = (arrays if DATASETS[config.name] is arrays.load else pipeline).reader(config)
+
+    def load_fold(fold: int) -> Dataset:
+        own = dataclasses.replace(config, fold=fold)
+        return finish(make(own), own)
+
+    return load_fold
+
+
+def finish(dataset: Dataset, config: DataConfig) -> Dataset:
+    """The data set, checked, with splits that are not streamed in memory, and masked as `config` says."""
+    dataset = check_dataset(dataset)
+    splits = {name: split if is_streamed(split, config.placement) else read_all(split)
+              for name, split in dataset.splits.items()}
+    return missing.mask(dataset._replace(splits=splits), config)
+
+
+def _check(config: DataConfig) -> None:
+    """Raises UserError for what no data set of this name has."""
     if config.name not in DATASETS:
         raise UserError(f"data.name={config.name!r} is not a data set{suggest(config.name, DATASETS)}")
     if config.kind and config.name != "synthetic":
@@ -29,8 +57,3 @@ def load(config: DataConfig, vocabularies: Mapping[str, Sequence[str]] | None = 
     if config.folds and DATASETS[config.name] not in (arrays.load, pipeline.load):
         raise UserError(f"data.folds={config.folds}: {config.name} has a test split; folds are for your own "
                         "arrays, or a table, without one")
-    known = {"vocabularies": vocabularies} if DATASETS[config.name] is pipeline.load else {}
-    dataset = check_dataset(DATASETS[config.name](config, **known))
-    splits = {name: split if is_streamed(split, config.placement) else read_all(split)
-              for name, split in dataset.splits.items()}
-    return missing.mask(dataset._replace(splits=splits), config)

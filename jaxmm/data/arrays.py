@@ -13,10 +13,11 @@ taken of train.
 """
 import collections
 import contextlib
+import functools
 import math
 import pathlib
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,10 +43,15 @@ def load(config: DataConfig) -> Dataset:
       UserError: the file is missing, damaged, larger than the memory that is left, holds pickled
         objects, or is not of this form.
     """
+    return reader(config)(config)
+
+
+def reader(config: DataConfig) -> Callable[[DataConfig], Dataset]:
+    """Reads the file, once: what it returns makes of it the data set of a config, which may be of any fold."""
     if not config.path:
         raise UserError("data.path is empty; name your file: --config.data.path=FILE.npz")
     path = files.expand(config.path)
-    return assemble(path, read(path), config)
+    return functools.partial(assemble, path, read(path))
 
 
 def assemble(path: pathlib.Path, arrays: Mapping[str, np.ndarray], config: DataConfig,

@@ -4,7 +4,7 @@ They come from an `.npz` file with an array [N, ...] for each modality, a split 
 or the files that a table names. Any modality may be absent, from all rows or, by `present/MODALITY`, from some.
 """
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,19 +56,9 @@ def array_blocks(where: str, inputs: Mapping[str, np.ndarray], present: Mapping[
     Raises:
       UserError: as of `read_blocks`; `where` is what the rows are called.
     """
-    _check_modalities(where, inputs, spec)
-    rows = {name: len(x) if x.ndim else 0 for name, x in [*inputs.items(), *(
+    headers = {name: arrays.Header(x.shape, False, x.dtype) for name, x in [*inputs.items(), *(
         (f"present/{m}", x) for m, x in present.items())]}
-    first, count = next(iter(rows.items()))
-    for name, found in rows.items():
-        if found != count or not count:
-            raise UserError(f"{where}: {name} has {found} rows, {first} {count}; expected as many of each, "
-                            "and at least one")
-    for m in present:
-        if m not in inputs:
-            raise UserError(f"{where}: present/{m} names no modality; expected one of {', '.join(inputs)}")
-    for m, x in inputs.items():
-        _check_header(f"{where}: {m}", arrays.Header(x.shape, False, x.dtype), m, spec.forms[m])
+    count = _check_headers(where, headers, inputs, present, spec)
 
     def part(x):
         return [x[start:start + size] for start in range(0, count, size)]
@@ -195,25 +185,11 @@ def _arrays(path: pathlib.Path, spec: DataSpec, size: int, split: str):
                   and (m != "group" or m in spec.forms)}     # groups of rows, or a modality
         masks = {m.removeprefix("present/"): member for m, member in found.items()
                  if m.startswith("present/")}
-        _check_modalities(path, inputs, spec)
-        for m in masks:
-            if m not in inputs:
-                raise UserError(f"{path}: {prefix}present/{m} names no modality of the file; expected one "
-                                f"of {', '.join(inputs)}")
         if "label" in found:
             say(f"{path}: {prefix}label is not read")
         headers = {name: _header(file, found[name]) for name in found if name != "label"}
+        count = _check_headers(path, headers, inputs, masks, spec, prefix)
         first = next(iter(inputs))
-        count = headers[first].shape[0] if headers[first].shape else 0
-        for name, header in headers.items():
-            rows = header.shape[0] if header.shape else 0
-            if rows != count:
-                raise UserError(f"{path}: {prefix}{name} has {rows} rows, {prefix}{first} has {count}; "
-                                "every array needs one row for each example")
-        if not count:
-            raise UserError(f"{path}: {prefix}{first} has no rows; expected at least one example")
-        for m in inputs:
-            _check_header(f"{path}: {m}", headers[m], m, spec.forms[m])
         if "id" in headers and (len(headers["id"].shape) != 1 or headers["id"].dtype.kind not in "iuU"):
             raise UserError(f"{path}: {prefix}id is {headers['id'].dtype} of shape {headers['id'].shape}; "
                             "expected numbers or text of shape [rows]")
@@ -225,6 +201,35 @@ def _arrays(path: pathlib.Path, spec: DataSpec, size: int, split: str):
             yield names, {m: part[m] for m in inputs}, {m: part[f"present/{m}"] for m in masks}
         for reader in readers.values():
             next(reader, None)      # to their ends, where checksums are compared
+
+
+def _check_headers(where: pathlib.Path | str, headers: Mapping[str, arrays.Header], inputs: Collection[str],
+                   present: Collection[str], spec: DataSpec, prefix: str = "") -> int:
+    """How many rows there are, if all arrays have as many, and modalities are those of the model.
+
+    Args:
+      where: what the rows are called in messages.
+      headers: of all arrays by name.
+      inputs: the modalities.
+      present: modalities with masks.
+      spec: of the data that the model was trained on.
+      prefix: of the names in a file.
+    """
+    _check_modalities(where, inputs, spec)
+    for m in present:
+        if m not in inputs:
+            raise UserError(f"{where}: {prefix}present/{m} names no modality; expected one of {', '.join(inputs)}")
+    rows = {name: header.shape[0] if header.shape else 0 for name, header in headers.items()}
+    first = next(iter(inputs))
+    for name, found in rows.items():
+        if found != rows[first]:
+            raise UserError(f"{where}: {prefix}{name} has {found} rows, {prefix}{first} has {rows[first]}; every "
+                            "array needs one row for each example")
+    if not rows[first]:
+        raise UserError(f"{where}: {prefix}{first} has no rows; expected at least one example")
+    for m in inputs:
+        _check_header(f"{where}: {m}", headers[m], m, spec.forms[m])
+    return rows[first]
 
 
 def _header(file, member) -> arrays.Header:
@@ -241,7 +246,7 @@ def _check_header(where: str, header: arrays.Header, modality: str, form: Form) 
     check_kind(where, header.dtype, f"train/{modality} of the run", form.dtype)
 
 
-def _check_modalities(path: pathlib.Path | str, found: Mapping, spec: DataSpec) -> None:
+def _check_modalities(path: pathlib.Path | str, found: Collection[str], spec: DataSpec) -> None:
     for m in found:
         if m not in spec.forms:
             raise UserError(f"{path}: {m!r} is not a modality of the model{suggest(m, spec.modalities)}")

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from jaxmm.config import (PREPROCESS, DataConfig, FlowConfig, FramesConfig, Prep
                           SpectrogramConfig, TextConfig)
 from jaxmm.data import decode, folds, text
 from jaxmm.data.dataset import SPLITS, Dataset
+from jaxmm.data.feeding import is_streamed, read_all
 from jaxmm.data.prepared import Prepared, Records, open_prepared
 from jaxmm.data.rows import Rows, join
 from jaxmm.data.spectrogram import write_arrays
@@ -40,9 +41,16 @@ def load(config: DataConfig, vocabularies: Vocabularies | None = None) -> Datase
       UserError: there is no such data set, it has nothing to predict, or a modality lacks its
         section, or has one of another kind, or that is out of range.
     """
+    return reader(config)(config, vocabularies)
+
+
+def reader(config: DataConfig) -> Callable[..., Dataset]:
+    """Opens the data set: what it returns is `assemble` of a config, which may be of any fold.
+
+    Rows that are divided into folds are read here, once for all of them, unless they are streamed.
+    """
     prepared = open_config(config)
-    names = prepared.class_names or prepared.outputs
-    if not names:
+    if not (prepared.class_names or prepared.outputs):
         raise UserError(f"{prepared.folder}: {prepared.name} has no classes to learn, nor numbers to predict")
     for split in ("train", "test"):
         if split not in prepared.splits and not (config.folds and split == "test"):
@@ -51,6 +59,29 @@ def load(config: DataConfig, vocabularies: Vocabularies | None = None) -> Datase
     parts = {split: read_index(prepared, split) for split in prepared.splits}
     if prepared.multilabel:
         parts = {split: part | {"label": part["label"].astype(bool)} for split, part in parts.items()}
+    if config.folds:
+        parts = read_values(prepared, parts, config)
+    return functools.partial(assemble, prepared, parts)
+
+
+def read_values(prepared: Prepared, parts: Mapping[str, Mapping[str, np.ndarray]],
+                config: DataConfig) -> dict[str, dict[str, np.ndarray]]:
+    """The indices `parts` of all splits, with the values of what is read on demand if it is not streamed."""
+    lazy = {}
+    for split, part in parts.items():
+        shared = Shared(prepared.splits[split])
+        inputs = {m: _inputs(prepared, config, split, m, shared, part, {}) for m in prepared.modalities
+                  if f"text/{m}" not in part}
+        lazy[split] = {"label": part["label"], "inputs": {m: x for m, x in inputs.items() if isinstance(x, Rows)}}
+    if is_streamed(lazy, config.placement):
+        return dict(parts)
+    return {split: part | {f"values/{m}": x for m, x in read_all(lazy[split])["inputs"].items()}
+            for split, part in parts.items()}
+
+
+def assemble(prepared: Prepared, parts: Mapping[str, Mapping[str, np.ndarray]], config: DataConfig,
+             vocabularies: Vocabularies | None = None) -> Dataset:
+    """The data set of the splits with the indices `parts`; see `load`."""
     tested = _tested(prepared, parts, config)
     tokenizers = {}
     for m, section in config.preprocess.items():
@@ -68,7 +99,7 @@ def load(config: DataConfig, vocabularies: Vocabularies | None = None) -> Datase
         splits |= folds.hold_out(where, splits["train"], prepared.groups(["train"]), config)
     # The benchmark is known by the name of its data set.
     name = prepared.name.removesuffix("_mmcl")
-    return Dataset(name, {s: splits[s] for s in SPLITS}, names,
+    return Dataset(name, {s: splits[s] for s in SPLITS}, prepared.class_names or prepared.outputs,
                    {m: tokenizer.get_vocab_size() for m, tokenizer in tokenizers.items()},
                    {m: text.tokens(tokenizer) for m, tokenizer in tokenizers.items()}, _files(prepared))
 

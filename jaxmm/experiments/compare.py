@@ -53,7 +53,8 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: 
         methods = configs.default_methods(chosen.path) or DEFAULT_METHODS
     config_for, sizes = functools.partial(configs.config_for, chosen), parse_capacities(capacities)
     if folds:
-        tables, workdirs = cross_validate(config, folds, config_for, methods, folder, command, sizes, probe, page)
+        load = data.load_folds(dataclasses.replace(config.data, folds=folds))
+        _, tables, workdirs = cross_validate(load, folds, config_for, methods, folder, command, sizes, probe, page)
     else:
         _, tables, workdirs = compare_on(data.load(config.data), config.stream, config_for, methods, seeds,
                                          folder, command, sizes, probe, page)
@@ -106,17 +107,15 @@ def check_folds(config: Config, folds: int, seeds: int) -> None:
                             "and are all made; leave it out")
 
 
-def cross_validate(config: Config, folds: int, config_for: Callable[[str], Config], methods: Sequence[str],
-                   folder: pathlib.Path, command: str, capacities: Sequence[int], probe: bool,
-                   page: plots.Page | None) -> tuple[str, list[pathlib.Path]]:
-    """`compare` over the folds of the data of `config`: the tables, and the run folders.
+def cross_validate(load: Callable[[int], Dataset], folds: int, config_for: Callable[[str], Config],
+                   methods: Sequence[str], folder: pathlib.Path, command: str, capacities: Sequence[int] = (),
+                   probe: bool = False, page: plots.Page | None = None, progress: bool = True,
+                   ) -> tuple[list[comparison.Result], str, list[pathlib.Path]]:
+    """`compare_on` over folds, which `load` makes by their numbers, in place of seeds.
 
     All folds are planned before the first is trained; one at a time is in memory. Published values are not
     shown, as they are of published splits.
     """
-    def load(fold: int) -> Dataset:
-        return data.load(dataclasses.replace(config.data, folds=folds, fold=fold))
-
     def divided(method: str) -> Config:
         return replace(config_for(method), {"data.folds": folds})
 
@@ -124,8 +123,9 @@ def cross_validate(config: Config, folds: int, config_for: Callable[[str], Confi
     results = []
     for fold, part in enumerate(runs):
         dataset = load(fold)
-        results += make_runs(part, dataset, probe=probe)
-    return write(results, itertools.chain(*runs), dataset, folder, command=command, page=page, repeats="folds")
+        results += make_runs(part, dataset, probe=probe, progress=progress)
+    return results, *write(results, itertools.chain(*runs), dataset, folder, command=command, page=page,
+                           repeats="folds")
 
 
 def write(results: Sequence[comparison.Result], runs: Iterable[Planned], dataset: Dataset, folder: pathlib.Path,
@@ -136,7 +136,9 @@ def write(results: Sequence[comparison.Result], runs: Iterable[Planned], dataset
       FloatingPointError: all diverged.
     """
     check_any_finished([not result.diverged for result in results], folder)
-    tables, workdirs = comparison.write(results, dataset, folder, **how), [run.workdir for run in runs]
+    runs = list(runs)
+    tables = comparison.write(results, dataset, folder, task_config=runs[0].config.task, **how)
+    workdirs = [run.workdir for run in runs]
     flat.write(folder, workdirs)
     return tables, workdirs
 
@@ -166,7 +168,7 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
         result = comparison.read_result(run.variant, run.repeat, trained.history, trained.changed)
         if probe:
             result = comparison.with_probes(result, probe_run(trained))
-        scores = comparison.shown(result, dataset, run.config.stream.kind)
+        scores = comparison.shown(result, dataset, run.config)
         print(f"[{i + 1}/{len(runs)}] {escape.printable(run.workdir)}: {scores} "
               f"({time.perf_counter() - start:.0f} s)", flush=True)
         yield result

@@ -31,6 +31,14 @@ def make_config(argument: str) -> tuple[Config, bool]:
     return config, size == "smoke"
 
 
+def fuse_plainly(config: Config) -> Config:
+    """The config with fusion by the plain mean in methods that can fuse by certainty, which needs classes."""
+    for option in ("dynamic_fusion", "dynamic"):
+        if hasattr(config.method, option):
+            setattr(config.method, option, False)
+    return config
+
+
 def log_mel(**options) -> SpectrogramConfig:
     """The filterbank [1024, 128] of ten seconds: 25 ms windows every 10 ms, as Kaldi does it."""
     return SpectrogramConfig(**{

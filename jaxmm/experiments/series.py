@@ -7,6 +7,7 @@ import jax
 
 from jaxmm import data, escape
 from jaxmm.config import Config, replace, scalar_paths
+from jaxmm.data.dataset import Dataset
 from jaxmm.data.streams import describe, make_stream
 from jaxmm.errors import UserError, as_typed, suggest
 from jaxmm.experiments import folders
@@ -109,7 +110,7 @@ def train_seeds(config: Config, workdir: pathlib.Path, command: str) -> str:
     if not hosts.is_main():
         return ""
     flat.write(workdir, folders)
-    return comparison.write(results, learned, workdir, command, config.stream.kind)
+    return comparison.write(results, learned, workdir, command, config.stream.kind, task_config=config.task)
 
 
 def check_any_finished(finished: Sequence[bool], workdir: pathlib.Path) -> None:
@@ -146,18 +147,21 @@ def train_sweep(config: Config, workdir: pathlib.Path, path: str, values: list[f
             dataset = run.setup.dataset     # on a stream, with the labels of its tasks
     table = ""
     if hosts.is_main():
-        table = sweep.write(points, path, dataset, workdir, command, config.stream.kind)
+        table = sweep.write(points, path, dataset, workdir, command, config.stream.kind, task_config=config.task)
         flat.write(workdir, folders)
     check_any_finished([point.history is not None for point in points], workdir)
     return table
 
 
-def report(run: Run, workdir: pathlib.Path) -> str:
-    """Writes the report of a finished run; returns its table. Only the main process does."""
+def report(run: Run, workdir: pathlib.Path, dataset: Dataset | None = None) -> str:
+    """Writes the report of a finished run; returns its table. Only the main process does.
+
+    `dataset` is that of a run which was not trained on the one that its config names.
+    """
     if not hosts.is_main():
         return ""
     if jax.process_count() > 1:     # the other processes are done
-        run = restore(workdir, devices=jax.local_devices()[:1])
+        run = restore(workdir, dataset=dataset, devices=jax.local_devices()[:1])
     return run_report.write(run, workdir)
 
 

@@ -8,7 +8,7 @@ from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
 from jaxmm.methods import (continual, derpp, fusion, g_blending, lwf, mla, mmtm, ogm_ge, qmf, rebalance,
                            rubi, samm, taught)
-from jaxmm.methods.common import Method, TrainState
+from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmm import escape, files
+from jaxmm.config import Config, TaskConfig
 from jaxmm.data.dataset import Dataset
 from jaxmm.report import continual, plots, significance, stream_plots, units
 from jaxmm.report.published import Value, Values
@@ -210,9 +211,9 @@ def _daggers(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
              for column, value in row.items()} for row in rows]
 
 
-def shown(result: Result, dataset: Dataset, kind: str = "") -> str:
-    """The headline of every head in a line."""
-    metric = continual.headline(kind, units.task_of(dataset))
+def shown(result: Result, dataset: Dataset, config: Config) -> str:
+    """The headline of every head of a run of this config in a line."""
+    metric = continual.headline(config.stream.kind, units.task_of(dataset, config.task))
     return ", ".join(f"{head} {units.number(metric, result.scores[head][metric])}"
                      for head in sort_heads(result.scores, dataset.modalities))
 
@@ -233,7 +234,7 @@ def _row_columns(rows: Iterable[Row]) -> list[str]:
 
 def write(results: Sequence[Result], dataset: Dataset, workdir, command: str, kind: str = "",
           published: Mapping[str, Values] | None = None, page: plots.Page | None = None,
-          repeats: str = "seeds") -> str:
+          repeats: str = "seeds", task_config: TaskConfig = TaskConfig()) -> str:
     """Writes the comparison into a folder; returns the Markdown table of the headline.
 
     The folder gets `report.md`, which shows the tables, the plots and `command`; `comparison.csv`
@@ -250,9 +251,10 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str, ki
       published: values of papers, as `jaxmm.report.published.find` gives them.
       page: of paper, for which the plots are drawn too, in the folder `figures`.
       repeats: what runs of a method differ in: "seeds", or the "folds" of a cross-validation.
+      task_config: of the runs, what is predicted.
     """
     workdir, table, published = pathlib.Path(workdir), records(results), published or {}
-    task = units.task_of(dataset)
+    task = units.task_of(dataset, task_config)
     metric, chance = continual.headline(kind, task), units.guess(task, dataset)
     unit, diverged, scores = units.unit(metric), diverged_runs(table), by_head(table, metric)
     if task.headline != "accuracy":

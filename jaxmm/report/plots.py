@@ -353,9 +353,13 @@ def guess_line(axes: Axes, chance: float | None, metric: str = "accuracy") -> No
 
 
 def limit(axes: Axes, metric: str, room: float = 1) -> None:
-    """Limits from 0 to 100 for shares, from 0 to the largest value otherwise; `room` scales the upper one."""
+    """Limits from 0 to 100 for shares, from 0 to the largest value otherwise; `room` scales the upper one.
+
+    Where a share with its deviation is more than 100, the limit is as far above that, with the number there.
+    """
     if unit(metric).scale == 100:
-        axes.set_ylim(0, 100 * room)
+        highest = max(other.dataLim.y1 for other in axes.get_shared_y_axes().get_siblings(axes))
+        axes.set_ylim(0, max(100, highest) * room)
         axes.set_yticks(range(0, 101, 20))
     else:
         axes.set_ylim(0, 1.05 * room * axes.get_ylim()[1])

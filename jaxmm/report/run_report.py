@@ -26,9 +26,9 @@ FILE = "report.md"
 def write(run: Run, workdir: PathLike, page: plots.Page | None = None) -> str:
     """Writes `report.md`, its plots and `metrics.csv` into the run folder; returns the table of test scores.
 
-    It depends only on the config, the history, `metrics.jsonl` and the last state, so a restored run
-    gives the same report again. With a `page` of paper the plots are also drawn for it, in the folder
-    `figures`.
+    Where the data have no test split, as in `Estimator.fit`, validation takes its place. The report depends
+    only on the config, the history, `metrics.jsonl` and the last state, so a restored run gives the same
+    again. With a `page` of paper the plots are also drawn for it, in the folder `figures`.
 
     Raises:
       UserError: the run is not finished.
@@ -40,47 +40,53 @@ def write(run: Run, workdir: PathLike, page: plots.Page | None = None) -> str:
     if not run.finished:
         raise UserError(f"{workdir}: the run has made {done} of {steps} steps; finish it by "
                         f"{as_typed('train')} with the same options before a report")
-    test, val = final_scores(run.history, "test"), final_scores(run.history, "val")
+    split, name = ("test", "test") if "test" in dataset.splits else ("val", "validation")
+    scores = final_scores(run.history, "test") if split == "test" else _kept(run)["scores"]
     records = read_training(workdir)
-    metric, chance = run.setup.task.headline, units.guess(run.setup.task, dataset)
+    metric, chance = run.setup.task.headline, units.guess(run.setup.task, dataset, split)
     unit, title = units.unit(metric), f"{config.method.name} on {dataset.name}"
     bars = plots.save(workdir, metric, functools.partial(
-        plots.score_bars, test, dataset.modalities, chance, f"{title}, test", metric), page)
+        plots.score_bars, scores, dataset.modalities, chance, f"{title}, {name}", metric), page)
     curves = plots.save(workdir, "learning_curves", functools.partial(
         plots.learning_curves, records, [r for r in run.history if r["split"] == "val"],
         dataset.modalities, [plan.steps_per_epoch(task, config.train.batch_size) for task in tasks],
         config.train.epochs, units.guess(run.setup.task, dataset, "val"), metric), page)
-    table = scores_table(test, dataset.modalities)
-    head = main_head(test)
-    value = units.number(metric, test[head][metric], sign="%")
-    headline, first = table, [f"{capital(unit.title)} of the head {escape.code(head)} on the test split: "
+    table = scores_table(scores, dataset.modalities)
+    head = main_head(scores)
+    value = units.number(metric, scores[head][metric], sign="%")
+    headline, first = table, [f"{capital(unit.title)} of the head {escape.code(head)} on the {name} split: "
                               f"**{value}**."]
-    outputs, over_tasks = predict_split(run.setup, run.state, dataset.splits["test"]), ""
+    outputs, over_tasks = predict_split(run.setup, run.state, dataset.splits[split]), ""
     if run.setup.stream:
         headline, first = stream_report.write(run, outputs, workdir, title, page)
         over_tasks = " of the last task, over the examples of all tasks"
-    by_class, draw = classes.section(run.setup.task, outputs, dataset.splits["test"])
+    by_class, draw = classes.section(run.setup.task, outputs, dataset.splits[split])
     if draw:
         by_class += ("\n![What is predicted against what is true]"
                      f"({plots.save(workdir, classes.NAME, draw, page)})")
     changed = validity.describe(dataset.name, run.changed)
+    folder = escape.command([f"--workdir={workdir}"])
+    if split == "test":
+        last = f"## Validation\n\n{scores_table(final_scores(run.history, 'val'), dataset.modalities)}"
+        again = f"To evaluate it again:\n\n    {as_typed('evaluate')} {folder}"
+    else:       # the table of the model that is kept is above
+        last = "## Training\n"
+        again = f"To predict with it:\n\n    {as_typed('predict')} {folder} --data=NEW.npz --output=predictions.csv"
     sections = [
         f"# {escape.markdown(title)}",
         *([f"Note: {escape.markdown(changed)}."] if changed else []),
         *first,
-        f"## Test\n\n{table}\n![Test {unit.title} by head]({bars})",
-        f"## Test in detail\n\n{by_class}",
-        f"## Validation\n\n{scores_table(val, dataset.modalities)}\n"
-        f"![Training loss and validation {unit.title}]({curves})",
-        f"{_which_epoch(run, over_tasks)} A head is scored on the examples that "
+        f"## {capital(name)}\n\n{table}\n![{capital(name)} {unit.title} by head]({bars})",
+        f"## {capital(name)} in detail\n\n{by_class}",
+        f"{last}\n![Training loss and validation {unit.title}]({curves})",
+        f"{_which_epoch(run, split, over_tasks)} A head is scored on the examples that "
         f"have its modality.{plots.note(dataset.modalities, metric)} All that was measured, by step, "
         f"is in `{flat.FILE}`.",
         "## What was run\n\n" + _lines("- ", _facts(run, records, steps)),
         "Options that differ from the defaults of `jaxmm/config.py`:\n\n"
         + _lines("    ", (escape.command([f"--config.{option}={value}"])
                           for option, value in changed_options(config))),
-        "To evaluate it again:\n\n"
-        f"    {as_typed('evaluate')} {escape.command([f'--workdir={workdir}'])}",
+        again,
     ]
     flat.write(workdir, [workdir])
     files.write(workdir / FILE, "\n\n".join(s.strip("\n") for s in sections) + "\n")
@@ -92,15 +98,23 @@ def where(folder: pathlib.Path) -> str:
     return f"{escape.printable(folder / FILE)} shows it with the plots."
 
 
-def _which_epoch(run: Run, over_tasks: str) -> str:
-    """Which model was tested, and which was the last."""
+def _kept(run: Run) -> Mapping[str, Any]:
+    """The evaluation on validation data of the model that the run keeps."""
+    config = run.setup.config.train
+    found = best(run.history, config.score, run.setup.task) if config.keep == "best" else None
+    return found or [r for r in run.history if r["split"] == "val"][-1]
+
+
+def _which_epoch(run: Run, split: str, over_tasks: str) -> str:
+    """Which model has the scores of the report, and which was the last."""
     config, last = run.setup.config.train, [r for r in run.history if r["split"] == "val"][-1]
-    found = best(run.history, config.score, run.setup.task)
-    if not found or config.keep != "best":
-        return f"Both tables are of the last epoch{over_tasks}, {last['epoch']}."
-    return (f"Tested is the model of epoch {found['epoch']}, the best on validation by "
-            f"{escape.markdown(config.score or run.setup.task.headline)}; that table is of the last "
-            f"epoch, {last['epoch']}.")
+    if config.keep != "best":
+        tables = "Both tables are" if split == "test" else "The table is"
+        return f"{tables} of the last epoch{over_tasks}, {last['epoch']}."
+    kept = (f"the model of epoch {_kept(run)['epoch']}, the best on validation by "
+            f"{escape.markdown(config.score or run.setup.task.headline)}")
+    return (f"Tested is {kept}; that table is of the last epoch, {last['epoch']}." if split == "test" else
+            f"The table is of {kept}; the last epoch was {last['epoch']}.")
 
 
 def final_scores(history: Sequence[Mapping[str, Any]], split: str) -> Scores:

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 
 from jaxmm import escape, files
+from jaxmm.config import TaskConfig
 from jaxmm.data.dataset import Dataset
 from jaxmm.report import continual, plots, units
 from jaxmm.report.records import DIVERGED, Cell, Record, pivot
@@ -116,7 +117,7 @@ def curves(summary: Summary, option: str, modalities: Sequence[str], chance: flo
 
 
 def write(points: Sequence[Point], option: str, dataset: Dataset, workdir, command: str,
-          kind: str = "", page: plots.Page | None = None) -> str:
+          kind: str = "", page: plots.Page | None = None, task_config: TaskConfig = TaskConfig()) -> str:
     """Writes `report.md`, `sweep.csv` and `sweep.png` into a folder; returns the table.
 
     Args:
@@ -127,8 +128,9 @@ def write(points: Sequence[Point], option: str, dataset: Dataset, workdir, comma
       command: that makes the runs again.
       kind: of the stream, if there is one.
       page: of paper, for which the plot is drawn too, in the folder `figures`.
+      task_config: of the runs, what is predicted.
     """
-    workdir, task = pathlib.Path(workdir), units.task_of(dataset)
+    workdir, task = pathlib.Path(workdir), units.task_of(dataset, task_config)
     metric = continual.headline(kind, task)
     found = records(points, metric, kind)
     summary = summarize(found)

@@ -77,9 +77,9 @@ def best(metric: str, values: Mapping[Key, float]) -> Key | None:
     return (min if unit(metric).lower else max)(values, key=values.get) if values else None
 
 
-def task_of(dataset: Dataset) -> Task:
-    """What is learned from a data set, which the type of its labels tells."""
-    return make_task(TaskConfig(), dataset.class_names, dataset.splits["train"]["label"])
+def task_of(dataset: Dataset, config: TaskConfig = TaskConfig()) -> Task:
+    """What is learned from a data set: what the config says or, as by default, the type of its labels."""
+    return make_task(config, dataset.class_names, dataset.splits["train"]["label"])
 
 
 def guess(task: Task, dataset: Dataset, split: str = "test") -> float | None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxmm.batch import Batch
 from jaxmm.data.feeding import Mapped, place_training
-from jaxmm.methods import TrainState
+from jaxmm.methods.common import TrainState
 from jaxmm.train import hosts, plan
 from jaxmm.train.opened import Opened, kept_model
 from jaxmm.train.optimizers import PLATEAU, update_plateau

@@ -8,8 +8,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from jaxmm.methods import TrainState
-from jaxmm.methods.common import Progress
+from jaxmm.methods.common import Progress, TrainState
 from jaxmm.signals import Preempted, stop_signals
 from jaxmm.train import hosts
 from jaxmm.train.checkpoints import REMEDY

@@ -10,7 +10,7 @@ from absl import logging
 
 from jaxmm.config import Config
 from jaxmm.data.spec import to_json
-from jaxmm.methods import TrainState
+from jaxmm.methods.common import TrainState
 from jaxmm.train import checkpoints, hosts, validity, writers
 from jaxmm.train.folder import (FILE as CONFIG_FILE, MODEL_FILE, check_folder, claim_folder, read_spec,
                                 save_stream, write_spec)

@@ -8,7 +8,7 @@ import numpy as np
 from jaxmm.batch import Batch, Logits, batch_size
 from jaxmm.config import scalar_options
 from jaxmm.data.dataset import check_split
-from jaxmm.methods import TrainState
+from jaxmm.methods.common import TrainState
 from jaxmm.train.scores import score, score_tasks
 from jaxmm.train.setup import Setup
 

@@ -12,7 +12,7 @@ from jaxmm.data.dataset import SPLITS, Dataset
 from jaxmm.data.spec import absent
 from jaxmm.errors import UserError, as_typed
 from jaxmm.files import PathLike
-from jaxmm.methods import TrainState
+from jaxmm.methods.common import TrainState
 from jaxmm.task import CLASS_SCORES
 from jaxmm.train import checkpoints, validity
 from jaxmm.train.scores import best

@@ -14,7 +14,7 @@ from jaxmm.config import Config
 from jaxmm.data.dataset import Dataset
 from jaxmm.data.spec import from_json
 from jaxmm.files import PathLike
-from jaxmm.methods import TrainState
+from jaxmm.methods.common import TrainState
 from jaxmm.train import hosts
 from jaxmm.train.group import Group
 from jaxmm.train.loop import run_steps

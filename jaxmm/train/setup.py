@@ -17,7 +17,8 @@ from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import Transform, make_transform, normalise, on_host
 from jaxmm.encoders import NETWORKS, make_encoder, network_name
 from jaxmm.errors import UserError, check_choice, of, suggest
-from jaxmm.methods import Method, TrainState, check_pairs, make_method, used_modalities
+from jaxmm.methods import check_pairs, make_method, used_modalities
+from jaxmm.methods.common import Method, TrainState
 from jaxmm.model import Model
 from jaxmm.task import Task, check_labels, make_task, need_classes, with_smoothing, with_weights
 from jaxmm.train import plan

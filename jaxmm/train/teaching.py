@@ -10,7 +10,7 @@ from jaxmm import files
 from jaxmm.config import Config, EncoderConfig, MethodConfig, replace
 from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError, as_typed, of
-from jaxmm.methods import TrainState
+from jaxmm.methods.common import TrainState
 from jaxmm.train import checkpoints, validity
 from jaxmm.train.restore import restore
 from jaxmm.train.folder import read_config

@@ -11,7 +11,7 @@ from absl import logging
 
 from jaxmm.data.dataset import old_fingerprint
 from jaxmm.errors import UserError
-from jaxmm.methods import TrainState
+from jaxmm.methods.common import TrainState
 from jaxmm.train.folder import MODEL_FILE
 from jaxmm.train.predictions import predict_split, score_split
 from jaxmm.train.setup import Setup

@@ -4,7 +4,7 @@ import numpy as np
 from jaxmm import files
 from jaxmm.data.dataset import say
 from jaxmm.errors import UserError
-from jaxmm.methods import TrainState
+from jaxmm.methods.common import TrainState
 from jaxmm.train import checkpoints
 from jaxmm.train.folder import read_config
 from jaxmm.train.restore import read_kept

@@ -104,7 +104,7 @@ def check_installed(tensorboard: bool, wandb: bool) -> None:
     if tensorboard:
         _tensorboard()
     if wandb:
-        extras.need("wandb", "train.wandb", "wandb")
+        _wandb()
 
 
 @contextmanager
@@ -117,7 +117,7 @@ def _open_wandb(workdir: pathlib.Path, options: Mapping[str, Any]) -> Iterator[W
     Raises:
       UserError: wandb cannot start, for example without network and without WANDB_MODE=offline.
     """
-    wandb, path = extras.need("wandb", "train.wandb", "wandb"), workdir / "wandb" / "id"
+    wandb, path = _wandb(), workdir / "wandb" / "id"
     files.own_folder(path.parent)
     if not path.exists():
         files.write(path, secrets.token_hex(4) + "\n")
@@ -130,6 +130,10 @@ def _open_wandb(workdir: pathlib.Path, options: Mapping[str, Any]) -> Iterator[W
         yield lambda record: run.log(dict(_scalars(record)), step=record["step"])
     finally:
         run.finish()
+
+
+def _wandb():
+    return extras.need("wandb", "train.wandb", "wandb")
 
 
 def _tensorboard():

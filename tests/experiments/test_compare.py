@@ -1,6 +1,8 @@
 import csv
+import functools
 import json
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ from jaxmm.experiments import compare, configs, folders
 from jaxmm.report import comparison
 from jaxmm.report.analysis import probe_run
 from jaxmm.train import folder as folder_lib, schedule
+from jaxmm.train.predictions import predict_split
 from jaxmm.train.restore import restore
 
 ONE = jax.devices()[:1]
@@ -234,6 +237,20 @@ def test_folds_test_every_row_once_and_take_the_place_of_seeds(chosen, tmp_path)
     config = replace(chosen.config, {"data.folds": 3, "data.fold": 1})
     alone = schedule.train(config, tmp_path / "alone", devices=ONE, progress=False)
     assert alone.history[-1]["scores"]["fused"]["accuracy"] == values[1]
+
+
+def test_folds_on_several_devices_are_those_of_one(chosen, tmp_path, monkeypatch):
+    runs = {}
+    for count in (1, 2):
+        monkeypatch.setattr(compare, "train_many", functools.partial(
+            schedule.train_many, devices=jax.devices()[:count]))
+        compare.compare(chosen, ["late"], 1, str(tmp_path / f"{count}"), [], False, "command", folds=2)
+        runs[count] = [restore(tmp_path / f"{count}/late/fold_{fold}/seed_0", devices=ONE) for fold in range(2)]
+    for one, two in zip(*runs.values()):
+        test = one.setup.dataset.splits["test"]
+        assert test["id"].tolist() == two.setup.dataset.splits["test"]["id"].tolist()
+        chex.assert_trees_all_close(predict_split(one.setup, one.state, test),
+                                    predict_split(two.setup, two.state, test), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("folds, seeds, change, message", [

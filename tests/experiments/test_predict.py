@@ -155,7 +155,7 @@ def nan_at(row):
      "new.npz: sound has the value .* in row 0, which float32 does not hold"),
     (lambda r: r | {"smell": r["sound"]}, "'smell' is not a modality of the model; expected one of image,"),
     (lambda r: {"present/sound": np.ones(21)}, "has no modality of the model; expected one of image"),
-    (lambda r: r | {"present/smell": np.ones(21)}, "present/smell names no modality of the file"),
+    (lambda r: r | {"present/smell": np.ones(21)}, "present/smell names no modality; expected one of"),
     (lambda r: r | {"present/sound": np.ones(20)}, "present/sound has 20 rows, image has 21"),
     (lambda r: r | {"present/sound": np.full(21, 2)}, "expected True or False"),
     (lambda r: r | {"present/sound": np.arange(21) != 9, "present/image": np.arange(21) != 9},

@@ -1,15 +1,18 @@
 """A table of files, as users write it, becomes a prepared data set; or one line says why not."""
 import csv
 import dataclasses
+import shutil
 import types
 
+import jax
 import numpy as np
 import pytest
 
 from jaxmm import data
-from jaxmm.config import DataConfig, TextConfig
+from jaxmm.config import DataConfig, FramesConfig, TextConfig
 from jaxmm.data.dataset import by_number
 from jaxmm.data.prepared import open_prepared
+from jaxmm.data.rows import Rows
 from jaxmm.errors import UserError
 from jaxmm.prepare.decode import Options
 from jaxmm.prepare.run import prepare, prepare_table
@@ -142,6 +145,29 @@ def test_folds_of_a_table_take_all_rows_in_turn(tmp_path):
     prepare_table(make_rows(split=lambda i: ["train", "test"][i // 10]), tmp_path / "given", progress=False)
     with pytest.raises(UserError, match="has the splits train, test; folds are for a table without the column split"):
         data.load(dataclasses.replace(config, path=str(tmp_path / "given/table")))
+
+
+def test_folds_are_read_once(layouts, tmp_path):
+    """Each is that which is read alone, also when the records are gone."""
+    for i in range(12):
+        layouts.write_image(tmp_path / f"{i}.jpg", (20 * i, 0, 100))
+    rows = write(tmp_path / "t.csv", make_rows(12, visual=lambda i: f"{i}.jpg"))
+    prepare("table", rows, tmp_path, progress=False)
+    config = DataConfig(name="table", path=str(tmp_path / "table"), folds=3, preprocess={
+        "text": TextConfig(length=8), "visual": FramesConfig(height=8, width=8, size=8)})
+    alone = [data.load(dataclasses.replace(config, fold=fold)) for fold in range(3)]
+    keys = [r["key"] for records in open_prepared(tmp_path / "table").splits.values() for r in records]
+    streamed = data.load_folds(dataclasses.replace(config, placement="host"))
+    load = data.load_folds(config)
+    shutil.rmtree(tmp_path / "table")
+    for fold, expected in enumerate(alone):
+        found = load(fold)
+        jax.tree.map(np.testing.assert_array_equal, found.splits, expected.splits)
+        assert found._replace(splits={}) == expected._replace(splits={})
+        test = found.splits["test"]
+        red = np.round(test["inputs"]["visual"][:, 4:, 4:, 0].mean((1, 2)) / 20)
+        assert [keys[i] for i in test["id"]] == [f"x{n:02.0f}" for n in red]
+    assert isinstance(streamed(0).splits["test"]["inputs"]["visual"], Rows)
 
 
 def test_what_is_missing_is_named_with_the_path_that_was_looked_for(layouts, tmp_path):

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from jaxmm.errors import UserError
 from jaxmm.report import plots
+from jaxmm.report.units import unit
 
 MODALITIES = ["touch", "smell"]
 SCORES = {"fused": {"accuracy": 0.9}, "smell": {"accuracy": 0.25}, "touch": {"accuracy": 0.6}}
@@ -224,6 +225,21 @@ def test_errors_are_drawn_from_zero_and_numbers_stand_inside():
     assert heights(axes) == pytest.approx([1.5, 12]) and texts(axes) == ["1.500", "12.00", "median"]
     assert axes.get_ylim()[0] == 0 and 12 < axes.get_ylim()[1] < 20
     assert axes.get_ylabel() == "MAE ↓" and axes.lines[-1].get_ydata() == pytest.approx([3, 3])
+
+
+@pytest.mark.parametrize("page", [plots.SCREEN, plots.Page(3.25)], ids=["screen", "paper"])
+@pytest.mark.parametrize("metric, mean, std", [("accuracy", 0.95, 0.4), ("mae", 3.0, 2.0)])
+def test_every_number_is_drawn_also_of_a_deviation_beyond_the_axis(page, metric, mean, std):
+    """In whichever row of methods it is: all have one axis."""
+    scores = {f"method_{i}": {m: (0.5, None) for m in MODALITIES} for i in range(12)}
+    scores["method_11"]["smell"] = mean, std
+    figure = plots.comparison_bars(scores, MODALITIES, None, "title", metric, page=page)
+    assert len(figure.axes) > 1
+    # matplotlib draws no note on a point that is outside its axes.
+    drawn = [text for axes in figure.axes for text in axes.texts if text.xy[1] <= axes.get_ylim()[1]]
+    assert len(drawn) == 24 and max(text.xy[1] for text in drawn) == unit(metric).scale * (mean + std)
+    accuracy = {"one": {"smell": (0.9, 0.05)}}      # others keep the limits of shares
+    assert plots.comparison_bars(accuracy, MODALITIES, None, "title").axes[0].get_ylim() == (0, 105)
 
 
 def test_the_style_of_plots_is_theirs_alone():

@@ -36,6 +36,25 @@ def test_report_says_what_was_run_and_found(finished):
         assert f"({picture})" in text and (workdir / picture).exists()
 
 
+@pytest.mark.parametrize("keep", ["last", "best"])
+def test_without_test_data_validation_of_the_kept_model_takes_its_place(keep, make_dataset, make_config, tmp_path):
+    dataset = make_dataset()
+    dataset = dataset._replace(splits={split: dataset.splits[split] for split in ("train", "val")})
+    config = make_config("concat", epochs=3, keep=keep)
+    run = train(config, tmp_path, dataset=dataset, devices=ONE, progress=False)
+    # As if the second epoch had been the best.
+    second = run.history[1]["scores"]
+    second["fused"]["accuracy"] = 2.0
+    table = run_report.write(run, tmp_path)
+    assert table == scores_table(second if keep == "best" else run.history[2]["scores"], ["image", "sound"])
+    text = (tmp_path / "report.md").read_text()
+    said = {"last": "The table is of the last epoch, 3.",
+            "best": "The table is of the model of epoch 2, the best on validation by accuracy; the last epoch was 3."}
+    assert said[keep] in text and text.count(table) == 1 and "on the validation split: **" in text
+    assert "## Validation in detail" in text and "## Training" in text and "## Test" not in text
+    assert "32 train, 16 val examples" in text and "predict" in text and "evaluate" not in text
+
+
 def test_a_restored_run_gives_the_same_report(finished, make_dataset):
     run, workdir = finished
     run_report.write(run, workdir)

@@ -13,7 +13,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from jaxmm.errors import UserError, WriteError
-from jaxmm.methods import TrainState
+from jaxmm.methods.common import TrainState
 from jaxmm.train import checkpoints
 
 
