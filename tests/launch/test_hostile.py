@@ -99,7 +99,7 @@ def test_options(tmp_path, refused):
         ("learning_rate=-1", "optimizer.learning_rate=-1"), ("schedule", "optimizer.schedule=cos"),
         ("momentum", "optimizer.momentum=-1"), ("'arrrays'", "data.name=arrrays"),
         ("missing_rate", "data.missing_rate=nan"), ("missing_rate", "data.missing_rate=1"),
-        ("smell", "data.missing_modality=smell"), ("data.placement", "data.placement=moon"),
+        ("smell", "data.missing_modality=smell"), ("'half'", "data.missing_scheme=half"), ("data.placement", "data.placement=moon"),
         ("data.workers=-1", "data.workers=-1"), ("'klass'", "stream.kind=klass"),
         ("encoders.sound: encoder: found 'x'", "encoders.sound.name=x"),
         ("encoders.sound: encoder 'cnn'", "encoders.sound.name=cnn"),
