@@ -28,6 +28,19 @@ def macro_f1(logits: chex.Array, labels: chex.Array) -> float:
     return float(sklearn.metrics.f1_score(labels, np.argmax(logits, axis=-1), average="macro"))
 
 
+def weighted_f1(logits: chex.Array, labels: chex.Array) -> float:
+    """F1 score, the mean over the classes weighted by how often they occur in the labels."""
+    logits, labels = _check(logits, labels)
+    return float(sklearn.metrics.f1_score(labels, np.argmax(logits, axis=-1), average="weighted"))
+
+
+def mean_recall(logits: chex.Array, labels: chex.Array) -> float:
+    """Recall, the plain mean over the classes that occur in the labels: "unweighted accuracy" of speech."""
+    logits, labels = _check(logits, labels)
+    return float(sklearn.metrics.recall_score(labels, np.argmax(logits, axis=-1), labels=np.unique(labels),
+                                              average="macro"))
+
+
 def negative_log_likelihood(logits: chex.Array, labels: chex.Array) -> float:
     """Mean of -log softmax(logits)[label], in nats."""
     def of_rows(logits, labels):
