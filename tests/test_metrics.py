@@ -80,6 +80,15 @@ def test_means_over_classes_by_hand():
     np.testing.assert_allclose(metrics.mean_recall(logits, labels), (2 / 2 + 1 / 3) / 2)
 
 
+def test_means_over_classes_are_those_of_scikit_learn():
+    predictions = LOGITS.argmax(1)
+    for average, found in (("macro", metrics.macro_f1), ("weighted", metrics.weighted_f1)):
+        np.testing.assert_allclose(found(LOGITS, LABELS),
+                                   sklearn.metrics.f1_score(LABELS, predictions, average=average))
+    np.testing.assert_allclose(metrics.mean_recall(LOGITS, LABELS), sklearn.metrics.recall_score(
+        LABELS, predictions, labels=np.unique(LABELS), average="macro"))
+
+
 def test_labels_by_hand():
     """Three labels of four examples; the last one neither occurs nor is predicted."""
     labels = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 0, 0]], bool)
