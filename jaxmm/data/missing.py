@@ -25,8 +25,8 @@ def mask(dataset: Dataset, config: DataConfig) -> Dataset:
     """
     rate, only = config.missing_rate, config.missing_modality
     if not 0 <= rate < 1:
-        raise UserError(f"data.missing_rate={rate}; expected a share in [0, 1), as one modality of each example "
-                        "is kept")
+        raise UserError(f"data.missing_rate={rate}; expected a share in [0, 1), as one modality of each "
+                        "example is kept")
     check_choice("data.missing_scheme", config.missing_scheme, SCHEMES)
     if only:
         check_choice("data.missing_modality", only, dataset.modalities)
@@ -35,8 +35,8 @@ def mask(dataset: Dataset, config: DataConfig) -> Dataset:
     modalities, present = [only] if only else dataset.modalities, dataset.splits["train"]["present"]
     if not (np.any([present[m] for m in modalities], axis=0) & (sum(present.values()) > 1)).any():
         what = f"has {only} and another modality" if only else "has two modalities"
-        raise UserError(f"data.missing_rate={rate}: no training example of {dataset.name} {what}, and one of each "
-                        "is kept; leave it 0")
+        raise UserError(f"data.missing_rate={rate}: no training example of {dataset.name} {what}, and one of "
+                        "each is kept; leave it 0")
     return dataset._replace(splits=dataset.splits | {
         split: drop(dataset.splits[split], modalities, rate, config.seed, split, config.missing_scheme)
         for split in (["train"] if only else dataset.splits)})
@@ -66,8 +66,8 @@ def drop(split: Batch, modalities, rate: float, seed: int, name: str, scheme: st
         at_will[spared, rows] = False
         wanted, most = round(rate * at_risk.sum()), at_will.sum()
         if wanted > most:
-            say(f"data.missing_rate={rate}: one modality of each example is kept, so {most / at_risk.sum():.1%} "
-                "are missing")
+            say(f"data.missing_rate={rate}: one modality of each example is kept, so "
+                f"{most / at_risk.sum():.1%} are missing")
         lost = np.zeros_like(had)
         lost.flat[np.flatnonzero(at_will)[drawn[at_will].argsort(kind="stable")[:wanted]]] = True
     else:
