@@ -34,8 +34,8 @@ class Mask(NamedTuple):
 
 
 def records(results: Mapping[float, Iterable[Result]]) -> list[Record]:
-    """All numbers of all runs, with the rate as what tells models of a method apart."""
-    return [r._replace(setting=rate) for rate, runs in results.items() for r in comparison.records(runs)]
+    """All numbers of all runs in the order of the rates, which tell models of a method apart."""
+    return [r._replace(setting=rate) for rate in sorted(results) for r in comparison.records(results[rate])]
 
 
 def scores_of(table: Iterable[Record], metric: str, modalities: Sequence[str], every: bool) -> Scores:
