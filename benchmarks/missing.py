@@ -130,8 +130,7 @@ def compare(args, learning_rates: Mapping[str, float], rates: Sequence[float], d
     datasets = {rate: mask(dataset, rate, scheme) for rate in rates}
 
     def config_for(rate, method, _):
-        name = method.partition("+")[0].partition(":")[0]
-        return replace(make_config(name, args.arrays, args.epochs), {
+        return replace(make_config(method, args.arrays, args.epochs), {
             "optimizer.learning_rate": learning_rates[method], "data.missing_rate": rate,
             "data.missing_scheme": scheme})
 
