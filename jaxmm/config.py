@@ -104,6 +104,9 @@ class DataConfig:
     placement: str = "auto"         # "device" memory, "host" (streamed), or "auto" by size
     missing_rate: float = 0.0       # probability in [0, 1) of dropping a modality of an example; one is
                                     # always kept
+    missing_scheme: str = "independent"     # each by itself with that probability, so that fewer are missing
+                                    # in the end, or "exact": one kept at random, of the others as many
+                                    # dropped as make the share that is missing the rate
     missing_modality: str = ""      # drop only this modality, and only in training
 
 

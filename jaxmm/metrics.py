@@ -24,8 +24,33 @@ def accuracy(logits: chex.Array, labels: chex.Array) -> float:
 
 def macro_f1(logits: chex.Array, labels: chex.Array) -> float:
     """F1 score, the plain mean over the classes that occur in the labels or the predictions."""
+    right, predicted, true = _counts(logits, labels)
+    return float(np.mean(2 * right / (predicted + true)))
+
+
+def weighted_f1(logits: chex.Array, labels: chex.Array) -> float:
+    """F1 score, the mean over the classes weighted by how often they occur in the labels."""
+    right, predicted, true = _counts(logits, labels)
+    return float(np.average(2 * right / (predicted + true), weights=true))
+
+
+def mean_recall(logits: chex.Array, labels: chex.Array) -> float:
+    """Recall, the plain mean over the classes that occur in the labels; "unweighted accuracy" in work on
+    emotions."""
+    right, _, true = _counts(logits, labels)
+    return float(np.mean(right[true > 0] / true[true > 0]))
+
+
+def _counts(logits, labels) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """How often each class that occurs is predicted rightly, predicted, and the label.
+
+    Scikit-learn's scores of them take as long as some steps of training, at every evaluation.
+    """
     logits, labels = _check(logits, labels)
-    return float(sklearn.metrics.f1_score(labels, np.argmax(logits, axis=-1), average="macro"))
+    predictions = np.argmax(logits, axis=-1)
+    counts = [np.bincount(x, minlength=logits.shape[1]) for x in (labels[labels == predictions], predictions, labels)]
+    right, predicted, true = (count[counts[1] + counts[2] > 0] for count in counts)
+    return right, predicted, true
 
 
 def negative_log_likelihood(logits: chex.Array, labels: chex.Array) -> float:

@@ -19,7 +19,9 @@ LABELS = {"classification": (np.integer, 1, "integers [rows], class numbers"),
           "regression": (np.floating, 2, "floats [rows, outputs]")}
 
 CLASS_SCORES = {"accuracy": metrics.accuracy, "macro_f1": metrics.macro_f1,
+                "weighted_f1": metrics.weighted_f1, "mean_recall": metrics.mean_recall,
                 "ece": metrics.expected_calibration_error, "nll": metrics.negative_log_likelihood}
+LATER = ("weighted_f1", "mean_recall")      # which runs of older versions have not
 
 
 class Task(NamedTuple):

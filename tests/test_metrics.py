@@ -71,11 +71,22 @@ def test_extreme_logits():
     np.testing.assert_allclose(metrics.expected_calibration_error(logits, labels), 0.5)
 
 
-def test_macro_f1_by_hand():
+def test_means_over_classes_by_hand():
     """Class 0: 2 of 3 predicted and 2 to find; class 1: 1 and 3; 2 is predicted in vain; no 3."""
     predictions, labels = np.array([0, 0, 1, 2, 0]), np.array([0, 0, 1, 1, 1])
-    value = (2 * 2 / (3 + 2) + 2 / (1 + 3) + 0) / 3
-    np.testing.assert_allclose(metrics.macro_f1(np.eye(4)[predictions], labels), value)
+    logits, f1 = np.eye(4)[predictions], (2 * 2 / (3 + 2), 2 / (1 + 3))
+    np.testing.assert_allclose(metrics.macro_f1(logits, labels), (sum(f1) + 0) / 3)
+    np.testing.assert_allclose(metrics.weighted_f1(logits, labels), (2 * f1[0] + 3 * f1[1]) / 5)
+    np.testing.assert_allclose(metrics.mean_recall(logits, labels), (2 / 2 + 1 / 3) / 2)
+
+
+def test_means_over_classes_are_those_of_scikit_learn():
+    predictions = LOGITS.argmax(1)
+    for average, found in (("macro", metrics.macro_f1), ("weighted", metrics.weighted_f1)):
+        np.testing.assert_allclose(found(LOGITS, LABELS),
+                                   sklearn.metrics.f1_score(LABELS, predictions, average=average))
+    np.testing.assert_allclose(metrics.mean_recall(LOGITS, LABELS), sklearn.metrics.recall_score(
+        LABELS, predictions, labels=np.unique(LABELS), average="macro"))
 
 
 def test_labels_by_hand():

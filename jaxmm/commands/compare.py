@@ -14,6 +14,13 @@ the folds of a cross-validation, in which every row is tested once:
 
     jaxmm compare --config=arrays --config.data.path=FILE.npz --folds=5
 
+and with modalities missing, as table 2 of MLA does; or one of them, in training alone, as its figure 2 does:
+
+    jaxmm compare --config=iemocap_features --methods=late,qmf,mla --seeds=3 \
+        --missing_rates=0.1,0.3,0.5,0.7
+    jaxmm compare --config=iemocap_features --methods=mla --missing_modality=audio \
+        --missing_rates=0,0.3,0.6,0.9
+
 A method may be of one modality alone and have options of its own: `er:audio`, `unimodal:audio`,
 `samm+consistency=false`, `mla+projection=none+alpha=0.5`. `unimodal` trains one model for each
 modality, `joint` is `sgd` on all tasks of a stream at once, and --capacities goes to the methods
@@ -25,9 +32,9 @@ comparison, which are trained first if needed. Those that take over weights (`um
 use runs with their own seed; those that imitate (`umt`, `self_distill_...`) use runs with their
 seed + 1000, as a student must not share its teacher's initial weights.
 
-Every run has its own folder, WORKDIR/METHOD/seed_N. The same command resumes unfinished runs and reuses
-finished ones, so methods and seeds can be added later. WORKDIR gets the tables as Markdown and CSV, and
-plots.
+Every run has its own folder, WORKDIR/METHOD/seed_N, or WORKDIR/METHOD/missing_RATE/seed_N. The same command
+resumes unfinished runs and reuses finished ones, so methods, seeds and rates can be added later. WORKDIR gets
+the tables as Markdown and CSV, and plots.
 """
 from absl import flags
 
@@ -39,6 +46,10 @@ SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each, with the seeds config.tr
     flag_values=FLAGS)
 FOLDS = flags.DEFINE_integer("folds", 0, "Cross-validation: divide data without a test split into so many "
     "parts, each of which is tested once; they take the place of seeds.", flag_values=FLAGS)
+MISSING_RATES = flags.DEFINE_list("missing_rates", "", "Rates of missing modalities in [0, 1), with runs for "
+    "each; config.data.missing_scheme says how they are meant.", flag_values=FLAGS)
+MISSING_MODALITY = flags.DEFINE_string("missing_modality", "", "With --missing_rates: only this modality is "
+    "missing, and only in training.", flag_values=FLAGS)
 PROBE = flags.DEFINE_bool("probe", False, "Also fit a linear probe to the features of every encoder.",
     flag_values=FLAGS)
 CAPACITIES = flags.DEFINE_list("capacities", "", "Sizes of the memory of methods that have one.",
@@ -51,8 +62,14 @@ CONFIG = "Config file; the methods come from --methods."
 
 
 def main(chosen, command) -> None:
-    from jaxmm.experiments import compare
+    from jaxmm.experiments import compare, missing
     from jaxmm.report.plots import parse_page
     page = parse_page(FIGURES.value, WIDTH.value)
+    if FLAGS["missing_rates"].present or MISSING_MODALITY.value:
+        missing.check_alone({"folds": FOLDS.value, "probe": PROBE.value, "capacities": CAPACITIES.value},
+                            MISSING_RATES.value, MISSING_MODALITY.value)
+        print(missing.compare(chosen, METHODS.value, MISSING_RATES.value, MISSING_MODALITY.value, SEEDS.value,
+                              WORKDIR.value, command, page))
+        return
     print(compare.compare(chosen, METHODS.value, SEEDS.value, WORKDIR.value, CAPACITIES.value, PROBE.value,
                           command, page, FOLDS.value))

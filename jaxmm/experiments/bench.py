@@ -20,7 +20,8 @@ from jaxmm.batch import batch_size, make_batch
 from jaxmm.config import Config, EncoderConfig, OptimizerConfig, TrainConfig, replace
 from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError, suggest
-from jaxmm.methods import TrainState, method_config
+from jaxmm.methods import method_config
+from jaxmm.methods.common import TrainState
 from jaxmm.methods.samm import SAMMConfig
 from jaxmm.report import scaling as report
 from jaxmm.train import options, setup as setup_lib, together

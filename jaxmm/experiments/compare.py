@@ -14,7 +14,7 @@ from jaxmm.data.streams import make_stream
 from jaxmm.errors import UserError, as_typed
 from jaxmm.experiments import configs, folders
 from jaxmm.experiments.configs import Chosen
-from jaxmm.experiments.planning import Planned, plan_runs
+from jaxmm.experiments.planning import Planned, claim, plan, plan_runs
 from jaxmm.experiments.series import check_any_finished
 from jaxmm.report import comparison, flat, plots, published, run_report
 from jaxmm.report.analysis import probe_run
@@ -49,8 +49,7 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: 
     folder = folders.workdir(workdir, f"compare_{folders.data_name(config)}" + f"_{folds}_folds" * bool(folds))
     check_counts(config)
     check_folds(config, folds, seeds)
-    if methods is None:
-        methods = configs.default_methods(chosen.path) or DEFAULT_METHODS
+    methods = methods_of(chosen, methods)
     config_for, sizes = functools.partial(configs.config_for, chosen), parse_capacities(capacities)
     if folds:
         load = data.load_folds(dataclasses.replace(config.data, folds=folds))
@@ -58,6 +57,16 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: 
     else:
         _, tables, workdirs = compare_on(data.load(config.data), config.stream, config_for, methods, seeds,
                                          folder, command, sizes, probe, page)
+    return said(tables, folder, workdirs)
+
+
+def methods_of(chosen: Chosen, methods: Sequence[str] | None) -> Sequence[str]:
+    """The methods to compare: those given or, if None, those that the config's file names."""
+    return configs.default_methods(chosen.path) or DEFAULT_METHODS if methods is None else methods
+
+
+def said(tables: str, folder: pathlib.Path, workdirs: Sequence[pathlib.Path]) -> str:
+    """The tables of a comparison, where they are, and what to type to look into its last run."""
     one = escape.command([f"--workdir={workdirs[-1]}"])
     return (f"\n{tables}\n{run_report.where(folder)} To look into one of the runs:\n"
             f"  {as_typed('evaluate')} {one}")
@@ -119,7 +128,8 @@ def cross_validate(load: Callable[[int], Dataset], folds: int, config_for: Calla
     def divided(method: str) -> Config:
         return replace(config_for(method), {"data.folds": folds})
 
-    runs = [plan_runs(divided, methods, 1, load(fold), folder, capacities, fold) for fold in range(folds)]
+    runs = [plan(divided, methods, 1, load(fold), folder, capacities, fold) for fold in range(folds)]
+    claim(itertools.chain(*runs))
     results = []
     for fold, part in enumerate(runs):
         dataset = load(fold)

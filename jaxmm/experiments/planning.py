@@ -1,7 +1,7 @@
 """Which runs a comparison makes, and where."""
 import copy
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from jaxmm.config import Config
@@ -26,11 +26,31 @@ class Planned(NamedTuple):
 
 
 def plan_runs(config_for: Callable[[str], Config], methods: Sequence[str], seeds: int,
-              dataset: Dataset, workdir: pathlib.Path,
-              capacities: Sequence[int] = (), fold: int | None = None) -> list[Planned]:
-    """All runs of a comparison, checked, with their folders claimed.
+              dataset: Dataset, workdir: pathlib.Path, capacities: Sequence[int] = ()) -> list[Planned]:
+    """All runs of a comparison, checked, with their folders claimed; for the arguments see `plan`.
 
-    Of one `fold` of a cross-validation, which `dataset` then is, every run is made once.
+    Raises:
+      UserError: an error in one of the runs.
+    """
+    runs = plan(config_for, methods, seeds, dataset, workdir, capacities)
+    claim(runs)
+    return runs
+
+
+def plan(config_for: Callable[[str], Config], methods: Sequence[str], seeds: int, dataset: Dataset,
+         workdir: pathlib.Path, capacities: Sequence[int] = (), fold: int | None = None,
+         part: str = "") -> list[Planned]:
+    """All runs of a comparison, checked; nothing is written.
+
+    Args:
+      config_for: the config of a method.
+      methods: see `variants`.
+      seeds: runs of each.
+      dataset: to learn from.
+      workdir: the folder of the comparison.
+      capacities: sizes of the memory.
+      fold: of a cross-validation, which `dataset` then is; every run is made once then.
+      part: folder, within that of a method, that the runs are in; "": none.
 
     Raises:
       UserError: an error in one of the runs.
@@ -43,17 +63,21 @@ def plan_runs(config_for: Callable[[str], Config], methods: Sequence[str], seeds
             config = copy.deepcopy(variant.config)
             config.train.seed += i
             config.stream.seed += i
-            part = ""
             if fold is not None:
-                config.data.fold, part = fold, f"fold_{fold}/"
+                config.data.fold, part = fold, f"fold_{fold}"
             setup = build(config, dataset=dataset)      # finds what does not fit
             repeat = config.train.seed if fold is None else fold
-            folder = f"{part}seed_{config.train.seed}"
-            runs.append(Planned(variant, config, repeat, setup.stream, workdir / variant.folder / folder,
-                                f"{workdir}/{{teacher}}/{part}seed_{{seed}}"))
-            check_start(setup, runs[-1].workdir)
+            folder = workdir / variant.folder / part / f"seed_{config.train.seed}"
+            within = f"{part}/" * bool(part)
+            runs.append(Planned(variant, config, repeat, setup.stream, folder,
+                                f"{workdir}/{{teacher}}/{within}seed_{{seed}}"))
+            check_start(setup, folder)
+    return runs
+
+
+def claim(runs: Iterable[Planned]) -> None:
+    """Makes the folders of planned runs, or checks that they are theirs."""
     # Existing folders are checked first: one may belong to another config, and then nothing is made.
     for run in sorted(runs, key=lambda run: not run.workdir.exists()):
         with claim_folder(run.workdir, run.config):
             pass
-    return runs

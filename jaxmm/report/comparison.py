@@ -175,29 +175,49 @@ def curve_panels(table: Iterable[Record]) -> dict[str, dict[str, dict[int, Cell]
 
 def latex_table(table: Sequence[Record], modalities: Sequence[str], metric: str, caption: str,
                 published: Values | None = None, repeats: str = "seeds") -> str:
-    """LaTeX of `score_rows`: the best of each head in bold, with a star if it is better than each of
-    the others; comments name the test, its number of seeds and each p. Folds, which share most of their
-    training rows, are not tested."""
+    """LaTeX of `score_rows`, see `latex_best`."""
     rows, columns, values = score_rows(table, modalities, metric, published)
-    scores, bold, comments = by_head(table, metric), {}, []
+    scores = by_head(table, metric)
+    by_column = {head: {row: found[head] for row, found in scores.items() if head in found}
+                 for head in dict.fromkeys(head for cells in scores.values() for head in cells)}
     order = [(row["method"], row["buffer"]) for row in rows]
-    for head in dict.fromkeys(head for cells in scores.values() for head in cells):
-        cells = {row: found[head] for row, found in scores.items() if head in found}
+    return latex_best(rows, columns, values, by_column, order, metric, caption, repeats)
+
+
+def latex_best(rows: Iterable[Mapping[str, Any]], columns: Sequence[str], values: Sequence[Value],
+               by_column: Mapping[str, Mapping[tuple, Cell]], order: Sequence[tuple], metric: str, caption: str,
+               repeats: str = "seeds") -> str:
+    """A LaTeX table: the best of each column in bold, with a star if it is better than each of the others;
+    comments name the test, its number of seeds and each p. Folds, which share most of their training rows,
+    are not tested.
+
+    Args:
+      rows: cells as text by column.
+      columns: in order.
+      values: published ones among them.
+      by_column: the numbers, by column and row.
+      order: names of the rows, as in `by_column`.
+      metric: the score.
+      caption: above the table.
+      repeats: what runs of a method differ in: "seeds" or "folds".
+    """
+    bold, comments = {}, []
+    for column, cells in by_column.items():
         if len(cells) > 1:
             found = significance.winner(metric, cells)
             level = [row for row, cell in cells.items() if cell.mean == cells[found.row].mean]
             if len(level) < len(cells):
-                bold |= {(order.index(row), head): "*" * (found.better and repeats == "seeds") for row in level}
+                bold |= {(order.index(row), column): "*" * (found.better and repeats == "seeds") for row in level}
             listed = ", ".join(" ".join([*map(str, filter(None, row)),
                                          "(equal)" if np.isnan(p) else f"{p:.2g}"])
                                for row, p in found.p.items())
             if repeats != "seeds":
                 continue
-            comments.append(f"% {escape.printable(head)}, n = {found.seeds}: " + escape.printable(
+            comments.append(f"% {escape.printable(column)}, n = {found.seeds}: " + escape.printable(
                 f"p of the best against {listed}" if found.p else "no test with so few seeds") + "\n")
     test = ("; * better than each other method of its column: two-sided paired t tests over the seeds, "
             f"p < {significance.LEVEL} each" if any(bold.values()) else "")
-    n = {len(cell.values) for cells in scores.values() for cell in cells.values()}
+    n = {len(cell.values) for cells in by_column.values() for cell in cells.values()}
     seeds = f"n = {min(n)}" + f" to {max(n)}" * (len(n) > 1) + f" {repeats}"
     notes = [f"Best in bold; {seeds}{test}."]
     notes += [f"† {line.removeprefix(chr(92) + '* ')}" if line.startswith("\\") else line

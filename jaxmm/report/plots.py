@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jaxmm import escape, files
 from jaxmm.errors import check_choice
+from jaxmm.report.records import Cell
 from jaxmm.report.tables import Scores, sort_heads
 from jaxmm.report.units import number, unit
 
@@ -335,6 +336,18 @@ def _style_bars(axes: Axes, chance: float | None, metric: str, title: str, angle
         for text in axes.get_xticklabels():
             text.set(rotation=angle, ha="right", va="center" if angle == 90 else "top",
                      rotation_mode="anchor")
+
+
+def mean_curve(axes: Axes, cells: Mapping[float, Cell], seen: Look, metric: str):
+    """A score, mean and a band of one deviation over the seeds, over what it depends on; the line."""
+    scale, x = unit(metric).scale, np.array(list(cells))
+    mean = scale * np.array([cell.mean for cell in cells.values()])
+    std = scale * np.array([np.nan if cell.std is None else cell.std for cell in cells.values()])
+    several = ~np.isnan(std)
+    if several.any():
+        axes.fill_between(x[several], (mean - std)[several], (mean + std)[several],
+                          color=seen.colour, alpha=0.18, linewidth=0, zorder=1)
+    return axes.plot(x, mean, **seen.dots(len(x)))[0]
 
 
 def guess_line(axes: Axes, chance: float | None, metric: str = "accuracy") -> None:

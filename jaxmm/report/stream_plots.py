@@ -9,8 +9,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from jaxmm.metrics import Reliability
 from jaxmm.report.calibration import Calibration
 from jaxmm.report.plots import (DASHES, GREY, GRID, HALO, INK, METHOD_COLOURS, Figure, Look, Page,
-                                comparison_bars, guess_line, head_looks, heading, legend, look, panels,
-                                styled)
+                                comparison_bars, guess_line, head_looks, heading, legend, look, mean_curve,
+                                panels, styled)
 from jaxmm.report.records import Cell
 from jaxmm.report.units import unit
 
@@ -173,15 +173,10 @@ def _reliability(axes: Axes, bins: Reliability, colour: str, label: str) -> None
 
 def _mean_curve(axes: Axes, cells: Mapping[int, Cell], seen: Look):
     """Mean and band over the seeds, by number of tasks; a level line if there is just one."""
-    tasks, mean = np.array(list(cells)), 100 * np.array([cell.mean for cell in cells.values()])
     if len(cells) == 1:
-        return axes.axhline(mean[0], **seen.curve() | {"linestyle": (0, (1, 1.2)), "zorder": 2})
-    std = 100 * np.array([np.nan if cell.std is None else cell.std for cell in cells.values()])
-    several = ~np.isnan(std)
-    if several.any():
-        axes.fill_between(tasks[several], (mean - std)[several], (mean + std)[several],
-                          color=seen.colour, alpha=0.18, linewidth=0, zorder=1)
-    return axes.plot(tasks, mean, **seen.dots(len(tasks)))[0]
+        level, = (100 * cell.mean for cell in cells.values())
+        return axes.axhline(level, **seen.curve() | {"linestyle": (0, (1, 1.2)), "zorder": 2})
+    return mean_curve(axes, cells, seen, "accuracy")
 
 
 def _style_tasks(axes: Axes, chance: float, tasks: int) -> None:

@@ -28,6 +28,7 @@ class Unit(NamedTuple):
 
 UNITS = {
     "accuracy": Unit("accuracy"), "macro_f1": Unit("macro F1"), "micro_f1": Unit("micro F1"),
+    "weighted_f1": Unit("weighted F1"), "mean_recall": Unit("mean recall"),
     "f1": Unit("F1"), "map": Unit("mAP"), "label_accuracy": Unit("label accuracy"),
     "acc_2": Unit("Acc-2"), "acc_7": Unit("Acc-7"), "probe": Unit("probe accuracy"),
     "ece": Unit("ECE", 1, 3), "nll": Unit("NLL", 1, 3),

@@ -13,7 +13,7 @@ from jaxmm.data.spec import absent
 from jaxmm.errors import UserError, as_typed
 from jaxmm.files import PathLike
 from jaxmm.methods.common import TrainState
-from jaxmm.task import CLASS_SCORES
+from jaxmm.task import CLASS_SCORES, LATER
 from jaxmm.train import checkpoints, validity
 from jaxmm.train.scores import best
 from jaxmm.train.setup import Run, Setup, build, init_state
@@ -129,7 +129,7 @@ def read_history(workdir: PathLike, meta: Mapping[str, Any],
                  scores: Collection[str] = CLASS_SCORES) -> list[dict[str, Any]]:
     """The evaluations of a run, from the `meta` of a checkpoint, which is checked as a whole.
 
-    `scores` are those of the task, which every evaluation holds.
+    `scores` are those of the task, which every evaluation holds, but for those that came later.
 
     Raises:
       UserError: they have another form, as a checkpoint may have that was made elsewhere.
@@ -153,7 +153,7 @@ def _is_evaluation(record: Any, scores: Collection[str]) -> bool:
                   if name in record]
     return (all(type(record.get(name)) is int for name in ("step", "epoch", "task"))
             and _by_head(record.get("scores"), lambda by_metric: isinstance(by_metric, dict)
-                         and set(scores) <= set(by_metric) and all(map(_is_number, by_metric.values())))
+                         and set(scores) - set(LATER) <= set(by_metric) and all(map(_is_number, by_metric.values())))
             and all(_by_head(x, lambda values: isinstance(values, list) and all(
                 v is None or _is_number(v) for v in values)) for x in over_tasks))
 

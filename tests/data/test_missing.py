@@ -65,12 +65,75 @@ def test_what_is_missing_already_stays_missing_and_nothing_is_left_empty(make_da
     assert masks(masked).any(axis=0).all() and masks(masked)[0].mean() < 0.3
 
 
-@pytest.mark.parametrize("options, message", [
-    ({"missing_rate": 1.0}, "data.missing_rate=1.0"), ({"missing_rate": -0.1}, "missing_rate=-0.1"),
-    ({"missing_modality": "smell"}, "missing_modality='smell'; expected one of flow, image, sound")])
-def test_mistakes(options, message, dataset):
+# Of three modalities: what is missing and the share of examples with two or more, by formulas of their own.
+TABLE = {0.3: (0.291, 0.78, 0.300, 0.80), 0.5: (0.458, 0.50, 0.500, 0.44), 0.6: (0.528, 0.35, 0.600, 0.19),
+         0.7: (0.586, 0.22, 0.667, 0.0)}
+
+
+@pytest.mark.parametrize("rate", TABLE)
+@pytest.mark.parametrize("scheme", missing.SCHEMES)
+def test_shares_of_both_schemes(rate, scheme, dataset):
+    masked = missing.mask(dataset, DataConfig(missing_rate=rate, missing_scheme=scheme))
+    share, several = TABLE[rate][:2] if scheme == "independent" else TABLE[rate][2:]
+    found = missing.shares(masked.splits["train"])
+    assert found == pytest.approx((share, several), abs=0.015)
+    for split, batch in masked.splits.items():
+        kept = masks(masked, split)
+        assert kept.any(axis=0).all()
+        assert missing.shares(batch) == pytest.approx((1 - kept.mean(), (kept.sum(axis=0) > 1).mean()))
+        if scheme == "exact":       # to the last modality, and each is as rare as the others
+            assert (~kept).sum() == round(min(rate, 2 / 3) * kept.size)
+            np.testing.assert_allclose(kept.mean(axis=1), kept.mean(), atol=0.06)
+            assert (kept.sum(axis=0) == 1).all() or rate < 2 / 3
+
+
+def test_a_rate_that_cannot_be_met_is_said(dataset, caplog):
+    missing.mask(dataset, DataConfig(missing_rate=0.75, missing_scheme="exact"))
+    assert "data.missing_rate=0.75: one modality of each example is kept, so 66.7% are missing" in caplog.text
+
+
+def test_exact_shares_of_what_examples_have(make_dataset):
+    """Rows with one modality keep it, and those with more make up for it; of one modality its share counts."""
+    dataset = make_dataset(SHAPES, rows=(600, 60, 60), missing=True)
+    before = masks(dataset)
+    masked = masks(missing.mask(dataset, DataConfig(missing_rate=0.25, missing_scheme="exact")))
+    assert not (masked & ~before).any() and masked.any(axis=0).all()
+    assert (before & ~masked).sum() == round(0.25 * before.sum())
+    options = {"missing_rate": 0.4, "missing_scheme": "exact", "missing_modality": "flow"}
+    only = missing.mask(dataset, DataConfig(**options))
+    flow, *others = masks(only)
+    assert (before[0] & ~flow).sum() == round(0.4 * before[0].sum()) and flow[before.sum(axis=0) == 1].tolist() == \
+        before[0][before.sum(axis=0) == 1].tolist()
+    np.testing.assert_array_equal(others, before[1:])
+    np.testing.assert_array_equal(masks(only, "test"), masks(dataset, "test"))
+
+
+def unpaired(dataset):
+    """Every training row has one modality."""
+    rows = np.arange(6000) % 3
+    train = dataset.splits["train"] | {"present": {m: rows == i for i, m in enumerate(SHAPES)}}
+    return dataset._replace(splits=dataset.splits | {"train": train})
+
+
+def alone(dataset):
+    """There is one modality."""
+    return dataset._replace(splits={split: batch | {part: {"flow": batch[part]["flow"]} for part in
+                                                    ("inputs", "present")}
+                                    for split, batch in dataset.splits.items()})
+
+
+@pytest.mark.parametrize("options, message, change", [
+    ({"missing_rate": 1.0}, "data.missing_rate=1.0; expected a share in .0, 1., as one", None),
+    ({"missing_rate": -0.1}, "missing_rate=-0.1", None),
+    ({"missing_modality": "smell"}, "missing_modality='smell'; expected one of flow, image, sound", None),
+    ({"missing_scheme": "exakt"}, "data.missing_scheme='exakt'; did you mean exact", None),
+    ({"missing_rate": 0.5}, "missing_rate=0.5: no training example of tiny has two modalities, and one", alone),
+    ({"missing_rate": 0.5}, "no training example of tiny has two modalities", unpaired),
+    ({"missing_rate": 0.5, "missing_modality": "flow"}, "of tiny has flow and another modality", unpaired)])
+def test_mistakes(options, message, change, dataset):
     with pytest.raises(UserError, match=message):
-        missing.mask(dataset, DataConfig(**options))
+        missing.mask(change(dataset) if change else dataset, DataConfig(**options))
+    assert missing.mask(alone(dataset), DataConfig()).modalities == ("flow",)
 
 
 def test_every_data_set_can_be_masked():

@@ -99,7 +99,7 @@ def test_options(tmp_path, refused):
         ("learning_rate=-1", "optimizer.learning_rate=-1"), ("schedule", "optimizer.schedule=cos"),
         ("momentum", "optimizer.momentum=-1"), ("'arrrays'", "data.name=arrrays"),
         ("missing_rate", "data.missing_rate=nan"), ("missing_rate", "data.missing_rate=1"),
-        ("smell", "data.missing_modality=smell"), ("data.placement", "data.placement=moon"),
+        ("smell", "data.missing_modality=smell"), ("'half'", "data.missing_scheme=half"), ("data.placement", "data.placement=moon"),
         ("data.workers=-1", "data.workers=-1"), ("'klass'", "stream.kind=klass"),
         ("encoders.sound: encoder: found 'x'", "encoders.sound.name=x"),
         ("encoders.sound: encoder 'cnn'", "encoders.sound.name=cnn"),
@@ -201,6 +201,9 @@ def test_compare(tmp_path, refused):
         ("'beta'", ["--methods=mla+beta=1"]), ("alpha=nan", ["--methods=mla+alpha=nan"]),
         ("cannot be trained on one", ["--methods=mla:sound"]), ("smell", ["--methods=unimodal:smell"]),
         ("joint", ["--methods=joint"]), ("--seeds=0", ["--methods=late", "--seeds=0"]),
+        ("1 is not in [0, 1)", ["--missing_rates=0.1,1"]), ("--missing_rates is empty", ["--missing_rates="]),
+        ("needs --missing_rates", ["--missing_modality=sound"]),
+        ("does not go with --folds", ["--missing_rates=0.1", "--folds=3"]),
         ("seeds=x", ["--methods=late", "--seeds=x"]), ("seeds", ["--methods=late", f"--seeds={10**8}"]),
         ("--capacities", ["--methods=late", "--capacities=5"]), ("--capacities=-5", ["--capacities=-5"]),
         ("no such file", ["--methods=late", "--config.data.path=x.npz"])]])

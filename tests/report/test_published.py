@@ -189,9 +189,13 @@ def test_rates_of_missing_modalities_choose_among_the_values_of_table_2():
         found = published.find(models(config, "mla", "late"), data)["accuracy"]["mla", None]
         assert found["fused"].mean == pytest.approx(value / 100) and not found["fused"].differences
         assert found["fused"].source == "arXiv 2311.10707, table 2" and list(found) == ["fused"]
+    # What the paper leaves open is no difference, and said; other masks and rates of learning are.
+    assert "the paper does not give optimizer.name, " in found["fused"].notes[0]
     config.encoders["text"].depth, config.data.missing_modality = 2, "audio"
+    config.data.missing_scheme, config.optimizer.learning_rate = "independent", 0.01
     assert differences(config, data, "mla") == [
-        "data.missing_modality is audio, the paper's none",
+        "data.missing_modality is audio, the paper's none", "optimizer.learning_rate is 0.01, the paper's 0.001",
+        "data.missing_scheme is independent, the paper's exact",
         "encoders.text.depth is 2, the paper's 3"]
     config.data.missing_rate = 0.25
     assert published.find(models(config, "mla"), data)["accuracy"] == {}

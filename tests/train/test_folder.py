@@ -136,7 +136,7 @@ def test_options_that_leave_the_result_as_it_is_may_change(make_config, tmp_path
 
 @pytest.mark.parametrize("option, value", [
     ("seed", 1), ("val_fraction", 0.2), ("missing_rate", 0.5), ("missing_modality", "sound"),
-    ("kind", "B"), ("preprocess", {"sound": PreprocessConfig(mean=(1.0,))})])
+    ("missing_scheme", "exact"), ("kind", "B"), ("preprocess", {"sound": PreprocessConfig(mean=(1.0,))})])
 def test_options_that_decide_what_the_data_are_may_not_change(option, value, make_config, tmp_path):
     config = make_config()
     with folder_lib.claim_folder(tmp_path, config):

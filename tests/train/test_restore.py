@@ -73,7 +73,7 @@ def test_a_history_is_read_as_it_was_written(trained):
 @pytest.mark.parametrize("history", [
     None, 3, {}, [1], [{}], [evaluation(step="1")], [evaluation(step=True)], [evaluation(split="x")],
     [evaluation(), evaluation(scores=[])], [evaluation(scores={"fused": {}})],
-    [evaluation(scores={"fused": None})],
+    [evaluation(scores={"fused": None})], [evaluation(scores={"fused": {"accuracy": 1, "mean_recall": 1}})],
     [evaluation(scores={"fused": {"accuracy": "1", "macro_f1": 1, "ece": 1, "nll": 1}})],
     [evaluation(class_incremental={"fused": 1})], [evaluation(recency={"fused": ["x"]})]])
 def test_a_history_of_another_form_is_refused(history, tmp_path):
