@@ -407,7 +407,7 @@ def init_cascade(key: chex.PRNGKey, size: int, blocks: int, widths: Sequence[int
 
 def cascade(params: Mapping, z: chex.Array, *, skip: bool, shift: chex.Numeric = 0.0
             ) -> tuple[chex.Array, chex.Array]:
-    """(T(u_B), [l_1; ...; l_B]) with u_0 = z, l_b = E_b(u_{b-1} + shift), u_b = (u_{b-1} if `skip`) + D_b(l_b).
+    """(T(u_B), [l_1; ...; l_B]): u_0 = z, l_b = E_b(u_{b-1} + shift), u_b = D_b(l_b) [+ u_{b-1} if `skip`].
 
     E_b and D_b are the parts of autoencoder b, with LeakyReLU and ReLU between their layers, and T is two
     layers with a ReLU between, or nothing.

@@ -10,6 +10,7 @@ from jaxmm.batch import make_batch
 from jaxmm.config import EncoderConfig, OptimizerConfig
 from jaxmm.encoders import Encoder
 from jaxmm.methods import METHODS
+from jaxmm.methods.imagination import IFMMINConfig
 from jaxmm.model import Model, Optimizer
 from jaxmm.task import classification
 from jaxmm.train import checkpoints, loop, predictions, setup as setup_lib
@@ -27,7 +28,8 @@ def steps(setup, state, feed, first, last):
 
 
 @pytest.mark.parametrize("name, encoder", [*((name, "mlp") for name in sorted(METHODS)),
-                                           ("mla", "cnn"), ("samm", "cnn"), ("ogm_ge", "cnn")])
+                                           ("mla", "cnn"), ("samm", "cnn"), ("ogm_ge", "cnn"),
+                                           (IFMMINConfig(student=False), "mlp")])
 def test_devices_and_resuming(name, encoder, make_dataset, make_config):
     """Five steps with three modalities, some missing, on the same global batches.
 
