@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
-from jaxmm.methods import (continual, derpp, fusion, g_blending, imagination, lwf, mla, mmtm, ogm_ge, qmf,
+from jaxmm.methods import (continual, cpm_net, derpp, fusion, g_blending, imagination, lwf, mla, mmtm, ogm_ge, qmf,
                            rebalance, rubi, samm, taught)
 from jaxmm.methods.common import Method, TrainState
 from jaxmm.model import Model, names_of
@@ -76,6 +76,8 @@ METHODS = {entry.options.name: entry for entry in (
           "a head on frozen unimodal encoders", UMT),
     Entry(taught.TaughtConfig("frozen_linear_on_distilled"), taught.make_frozen_linear_on_distilled,
           "a head on frozen encoders that UMT distilled", UMT),
+    Entry(cpm_net.CPMNetConfig(), cpm_net.make_cpm_net,
+          "a code of each example, decoded into every modality", "CPM-Net, arXiv 2011.06170", pairs=False),
     Entry(continual.SGDConfig(), continual.make_sgd,
           "fine-tuning on each task in turn, without a memory", SAMM),
     Entry(continual.ERConfig(), continual.make_er,
