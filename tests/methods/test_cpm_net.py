@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmm.config import OptimizerConfig, replace
-from jaxmm.data.dataset import Dataset
 from jaxmm.batch import make_batch
+from jaxmm.config import OptimizerConfig, TextConfig, replace
+from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError
 from jaxmm.methods import cpm_net
 from jaxmm.methods.cpm_net import CPMNetConfig, NOBODY
@@ -248,7 +248,9 @@ def test_what_cannot_be_done_is_refused(make_dataset, make_config):
             (CPMNetConfig(size=0), make_dataset(), "method.size=0"),
             (CPMNetConfig(weight=-1.0), make_dataset(), "method.weight=-1.0"),
             (CPMNetConfig(margin="none"), make_dataset(), "method.margin='none'")]:
-        with pytest.raises(UserError, match=message) as error:     # noqa
-            print(message)
-            setup_lib.build(make_config(config, modalities=()), dataset=data, devices=ONE)
+        config = make_config(config, modalities=())
+        if "text" in data.modalities:
+            config.data.preprocess["text"] = TextConfig(length=2)
+        with pytest.raises(UserError, match=message) as error:
+            setup_lib.build(config, dataset=data, devices=ONE)
         assert "\n" not in str(error.value)
