@@ -7,7 +7,7 @@ from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
 from jaxmm.methods import (continual, cpm_net, derpp, fusion, g_blending, imagination, lwf, mla, mmtm, ogm_ge, qmf,
-                           rebalance, rubi, samm, taught)
+                           rebalance, rubi, samm, tate, taught)
 from jaxmm.methods.common import Method, TrainState
 from jaxmm.model import Model, names_of
 
@@ -78,6 +78,8 @@ METHODS = {entry.options.name: entry for entry in (
           "a head on frozen encoders that UMT distilled", UMT),
     Entry(cpm_net.CPMNetConfig(), cpm_net.make_cpm_net,
           "a code of each example, decoded into every modality", "CPM-Net, arXiv 2011.06170", pairs=False),
+    Entry(tate.TATEConfig(), tate.make_tate,
+          "a Transformer on modalities with tags of what is missing", "TATE, arXiv 2204.13707"),
     Entry(continual.SGDConfig(), continual.make_sgd,
           "fine-tuning on each task in turn, without a memory", SAMM),
     Entry(continual.ERConfig(), continual.make_er,

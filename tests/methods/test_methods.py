@@ -12,6 +12,7 @@ from jaxmm.encoders import Encoder
 from jaxmm.methods import METHODS
 from jaxmm.methods.cpm_net import CPMNetConfig
 from jaxmm.methods.imagination import IFMMINConfig
+from jaxmm.methods.tate import TATEConfig
 from jaxmm.model import Model, Optimizer
 from jaxmm.task import classification
 from jaxmm.train import checkpoints, loop, predictions, setup as setup_lib
@@ -31,7 +32,7 @@ def steps(setup, state, feed, first, last):
 @pytest.mark.parametrize("name, encoder", [*((name, "mlp") for name in sorted(METHODS)),
                                            ("mla", "cnn"), ("samm", "cnn"), ("ogm_ge", "cnn"),
                                            (IFMMINConfig(student=False), "mlp"),
-                                           (CPMNetConfig(size=5, retune=False), "mlp")])
+                                           (CPMNetConfig(size=5, retune=False), "mlp"), (TATEConfig(distill=False), "mlp")])
 def test_devices_and_resuming(name, encoder, make_dataset, make_config):
     """Five steps with three modalities, some missing, on the same global batches.
 

@@ -38,7 +38,7 @@ def measured(workdir):
 
 
 @pytest.mark.parametrize("name", ["er", "frozen_linear_on_distilled", "g_blending", "mla", "qmf", "samm", "cpm_net",
-                                  CPMNetConfig(size=5, retune=False)])
+                                  CPMNetConfig(size=5, retune=False), "tate"])
 def test_resumed_equals_undisturbed(name, make_dataset, make_config, tmp_path, monkeypatch):
     """A signal in the middle of an epoch, then the same command: the same bits at the end."""
     dataset = make_dataset()
