@@ -134,7 +134,7 @@ def on_inputs(model: Model, name: str) -> Model:
 
     def flatten(params, batch_stats, x, *, train, mask=None):
         del params, train, mask
-        return x.reshape(len(x), -1).astype(jnp.float32), batch_stats
+        return x.reshape(x.shape[0], -1).astype(jnp.float32), batch_stats
 
     def init(m, key, x):
         del key

@@ -234,7 +234,7 @@ def solve_linear(decoders: Mapping[str, Layers], inputs: Mapping[str, chex.Array
 def solve_by_steps(decoders: Mapping[str, Layers], inputs: Mapping[str, chex.Array],
                    present: Mapping[str, chex.Array], eps: float, start: chex.Array, steps: int) -> chex.Array:
     """The same by steps of Adam from the code `start` [K], for any decoders."""
-    rows = len(next(iter(present.values())))
+    rows = next(iter(present.values())).shape[0]
     tx = optax.adam(TEST_RATE)
 
     def loss(codes):
