@@ -66,6 +66,8 @@ def _make_config(method: MethodConfig | str = "concat", *, encoder=None, modalit
         method=method_config(method) if isinstance(method, str) else method,
         optimizer=optimizer or OptimizerConfig(learning_rate=0.1, schedule="constant"),
         train=TrainConfig(**{"epochs": 2, "batch_size": 8} | train))
+    if hasattr(config.method, "blocks"):
+        config.method.blocks = min(config.method.blocks, 2)
     if config.method.name == "unimodal" and not config.method.modality:
         config.method.modality = next(iter(modalities))
     for m in modalities:

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
-from jaxmm.methods import (continual, derpp, fusion, g_blending, lwf, mla, mmtm, ogm_ge, qmf, rebalance,
-                           rubi, samm, taught)
+from jaxmm.methods import (continual, cpm_net, derpp, fusion, g_blending, imagination, lwf, mla, mmtm, ogm_ge, qmf,
+                           rebalance, rubi, samm, tate, taught)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
@@ -76,6 +76,10 @@ METHODS = {entry.options.name: entry for entry in (
           "a head on frozen unimodal encoders", UMT),
     Entry(taught.TaughtConfig("frozen_linear_on_distilled"), taught.make_frozen_linear_on_distilled,
           "a head on frozen encoders that UMT distilled", UMT),
+    Entry(cpm_net.CPMNetConfig(), cpm_net.make_cpm_net,
+          "a code of each example, decoded into every modality", "CPM-Net, arXiv 2011.06170", pairs=False),
+    Entry(tate.TATEConfig(), tate.make_tate,
+          "a Transformer on modalities with tags of what is missing", "TATE, arXiv 2204.13707"),
     Entry(continual.SGDConfig(), continual.make_sgd,
           "fine-tuning on each task in turn, without a memory", SAMM),
     Entry(continual.ERConfig(), continual.make_er,
@@ -86,6 +90,15 @@ METHODS = {entry.options.name: entry for entry in (
           "replay of examples and of the outputs stored with them", "DER++, arXiv 2004.07211"),
     Entry(lwf.LwFConfig(), lwf.make_lwf,
           "imitates the network as it was before the task", "LwF, arXiv 1606.09282"),
+    Entry(imagination.AutoencoderConfig("ae"), imagination.make_autoencoder,
+          "reconstructs modalities that it hides from itself", "Bengio et al., NeurIPS 2006"),
+    Entry(imagination.AutoencoderConfig("cra", blocks=3, skip=True, transition=True),
+          imagination.make_autoencoder,
+          "ae as a cascade, each of which predicts what is left over", "CRA, Tran et al., CVPR 2017"),
+    Entry(imagination.MMINConfig(), imagination.make_mmin,
+          "imagines features of modalities that it hides from itself", "MMIN, Zhao et al., ACL 2021"),
+    Entry(imagination.IFMMINConfig(), imagination.make_if_mmin,
+          "mmin with features that modalities have in common", "IF-MMIN, arXiv 2210.15359"),
 )}
 
 

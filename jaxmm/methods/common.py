@@ -2,6 +2,7 @@
 
 A method is a few pure functions over one `TrainState`; its file holds only what is specific to it.
 """
+import functools
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import optax
 from jaxmm.batch import Batch, Logits, Metrics
 from jaxmm.config import MethodConfig
 from jaxmm.encoders import Encoder
+from jaxmm.errors import UserError
 from jaxmm.heads import Features
 from jaxmm.keys import named_key
 from jaxmm.model import Model, Output
@@ -122,6 +124,27 @@ def tap_all(encoder: Encoder, params: chex.ArrayTree, batch_stats: chex.ArrayTre
         x, batch_stats = stage(params, batch_stats, x, train=False)
         taps.append(x)
     return taps
+
+
+def on_inputs(model: Model, name: str) -> Model:
+    """The model of the method `name`, which has no encoders: features are the inputs themselves, [B, d] float32.
+
+    Its `init` raises UserError for token ids, which are no quantities.
+    """
+
+    def flatten(params, batch_stats, x, *, train, mask=None):
+        del params, train, mask
+        return x.reshape(x.shape[0], -1).astype(jnp.float32), batch_stats
+
+    def init(m, key, x):
+        del key
+        if jnp.issubdtype(x.dtype, jnp.integer):
+            raise UserError(f"{name} works on the inputs themselves, and those of {m} are token ids, which are no "
+                            "quantities; give embeddings of the text, or choose another method")
+        return {}, {}
+
+    return model._replace(encoders={m: Encoder(functools.partial(init, m), flatten, (), flatten)
+                                    for m in model.encoders})
 
 
 def gradients(model: Model, params: Mapping[str, Any], loss_fn: Callable,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxmm import heads
 from jaxmm.batch import Batch
 from jaxmm.config import MethodConfig
-from jaxmm.errors import UserError, check_choice
+from jaxmm.errors import check_choice, check_probability
 from jaxmm.heads.fusion import mean_logits
 from jaxmm.keys import named_key
 from jaxmm.methods.common import Method, make_joint
@@ -118,7 +118,7 @@ def make_dropout(config: DropoutConfig, model: Model) -> Method:
     Raises:
       UserError: a rate outside [0, 1), or an unknown fusion.
     """
-    check_rate(config.rate)
+    check_probability("method.rate", config.rate)
     model = with_fused_head(config, model)
     return make_joint(model, fused_loss(model),
                       perturb=functools.partial(drop_features, config.rate))
@@ -130,16 +130,10 @@ def make_modality_dropout(config: DropoutConfig, model: Model) -> Method:
     Raises:
       UserError: a rate outside [0, 1), or an unknown fusion.
     """
-    check_rate(config.rate)
+    check_probability("method.rate", config.rate)
     model = with_fused_head(config, model)
     return make_joint(model, fused_loss(model),
                       perturb=functools.partial(drop_modality, config.rate))
-
-
-def check_rate(rate: float) -> None:
-    """Raises UserError for a dropout rate outside [0, 1)."""
-    if not 0 <= rate < 1:
-        raise UserError(f"method.rate={rate}; expected a probability in [0, 1)")
 
 
 def drop_features(rate: float, key: chex.PRNGKey, features: heads.Features,

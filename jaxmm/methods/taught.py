@@ -7,6 +7,7 @@ optimizer.
 A student that imitates teachers must not share their initial weights, so they are runs with another
 seed. Where a method takes over trained weights, they come from runs with the same seed.
 """
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -311,6 +312,13 @@ def unimodal_encoders(models: Mapping[str, TrainState]):
     """(params, batch_stats) by modality of unimodal models."""
     params = {m: model.params[m] for model in models.values() for m in model.batch_stats}
     return params, {m: s for model in models.values() for m, s in model.batch_stats.items()}
+
+
+def name_of(config: MethodConfig) -> str:
+    """METHOD+OPTION=VALUE of the options that differ from the method's own, as in a comparison."""
+    return "+".join([config.name, *(
+        f"{f.name}={str(getattr(config, f.name)).lower()}" for f in dataclasses.fields(config)
+        if f.name != "name" and getattr(config, f.name) != f.default)])
 
 
 def whole_model(models: Mapping[str, TrainState]):

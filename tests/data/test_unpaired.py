@@ -16,7 +16,7 @@ from jaxmm.train.setup import build
 ROWS = {"train": {"image": 24, "sound": 40}, "val": {"image": 6, "sound": 9},
         "test": {"image": 12, "sound": 7}}
 SHAPES = {"image": (5,), "sound": (3,)}
-PAIRS = set(METHODS) - {"unimodal", "late", "mla", "ume"}
+PAIRS = set(METHODS) - {"unimodal", "late", "mla", "ume", "cpm_net"}
 
 
 def content(splits=("train", "val", "test"), offset=0.0):
@@ -116,7 +116,7 @@ def test_which_methods_need_pairs(method, make_config, tmp_path):
     config = config_for(make_config, tmp_path / "a.npz", method)
     if method in PAIRS:
         with pytest.raises(UserError, match=f"{method} learns from rows that have two modalities.*of a has "
-                           "two of image, sound; choose one of unimodal, late, mla, ume$"):
+                           "two of image, sound; choose one of unimodal, late, mla, ume, cpm_net$"):
             build(config, devices=jax.devices()[:1])
     else:
         build(config, devices=jax.devices()[:1])

@@ -8,6 +8,7 @@ from jaxmm.config import EncoderConfig, OptimizerConfig
 from jaxmm.errors import UserError
 from jaxmm.methods import method_config
 from jaxmm.methods.fusion import UnimodalConfig
+from jaxmm.methods.imagination import IFMMINConfig
 from jaxmm.methods.taught import (FinetuneConfig, SelfDistillConfig, TaughtConfig, UMEConfig,
                                   UMTConfig, mean_probability)
 from jaxmm.train import opened, predictions, schedule, setup as setup_lib, teaching
@@ -125,6 +126,28 @@ def test_teachers_are_constants_of_the_step(dataset, imitated, make_config):
     assert set(state.opt_state) == set(state.params) == {"image", "sound", "head"}
     state, _ = step(setup, state, dataset)
     chex.assert_trees_all_equal(jax.device_get(state.extra), before)
+
+
+@pytest.mark.parametrize("name, teacher, options", [
+    ("mmin", "concat", "concat"), ("if_mmin", "if_mmin+student=false", IFMMINConfig(student=False))])
+def test_imagination_starts_from_its_teacher(name, teacher, options, dataset, make_config, tmp_path):
+    """From encoders and network of common features, which the step moves; what it imitates stays."""
+    setup, state = taught_state(make_config(name), dataset, tmp_path)
+    known = jax.device_get(run(make_config(options), tmp_path / teacher / "seed_0", dataset).state.params)
+    before = jax.device_get((state.params, state.extra))
+    params, (frozen, _) = before[0], before[1]["teacher"]
+    for m in dataset.modalities:
+        chex.assert_trees_all_equal(params[m], known[m])
+        chex.assert_trees_all_equal(frozen[m], known[m])
+    if name == "if_mmin":
+        chex.assert_trees_all_equal(params["head"]["invariant"], known["head"]["invariant"])
+        chex.assert_trees_all_equal(frozen["head"]["invariant"], known["head"]["invariant"])
+    for _ in range(3):
+        state, _ = step(setup, state, dataset)
+    chex.assert_trees_all_equal(jax.device_get(state.extra), before[1])
+    for group in state.params:
+        with pytest.raises(AssertionError):
+            chex.assert_trees_all_equal(jax.device_get(state.params[group]), params[group])
 
 
 def test_a_finished_teacher_is_used_again(dataset, imitated, make_config, tmp_path):

@@ -12,6 +12,9 @@ import pytest
 from jaxmm.batch import take
 from jaxmm.config import EncoderConfig, OptimizerConfig, replace, scalar_options
 from jaxmm.methods import METHODS
+from jaxmm.methods.cpm_net import CPMNetConfig
+from jaxmm.methods.imagination import IFMMINConfig
+from jaxmm.methods.tate import TATEConfig
 from jaxmm.train import (checkpoints, predictions, programs as programs_lib, schedule,
                          setup as setup_lib, together, writers)
 from jaxmm.train.programs import stack, unstack
@@ -73,7 +76,8 @@ def steps_together(configs, dataset, devices, assert_equals=(chex.assert_trees_a
     return joined, state, alone
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"ume"}))     # ume makes no step
+@pytest.mark.parametrize("name", [*sorted(set(METHODS) - {"ume"}),      # which makes no step
+                                  IFMMINConfig(student=False), CPMNetConfig(size=5, retune=False), TATEConfig(distill=False)])
 def test_seeds_equal_single_runs(name, make_dataset, make_config):
     """To the bit on CPU."""
     steps_together(seeds(make_config(name), 2), make_dataset(missing=True), DEVICES[:1],
