@@ -13,6 +13,7 @@ import pytest
 
 from jaxmm.config import AugmentConfig, EncoderConfig, replace
 from jaxmm.errors import UserError, WriteError
+from jaxmm.methods.correlation import CCAConfig
 from jaxmm.methods.mla import MLAConfig
 from jaxmm.signals import Preempted
 from jaxmm.train import checkpoints, loop, schedule, setup as setup_lib, writers
@@ -36,7 +37,8 @@ def measured(workdir):
     return [r for r in records if r["step"] > 8]
 
 
-@pytest.mark.parametrize("name", ["er", "frozen_linear_on_distilled", "g_blending", "mla", "qmf", "samm"])
+@pytest.mark.parametrize("name", ["er", "frozen_linear_on_distilled", "g_blending", "mla", "qmf", "samm", "dccae",
+                                  CCAConfig(k=2, labels=False)])
 def test_resumed_equals_undisturbed(name, make_dataset, make_config, tmp_path, monkeypatch):
     """A signal in the middle of an epoch, then the same command: the same bits at the end."""
     dataset = make_dataset()

@@ -32,4 +32,4 @@ def test_state_loss_and_logits_of_every_method(name, make_dataset, make_config):
     features = jax.eval_shape(method.features, state, batch)
     assert types((state, stepped, metrics, logits, features)) == {jnp.dtype("float32")}
     text = str(jax.make_jaxpr(method.predict)(state, batch))
-    assert "bf16" in text       # the encoders do compute in it
+    assert "bf16" in text or name == "cca"      # the encoders do compute in it, if there are any

@@ -12,6 +12,7 @@ import pytest
 from jaxmm.batch import take
 from jaxmm.config import EncoderConfig, OptimizerConfig, replace, scalar_options
 from jaxmm.methods import METHODS
+from jaxmm.methods.correlation import CCAConfig, DCCAEConfig
 from jaxmm.train import (checkpoints, predictions, programs as programs_lib, schedule,
                          setup as setup_lib, together, writers)
 from jaxmm.train.programs import stack, unstack
@@ -73,7 +74,8 @@ def steps_together(configs, dataset, devices, assert_equals=(chex.assert_trees_a
     return joined, state, alone
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"ume"}))     # ume makes no step
+@pytest.mark.parametrize("name", [*sorted(set(METHODS) - {"ume"}),    # ume makes no step
+                                  CCAConfig(k=2, labels=False), DCCAEConfig(k=2, labels=False, weight=0.5)])
 def test_seeds_equal_single_runs(name, make_dataset, make_config):
     """To the bit on CPU."""
     steps_together(seeds(make_config(name), 2), make_dataset(missing=True), DEVICES[:1],
