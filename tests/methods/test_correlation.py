@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxmm.batch import make_batch
-from jaxmm.config import EncoderConfig, OptimizerConfig
+from jaxmm.config import EncoderConfig, OptimizerConfig, TextConfig
 from jaxmm.data.dataset import Dataset
 from jaxmm.errors import UserError
 from jaxmm.methods.correlation import CCAConfig, DCCAConfig, DCCAEConfig
@@ -135,9 +135,10 @@ def test_a_run_trains_the_head_alone_on_what_its_teacher_found(method, make_data
     dataset = make_dataset({"sound": (4, 4), "image": (4, 4)}, missing=True)
     encoder = EncoderConfig("cnn", width=2, depth=1, features=4)
     config = make_config(method, encoder=encoder, optimizer=OPTIMIZER)
+    config.train.epochs = 1
     run = schedule.train(config, tmp_path, dataset=dataset, devices=ONE, progress=False)
     unlabelled = dataclasses.replace(method, labels=False)
-    teacher = schedule.train(make_config(unlabelled, encoder=encoder, optimizer=OPTIMIZER),
+    teacher = schedule.train(make_config(unlabelled, encoder=encoder, optimizer=OPTIMIZER, epochs=1),
                              tmp_path / "teachers" / f"{method.name}+labels=false", dataset=dataset, devices=ONE,
                              progress=False)
     params, known = (jax.device_get(r.state.params) for r in (run, teacher))
@@ -233,7 +234,7 @@ def with_text():
     (CCAConfig(k=4), {}, "method.k=4: inputs of sound have 3 numbers.*set --config.method.k=3 or less"),
     (CCAConfig(k=2, r=0.0), {}, "method.r=0.0; expected a number above 0"),
     (DCCAConfig(r=-1.0), {}, "method.r=-1.0"),
-    (DCCAConfig(impute="median"), {}, "method.impute='median'; expected one of mean, pairs"),
+    (DCCAConfig(impute="median"), {}, "method.impute='median'.*xpected one of mean, pairs"),
     (DCCAEConfig(k=2, weight=-1.0), {}, "method.weight=-1.0; expected a number of at least 0"),
     (DCCAConfig(k=9), {}, "train.batch_size=8: dcca correlates the rows of a batch; expected at least method.k=9"),
     (DCCAConfig(k=40), {"batch_size": 30}, "method.k=40: tiny has 32 training rows with image")])
@@ -252,7 +253,12 @@ def test_one_modality_has_nothing_to_correlate_with(make_dataset, make_config):
 
 def test_token_ids_are_neither_projected_nor_reconstructed(make_config):
     """But an encoder may read them."""
+    def build_with_text(method):
+        config = make_config(method, modalities=("sound",))
+        config.data.preprocess["text"] = TextConfig(length=4)
+        setup_lib.build(config, dataset=with_text(), devices=ONE)
+
     for method in (CCAConfig(k=2), DCCAEConfig(k=2, labels=False)):
         with pytest.raises(UserError, match="text is a text, and its token ids are no quantities"):
-            setup_lib.build(make_config(method, modalities=("sound",)), dataset=with_text(), devices=ONE)
-    setup_lib.build(make_config(DCCAConfig(k=2, labels=False), modalities=("sound",)), dataset=with_text(), devices=ONE)
+            build_with_text(method)
+    build_with_text(DCCAConfig(k=2, labels=False))
