@@ -12,11 +12,9 @@ run.
 
 To take one modality away in training alone (figure 2): --config.data.missing_rate=0.5
 --config.data.missing_modality=audio. `iemocap_features.py:mla,smoke` is a size for smoke tests.
-dcca and dccae have batches of 1024, as the code that they are compared with; --config.method.k is searched
-there from 2 to 20.
 
-Published accuracy, fused, by the rate of missing modalities (table 2), in percent; late, qmf, cca,
-dcca, dccae and mla are in this package:
+Published accuracy, fused, by the rate of missing modalities (table 2), in percent; late, qmf and
+mla are in this package:
 
     method         0.1    0.2    0.3    0.4    0.5    0.6    0.7
     late          73.0   69.1   64.9   61.1   56.5   52.4   45.1
@@ -41,6 +39,6 @@ def get_config(argument: str = "mla") -> Config:
     config.data = DataConfig(name="iemocap", path="data/iemocap", missing_rate=0.1)
     for m in ("audio", "text", "visual"):
         config.encoders[m] = EncoderConfig(name="mlp", width=128, depth=3)
-    if config.method.name in ("dcca", "dccae"):     # which correlate the rows of a batch
+    if config.method.name in ("dcca", "dccae"):     # of 1024 in the code that they are compared with
         config.train.batch_size = 1024
     return shrink(config) if smoke else config
