@@ -4,6 +4,7 @@ A run without labels finds projections in which the modalities correlate. Then a
 these projections, and nothing else. They are baselines of MLA (arXiv 2311.10707, table 2).
 """
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -140,6 +141,10 @@ def make_dcca(config: DCCAConfig, model: Model) -> Method:
                         f"expected at least method.k={config.k}, and better {ENOUGH} times that")
     model = model._replace(head=head_on(model, config.k))
     reconstructs = config.weight > 0 and not config.labels
+    pairs = list(itertools.combinations(sorted(model.encoders), 2))
+    # All pairs at once: their views are of one width, and compiling takes long.
+    pair_loss = jax.vmap(functools.partial(correlation.correlation_loss, r=config.r, impute=config.impute,
+                                           reduce=model.sum))
 
     def init(key, batch):
         inputs = model.transform(None, batch)["inputs"] if reconstructs else {}
@@ -161,9 +166,8 @@ def make_dcca(config: DCCAConfig, model: Model) -> Method:
         def loss_fn(params):
             out = run(model, params, state.batch_stats, batch, train=True)
             g = project(params, out.features, present)
-            losses = by_pair(g, lambda m, n: correlation.correlation_loss(
-                g[m], g[n], present[m], present[n], config.r, impute=config.impute, reduce=model.sum))
-            terms = {"correlation": sum(jax.tree.leaves(losses))}
+            terms = {"correlation": pair_loss(*(jnp.stack([views[pair[i]] for pair in pairs])
+                                                for views in (g, present) for i in (0, 1))).sum()}
             if reconstructs:
                 errors = {m: mean_squared_error(chain(params["decoder"][m], g[m]),
                                                 flatten(m, batch["inputs"][m])) for m in g}
