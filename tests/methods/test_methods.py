@@ -29,7 +29,7 @@ def steps(setup, state, feed, first, last):
 
 @pytest.mark.parametrize("name, encoder", [*((name, "mlp") for name in sorted(METHODS)),
                                            ("mla", "cnn"), ("samm", "cnn"), ("ogm_ge", "cnn"),
-                                           (CCAConfig(k=2, labels=False), "mlp"),
+                                           (CCAConfig(k=2, r=0.1, labels=False), "mlp"),
                                            (DCCAEConfig(k=2, labels=False, weight=0.5), "mlp")])
 def test_devices_and_resuming(name, encoder, make_dataset, make_config):
     """Five steps with three modalities, some missing, on the same global batches.

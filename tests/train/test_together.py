@@ -75,7 +75,7 @@ def steps_together(configs, dataset, devices, assert_equals=(chex.assert_trees_a
 
 
 @pytest.mark.parametrize("name", [*sorted(set(METHODS) - {"ume"}),    # ume makes no step
-                                  CCAConfig(k=2, labels=False), DCCAEConfig(k=2, labels=False, weight=0.5)])
+                                  CCAConfig(k=2, r=0.1, labels=False), DCCAEConfig(k=2, labels=False, weight=0.5)])
 def test_seeds_equal_single_runs(name, make_dataset, make_config):
     """To the bit on CPU."""
     steps_together(seeds(make_config(name), 2), make_dataset(missing=True), DEVICES[:1],
