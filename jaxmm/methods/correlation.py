@@ -273,7 +273,7 @@ def flatten(m: str, x: chex.Array) -> chex.Array:
     if jnp.issubdtype(x.dtype, jnp.integer):
         raise UserError(f"{m} is a text, and its token ids are no quantities: cca has no use for them, nor has "
                         "the reconstruction of dccae; use dcca, or leave the modality out")
-    return x.reshape(len(x), -1).astype(jnp.float32)
+    return x.reshape(x.shape[0], -1).astype(jnp.float32)
 
 
 def chain_init(key, widths: Sequence[int]) -> dict[str, Any]:
