@@ -51,4 +51,6 @@ def get_config(argument: str = "mla") -> Config:
     config.optimizer.name = "adam"
     for m in ("audio", "text", "visual"):
         config.encoders[m] = EncoderConfig(name="mlp", width=128, depth=3)
+    if config.method.name in ("dcca", "dccae"):     # of 1024 in the code that they are compared with
+        config.train.batch_size = 1024
     return shrink(config) if smoke else config

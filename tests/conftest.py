@@ -70,6 +70,8 @@ def _make_config(method: MethodConfig | str = "concat", *, encoder=None, modalit
         config.method.blocks = min(config.method.blocks, 2)
     if config.method.name == "unimodal" and not config.method.modality:
         config.method.modality = next(iter(modalities))
+    if isinstance(method, str) and hasattr(config.method, "k"):
+        config.method.k = 2     # inputs have few numbers
     for m in modalities:
         config.encoders[m] = encoder or EncoderConfig(name="mlp", width=6, depth=1)
     return config

@@ -67,6 +67,8 @@ def shrink(config: Config) -> Config:
         config.encoders[m] = EncoderConfig(name, width=4, depth=1, features=4)
     if hasattr(config.method, "capacity"):
         config.method.capacity = 4
+    if hasattr(config.method, "k"):
+        config.method.k = 2
     config.data.val_fraction = 0.25
     config.train.epochs, config.train.batch_size = 2, 2
     return config

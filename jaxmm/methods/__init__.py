@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
-from jaxmm.methods import (continual, cpm_net, derpp, fusion, g_blending, imagination, lwf, mla, mmtm, ogm_ge, qmf,
-                           rebalance, rubi, samm, tate, taught)
+from jaxmm.methods import (continual, correlation, cpm_net, derpp, fusion, g_blending, imagination, lwf, mla, mmtm,
+                           ogm_ge, qmf, rebalance, rubi, samm, tate, taught)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
@@ -18,6 +18,8 @@ class Entry(NamedTuple):
     about: str                  # what it does, in a line
     source: str                 # paper
     pairs: bool = True          # needs rows with two modalities; rows with one alone teach it nothing
+    check: Callable[[Any, str, Batch, int], None] | None = None
+    # (options, name of the data, training split, batch size): raises or warns of what does not suit it
 
 
 MLA, UMT = "MLA, arXiv 2311.10707", "UMT, arXiv 2305.01233"
@@ -80,6 +82,15 @@ METHODS = {entry.options.name: entry for entry in (
           "a code of each example, decoded into every modality", "CPM-Net, arXiv 2011.06170", pairs=False),
     Entry(tate.TATEConfig(), tate.make_tate,
           "a Transformer on modalities with tags of what is missing", "TATE, arXiv 2204.13707"),
+    Entry(correlation.CCAConfig(), correlation.make_cca,
+          "a linear head on canonical correlations of the inputs", "Hotelling, Biometrika 1936",
+          check=correlation.check_rows),
+    Entry(correlation.DCCAConfig(), correlation.make_dcca,
+          "a linear head on frozen encoders that were trained to correlate", "DCCA, Andrew et al., ICML 2013",
+          check=correlation.check_rows),
+    Entry(correlation.DCCAEConfig(), correlation.make_dcca,
+          "dcca whose encoders were also trained to reconstruct their inputs", "DCCAE, arXiv 1602.01024",
+          check=correlation.check_rows),
     Entry(continual.SGDConfig(), continual.make_sgd,
           "fine-tuning on each task in turn, without a memory", SAMM),
     Entry(continual.ERConfig(), continual.make_er,
@@ -121,6 +132,13 @@ def check_pairs(options: MethodConfig, where: str, train: Batch) -> None:
         able = ", ".join(name for name, entry in METHODS.items() if not entry.pairs)
         raise UserError(f"{options.name} learns from rows that have two modalities or more, and no "
                         f"training row of {where} has two of {', '.join(used)}; choose one of {able}")
+
+
+def check_rows(options: MethodConfig, where: str, train: Batch, batch_size: int) -> None:
+    """Raises UserError, or warns, if the training rows of `where` do not suit a method with these options."""
+    check = METHODS[options.name].check if options.name in METHODS else None
+    if check:
+        check(options, where, train, batch_size)
 
 
 def make_method(options: MethodConfig, model: Model) -> Method:

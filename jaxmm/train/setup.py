@@ -17,7 +17,7 @@ from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import Transform, make_transform, normalise, on_host
 from jaxmm.encoders import NETWORKS, make_encoder, network_name
 from jaxmm.errors import UserError, check_choice, of, suggest
-from jaxmm.methods import check_pairs, make_method, used_modalities
+from jaxmm.methods import check_pairs, check_rows, make_method, used_modalities
 from jaxmm.methods.common import Method, TrainState
 from jaxmm.model import Model
 from jaxmm.task import Task, check_labels, make_task, need_classes, with_smoothing, with_weights
@@ -210,7 +210,9 @@ def _make_tasks(config: Config, dataset: Dataset, spec: DataSpec | None,
                 ) -> tuple[Dataset, Stream | None, list[np.ndarray]]:
     """The data with the labels to learn, the stream if there is one, and the rows of its tasks."""
     used = used_modalities(config.method, dataset.modalities)
-    check_pairs(config.method, dataset.name, dataset.splits["train"])
+    if not config.data.missing_rate:    # which may leave each row one modality, as was asked for
+        check_pairs(config.method, dataset.name, dataset.splits["train"])
+    check_rows(config.method, dataset.name, dataset.splits["train"], config.train.batch_size)
     if not config.stream.kind:
         tasks = [np.arange(batch_size(dataset.splits["train"]))]
         return dataset, None, rows_with(dataset, used, tasks)

@@ -14,6 +14,7 @@ from jaxmm.methods.common import TrainState
 from jaxmm.train import checkpoints, validity
 from jaxmm.train.restore import restore
 from jaxmm.train.folder import read_config
+from jaxmm.train.optimizers import PLATEAU
 from jaxmm.train.options import differences, to_dict
 from jaxmm.train.setup import Setup
 
@@ -27,10 +28,17 @@ def other_seed(seed: int) -> int:
 
 
 def teacher_config(setup: Setup, method: MethodConfig) -> Config:
-    """The config of a teacher of a run."""
+    """The config of a teacher of a run.
+
+    Scores say nothing of one that learns without labels, so it is trained to its end whatever they are.
+    """
     seed = setup.config.train.seed
-    return replace(setup.config, {
-        "method": method, "train.seed": other_seed(seed) if setup.programs.distils else seed})
+    options = {"method": method, "train.seed": other_seed(seed) if setup.programs.distils else seed}
+    if not getattr(method, "labels", True):
+        options |= {"train.keep": "last", "train.patience": 0}
+        if setup.config.optimizer.schedule == PLATEAU:
+            options["optimizer.schedule"] = "constant"
+    return replace(setup.config, options)
 
 
 def folder_of(teacher: str, location: str, setup: Setup) -> pathlib.Path:

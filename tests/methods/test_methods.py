@@ -10,6 +10,7 @@ from jaxmm.batch import make_batch
 from jaxmm.config import EncoderConfig, OptimizerConfig
 from jaxmm.encoders import Encoder
 from jaxmm.methods import METHODS
+from jaxmm.methods.correlation import CCAConfig, DCCAEConfig
 from jaxmm.methods.cpm_net import CPMNetConfig
 from jaxmm.methods.imagination import IFMMINConfig
 from jaxmm.methods.tate import TATEConfig
@@ -31,8 +32,11 @@ def steps(setup, state, feed, first, last):
 
 @pytest.mark.parametrize("name, encoder", [*((name, "mlp") for name in sorted(METHODS)),
                                            ("mla", "cnn"), ("samm", "cnn"), ("ogm_ge", "cnn"),
+                                           (CCAConfig(k=2, r=0.1, labels=False), "mlp"),
+                                           (DCCAEConfig(k=2, labels=False, weight=0.5), "mlp"),
                                            (IFMMINConfig(student=False), "mlp"),
-                                           (CPMNetConfig(size=5, retune=False), "mlp"), (TATEConfig(distill=False), "mlp")])
+                                           (CPMNetConfig(size=5, retune=False), "mlp"),
+                                           (TATEConfig(distill=False), "mlp")])
 def test_devices_and_resuming(name, encoder, make_dataset, make_config):
     """Five steps with three modalities, some missing, on the same global batches.
 
@@ -128,10 +132,11 @@ def test_all_methods_of_a_seed_start_alike_in_every_modality_they_share():
     variants += [(name, {"modalities": "b,c"}) for name in ("sgd", "er", "samm", "derpp", "lwf")]
     first = {}
     for name, changes in variants:
-        options = dataclasses.replace(METHODS[name].options, **changes)
+        small = {"k": 2} if hasattr(METHODS[name].options, "k") else {}
+        options = dataclasses.replace(METHODS[name].options, **changes, **small)
         params = METHODS[name].make(options, model).init(jax.random.key(5), batch).params
         assert len(params.keys() & set("abc")) == (
             1 if "modality" in changes else 2 if changes else 3)
-        for m in filter(params.get, params.keys() & set("abc")):    # cpm_net has no encoders
+        for m in filter(params.get, params.keys() & set("abc")):    # cca and cpm_net have no encoders
             chex.assert_trees_all_equal(params[m], first.setdefault(m, params[m]))
     assert len(np.unique([first[m]["w"] for m in "abc"])) == 9

@@ -37,6 +37,8 @@ def build(name, task, **options):
     config = method_config(name)
     for option, value in ({"modality": "sound"} if name == "unimodal" else {} | options).items():
         setattr(config, option, value)
+    if hasattr(config, "k"):
+        config.k = 2
     return make_method(config, Model(encoders, task, lambda key, batch: batch, optimizer,
                                      epoch, ROWS, ROWS))
 

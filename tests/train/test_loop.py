@@ -14,6 +14,7 @@ import pytest
 from jaxmm.config import AugmentConfig, EncoderConfig, replace
 from jaxmm.data import feeding
 from jaxmm.errors import UserError, WriteError
+from jaxmm.methods.correlation import CCAConfig
 from jaxmm.methods.cpm_net import CPMNetConfig
 from jaxmm.methods.mla import MLAConfig
 from jaxmm.signals import Preempted
@@ -38,8 +39,9 @@ def measured(workdir):
     return [r for r in records if r["step"] > 8]
 
 
-@pytest.mark.parametrize("name", ["er", "frozen_linear_on_distilled", "g_blending", "mla", "qmf", "samm", "cpm_net",
-                                  CPMNetConfig(size=5, retune=False), "tate"])
+@pytest.mark.parametrize("name", ["er", "frozen_linear_on_distilled", "g_blending", "mla", "qmf", "samm", "dccae",
+                                  CCAConfig(k=2, labels=False), "cpm_net", CPMNetConfig(size=5, retune=False),
+                                  "tate"])
 def test_resumed_equals_undisturbed(name, make_dataset, make_config, tmp_path, monkeypatch):
     """A signal in the middle of an epoch, then the same command: the same bits at the end."""
     dataset = make_dataset()

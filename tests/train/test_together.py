@@ -12,6 +12,7 @@ import pytest
 from jaxmm.batch import take
 from jaxmm.config import EncoderConfig, OptimizerConfig, replace, scalar_options
 from jaxmm.methods import METHODS
+from jaxmm.methods.correlation import CCAConfig, DCCAEConfig
 from jaxmm.methods.cpm_net import CPMNetConfig
 from jaxmm.methods.imagination import IFMMINConfig
 from jaxmm.methods.tate import TATEConfig
@@ -77,7 +78,9 @@ def steps_together(configs, dataset, devices, assert_equals=(chex.assert_trees_a
 
 
 @pytest.mark.parametrize("name", [*sorted(set(METHODS) - {"ume"}),      # which makes no step
-                                  IFMMINConfig(student=False), CPMNetConfig(size=5, retune=False), TATEConfig(distill=False)])
+                                  CCAConfig(k=2, r=0.1, labels=False), DCCAEConfig(k=2, labels=False, weight=0.5),
+                                  IFMMINConfig(student=False), CPMNetConfig(size=5, retune=False),
+                                  TATEConfig(distill=False)])
 def test_seeds_equal_single_runs(name, make_dataset, make_config):
     """To the bit on CPU."""
     steps_together(seeds(make_config(name), 2), make_dataset(missing=True), DEVICES[:1],
