@@ -32,4 +32,6 @@ def get_config(argument: str = "mla") -> Config:
     config.train.epochs, config.optimizer.decay_epochs = 40, 28
     for m in ("body", "gravity", "gyro"):
         config.encoders[m] = EncoderConfig(name="mlp", width=128, depth=3)
+    if config.method.name in ("dcca", "dccae"):     # correlations of few rows are noise
+        config.train.batch_size = 1024
     return shrink(config) if smoke else config

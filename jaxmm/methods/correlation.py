@@ -25,6 +25,7 @@ from jaxmm.keys import named_key
 from jaxmm.losses import correlation
 from jaxmm.losses.distillation import mean_squared_error
 from jaxmm.methods.common import Method, finish_step, gradients, head_progress, init_state, step_key
+from jaxmm.methods.taught import name_of
 from jaxmm.model import Model, Output
 
 ENOUGH = 20     # rows for each component; with fewer, correlations of noise look large
@@ -287,13 +288,6 @@ def chain(params, x: chex.Array) -> chex.Array:
     for i in range(len(params)):
         x = heads.linear(params[f"layer_{i}"], jax.nn.relu(x) if i else x)
     return x
-
-
-def name_of(config: CCAConfig) -> str:
-    """METHOD+OPTION=VALUE of the options that are not at their defaults, as in a comparison."""
-    options = {f.name: getattr(config, f.name) for f in dataclasses.fields(config)}
-    return "+".join([config.name, *(f"{k}={str(v).lower()}" for k, v in options.items()
-                                    if v != getattr(type(config)(), k))])
 
 
 def check_options(config: CCAConfig, model: Model) -> None:

@@ -19,6 +19,7 @@ from jaxmm.errors import UserError, check_above, check_at_least, check_choice
 from jaxmm.keys import named_key
 from jaxmm.methods.common import (Method, finish_step, first_of_each, gradients, init_state, on_inputs,
                                   step_key)
+from jaxmm.methods.imagination import mlp
 from jaxmm.methods.taught import name_of
 from jaxmm.model import Model, Output
 from jaxmm.state import codes as codes_lib
@@ -162,17 +163,10 @@ def init_decoders(config: CPMNetConfig) -> Callable:
     return init
 
 
-def decode(layers: Layers, codes: chex.Array) -> chex.Array:
-    """f(c) [B, d] of codes [B, K]: linear layers with ReLU between them."""
-    for i, layer in enumerate(layers):
-        codes = heads.linear(layer, jax.nn.relu(codes) if i else codes)
-    return codes
-
-
 def reconstruction_error(decoders: Mapping[str, Layers], codes: chex.Array, inputs: Mapping[str, chex.Array],
                          present: Mapping[str, chex.Array]) -> chex.Array:
     """sum_m |f_m(c) - x_m|^2 [B] over the modalities in `present`, bool [B] each (eq. 5)."""
-    return sum(jnp.sum(jnp.where(mask[:, None], decode(decoders[m], codes) - inputs[m], 0.0) ** 2, axis=-1)
+    return sum(jnp.sum(jnp.where(mask[:, None], mlp(decoders[m], codes) - inputs[m], 0.0) ** 2, axis=-1)
                for m, mask in present.items())
 
 
