@@ -164,7 +164,8 @@ def attention(num_outputs: int) -> Head:
     """One linear layer on the features after attention among the modalities (UMT, arXiv 2305.01233).
 
     The features of an example are M tokens x [M, s] that attend to each other without parameters:
-    softmax(x x^T / sqrt(s)) x, concatenated. A readout sets all other features to 0.
+    softmax(x x^T / sqrt(s)) x, concatenated. A readout sets all other features to 0, and so is a modality
+    that an example lacks: its token, with score 0, still takes its share of the attention.
 
     Raises:
       UserError: encoders of different widths.
