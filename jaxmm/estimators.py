@@ -238,7 +238,7 @@ def rows(X: Mapping[str, ArrayLike]) -> list[dict[str, np.ndarray]]:
 
 
 class Comparison(list):
-    """Rows of a comparison, dictionaries with `comparison.MEANS`; printed as the table of its report."""
+    """Rows of a comparison, as `comparison.means` gives them; printed as the table of its report."""
 
     def __init__(self, found: Iterable[dict[str, Any]], text: str):
         super().__init__(found)

@@ -65,7 +65,7 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, rates: Sequence[str],
     known = {rate: published.find([run.variant for run in part], masked[rate])["accuracy"]
              for rate, part in runs.items()}
     workdirs = [run.workdir for part in runs.values() for run in part]
-    table = report.write(results, masked, mask, folder, command, known, page)
+    table = report.write(results, masked, mask, folder, command, known, page, config.task)
     flat.write(folder, workdirs)
     return said(table, folder, workdirs)
 

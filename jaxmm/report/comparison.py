@@ -24,7 +24,6 @@ from jaxmm.train.validity import describe
 
 OVER_TIME = ("stability", "plasticity", "trade_off", "forgetting")
 SEEN = "seen"                       # accuracy on the tasks seen so far, of a task that was learned
-MEANS = ("method", "buffer", "head", "metric", "mean", "std", "seeds")
 ROW = ("method", "setting")
 Row = tuple[str, int | None]        # method, size of its memory
 
@@ -282,7 +281,7 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str, ki
     shown = score_table(table, dataset.modalities, metric, published.get("accuracy"))
     seeds = max(len(cell.values) for cells in scores.values() for cell in cells.values())
     what = continual.caption(metric) + (f", mean and deviation of {seeds} {repeats}" if seeds > 1 else "")
-    _write_csv(table, workdir)
+    write_csv(table, workdir / "comparison.csv")
     _write_latex(table, dataset, metric, f"{dataset.name}: {what}, {units.explain(metric)}.", published,
                  workdir, repeats)
     bars = {"\n".join(filter(None, [_label(*row), diverged.get(row)])):
@@ -326,20 +325,24 @@ LaTeX in `comparison.tex`, and every run has a folder of its own here.
     return f"{shown}\nLinear probes:\n\n{probes}" if probed else shown
 
 
-def means(table: Iterable[Record]) -> list[dict[str, Any]]:
-    """Mean and sample deviation of every number over the seeds, a row each with the keys of MEANS."""
-    return [dict(zip(MEANS, (*row, *column, cell.mean, None if column[-1] == DIVERGED else cell.std,
-                             len(cell.values))))
+def means(table: Iterable[Record], setting: str = "buffer") -> list[dict[str, Any]]:
+    """Mean and sample deviation of every number over the seeds, a row each.
+
+    Its keys are method, that which `setting` names, head, metric, mean, std (None of one seed), and seeds.
+    """
+    return [{"method": row[0], setting: row[1], "head": column[0], "metric": column[1], "mean": cell.mean,
+             "std": None if column[-1] == DIVERGED else cell.std, "seeds": len(cell.values)}
             for row, cells in pivot((r for r in table if r.task is None), ROW, ["head", "metric"]).items()
             for column, cell in cells.items() if column[-1] != DIVERGED or cell.mean]
 
 
-def _write_csv(table: Sequence[Record], workdir: pathlib.Path) -> None:
-    """The pivot, and the records of all seeds."""
-    files.write(workdir / "comparison.csv", csv_text(means(table), MEANS))
-    files.write(workdir / "seeds.csv", csv_text(
-        [_row((r.method, r.setting)) | r._asdict() for r in table
-         if r.task is None and (r.metric != DIVERGED or r.value)], [*MEANS[:4], "seed", "value"]))
+def write_csv(table: Sequence[Record], path: pathlib.Path, setting: str = "buffer") -> None:
+    """The `means`, and beside them as `seeds.csv` the records of all seeds."""
+    row = ["method", setting, "head", "metric"]
+    files.write(path, csv_text(means(table, setting), [*row, "mean", "std", "seeds"]))
+    files.write(path.with_name("seeds.csv"), csv_text(
+        [r._asdict() | {setting: r.setting} for r in table
+         if r.task is None and (r.metric != DIVERGED or r.value)], [*row, "seed", "value"]))
 
 
 def _write_latex(table: Sequence[Record], dataset: Dataset, metric: str, caption: str,

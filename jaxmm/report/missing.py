@@ -9,17 +9,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxmm import escape, files
+from jaxmm.config import TaskConfig
 from jaxmm.data import missing
 from jaxmm.data.dataset import Dataset
 from jaxmm.report import comparison, plots, units
 from jaxmm.report.comparison import Result
 from jaxmm.report.published import Value, Values
-from jaxmm.report.records import DIVERGED, Cell, Record, pivot
-from jaxmm.report.tables import capital, csv_text, markdown, percent, sort_heads
+from jaxmm.report.records import Cell, Record, pivot
+from jaxmm.report.tables import capital, markdown, percent, sort_heads
 from jaxmm.train.scores import main_head
 
 BESIDE = ("weighted_f1", "mean_recall")     # shown after the headline
-MEANS = ("method", "rate", "head", "metric", "mean", "std", "seeds")
 Row = tuple[str, str]                       # method, head
 Scores = Mapping[Row, Mapping[float, Cell]]     # by rate
 Published = Mapping[float, Values]              # by rate
@@ -168,7 +168,8 @@ def curves(panels: Mapping[str, Mapping[str, Mapping[float, Cell]]], looks: Mapp
 
 
 def write(results: Mapping[float, Sequence[Result]], datasets: Mapping[float, Dataset], mask: Mask, workdir,
-          command: str, published: Published, page: plots.Page | None = None) -> str:
+          command: str, published: Published, page: plots.Page | None = None,
+          task_config: TaskConfig = TaskConfig()) -> str:
     """Writes the comparison into a folder; returns the Markdown table of the headline.
 
     The folder gets `report.md` with tables and plot; `missing.csv` with a row for each method, rate, head
@@ -183,9 +184,10 @@ def write(results: Mapping[float, Sequence[Result]], datasets: Mapping[float, Da
       command: that makes the comparison again.
       published: values of papers by rate, as `jaxmm.report.published.find` gives the accuracies.
       page: of paper, for which the plot is drawn too, in the folder `figures`.
+      task_config: of the runs, what is predicted.
     """
     workdir, table, dataset = pathlib.Path(workdir), records(results), next(iter(datasets.values()))
-    task, every, modalities = units.task_of(dataset), bool(mask.modality), dataset.modalities
+    task, every, modalities = units.task_of(dataset, task_config), bool(mask.modality), dataset.modalities
     metric, chance = task.headline, units.guess(task, dataset)
     scores = scores_of(table, metric, modalities, every)
     known = published_of(published, scores) if metric == "accuracy" else {}
@@ -197,7 +199,7 @@ def write(results: Mapping[float, Sequence[Result]], datasets: Mapping[float, Da
     lines = (by_method if every else of_all)(scores, modalities, known)
     picture = plots.save(workdir, "missing", functools.partial(
         curves, *lines, below, chance, title, metric), page)
-    _write_csv(table, workdir)
+    comparison.write_csv(table, workdir / "missing.csv", "rate")
     compared = scores_of(table, metric, modalities, every=False)
     by_column = {name(rate): {row: cells[rate] for row, cells in compared.items() if rate in cells}
                  for rate in results}
@@ -246,16 +248,3 @@ def _say_mask(mask: Mask) -> str:
         drawn = ("Each modality of each example is missing with that probability, but one is kept, in "
                  "training, validation and test.")
     return f"{drawn} The masks, drawn by data.seed={mask.seed}, are the same for all methods and seeds."
-
-
-def _write_csv(table: Sequence[Record], workdir: pathlib.Path) -> None:
-    """Means and deviations over the seeds, and the records of all seeds."""
-    cells = pivot((r for r in table if r.task is None), ("method", "setting"), ["head", "metric"])
-    files.write(workdir / "missing.csv", csv_text(
-        [dict(zip(MEANS, (*row, *column, cell.mean, None if column[-1] == DIVERGED else cell.std,
-                          len(cell.values))))
-         for row, by_column in cells.items() for column, cell in by_column.items()
-         if column[-1] != DIVERGED or cell.mean], MEANS))
-    files.write(workdir / "seeds.csv", csv_text(
-        [r._asdict() | {"rate": r.setting} for r in table
-         if r.task is None and (r.metric != DIVERGED or r.value)], [*MEANS[:4], "seed", "value"]))
