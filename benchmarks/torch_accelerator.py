@@ -77,6 +77,16 @@ def make_input(batch, shape, device):
     return x if x.dim() == 2 else x.movedim(-1, -3)
 
 
+def project_gradient(head, h, projection):
+    """Projects the gradient of a head on features h [B, s]; returns the projection [s, s] of MLA after them."""
+    with torch.no_grad():
+        mean = h.mean(0)
+        k = projection @ mean
+        projection = projection - torch.outer(k, k) / (ALPHA + mean @ k)
+        head.weight.grad = head.weight.grad @ projection
+    return projection
+
+
 def make_step(name, batch, device, autocast, compiled):
     """A function that makes one step of a workload."""
     method, _, classes, kind, shapes = WORKLOADS[name]
@@ -110,11 +120,7 @@ def make_step(name, batch, device, autocast, compiled):
                 each.zero_grad(set_to_none=True)
             h = encode(i)
             F.cross_entropy(head(h), labels).backward()
-            with torch.no_grad():
-                mean = h.mean(0)
-                k = projection @ mean
-                projection = projection - torch.outer(k, k) / (ALPHA + mean @ k)
-                head.weight.grad = head.weight.grad @ projection
+            projection = project_gradient(head, h, projection)
             for each in own:
                 each.step()
 

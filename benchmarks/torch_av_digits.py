@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-BATCH, CLASSES, FEATURES, ALPHA = 64, 10, 64, 0.1
+from torch_accelerator import project_gradient     # of the same folder
+
+BATCH, CLASSES, FEATURES = 64, 10, 64
 
 
 class CNN(nn.Module):
@@ -52,11 +54,7 @@ def make_step():
             head_optimizer.zero_grad(set_to_none=True)
             h = encoder(x)
             F.cross_entropy(head(h), labels).backward()
-            with torch.no_grad():
-                mean = h.mean(0)
-                k = projection @ mean
-                projection = projection - torch.outer(k, k) / (ALPHA + mean @ k)
-                head.weight.grad = head.weight.grad @ projection
+            projection = project_gradient(head, h, projection)
             optimizer.step()
             head_optimizer.step()
 
