@@ -58,6 +58,19 @@ def linear(params: Mapping[str, chex.Array], features: chex.Array) -> chex.Array
     return features.astype(jnp.float32) @ params["kernel"] + params["bias"]
 
 
+def common_width(widths: Mapping[str, int], who: str) -> int:
+    """The width of the features of all modalities.
+
+    Raises:
+      UserError: they differ; `who` needs that, as the message begins.
+    """
+    if len(set(widths.values())) > 1:
+        found = ", ".join(f"{m} {s}" for m, s in widths.items())
+        raise UserError(f"{who} features of one size; found {found}; set --config.encoders.MODALITY.features "
+                        "to the same number")
+    return next(iter(widths.values()))
+
+
 def separate(num_outputs: int) -> Head:
     """One linear layer per modality; fused is the sum of their logits (baseline `sum` of MLA)."""
 
@@ -172,10 +185,7 @@ def attention(num_outputs: int) -> Head:
     """
 
     def init(key, widths):
-        if len(set(widths.values())) > 1:
-            found = ", ".join(f"{m} {s}" for m, s in widths.items())
-            raise UserError(f"attention needs features of one size; found {found}; set "
-                            "--config.encoders.MODALITY.features to the same number")
+        common_width(widths, "attention needs")
         return concatenated_init(key, in_order(widths), num_outputs)
 
     def fuse(params, features):

@@ -126,25 +126,34 @@ def tap_all(encoder: Encoder, params: chex.ArrayTree, batch_stats: chex.ArrayTre
     return taps
 
 
-def on_inputs(model: Model, name: str) -> Model:
-    """The model of the method `name`, which has no encoders: features are the inputs themselves, [B, d] float32.
+def check_several(model: Model, what: str) -> None:
+    """Raises UserError for one modality, with `what` the method does as the message's beginning."""
+    if len(model.encoders) < 2:
+        raise UserError(f"{what} and needs two or more; use unimodal")
 
-    Its `init` raises UserError for token ids, which are no quantities.
+
+def flatten(x: chex.Array, refusal: str) -> chex.Array:
+    """Inputs [B, ...] as float32 [B, d]; UserError with the text `refusal` for token ids, which are no quantities."""
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        raise UserError(refusal)
+    return x.reshape(x.shape[0], -1).astype(jnp.float32)
+
+
+def on_inputs(model: Model, refusal: Callable[[str], str]) -> Model:
+    """The model of a method without encoders: features are the inputs themselves, see `flatten`.
+
+    `refusal` is the message for a modality of token ids.
     """
 
-    def flatten(params, batch_stats, x, *, train, mask=None):
+    def apply(m, params, batch_stats, x, *, train, mask=None):
         del params, train, mask
-        return x.reshape(x.shape[0], -1).astype(jnp.float32), batch_stats
+        return flatten(x, refusal(m)), batch_stats
 
-    def init(m, key, x):
-        del key
-        if jnp.issubdtype(x.dtype, jnp.integer):
-            raise UserError(f"{name} works on the inputs themselves, and those of {m} are token ids, which are no "
-                            "quantities; give embeddings of the text, or choose another method")
-        return {}, {}
+    def encoder(m):
+        own = functools.partial(apply, m)
+        return Encoder(lambda key, x: ({}, {}), own, (), own)
 
-    return model._replace(encoders={m: Encoder(functools.partial(init, m), flatten, (), flatten)
-                                    for m in model.encoders})
+    return model._replace(encoders={m: encoder(m) for m in model.encoders})
 
 
 def gradients(model: Model, params: Mapping[str, Any], loss_fn: Callable,

@@ -19,12 +19,13 @@ from jaxmm import heads
 from jaxmm.batch import Batch
 from jaxmm.config import MethodConfig
 from jaxmm.data.dataset import say
-from jaxmm.encoders import Encoder
 from jaxmm.errors import UserError, check_above, check_at_least, check_choice
 from jaxmm.keys import named_key
 from jaxmm.losses import correlation
 from jaxmm.losses.distillation import mean_squared_error
-from jaxmm.methods.common import Method, finish_step, gradients, head_progress, init_state, step_key
+from jaxmm.methods.common import (Method, check_several, finish_step, flatten, gradients, head_progress, init_state,
+                                  on_inputs, step_key)
+from jaxmm.methods.imagination import mlp
 from jaxmm.methods.taught import name_of
 from jaxmm.model import Model, Output
 
@@ -72,7 +73,7 @@ def make_cca(config: CCAConfig, model: Model) -> Method:
     """
     check_options(config, model)
     width = (len(model.encoders) - 1) * config.k
-    model = model._replace(encoders={m: flattening(m) for m in model.encoders}, head=head_on(model, width))
+    model = on_inputs(model, no_text)._replace(head=head_on(model, width))
 
     def moments(views, present):
         return by_pair(views, lambda m, n: correlation.moments(
@@ -149,7 +150,7 @@ def make_dcca(config: DCCAConfig, model: Model) -> Method:
 
     def init(key, batch):
         inputs = model.transform(None, batch)["inputs"] if reconstructs else {}
-        sizes = {m: flatten(m, x).shape[1] for m, x in inputs.items()}
+        sizes = {m: flatten(x, no_text(m)).shape[1] for m, x in inputs.items()}
         return init_with(model, key, batch, lambda key, widths: layers(key, widths, sizes))
 
     def layers(key, widths, sizes):
@@ -171,7 +172,7 @@ def make_dcca(config: DCCAConfig, model: Model) -> Method:
                                                 for views in (g, present) for i in (0, 1))).sum()}
             if reconstructs:
                 errors = {m: mean_squared_error(chain(params["decoder"][m], g[m]),
-                                                flatten(m, batch["inputs"][m])) for m in g}
+                                                flatten(batch["inputs"][m], no_text(m))) for m in g}
                 terms["reconstruction"] = config.weight * sum(
                     model.mean(error, present[m]) for m, error in errors.items())
             return terms, out
@@ -255,26 +256,10 @@ def head_on(model: Model, width: int) -> heads.Head:
     return head._replace(init=lambda key, widths: head.init(key, dict.fromkeys(widths, width)))
 
 
-def flattening(m: str) -> Encoder:
-    """The encoder without parameters: inputs [B, ...] -> [B, d]."""
-
-    def apply(params, batch_stats, x, *, train, mask=None):
-        del params, train, mask
-        return flatten(m, x), batch_stats
-
-    return Encoder(lambda key, x: ({}, {}), apply, (), apply)
-
-
-def flatten(m: str, x: chex.Array) -> chex.Array:
-    """Inputs [B, ...] of modality m as float32 [B, d].
-
-    Raises:
-      UserError: they are a text.
-    """
-    if jnp.issubdtype(x.dtype, jnp.integer):
-        raise UserError(f"{m} is a text, and its token ids are no quantities: cca has no use for them, nor has "
-                        "the reconstruction of dccae; use dcca, or leave the modality out")
-    return x.reshape(x.shape[0], -1).astype(jnp.float32)
+def no_text(m: str) -> str:
+    """What is said of a modality m of token ids."""
+    return (f"{m} is a text, and its token ids are no quantities: cca has no use for them, nor has the "
+            "reconstruction of dccae; use dcca, or leave the modality out")
 
 
 def chain_init(key, widths: Sequence[int]) -> dict[str, Any]:
@@ -285,15 +270,12 @@ def chain_init(key, widths: Sequence[int]) -> dict[str, Any]:
 
 def chain(params, x: chex.Array) -> chex.Array:
     """Linear layers with ReLU between them."""
-    for i in range(len(params)):
-        x = heads.linear(params[f"layer_{i}"], jax.nn.relu(x) if i else x)
-    return x
+    return mlp([params[f"layer_{i}"] for i in range(len(params))], x)
 
 
 def check_options(config: CCAConfig, model: Model) -> None:
     """Raises UserError for an option out of range, or fewer than two modalities."""
-    if len(model.encoders) < 2:
-        raise UserError(f"{config.name} correlates modalities and needs two or more; use unimodal")
+    check_several(model, f"{config.name} correlates modalities")
     check_at_least("method.k", config.k, 1)
     check_above("method.r", config.r, 0)
     check_choice("method.impute", config.impute, correlation.IMPUTE)

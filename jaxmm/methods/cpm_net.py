@@ -15,10 +15,10 @@ import optax
 
 from jaxmm import heads
 from jaxmm.config import MethodConfig
-from jaxmm.errors import UserError, check_above, check_at_least, check_choice
+from jaxmm.errors import check_above, check_at_least, check_choice
 from jaxmm.keys import named_key
-from jaxmm.methods.common import (Method, finish_step, first_of_each, gradients, init_state, on_inputs,
-                                  step_key)
+from jaxmm.methods.common import (Method, check_several, finish_step, first_of_each, gradients, init_state,
+                                  on_inputs, step_key)
 from jaxmm.methods.imagination import mlp
 from jaxmm.methods.taught import name_of
 from jaxmm.model import Model, Output
@@ -72,7 +72,9 @@ def make_cpm_net(config: CPMNetConfig, model: Model) -> Method:
       Zhang et al., "Deep partial multi-view learning", TPAMI 2022, arXiv 2011.06170.
     """
     check_options(config, model)
-    model = on_inputs(model, config.name)
+    model = on_inputs(model, lambda m: (
+        f"{config.name} works on the inputs themselves, and those of {m} are token ids, which are no quantities; "
+        "give embeddings of the text, or choose another method"))
     model = model._replace(head=heads.Head(init_decoders(config), lambda decoders, features: {}))
 
     def init(key, batch):
@@ -245,8 +247,7 @@ def solve_by_steps(decoders: Mapping[str, Layers], inputs: Mapping[str, chex.Arr
 
 def check_options(config: CPMNetConfig, model: Model) -> None:
     """Raises UserError for an option out of range, one modality, or another task than a classification."""
-    if len(model.encoders) < 2:
-        raise UserError(f"{config.name} has codes of several modalities and needs two or more; use unimodal")
+    check_several(model, f"{config.name} has codes of several modalities")
     need_classes(model.task, "the classification of codes", "use ae or cra")
     check_choice("method.margin", config.margin, ("paper", "released"))
     for option, least in (("size", 1), ("hidden", 0), ("weight", 0), ("test_steps", 1)):

@@ -17,13 +17,13 @@ import numpy as np
 
 from jaxmm.batch import Batch
 from jaxmm.config import MethodConfig, scalar
-from jaxmm.errors import UserError, check_at_least, check_choice, check_probability
-from jaxmm.heads import Features, Head, concatenate, linear, linear_init, with_readouts
+from jaxmm.errors import check_at_least, check_choice, check_probability
+from jaxmm.heads import Features, Head, common_width, concatenate, linear, linear_init, with_readouts
 from jaxmm.keys import named_key
 from jaxmm.losses.discrepancy import central_moment_discrepancy
 from jaxmm.losses.distillation import mean_squared_error
-from jaxmm.methods.common import (Method, TrainState, finish_step, gradients, init_state, make_features,
-                                  make_predict, own_key, step_key)
+from jaxmm.methods.common import (Method, TrainState, check_several, finish_step, flatten, gradients, init_state,
+                                  make_features, make_predict, own_key, step_key)
 from jaxmm.methods.fusion import FusedConfig, drop_features
 from jaxmm.methods.taught import feature_error
 from jaxmm.model import Model
@@ -103,7 +103,7 @@ def make_autoencoder(config: AutoencoderConfig, model: Model) -> Method:
         return cascade(params["cascade"], concatenate(features), skip=config.skip)[0]
 
     def fuse(params, features):
-        return classify(params["classifier"], imagine(params, features))
+        return mlp(params["classifier"], imagine(params, features))
 
     model = model._replace(head=Head(init_head, with_readouts(fuse)))
     encoders = without_head(model)
@@ -121,7 +121,7 @@ def make_autoencoder(config: AutoencoderConfig, model: Model) -> Method:
         def loss_fn(params):
             out, head = encoders.run(params, state.batch_stats, given, train=True), params["head"]
             zhat = imagine(head, out.features)
-            logits = classify(head["classifier"], zhat, drop)
+            logits = mlp(head["classifier"], zhat, drop=drop)
             errors = [mean_squared_error(mlp(layers, zhat), whole["inputs"][m].reshape(len(zhat), -1))
                       for m, layers in head["decoders"].items()]
             terms = {"fused": model.mean(model.task.loss(logits, batch["label"])),
@@ -201,7 +201,7 @@ def make_student(config: MMINConfig | IFMMINConfig, model: Model, teachers: Mapp
         return *cascade(params["forward"], z, skip=False, shift=concatenate(common)), common
 
     def fuse(params, features):
-        return classify(params["classifier"], imagine(params, features)[1])
+        return mlp(params["classifier"], imagine(params, features)[1])
 
     model = model._replace(head=Head(init_head, with_readouts(fuse)))
     encoders = without_head(model)
@@ -232,7 +232,7 @@ def make_student(config: MMINConfig | IFMMINConfig, model: Model, teachers: Mapp
         def loss_fn(params):
             out, head = encoders.run(params, state.batch_stats, given, train=True), params["head"]
             zhat, latents, common = imagine(head, out.features)
-            logits = classify(head["classifier"], latents, drop)
+            logits = mlp(head["classifier"], latents, drop=drop)
             terms = {"fused": model.mean(model.task.loss(logits, batch["label"])),
                      "forward": config.forward * model.mean(
                          feature_error(split(zhat, target), target, counted), any_of(hidden))}
@@ -259,10 +259,10 @@ def make_invariant(config: IFMMINConfig, model: Model) -> Method:
         return {"invariant": init_invariant(key, widths), "classifier": init_layers(
             named_key(key, "classifier"), 2 * sum(widths.values()), HIDDEN, HIDDEN, model.task.size)}
 
-    def forward(params, features, drop=None):
+    def forward(params, features, **how):
         common = in_common(params["invariant"], features)
         both = jnp.concatenate([concatenate(features), concatenate(common)], axis=-1)
-        return classify(params["classifier"], both, drop), common
+        return mlp(params["classifier"], both, **how), common
 
     model = model._replace(head=Head(init_head, with_readouts(
         lambda params, features: forward(params, features)[0])))
@@ -274,7 +274,7 @@ def make_invariant(config: IFMMINConfig, model: Model) -> Method:
 
         def loss_fn(params):
             out = encoders.run(params, state.batch_stats, batch, train=True)
-            logits, common = forward(params["head"], out.features, drop)
+            logits, common = forward(params["head"], out.features, drop=drop)
             distances = [central_moment_discrepancy(common[m], common[n], batch["present"][m],
                                                     batch["present"][n], model.sum)
                          for m, n in itertools.combinations(sorted(common), 2)]
@@ -293,17 +293,13 @@ def check_options(config: ImaginationConfig, model: Model) -> None:
     check_probability("method.dropout", config.dropout)
     check_choice("method.targets", config.targets, ("present", "oracle"))
     check_at_least("method.blocks", config.blocks, 1)
-    if len(model.encoders) < 2:
-        raise UserError(f"{config.name} imagines modalities from others and needs two or more; use unimodal")
+    check_several(model, f"{config.name} imagines modalities from others")
 
 
 def input_sizes(name: str, inputs: Mapping[str, chex.Array]) -> dict[str, int]:
     """The number of values of an example, by modality, of inputs [B, ...]; UserError for token ids."""
-    for m, x in inputs.items():
-        if jnp.issubdtype(x.dtype, jnp.integer):
-            raise UserError(f"{name} reconstructs the values of its inputs, and those of {m} are token ids; "
-                            "choose mmin, or give embeddings of the text")
-    return {m: int(np.prod(x.shape[1:])) for m, x in inputs.items()}
+    return {m: flatten(x, f"{name} reconstructs the values of its inputs, and those of {m} are token ids; "
+                          "choose mmin, or give embeddings of the text").shape[1] for m, x in inputs.items()}
 
 
 def without_head(model: Model) -> Model:
@@ -375,23 +371,17 @@ def init_layers(key: chex.PRNGKey, *sizes: int) -> Layers:
     return [linear_init(k, a, b) for k, a, b in zip(keys, sizes, sizes[1:])]
 
 
-def mlp(layers: Layers, x: chex.Array, activation: Callable = jax.nn.relu) -> chex.Array:
-    """The linear layers on x [B, n], with an activation between them; x itself if there are none."""
+def mlp(layers: Layers, x: chex.Array, activation: Callable = jax.nn.relu,
+        drop: Callable = lambda name, units: units) -> chex.Array:
+    """The linear layers on x [B, n], with an activation between them and then `drop`, which maps (name, units
+    [B, u]); x itself if there are none."""
     for i, layer in enumerate(layers):
-        x = linear(layer, activation(x) if i else x)
+        x = linear(layer, drop(f"layer_{i - 1}", activation(x)) if i else x)
     return x
 
 
-def classify(layers: Layers, x: chex.Array, drop: Callable | None = None) -> chex.Array:
-    """The logits [B, K] of an MLP on x [B, n]; `drop`, if any, maps (name, units [B, u]) after each ReLU."""
-    for i, layer in enumerate(layers[:-1]):
-        x = jax.nn.relu(linear(layer, x))
-        x = drop(f"layer_{i}", x) if drop else x
-    return linear(layers[-1], x)
-
-
-def make_drop(config: ImaginationConfig, state: TrainState, batch: Batch) -> Callable:
-    """The dropout of this step for `classify`; it depends on the ids of the examples, not their places."""
+def make_drop(config, state: TrainState, batch: Batch) -> Callable:
+    """The dropout (name, x [B, ...]) -> x of this step; it depends on the ids of the examples, not their places."""
     key = named_key(own_key(step_key(state)), "dropout")
     return lambda name, x: drop_features(config.dropout, key, {name: x}, batch)[name]
 
@@ -431,11 +421,7 @@ def cascade(params: Mapping, z: chex.Array, *, skip: bool, shift: chex.Numeric =
 
 def init_invariant(key: chex.PRNGKey, widths: Mapping[str, int]) -> Layers:
     """The network V of `in_common`; UserError for features of several widths."""
-    if len(set(widths.values())) > 1:
-        found = ", ".join(f"{m} {s}" for m, s in widths.items())
-        raise UserError(f"if_mmin has one network for all modalities, so encoders need features of one size; "
-                        f"found {found}; set --config.encoders.MODALITY.features to the same number")
-    size = next(iter(widths.values()))
+    size = common_width(widths, "if_mmin has one network for all modalities, so encoders need")
     return init_layers(named_key(key, "invariant"), size, size, size)
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmm import heads
 from jaxmm.config import MethodConfig, scalar
-from jaxmm.errors import UserError, check_above, check_choice
+from jaxmm.errors import check_above, check_choice
 from jaxmm.heads.fusion import entropy_weighted, mean_logits
 from jaxmm.methods.common import (Method, TrainState, anyone, apply_gradients, gradient_norm, gradients,
                                   head_progress, init_state, make_features, make_predict, step_key)
@@ -61,11 +61,7 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
 
     def init_extra(key, widths):
         del key
-        if len(set(widths.values())) > 1:
-            found = ", ".join(f"{m} {s}" for m, s in widths.items())
-            raise UserError(f"mla shares one head, so encoders need features of one size; found "
-                            f"{found}; set --config.encoders.MODALITY.features to the same number")
-        size = next(iter(widths.values()))
+        size = heads.common_width(widths, "mla shares one head, so encoders need")
         # With hbar_{-1} = 0, P_0 is the identity for features="previous" too.
         return {"rls": rls.init(size), "previous": jnp.zeros(size)}
 

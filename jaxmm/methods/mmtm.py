@@ -6,7 +6,7 @@ from jaxmm.config import MethodConfig
 from jaxmm.encoders import exchange
 from jaxmm.errors import UserError, check_at_least
 from jaxmm.heads.fusion import mean_logits
-from jaxmm.methods.common import Method, TrainState, make_joint
+from jaxmm.methods.common import Method, TrainState, check_several, make_joint
 from jaxmm.methods.fusion import late_loss
 from jaxmm.model import Model
 
@@ -40,8 +40,7 @@ def exchanging_model(config: MMTMConfig, model: Model) -> Model:
     """
     check_at_least("method.stages", config.stages, 0)
     counts = {m: len(encoder.stages) for m, encoder in model.encoders.items()}
-    if len(counts) < 2:
-        raise UserError(f"{config.name} exchanges between modalities and needs two or more; use unimodal")
+    check_several(model, f"{config.name} exchanges between modalities")
     count, stages = min(counts.values()), config.stages or max(counts.values())
     if not count or max(counts.values()) > count or stages > count:
         found = ", ".join(f"{m} {n}" for m, n in counts.items())

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from jaxmm import heads
 from jaxmm.batch import Batch, Logits
 from jaxmm.config import MethodConfig, scalar
-from jaxmm.errors import UserError, check_at_least
+from jaxmm.errors import check_at_least
 from jaxmm.keys import named_key
-from jaxmm.methods.common import (Method, anyone, finish_step, gradients, init_state,
+from jaxmm.methods.common import (Method, anyone, check_several, finish_step, gradients, init_state,
                                   make_features, make_predict, own_key, step_key)
 from jaxmm.model import Model
 from jaxmm.task import likelihood
@@ -40,9 +40,7 @@ def make_ogm_ge(config: OGMConfig, model: Model) -> Method:
     """
     check_at_least("method.alpha", config.alpha, 0)
     check_at_least("method.epochs", config.epochs, 0)
-    if len(model.encoders) < 2:
-        raise UserError("ogm_ge balances modalities against each other and needs two or more; "
-                        "use unimodal")
+    check_several(model, "ogm_ge balances modalities against each other")
     model = model._replace(head=heads.concat(model.task.size))
 
     def init(key, batch):

@@ -13,12 +13,11 @@ import jax.numpy as jnp
 
 from jaxmm.config import MethodConfig, scalar
 from jaxmm.errors import UserError, check_at_least, check_choice, check_probability
-from jaxmm.heads import Features, Head, linear, linear_init
+from jaxmm.heads import Features, Head, common_width, linear, linear_init
 from jaxmm.keys import named_key
-from jaxmm.methods.common import (Method, finish_step, gradients, init_state, make_features, own_key,
+from jaxmm.methods.common import (Method, check_several, finish_step, gradients, init_state, make_features,
                                   step_key)
-from jaxmm.methods.fusion import drop_features
-from jaxmm.methods.imagination import hide_some, without_head
+from jaxmm.methods.imagination import hide_some, make_drop
 from jaxmm.methods.taught import name_of, whole_model
 from jaxmm.model import Model
 from jaxmm.task import need_classes
@@ -64,7 +63,6 @@ def make_tate(config: TATEConfig, model: Model) -> Method:
     names = sorted(model.encoders)
     model = model._replace(head=Head(
         lambda key, widths: init_head(key, widths, model.task.size), lambda params, features: {}))
-    encoders = without_head(model)
 
     def forward(params, features, given, drop=None):
         return run(params, features, given, weigh=config.weigh, drop=drop)
@@ -74,21 +72,17 @@ def make_tate(config: TATEConfig, model: Model) -> Method:
         return state._replace(extra={"teacher": (state.params, state.batch_stats)} if config.distill else ())
 
     def step(state, batch):
-        key = step_key(state)
         if not config.distill:
-            given = batch = model.transform(key, batch)
+            given = batch = model.transform(step_key(state), batch)
         else:
             given, batch = hide_some(config, model, state, batch)
             params, batch_stats = state.extra["teacher"]
-            seen = encoders.run(params, batch_stats, batch, train=False).features
+            seen = model.run(params, batch_stats, batch, train=False).features
             taught = forward(params["head"], seen, batch["present"])["encoded"]
-        noise = named_key(own_key(key), "dropout")
-
-        def drop(name, x):
-            return drop_features(config.dropout, noise, {name: x}, batch)[name]
+        drop = make_drop(config, state, batch)
 
         def loss_fn(params):
-            out = encoders.run(params, state.batch_stats, given, train=True)
+            out = model.run(params, state.batch_stats, given, train=True)
             found = forward(params["head"], out.features, given["present"], drop)
             guess = jax.nn.sigmoid(found["pooled"][:, -len(names) - 1:])
             terms = {"rebuilt": divergence(found["decoded"], found["tokens"]),
@@ -103,7 +97,7 @@ def make_tate(config: TATEConfig, model: Model) -> Method:
 
     def predict(state, batch):
         batch = model.transform(None, batch)
-        features = encoders.run(state.params, state.batch_stats, batch, train=False).features
+        features = model.run(state.params, state.batch_stats, batch, train=False).features
         masks = {m: {n: batch["present"][n] & (n == m) for n in names} for m in model.encoders}
         masks["fused"] = batch["present"]
         return {head: forward(state.params["head"], features, mask)["logits"] for head, mask in masks.items()}
@@ -112,9 +106,9 @@ def make_tate(config: TATEConfig, model: Model) -> Method:
         return state._replace(extra={"teacher": whole_model(models)})
 
     if not config.distill:
-        return Method(init, step, predict, make_features(encoders))
+        return Method(init, step, predict, make_features(model))
     first = dataclasses.replace(config, distill=False, hide=TATEConfig.hide, targets="present", teachers="")
-    return Method(init, step, predict, make_features(encoders), teachers={name_of(first): first}, teach=teach,
+    return Method(init, step, predict, make_features(model), teachers={name_of(first): first}, teach=teach,
                   distils=True)
 
 
@@ -132,11 +126,7 @@ def divergence(a: chex.Array, b: chex.Array) -> chex.Array:
 
 def init_head(key: chex.PRNGKey, widths: Mapping[str, int], num_outputs: int) -> dict:
     """The parameters of `run` for features of these widths; UserError if they do not suit."""
-    names, size = sorted(widths), next(iter(widths.values()))
-    if len(set(widths.values())) > 1:
-        found = ", ".join(f"{m} {s}" for m, s in widths.items())
-        raise UserError(f"tate pairs modalities, so encoders need features of one size; found {found}; set "
-                        "--config.encoders.MODALITY.features to the same number")
+    names, size = sorted(widths), common_width(widths, "tate pairs modalities, so encoders need")
     others = len(names) - 1
     if size % others:
         raise UserError(f"tate divides the features of a modality among the {others} others, and {size} do not "
@@ -219,8 +209,7 @@ def normalise(params: Mapping, x: chex.Array) -> chex.Array:
 
 def check_options(config: TATEConfig, model: Model) -> None:
     """Raises UserError for an option out of range, one modality, or weights that need classes."""
-    if len(model.encoders) < 2:
-        raise UserError(f"{config.name} pairs modalities and needs two or more; use unimodal")
+    check_several(model, f"{config.name} pairs modalities")
     check_probability("method.hide", config.hide)
     check_choice("method.targets", config.targets, ("present", "oracle"))
     check_probability("method.dropout", config.dropout)
