@@ -66,7 +66,7 @@ def main() -> None:
                 print(workload, name, times[name][-1], flush=True)
         ratios = {name: statistics.median(map(operator.truediv, times["jaxmm"], t))
                   for name, t in times.items() if name != "jaxmm"}
-        rows.append({"ms / step": f"`{workload}`"}
+        rows.append({"ms / step": workload}
                     | {name: f"{statistics.median(t):.4g}" for name, t in times.items()}
                     | {f"jaxmm / {name}": f"{ratio:.2f}" for name, ratio in ratios.items()})
     machine = (f"{os.cpu_count()} CPU cores ({platform.machine()}), "
