@@ -365,8 +365,8 @@ def difference_section(table: Sequence[Record], metric: str, baseline: str, repe
     return f"""
 ## Against {escape.markdown(baseline)}
 
-{capital(units.unit(metric).title)} less that of {escape.markdown(baseline)} with the same seed: the mean over
-{repeats} and, behind ±, its standard error.
+{capital(units.unit(metric).title)} less that of {escape.markdown(baseline)} with the same {repeats[:-1]}: the
+mean over {repeats} and, behind ±, its standard error.
 
 {markdown(rows, columns)}"""
 

@@ -80,10 +80,11 @@ def examples(folder: pathlib.Path, modalities: Sequence[str]) -> Examples:
 
 
 def millions(counts: Examples) -> str:
-    """Counts in millions: one number if they are equal."""
-    shown = {m: f"{count / 1e6:.3g}" for m, count in counts.items()}
-    return next(iter(shown.values())) if len(set(counts.values())) == 1 else ", ".join(
-        f"{m} {text}" for m, text in shown.items())
+    """Counts in millions, without modalities that were not trained on: one number if all are equal."""
+    shown = {m: f"{count / 1e6:.3g}" for m, count in counts.items() if count}
+    if len(set(counts.values())) == 1:
+        return next(iter(shown.values()), "0")
+    return ", ".join(f"{m} {text}" for m, text in shown.items())
 
 
 class Cost(NamedTuple):
@@ -116,10 +117,11 @@ def section(choices: Sequence[Choice], costs: Sequence[Cost], seeds: int) -> str
     return f"""
 ## How options were chosen
 
-Every method had the same trials: {each}. Its setting is the one of the best {units.unit(metric).title} of its
-main head on validation data; with it the runs above were made, {seeds} of each. Trials do not see test data,
-which are used once. Teachers have the options of their student, and count as its cost. Examples are those of
-forward and backward passes, in millions and for each modality; seconds are those of this machine.
+Every method had the same trials: {each}.
+Its setting is the one of the best {units.unit(metric).title} of its main head on validation data. With it the
+runs above were made, {seeds} of each. Trials do not see test data, which are used once. Teachers have the options
+of their student, and count as its cost. Examples are those of forward and backward passes, in millions and for
+each modality; seconds are those of this machine.
 
 Validation {units.unit(metric).title} by setting, {units.explain(metric)}:
 

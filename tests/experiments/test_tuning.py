@@ -9,6 +9,7 @@ from jaxmm.config import replace
 from jaxmm.errors import UserError
 from jaxmm.experiments import compare, configs, tuning
 from jaxmm.report import comparison
+from jaxmm.report import tuning as report
 from jaxmm.report.records import Record
 from jaxmm.train import schedule
 from jaxmm.train.folder import read_config
@@ -114,6 +115,12 @@ def test_differences_are_paired_by_seed():
         ("unimodal", "sound", "-5.0 ± 5.0", "2")]
     with pytest.raises(UserError, match="--baseline=sum: no run of it has a result; expected one of late, mla"):
         comparison.difference_rows(table, "accuracy", "sum")
+
+
+def test_examples_are_counted_by_modality():
+    assert report.millions({"image": 2_000_000, "sound": 2_000_000}) == "2"
+    assert report.millions({"image": 2_000_000, "sound": 0}) == "image 2"
+    assert report.millions({"image": 0, "sound": 0}) == "0"
 
 
 def test_settings_are_all_combinations():
