@@ -254,7 +254,8 @@ class Comparison(list):
 def compare(source: Rows | str, y: ArrayLike | None = None, *, test: Labelled | None = None,
             val: Labelled | None = None, folds: int = 0, groups: ArrayLike | None = None,
             methods: Sequence[str] | None = None, seeds: int = 1, epochs: int | None = None,
-            workdir: PathLike | None = None, verbose: bool = False, **options: Any) -> Comparison:
+            workdir: PathLike | None = None, verbose: bool = False, tune: str = "", tune_seeds: int = 1,
+            baseline: str = "", **options: Any) -> Comparison:
     """Trains several methods over several seeds and compares them on test data, as `jaxmm compare` does.
 
     Args:
@@ -271,6 +272,10 @@ def compare(source: Rows | str, y: ArrayLike | None = None, *, test: Labelled | 
       epochs: of each run; by default those of the config.
       workdir: folder for the runs and their report; by default one that is removed.
       verbose: whether to show progress.
+      tune: OPTION=VALUE,VALUE;..., options that are chosen for each method on validation data by the same
+        trials, as "optimizer.learning_rate=0.01,0.1"; "": none.
+      tune_seeds: trials of each setting.
+      baseline: method that the report gives differences to.
       options: see `jaxmm.estimators`; those of a method go to the methods that have them.
 
     Returns:
@@ -292,14 +297,17 @@ def compare(source: Rows | str, y: ArrayLike | None = None, *, test: Labelled | 
     config = config_for(names[0])
     check_counts(config)
     comparing.check_folds(config, folds, seeds)
+    comparing.check_tuning(tune, tune_seeds, folds)
     load = _loader(dataclasses.replace(config.data, folds=folds), source, y, test, val, groups)
     shown = f"{repr(source) if own_data else 'X, y, ...'}, {methods=}, {f'{folds=}' if folds else f'{seeds=}'}"
-    how: dict[str, Any] = {"command": f"jaxmm.compare({shown}, ...)", "progress": verbose}
+    how: dict[str, Any] = {"command": f"jaxmm.compare({shown}, ...)", "progress": verbose,
+                           "baseline": baseline}
     with _temporary_folder() as temporary:
         folder = folders.workdir(temporary if workdir is None else os.fspath(workdir), "")
         results, text, _ = (
             comparing.cross_validate(load, folds, config_for, methods, folder, **how) if folds else
-            comparing.compare_on(load(0), config.stream, config_for, methods, seeds, folder, **how))
+            comparing.compare_on(load(0), config.stream, config_for, methods, seeds, folder, tune=tune,
+                                 tune_seeds=tune_seeds, **how))
     return Comparison(comparison.means(comparison.records(results)), text)
 
 

@@ -21,6 +21,12 @@ and with modalities missing, as table 2 of MLA does; or one of them, in training
     jaxmm compare --config=iemocap_features --methods=mla --missing_modality=audio \
         --missing_rates=0,0.3,0.6,0.9
 
+and with the options of every method chosen on validation data by the same number of trials, as a fair
+comparison has it, with differences to one of the methods:
+
+    jaxmm compare --methods=concat,late,mla --seeds=5 --baseline=concat \
+        --tune="optimizer.learning_rate=0.02,0.05,0.1"
+
 A method may be of one modality alone and have options of its own: `er:audio`, `unimodal:audio`,
 `samm+consistency=false`, `mla+projection=none+alpha=0.5`. `unimodal` trains one model for each
 modality, `joint` is `sgd` on all tasks of a stream at once, and --capacities goes to the methods
@@ -50,6 +56,11 @@ MISSING_RATES = flags.DEFINE_list("missing_rates", "", "Rates of missing modalit
     "each; config.data.missing_scheme says how they are meant.", flag_values=FLAGS)
 MISSING_MODALITY = flags.DEFINE_string("missing_modality", "", "With --missing_rates: only this modality is "
     "missing, and only in training.", flag_values=FLAGS)
+TUNE = flags.DEFINE_string("tune", "", "Options to be chosen for each method on validation data: "
+    "OPTION=VALUE,VALUE, several divided by ; of which all combinations are tried.", flag_values=FLAGS)
+TUNE_SEEDS = flags.DEFINE_integer("tune_seeds", 1, "Trials of each setting of --tune.", flag_values=FLAGS)
+BASELINE = flags.DEFINE_string("baseline", "", "Method that the others' differences are taken to, seed by seed.",
+    flag_values=FLAGS)
 PROBE = flags.DEFINE_bool("probe", False, "Also fit a linear probe to the features of every encoder.",
     flag_values=FLAGS)
 CAPACITIES = flags.DEFINE_list("capacities", "", "Sizes of the memory of methods that have one.",
@@ -66,10 +77,11 @@ def main(chosen, command) -> None:
     from jaxmm.report.plots import parse_page
     page = parse_page(FIGURES.value, WIDTH.value)
     if FLAGS["missing_rates"].present or MISSING_MODALITY.value:
-        missing.check_alone({"folds": FOLDS.value, "probe": PROBE.value, "capacities": CAPACITIES.value},
+        missing.check_alone({"folds": FOLDS.value, "probe": PROBE.value, "capacities": CAPACITIES.value,
+                             "tune": TUNE.value, "baseline": BASELINE.value},
                             MISSING_RATES.value, MISSING_MODALITY.value)
         print(missing.compare(chosen, METHODS.value, MISSING_RATES.value, MISSING_MODALITY.value, SEEDS.value,
                               WORKDIR.value, command, page))
         return
     print(compare.compare(chosen, METHODS.value, SEEDS.value, WORKDIR.value, CAPACITIES.value, PROBE.value,
-                          command, page, FOLDS.value))
+                          command, page, FOLDS.value, TUNE.value, TUNE_SEEDS.value, BASELINE.value))

@@ -4,19 +4,20 @@ import functools
 import itertools
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from jaxmm import data, escape
 from jaxmm.config import Config, StreamConfig, replace
 from jaxmm.data.dataset import Dataset
 from jaxmm.data.folds import MOST
 from jaxmm.data.streams import make_stream
-from jaxmm.errors import UserError, as_typed
-from jaxmm.experiments import configs, folders
+from jaxmm.errors import UserError, as_typed, suggest
+from jaxmm.experiments import configs, folders, tuning
 from jaxmm.experiments.configs import Chosen
-from jaxmm.experiments.planning import Planned, claim, plan, plan_runs
+from jaxmm.experiments.planning import Planned, claim, plan
 from jaxmm.experiments.series import check_any_finished
-from jaxmm.report import comparison, flat, plots, published, run_report
+from jaxmm.report import comparison, flat, plots, published, run_report, variants
+from jaxmm.report import tuning as report
 from jaxmm.report.analysis import probe_run
 from jaxmm.train.options import check_counts
 from jaxmm.train.schedule import train_many
@@ -27,7 +28,7 @@ DEFAULT_METHODS = ("unimodal", "concat", "late", "mla")
 
 def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: str,
             capacities: Sequence[str], probe: bool, command: str, page: plots.Page | None = None,
-            folds: int = 0) -> str:
+            folds: int = 0, tune: str = "", tune_seeds: int = 1, baseline: str = "") -> str:
     """Trains all runs of a comparison and writes its report into the folder; returns the tables.
 
     Args:
@@ -40,6 +41,9 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: 
       command: what makes the report again.
       page: of paper, to draw figures for it too.
       folds: of a cross-validation, which take the place of seeds; 0: none.
+      tune: OPTION=VALUE,VALUE;..., options to be chosen for each method on validation data; "": none.
+      tune_seeds: trials of each setting of them.
+      baseline: method that differences are taken to; "": none.
 
     Raises:
       UserError: whatever would stop one of the runs.
@@ -49,14 +53,20 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: 
     folder = folders.workdir(workdir, f"compare_{folders.data_name(config)}" + f"_{folds}_folds" * bool(folds))
     check_counts(config)
     check_folds(config, folds, seeds)
+    check_tuning(tune, tune_seeds, folds)
+    for path in tuning.parse(tune)[0] if tune else ():
+        if path in chosen.overrides:
+            raise UserError(f"--tune sets {path}; leave out --config.{path}")
     methods = methods_of(chosen, methods)
     config_for, sizes = functools.partial(configs.config_for, chosen), parse_capacities(capacities)
     if folds:
         load = data.load_folds(dataclasses.replace(config.data, folds=folds))
-        _, tables, workdirs = cross_validate(load, folds, config_for, methods, folder, command, sizes, probe, page)
+        _, tables, workdirs = cross_validate(load, folds, config_for, methods, folder, command, sizes, probe, page,
+                                             baseline=baseline)
     else:
         _, tables, workdirs = compare_on(data.load(config.data), config.stream, config_for, methods, seeds,
-                                         folder, command, sizes, probe, page)
+                                         folder, command, sizes, probe, page, tune=tune, tune_seeds=tune_seeds,
+                                         baseline=baseline)
     return said(tables, folder, workdirs)
 
 
@@ -75,7 +85,8 @@ def said(tables: str, folder: pathlib.Path, workdirs: Sequence[pathlib.Path]) ->
 def compare_on(dataset: Dataset, stream: StreamConfig, config_for: Callable[[str], Config],
                methods: Sequence[str], seeds: int, folder: pathlib.Path, command: str,
                capacities: Sequence[int] = (), probe: bool = False, page: plots.Page | None = None,
-               progress: bool = True) -> tuple[list[comparison.Result], str, list[pathlib.Path]]:
+               progress: bool = True, tune: str = "", tune_seeds: int = 1, baseline: str = "",
+               ) -> tuple[list[comparison.Result], str, list[pathlib.Path]]:
     """`compare` on data that are there already: what every run reached, the tables, and the run folders.
 
     Args:
@@ -90,14 +101,79 @@ def compare_on(dataset: Dataset, stream: StreamConfig, config_for: Callable[[str
       probe: also fit linear probes.
       page: of paper, to draw figures for it too.
       progress: whether to show bars.
+      tune: see `compare`, as the others.
+      tune_seeds: trials of each setting.
+      baseline: method that differences are taken to.
     """
-    runs = plan_runs(config_for, methods, seeds, dataset, folder, capacities)
-    results = list(make_runs(runs, dataset, probe=probe, progress=progress))
+    planner = functools.partial(plan, config_for, methods, seeds, dataset, folder, capacities)
+    models = variants.expand(methods, config_for, capacities, dataset.modalities)
+    check_baseline(baseline, models)
+    sections = ""
+    if tune:
+        runs, results, sections = _tune(planner, models, tuning.parse(tune), tune_seeds, dataset, folder, probe,
+                                        progress)
+    else:
+        runs = planner()
+        claim(runs)
+        results = list(make_runs(runs, dataset, probe=probe, progress=progress))
     values = published.find([run.variant for run in runs], dataset)
     if stream.kind:
         dataset, _ = make_stream(stream, dataset)
     return results, *write(results, runs, dataset, folder, command=command, kind=stream.kind, published=values,
-                           page=page)
+                           page=page, baseline=baseline, sections=sections)
+
+
+def _tune(planner: Callable[..., list[Planned]], models: Sequence[variants.Variant],
+          settings: Sequence[Mapping[str, str]], tune_seeds: int, dataset: Dataset, folder: pathlib.Path,
+          probe: bool, progress: bool) -> tuple[list[Planned], list[comparison.Result], str]:
+    """Chooses the options of every model, and makes its runs with them: runs, results, and the report's part.
+
+    A model of which all trials diverged is not trained again; its runs count as diverged.
+    """
+    seen = dataset._replace(splits={split: rows for split, rows in dataset.splits.items() if split != "test"})
+    trials = tuning.plan(models, settings, tune_seeds, seen, folder)
+    claim(itertools.chain(*trials))
+    choices = []
+    for part in trials:
+        with tuning.timed(folder, part[0].variant.folder):
+            choices.append(tuning.choose(part, settings, seen, progress))
+    chosen = {choice.model.folder: tuning.typed(choice.model.config, settings[choice.best])
+              for choice in choices if choice.best is not None}
+    check_any_finished(list(chosen) or [False], folder)
+    runs = planner(tuned=chosen)
+    claim(run for run in runs if run.variant.folder in chosen)
+    results = []
+    for name, group in itertools.groupby(runs, key=lambda run: run.variant.folder):
+        same = list(group)
+        if name not in chosen:
+            results += [comparison.read_result(run.variant, run.repeat, None) for run in same]
+            continue
+        with tuning.timed(folder, name):
+            results += make_runs(same, dataset, probe=probe, progress=progress)
+    seeds, seconds = len(runs) // len(models), tuning.seconds(folder)
+    costs = [report.Cost(*(report.examples(part / name, dataset.modalities) for part in (
+        folder / tuning.FOLDER, folder)), seconds[name]) for name in (model.folder for model in models)]
+    report.write_csv(choices, folder / "tuning.csv")
+    return [run for run in runs if run.variant.folder in chosen], results, report.section(choices, costs, seeds)
+
+
+def check_tuning(tune: str, tune_seeds: int, folds: int) -> None:
+    """Raises UserError for what tuning does not combine with."""
+    if not tune:
+        if tune_seeds != 1:
+            raise UserError(f"--tune_seeds={tune_seeds} needs --tune, such as "
+                            "--tune=optimizer.learning_rate=0.01,0.1")
+        return
+    if folds:
+        raise UserError(f"--tune does not go with --folds={folds}; leave it out")
+    tuning.parse(tune)
+
+
+def check_baseline(baseline: str, models: Iterable[variants.Variant]) -> None:
+    """Raises UserError unless a method of the comparison is the baseline, if there is to be one."""
+    names = {model.method for model in models}
+    if baseline and baseline not in names:
+        raise UserError(f"--baseline={baseline}: not in this comparison{suggest(baseline, names)}")
 
 
 def check_folds(config: Config, folds: int, seeds: int) -> None:
@@ -119,7 +195,7 @@ def check_folds(config: Config, folds: int, seeds: int) -> None:
 def cross_validate(load: Callable[[int], Dataset], folds: int, config_for: Callable[[str], Config],
                    methods: Sequence[str], folder: pathlib.Path, command: str, capacities: Sequence[int] = (),
                    probe: bool = False, page: plots.Page | None = None, progress: bool = True,
-                   ) -> tuple[list[comparison.Result], str, list[pathlib.Path]]:
+                   baseline: str = "") -> tuple[list[comparison.Result], str, list[pathlib.Path]]:
     """`compare_on` over folds, which `load` makes by their numbers, in place of seeds.
 
     All folds are planned before the first is trained; one at a time is in memory. Published values are not
@@ -129,13 +205,14 @@ def cross_validate(load: Callable[[int], Dataset], folds: int, config_for: Calla
         return replace(config_for(method), {"data.folds": folds})
 
     runs = [plan(divided, methods, 1, load(fold), folder, capacities, fold) for fold in range(folds)]
+    check_baseline(baseline, [run.variant for run in runs[0]])
     claim(itertools.chain(*runs))
     results = []
     for fold, part in enumerate(runs):
         dataset = load(fold)
         results += make_runs(part, dataset, probe=probe, progress=progress)
     return results, *write(results, itertools.chain(*runs), dataset, folder, command=command, page=page,
-                           repeats="folds")
+                           repeats="folds", baseline=baseline)
 
 
 def write(results: Sequence[comparison.Result], runs: Iterable[Planned], dataset: Dataset, folder: pathlib.Path,

@@ -1,10 +1,9 @@
 """Which runs a comparison makes, and where."""
-import copy
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from jaxmm.config import Config
+from jaxmm.config import Config, replace
 from jaxmm.data.dataset import Dataset
 from jaxmm.data.streams import Stream
 from jaxmm.errors import UserError
@@ -22,7 +21,7 @@ class Planned(NamedTuple):
     repeat: int                 # the seed, or the fold
     stream: Stream | None
     workdir: pathlib.Path
-    teachers: str               # folders of the models that it starts from, by {teacher} and {seed}
+    teachers: str               # folders of the models that it starts from, by {teacher} and {seed}; "": its own
 
 
 def plan_runs(config_for: Callable[[str], Config], methods: Sequence[str], seeds: int,
@@ -39,7 +38,7 @@ def plan_runs(config_for: Callable[[str], Config], methods: Sequence[str], seeds
 
 def plan(config_for: Callable[[str], Config], methods: Sequence[str], seeds: int, dataset: Dataset,
          workdir: pathlib.Path, capacities: Sequence[int] = (), fold: int | None = None,
-         part: str = "") -> list[Planned]:
+         part: str = "", tuned: Mapping[str, Mapping[str, Any]] | None = None) -> list[Planned]:
     """All runs of a comparison, checked; nothing is written.
 
     Args:
@@ -51,6 +50,8 @@ def plan(config_for: Callable[[str], Config], methods: Sequence[str], seeds: int
       capacities: sizes of the memory.
       fold: of a cross-validation, which `dataset` then is; every run is made once then.
       part: folder, within that of a method, that the runs are in; "": none.
+      tuned: options of each method, by its folder. Teachers then have those of their student, and lie in its
+        folder; otherwise methods share them.
 
     Raises:
       UserError: an error in one of the runs.
@@ -60,7 +61,7 @@ def plan(config_for: Callable[[str], Config], methods: Sequence[str], seeds: int
     runs = []
     for variant in variants.expand(methods, config_for, capacities, dataset.modalities):
         for i in range(seeds):
-            config = copy.deepcopy(variant.config)
+            config = replace(variant.config, (tuned or {}).get(variant.folder, {}))
             config.train.seed += i
             config.stream.seed += i
             if fold is not None:
@@ -69,8 +70,8 @@ def plan(config_for: Callable[[str], Config], methods: Sequence[str], seeds: int
             repeat = config.train.seed if fold is None else fold
             folder = workdir / variant.folder / part / f"seed_{config.train.seed}"
             within = f"{part}/" * bool(part)
-            runs.append(Planned(variant, config, repeat, setup.stream, folder,
-                                f"{workdir}/{{teacher}}/{within}seed_{{seed}}"))
+            teachers = "" if tuned else f"{workdir}/{{teacher}}/{within}seed_{{seed}}"
+            runs.append(Planned(variant, config, repeat, setup.stream, folder, teachers))
             check_start(setup, folder)
     return runs
 

@@ -13,12 +13,13 @@ import numpy as np
 from jaxmm import escape, files
 from jaxmm.config import Config, TaskConfig
 from jaxmm.data.dataset import Dataset
+from jaxmm.errors import UserError
 from jaxmm.report import continual, plots, significance, stream_plots, units
 from jaxmm.report.published import Value, Values
 from jaxmm.report.records import DIVERGED, Cell, Record, pivot
 from jaxmm.report.run_report import final_scores
 from jaxmm.report.tables import Scores, capital, csv_text, latex, markdown, sort_heads
-from jaxmm.train.scores import main_head
+from jaxmm.train.scores import FUSED, main_head
 from jaxmm.report.variants import Variant
 from jaxmm.train.validity import describe
 
@@ -253,7 +254,8 @@ def _row_columns(rows: Iterable[Row]) -> list[str]:
 
 def write(results: Sequence[Result], dataset: Dataset, workdir, command: str, kind: str = "",
           published: Mapping[str, Values] | None = None, page: plots.Page | None = None,
-          repeats: str = "seeds", task_config: TaskConfig = TaskConfig()) -> str:
+          repeats: str = "seeds", task_config: TaskConfig = TaskConfig(), baseline: str = "",
+          sections: str = "") -> str:
     """Writes the comparison into a folder; returns the Markdown table of the headline.
 
     The folder gets `report.md`, which shows the tables, the plots and `command`; `comparison.csv`
@@ -271,6 +273,8 @@ def write(results: Sequence[Result], dataset: Dataset, workdir, command: str, ki
       page: of paper, for which the plots are drawn too, in the folder `figures`.
       repeats: what runs of a method differ in: "seeds", or the "folds" of a cross-validation.
       task_config: of the runs, what is predicted.
+      baseline: method of the others' differences, if they are asked for.
+      sections: Markdown that the report gets before its last lines.
     """
     workdir, table, published = pathlib.Path(workdir), records(results), published or {}
     task = units.task_of(dataset, task_config)
@@ -299,6 +303,7 @@ encoder. Far below the encoder of `unimodal` means that the other modalities mad
 
 {probes}""" if any(r.metric == "probe" for r in table) else ""
     over_time = _over_time_section(table, dataset, workdir, page) if kind else ""
+    against = difference_section(table, metric, baseline, repeats) if baseline else ""
     others = [units.unit(m).title for m in dict.fromkeys(
         m for r in results for scores in r.scores.values() for m in scores) if m != metric]
     notes = ("Each row is tested in one fold; folds share training rows, so that their deviation says less "
@@ -314,7 +319,7 @@ encoder. Far below the encoder of `unimodal` means that the other modalities mad
 
 {notes}{shown}
 ![Test {unit.title} by method and head]({picture})
-{over_time}{probed}
+{over_time}{probed}{against}{sections}
 Made by
 
     {command}
@@ -323,6 +328,47 @@ Made by
 LaTeX in `comparison.tex`, and every run has a folder of its own here.
 """)
     return f"{shown}\nLinear probes:\n\n{probes}" if probed else shown
+
+
+def difference_rows(table: Iterable[Record], metric: str, baseline: str) -> list[dict[str, Any]]:
+    """For each method, the mean of the paired differences of its main head to that of the baseline, with its
+    standard error, over the seeds that both have.
+
+    A method without a fused head has a row for each head. Differences of one seed have no error.
+
+    Raises:
+      UserError: the comparison has no such method.
+    """
+    scores, rows = by_head(table, metric), []
+    own = [cells for (method, _), cells in scores.items() if method == baseline]
+    if not own:
+        raise UserError(f"--baseline={baseline}: no run of it has a result; expected one of "
+                        f"{', '.join(dict.fromkeys(method for method, _ in scores))}")
+    start = dict(own[0][main_head(own[0])].values)
+    for row, cells in scores.items():
+        main = main_head(cells)
+        for head in [main] if main in FUSED else cells:
+            theirs = dict(cells[head].values)
+            found = np.array([theirs[s] - start[s] for s in sorted(start.keys() & theirs)])
+            if row[0] == baseline or not len(found):
+                continue
+            error = float(found.std(ddof=1) / len(found)**0.5) if len(found) > 1 else None
+            rows.append(_row(row) | {"head": head, "difference": units.number(
+                metric, float(found.mean()), error, "+"), "seeds": str(len(found))})
+    return rows
+
+
+def difference_section(table: Sequence[Record], metric: str, baseline: str, repeats: str) -> str:
+    """The part of a report with `difference_rows`."""
+    rows = difference_rows(table, metric, baseline)
+    columns = [*_row_columns([(row["method"], row["buffer"]) for row in rows]), "head", "difference", "seeds"]
+    return f"""
+## Against {escape.markdown(baseline)}
+
+{capital(units.unit(metric).title)} less that of {escape.markdown(baseline)} with the same {repeats[:-1]}: the
+mean over {repeats} and, behind ±, its standard error.
+
+{markdown(rows, columns)}"""
 
 
 def means(table: Iterable[Record], setting: str = "buffer") -> list[dict[str, Any]]:

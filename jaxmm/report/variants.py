@@ -67,7 +67,7 @@ def _variants(name: str, config_for, capacities, modalities) -> Iterator[Variant
                             "stream; use sgd, or set config.stream.kind")
         config.stream.joint = True
     for option, value in options.items():
-        set_option(config.method, option, value)
+        set_option(config.method, option, value, "--methods")
     settings = [f"{k}={v}" for k, v in options.items() if k != "capacity"]
     if method == "unimodal":
         chosen = modality or config.method.modality
@@ -100,22 +100,24 @@ def parse(name: str) -> tuple[str, str, dict[str, str]]:
     return method, modality, options
 
 
-def set_option(config: MethodConfig, option: str, value: str) -> None:
-    """Sets a field of the config from its text, by its type.
+def set_option(section: Any, option: str, value: str, flag: str) -> None:
+    """Sets a field of a section of the config, such as its method, from its text, by its type.
 
     Raises:
-      UserError: there is no such option, or the text is no value of it.
+      UserError: there is no such option, or the text is no value of it; `flag` is where it was named.
     """
-    types = {f.name: f.type for f in dataclasses.fields(config) if f.name != "name"}
+    of_method = isinstance(section, MethodConfig)
+    owner = section.name if of_method else type(section).__name__.removesuffix("Config").lower()
+    types = {f.name: type(getattr(section, f.name)) for f in dataclasses.fields(section)
+             if not (of_method and f.name == "name")}
     if option not in types:
-        raise UserError(f"--methods: {config.name} has no option {option!r}"
+        raise UserError(f"{flag}: {owner} has no option {option!r}"
                         f"{suggest(option, types) if types else '; expected none'}")
     try:
-        setattr(config, option, _READ[types[option]](value))
+        setattr(section, option, _READ[types[option]](value))
     except (KeyError, ValueError) as error:
         expected = {bool: "true or false", int: "a whole number", float: "a number"}[types[option]]
-        raise UserError(f"--methods: {option}={value!r} of {config.name}; "
-                        f"expected {expected}") from error
+        raise UserError(f"{flag}: {option}={value!r} of {owner}; expected {expected}") from error
 
 
 _READ = {bool: {"true": True, "false": False}.__getitem__, int: int, float: float, str: str}

@@ -35,10 +35,13 @@ def score(outputs: Mapping[str, np.ndarray], split: Batch,
     return scores
 
 
+FUSED = ("dynamic", "fused")    # heads over all modalities, the first that is there before the others
+
+
 def main_head(heads: Iterable[str]) -> str:
     """The head that stands for a method: all modalities, combined at test time if it does that."""
     heads = list(heads)
-    return next((h for h in ("dynamic", "fused") if h in heads), heads[0])
+    return next((h for h in FUSED if h in heads), heads[0])
 
 
 def judged(history: Sequence[Mapping[str, Any]], name: str, task: Task) -> list[tuple[float, dict[str, Any]]]:

@@ -9,7 +9,7 @@ import pytest
 
 from jaxmm.config import EncoderConfig, replace
 from jaxmm.errors import UserError
-from jaxmm.experiments import compare, configs, folders
+from jaxmm.experiments import compare, configs, folders, planning
 from jaxmm.report import comparison
 from jaxmm.report.analysis import probe_run
 from jaxmm.train import folder as folder_lib, schedule
@@ -36,7 +36,7 @@ def use_one_device(monkeypatch):
 
 
 def test_plan_has_a_run_for_each_method_modality_and_seed(config_for, make_dataset, tmp_path):
-    runs = compare.plan_runs(config_for, ["unimodal", "mla", "mla"], 2, make_dataset(), tmp_path)
+    runs = planning.plan_runs(config_for, ["unimodal", "mla", "mla"], 2, make_dataset(), tmp_path)
     assert [str(r.workdir.relative_to(tmp_path)) for r in runs] == [
         "unimodal_image/seed_0", "unimodal_image/seed_1", "unimodal_sound/seed_0",
         "unimodal_sound/seed_1", "mla/seed_0", "mla/seed_1"]
@@ -52,7 +52,7 @@ def test_seeds_start_at_that_of_the_config(config_for, make_dataset, tmp_path):
         config.train.seed = 7
         return config
 
-    runs = compare.plan_runs(from_seven, ["late"], 2, make_dataset(), tmp_path)
+    runs = planning.plan_runs(from_seven, ["late"], 2, make_dataset(), tmp_path)
     assert [(r.config.train.seed, r.workdir.name) for r in runs] == [(7, "seed_7"), (8, "seed_8")]
 
 
@@ -60,7 +60,7 @@ def test_runs_are_made_once_and_give_the_table(config_for, make_dataset, tmp_pat
     dataset = make_dataset()
 
     def compare_methods(*methods):
-        runs = compare.plan_runs(config_for, methods, 1, dataset, tmp_path)
+        runs = planning.plan_runs(config_for, methods, 1, dataset, tmp_path)
         return list(compare.make_runs(runs, dataset, progress=False))
 
     first = compare_methods("unimodal")
@@ -91,11 +91,11 @@ def test_a_comparison_has_one_test_set(config_for, make_dataset, tmp_path):
     old = make_dataset()
     test = old.splits["test"]
     new = old._replace(splits=old.splits | {"test": test | {"label": (test["label"] + 1) % 3}})
-    runs = compare.plan_runs(config_for, ["concat"], 1, old, tmp_path)
+    runs = planning.plan_runs(config_for, ["concat"], 1, old, tmp_path)
     first, = compare.make_runs(runs, old, progress=False)
-    runs = compare.plan_runs(config_for, ["concat", "late"], 1, new, tmp_path)
+    runs = planning.plan_runs(config_for, ["concat", "late"], 1, new, tmp_path)
     again, _ = compare.make_runs(runs, new, progress=False)
-    expected, = compare.make_runs(compare.plan_runs(config_for, ["concat"], 1, new, tmp_path / "new"),
+    expected, = compare.make_runs(planning.plan_runs(config_for, ["concat"], 1, new, tmp_path / "new"),
                                   new, progress=False)
     assert again.scores == expected.scores != first.scores
     assert (again.changed, expected.changed) == (("test",), ())
@@ -103,7 +103,7 @@ def test_a_comparison_has_one_test_set(config_for, make_dataset, tmp_path):
     train = old.splits["train"]
     other = old._replace(splits=old.splits | {"train": train | {"label": (train["label"] + 1) % 3}})
     with pytest.raises(UserError, match="concat/seed_0: tiny is not the data this run was trained on"):
-        compare.plan_runs(config_for, ["sum", "concat"], 1, other, tmp_path)
+        planning.plan_runs(config_for, ["sum", "concat"], 1, other, tmp_path)
     assert not (tmp_path / "sum").exists()
 
 
@@ -115,7 +115,7 @@ def test_methods_that_diverge_are_marked_and_the_others_go_on(config_for, make_d
         return replace(config_for(method), {"optimizer.learning_rate": rate, "train.epochs": 3})
 
     dataset = make_dataset()
-    runs = compare.plan_runs(with_rates, ["late", "ume", "concat"], 1, dataset, tmp_path)
+    runs = planning.plan_runs(with_rates, ["late", "ume", "concat"], 1, dataset, tmp_path)
     late, ume, concat = compare.make_runs(runs, dataset, progress=False)
     assert late.diverged and ume.diverged and concat.scores["fused"]
     lines = capsys.readouterr().out.splitlines()
@@ -133,7 +133,7 @@ def test_everything_wrong_is_found_before_anything_is_made(config_for, make_data
             config = config_for(method)
             change(config)
             return config
-        return compare.plan_runs(changed, methods, seeds, dataset, workdir)
+        return planning.plan_runs(changed, methods, seeds, dataset, workdir)
 
     def widen(config):
         config.encoders["sound"] = EncoderConfig(name="mlp", width=9, depth=1)
@@ -169,10 +169,10 @@ def test_everything_wrong_is_found_before_anything_is_made(config_for, make_data
 def test_a_run_that_another_process_trains_is_found_before_anything_is_made(config_for, make_dataset,
                                                                             tmp_path):
     dataset = make_dataset()
-    run, = compare.plan_runs(config_for, ["late"], 1, dataset, tmp_path)
+    run, = planning.plan_runs(config_for, ["late"], 1, dataset, tmp_path)
     with folder_lib.lock(run.workdir):
         with pytest.raises(UserError, match="late/seed_0 is in use by process"):
-            compare.plan_runs(config_for, ["concat", "late"], 1, dataset, tmp_path)
+            planning.plan_runs(config_for, ["concat", "late"], 1, dataset, tmp_path)
     assert not (tmp_path / "concat").exists()
 
 
@@ -187,7 +187,7 @@ def test_a_config_file_may_name_the_methods_worth_comparing(name, methods, data)
 def test_teachers_are_runs_of_the_comparison_and_probes_a_table(config_for, make_dataset, tmp_path):
     """ume trains unimodal models of its seed, which the row of unimodal then reuses; umt other ones."""
     dataset = make_dataset()
-    runs = compare.plan_runs(config_for, ["ume", "unimodal", "umt"], 1, dataset, tmp_path / "all")
+    runs = planning.plan_runs(config_for, ["ume", "unimodal", "umt"], 1, dataset, tmp_path / "all")
     ume, image, sound, _ = compare.make_runs(runs, dataset, probe=True, progress=False)
     assert not (tmp_path / "all/ume/seed_0/teachers").exists()
     assert not (tmp_path / "all/umt/seed_0/teachers").exists()

@@ -288,7 +288,7 @@ def test_protocols_have_options_that_there_are():
             assert {pair.split("=")[0] for pair in row["value"].split()[1:]} <= set(
                 published.NETWORK), row
         elif section == "method":
-            variants.set_option(method_config(row["method"]), name, row["value"])
+            variants.set_option(method_config(row["method"]), name, row["value"], "published")
         else:
             assert section in ("examples", "selection"), row
 
@@ -306,7 +306,7 @@ def test_options_in_published_rows_are_options_of_their_methods():
         method, _, options = variants.parse(row["method"]) if not row["setting"] else ("", "", {})
         if method in METHODS:
             for option, value in options.items():
-                variants.set_option(method_config(method), option, value)
+                variants.set_option(method_config(method), option, value, "published")
                 checked.add(f"{method}+{option}")
     assert checked == {"mla+projection", "mla+dynamic_fusion", "umt+weight",
                        "finetune+encoder_scale"}

@@ -35,7 +35,7 @@ def test_options_are_read_by_their_type():
     config = method_config("samm")
     for option, value in (("consistency", "false"), ("capacity", "70"), ("beta", "2"),
                           ("alignment", "none")):
-        variants.set_option(config, option, value)
+        variants.set_option(config, option, value, "--methods")
     assert (config.consistency, config.capacity, config.beta, config.alignment) == (
         False, 70, 2.0, "none")
     assert isinstance(config.beta, float)
@@ -50,7 +50,7 @@ def test_options_are_read_by_their_type():
 ])
 def test_bad_options(option, value, message):
     with pytest.raises(UserError) as error:
-        variants.set_option(method_config("samm"), option, value)
+        variants.set_option(method_config("samm"), option, value, "--methods")
     assert message in str(error.value)
 
 

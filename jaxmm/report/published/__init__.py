@@ -167,7 +167,7 @@ def _method_differences(protocol: Mapping[str, str], row: Mapping[str, str],
              if option.startswith("method.")} | named
     for option, value in given.items():
         if option != "capacity":
-            variants.set_option(expected, option, value)
+            variants.set_option(expected, option, value, "published")
     for name, wanted in dataclasses.asdict(expected).items():
         value = getattr(found, name)
         if name not in NO_SETTING and value != wanted:
