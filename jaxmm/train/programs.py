@@ -181,7 +181,10 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
     def visit(state, fed, counts):
         return compiled_visit(state, *fed, parts(counts), values)
 
-    compiled_ready = mapped(lambda state, options: make_method(axis_name, options).ready(state), (0, 0), 0)
+    def run_ready(state, options):
+        return make_method(axis_name, options).ready(state)
+
+    compiled_ready = mapped(run_ready, (0, 0), 0)
 
     def ready(state):
         return compiled_ready(state, values) if method.ready else state
