@@ -19,8 +19,8 @@ The papers do not have this data set. Test accuracy of logistic regression on me
 (benchmarks/missing.py), independent masks of seed 0: 94.6% at rate 0, 88.0% at 0.3, 83.0% at 0.5, 79.6% at 0.7.
 `hapt.py:mla,smoke` is a size for smoke tests.
 """
-from jaxmm.experiments.presets import make_config, shrink
-from jaxmm.config import Config, DataConfig, EncoderConfig
+from jaxmm.experiments.presets import make_config, on_features, shrink
+from jaxmm.config import Config, DataConfig
 
 METHODS = ("late", "concat", "qmf", "mla")
 
@@ -28,10 +28,6 @@ METHODS = ("late", "concat", "qmf", "mla")
 def get_config(argument: str = "mla") -> Config:
     config, smoke = make_config(argument)
     config.data = DataConfig(name="arrays")
-    config.optimizer.name = "adam"
     config.train.epochs, config.optimizer.decay_epochs = 40, 28
-    for m in ("body", "gravity", "gyro"):
-        config.encoders[m] = EncoderConfig(name="mlp", width=128, depth=3)
-    if config.method.name in ("dcca", "dccae"):     # correlations of few rows are noise
-        config.train.batch_size = 1024
+    config = on_features(config, ("body", "gravity", "gyro"))
     return shrink(config) if smoke else config

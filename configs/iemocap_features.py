@@ -41,16 +41,12 @@ others are. So small gaps say little.
     tate          67.8   63.2   62.2   60.4   58.7   58.0   54.4
     mla           75.1   72.3   68.5   67.0   63.5   59.2   55.9
 """
-from jaxmm.experiments.presets import make_config, shrink
-from jaxmm.config import Config, DataConfig, EncoderConfig
+from jaxmm.experiments.presets import make_config, on_features, shrink
+from jaxmm.config import Config, DataConfig
 
 
 def get_config(argument: str = "mla") -> Config:
     config, smoke = make_config(argument)
     config.data = DataConfig(name="iemocap", path="data/iemocap", missing_rate=0.1, missing_scheme="exact")
-    config.optimizer.name = "adam"
-    for m in ("audio", "text", "visual"):
-        config.encoders[m] = EncoderConfig(name="mlp", width=128, depth=3)
-    if config.method.name in ("dcca", "dccae"):     # of 1024 in the code that they are compared with
-        config.train.batch_size = 1024
+    config = on_features(config, ("audio", "text", "visual"))
     return shrink(config) if smoke else config

@@ -321,7 +321,7 @@ def shares(counts: np.ndarray, fraction: float, total: int) -> np.ndarray:
     return drawn
 
 
-def fingerprint(dataset: Dataset, tasks: Sequence = ()) -> dict[str, str]:
+def fingerprint(dataset: Dataset, tasks: Sequence = (), masks: bool = True) -> dict[str, str]:
     """A checksum of each split, to check that a run resumes with the data it was started on.
 
     It covers inputs, labels, ids and masks with their names, types and shapes, and the names of the
@@ -330,12 +330,14 @@ def fingerprint(dataset: Dataset, tasks: Sequence = ()) -> dict[str, str]:
     Args:
       dataset: as it is learned.
       tasks: of a stream: their rows belong to the splits.
+      masks: whether what is present counts.
     """
     shared = repr((dataset.class_names, sorted(dataset.num_tokens.items()))).encode()
     prints = {}
     for split, batch in dataset.splits.items():
         checksum = zlib.crc32(shared)
-        parts = batch, [task.indices[split] for task in tasks]
+        parts = ({part: x for part, x in batch.items() if masks or part != "present"},
+                 [task.indices[split] for task in tasks])
         for path, x in jax.tree_util.tree_leaves_with_path(parts):
             kind = "array"
             if isinstance(x, Rows):

@@ -1,5 +1,6 @@
 """Parts that the configs of real data sets share."""
 import dataclasses
+from collections.abc import Sequence
 
 from jaxmm.config import (Config, EncoderConfig, FramesConfig, OptimizerConfig, SpectrogramConfig,
                           TextConfig, TrainConfig)
@@ -29,6 +30,19 @@ def make_config(argument: str) -> tuple[Config, bool]:
     if hasattr(config.method, "capacity"):
         config.method.capacity = 1000
     return config, size == "smoke"
+
+
+def on_features(config: Config, modalities: Sequence[str]) -> Config:
+    """The config with three dense layers of 128 for each modality and Adam, as for vectors of features.
+
+    `dcca` and `dccae` get batches of 1024, as the code has that they are compared with: correlations of few
+    rows are noise.
+    """
+    config.optimizer.name = "adam"
+    config.encoders |= {m: EncoderConfig(name="mlp", width=128, depth=3) for m in modalities}
+    if config.method.name in ("dcca", "dccae"):
+        config.train.batch_size = 1024
+    return config
 
 
 def fuse_plainly(config: Config) -> Config:

@@ -20,6 +20,8 @@ class Entry(NamedTuple):
     pairs: bool = True          # needs rows with two modalities; rows with one alone teach it nothing
     check: Callable[[Any, str, Batch, int], None] | None = None
     # (options, name of the data, training split, batch size): raises or warns of what does not suit it
+    encodes: bool = True        # has encoders; if not it works on the inputs, whatever config.encoders says
+    complete: bool = False      # its teachers may have learned from modalities that its own rows lack
 
 
 MLA, UMT = "MLA, arXiv 2311.10707", "UMT, arXiv 2305.01233"
@@ -79,12 +81,13 @@ METHODS = {entry.options.name: entry for entry in (
     Entry(taught.TaughtConfig("frozen_linear_on_distilled"), taught.make_frozen_linear_on_distilled,
           "a head on frozen encoders that UMT distilled", UMT),
     Entry(cpm_net.CPMNetConfig(), cpm_net.make_cpm_net,
-          "a code of each example, decoded into every modality", "CPM-Net, arXiv 2011.06170", pairs=False),
+          "a code of each example, decoded into every modality", "CPM-Net, arXiv 2011.06170", pairs=False,
+          encodes=False),
     Entry(tate.TATEConfig(), tate.make_tate,
-          "a Transformer on modalities with tags of what is missing", "TATE, arXiv 2204.13707"),
+          "a Transformer on modalities with tags of what is missing", "TATE, arXiv 2204.13707", complete=True),
     Entry(correlation.CCAConfig(), correlation.make_cca,
           "a linear head on canonical correlations of the inputs", "Hotelling, Biometrika 1936",
-          check=correlation.check_rows),
+          check=correlation.check_rows, encodes=False),
     Entry(correlation.DCCAConfig(), correlation.make_dcca,
           "a linear head on frozen encoders that were trained to correlate", "DCCA, Andrew et al., ICML 2013",
           check=correlation.check_rows),
@@ -107,9 +110,10 @@ METHODS = {entry.options.name: entry for entry in (
           imagination.make_autoencoder,
           "ae as a cascade, each of which predicts what is left over", "CRA, Tran et al., CVPR 2017"),
     Entry(imagination.MMINConfig(), imagination.make_mmin,
-          "imagines features of modalities that it hides from itself", "MMIN, Zhao et al., ACL 2021"),
+          "imagines features of modalities that it hides from itself", "MMIN, Zhao et al., ACL 2021",
+          complete=True),
     Entry(imagination.IFMMINConfig(), imagination.make_if_mmin,
-          "mmin with features that modalities have in common", "IF-MMIN, arXiv 2210.15359"),
+          "mmin with features that modalities have in common", "IF-MMIN, arXiv 2210.15359", complete=True),
 )}
 
 

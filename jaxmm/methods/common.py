@@ -61,6 +61,9 @@ class Method(NamedTuple):
     # (state, outputs by head, present) -> weights [B] by head of fusion at test time
     squeezes: Callable[[TrainState, Batch], dict[str, chex.Array]] | None = None
     # what each modality feeds into each exchange, [B, C] by "STAGE/MODALITY"
+    ready: Callable[[TrainState], TrainState] | None = None
+    # the state with what `predict` and `features` need of it for every batch, which they compute themselves
+    # for other states
     distils: bool = False       # imitates its teachers, so it must not share their initial weights
 
 

@@ -6,6 +6,7 @@ these projections, and nothing else. They are baselines of MLA (arXiv 2311.10707
 import dataclasses
 import functools
 import itertools
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,7 +30,7 @@ from jaxmm.methods.imagination import mlp
 from jaxmm.methods.taught import name_of
 from jaxmm.model import Model, Output
 
-ENOUGH = 20     # rows for each component; with fewer, correlations of noise look large
+ENOUGH = 20     # rows for each number of a view; with fewer, correlations of noise look large
 
 
 @dataclass
@@ -37,7 +38,7 @@ class CCAConfig(MethodConfig):
     """Canonical correlations of each pair of modalities, and a linear head (Hotelling, 1936)."""
     name: str = "cca"
     k: int = 10                     # components of each pair of modalities, >= 1
-    r: float = 1e-3                 # added to the variances, > 0
+    r: float = 1e-3                 # added to the variances, > 0; those of inputs are 1
     impute: str = "mean"            # covariances with the "mean" in place of what is missing, or those of
                                     # the rows that have both modalities ("pairs")
     labels: bool = True             # train the head, on what a run without labels found; off: that run
@@ -282,7 +283,10 @@ def check_options(config: CCAConfig, model: Model) -> None:
 
 
 def check_rows(config: CCAConfig, where: str, train: Batch, batch_size: int) -> None:
-    """Warns, in a run without labels, of too few rows with two modalities; what counts in DCCA is a batch.
+    """Warns, in a run without labels, of too few rows with two modalities for views as wide as theirs.
+
+    In CCA the views are the inputs, and rows those of the data; in DCCA they have k numbers, and rows are those
+    of a batch. With `r` as large as the variances of the inputs noise hardly counts.
 
     Raises:
       UserError: fewer rows with a modality than components.
@@ -297,11 +301,17 @@ def check_rows(config: CCAConfig, where: str, train: Batch, batch_size: int) -> 
     rows = len(train["label"])
     both = {pair: int(np.logical_and(*(present[m] for m in pair)).sum())
             for pair in itertools.combinations(present, 2)}
-    pair = min(both, key=lambda pair: both[pair])
-    deep = isinstance(config, DCCAConfig)
-    count = both[pair] * batch_size // rows if deep else both[pair]
-    if count < ENOUGH * config.k:
-        raised = "raise --config.train.batch_size or lower" if deep else "lower"
-        say(f"{config.name}: {'a batch' if deep else where} has {'about ' * deep}{count} rows with both "
-            f"{' and '.join(pair)}; below {ENOUGH} x method.k = {ENOUGH * config.k}, correlations of noise look "
-            f"large; {raised} --config.method.k")
+    if isinstance(config, DCCAConfig):
+        pair = min(both, key=lambda pair: both[pair])
+        count = both[pair] * batch_size // rows
+        if count < ENOUGH * config.k:
+            say(f"{config.name}: a batch has about {count} rows with both {' and '.join(pair)}; below {ENOUGH} x "
+                f"method.k = {ENOUGH * config.k}, correlations of noise look large; raise "
+                "--config.train.batch_size or lower --config.method.k")
+        return
+    sizes = {pair: max(math.prod(train["inputs"][m].shape[1:]) for m in pair) for pair in both}
+    pair = min(both, key=lambda pair: both[pair] / sizes[pair])
+    if both[pair] < ENOUGH * sizes[pair] and config.r < 1:
+        say(f"{config.name}: {where} has {both[pair]} rows with both {' and '.join(pair)}, of up to {sizes[pair]} "
+            f"numbers each; below {ENOUGH} rows for each number, correlations of noise look large with "
+            f"method.r={config.r:g}; choose it on validation, as by --methods=cca+r=1,cca+r=10,cca+r=100")

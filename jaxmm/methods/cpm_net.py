@@ -119,26 +119,35 @@ def make_cpm_net(config: CPMNetConfig, model: Model) -> Method:
                                  axis_name=model.axis_name)
         return state._replace(extra={"codes": table}), metrics
 
+    def ready(state):
+        if "ready" in state.extra:
+            return state
+        found = {"classes": codes_lib.class_sums(state.extra["codes"], model.task.size)}
+        if not config.hidden:
+            found["factors"] = factor(state.params["head"], config.eps)
+        return state._replace(extra=state.extra | {"ready": found})
+
     def solved(state, batch):
-        """The codes [B, K] by head."""
+        """The codes [B, K] by head, for a state that is ready."""
         inputs, present = read(state, batch)
-        decoders, table = state.params["head"], state.extra["codes"]
+        decoders, known = state.params["head"], state.extra["ready"]
         masks = {m: {m: jnp.ones_like(present[m])} for m in inputs} | {"fused": present}
         if not config.hidden:
-            return {head: solve_linear(decoders, inputs, mask, config.eps) for head, mask in masks.items()}
-        sums, counts = codes_lib.class_sums(table, model.task.size)
+            return {head: solve_linear(decoders, known["factors"], inputs, mask) for head, mask in masks.items()}
+        sums, counts = known["classes"]
         start = sums.sum(0) / jnp.maximum(counts.sum(), 1)
         return {head: solve_by_steps(decoders, inputs, mask, config.eps, start, config.test_steps)
                 for head, mask in masks.items()}
 
     def predict(state, batch):
-        sums, counts = codes_lib.class_sums(state.extra["codes"], model.task.size)
+        state = ready(state)
+        sums, counts = state.extra["ready"]["classes"]
         means = sums / jnp.maximum(counts, 1)[:, None]
         return {head: jnp.where(counts > 0, codes @ means.T, NOBODY)
                 for head, codes in solved(state, batch).items()}
 
     def features(state, batch):
-        found = solved(state, batch)
+        found = solved(ready(state), batch)
         return {m: jnp.where(batch["present"][m][:, None], found[m], 0.0) for m in model.encoders}
 
     def teach(state, models):
@@ -146,9 +155,9 @@ def make_cpm_net(config: CPMNetConfig, model: Model) -> Method:
         return state._replace(params=found.params, extra=found.extra)
 
     if not config.retune:
-        return Method(init, learn, predict, features)
+        return Method(init, learn, predict, features, ready=ready)
     first = dataclasses.replace(config, retune=False, teachers="")
-    return Method(init, retune, predict, features, teachers={name_of(first): first}, teach=teach)
+    return Method(init, retune, predict, features, ready=ready, teachers={name_of(first): first}, teach=teach)
 
 
 def init_decoders(config: CPMNetConfig) -> Callable:
@@ -202,29 +211,48 @@ def classification_loss(scores: chex.Array, labels: chex.Array, margin: str = "p
     return jax.nn.relu(jnp.max(wrong + scores - true, axis=-1))
 
 
-def solve_linear(decoders: Mapping[str, Layers], inputs: Mapping[str, chex.Array],
-                 present: Mapping[str, chex.Array], eps: float) -> chex.Array:
-    """argmin_c sum_m |f_m(c) - x_m|^2 + eps |c|^2 [B, K] for linear decoders, over the modalities in `present`.
+def patterns_of(decoders: Mapping[str, Layers]) -> np.ndarray:
+    """Which modalities, in alphabetical order, an example may have: bool [2^M - 1, M]."""
+    return np.array(list(itertools.product([False, True], repeat=len(decoders)))[1:])
 
-    (sum_m W_m W_m^T + eps I) c = sum_m W_m (x_m - b_m), factored once for each pattern of modalities. By
-    eigenvalues, of which those below the rounding of the products count as 0 and have no part in c: divided
-    by a small eps it would be noise, and a Cholesky factor NaN.
+
+def factor(decoders: Mapping[str, Layers], eps: float) -> tuple[chex.Array, chex.Array]:
+    """For each of `patterns_of`, V [K, K] and s [K] by which V diag(s) V^T inverts sum_m W_m W_m^T + eps I.
+
+    By eigenvalues, of which those below the rounding of the products count as 0 and have no part in codes:
+    divided by a small eps it would be noise, and a Cholesky factor NaN.
     """
-    names = list(present)
-    layers = {m: decoders[m][0] for m in names}
-    mask = jnp.stack([present[m] for m in names], axis=-1)
-    gram = jnp.stack([layers[m]["kernel"] @ layers[m]["kernel"].T for m in names])
-    target = sum(jnp.where(present[m][:, None], (inputs[m] - layers[m]["bias"]) @ layers[m]["kernel"].T, 0.0)
-                 for m in names)
+    kernels = [decoders[m][0]["kernel"] for m in sorted(decoders)]
+    gram = jnp.stack([kernel @ kernel.T for kernel in kernels])
 
-    def solve(codes, pattern):
+    def invert(pattern):
         values, vectors = jnp.linalg.eigh(jnp.tensordot(pattern.astype(jnp.float32), gram, 1))
         rounding = len(values) * jnp.finfo(jnp.float32).eps * values[-1]
-        found = (target @ vectors * jnp.where(values > rounding, 1 / (values + eps), 0.0)) @ vectors.T
+        return vectors, jnp.where(values > rounding, 1 / (values + eps), 0.0)
+
+    return jax.lax.map(invert, patterns_of(decoders))
+
+
+def solve_linear(decoders: Mapping[str, Layers], factors: tuple[chex.Array, chex.Array],
+                 inputs: Mapping[str, chex.Array], present: Mapping[str, chex.Array]) -> chex.Array:
+    """argmin_c sum_m |f_m(c) - x_m|^2 + eps |c|^2 [B, K] for linear decoders, over the modalities in `present`.
+
+    It solves (sum_m W_m W_m^T + eps I) c = sum_m W_m (x_m - b_m), by what `factor` makes of decoders and eps.
+    """
+    layers, names = {m: decoders[m][0] for m in present}, sorted(decoders)
+    nothing = jnp.zeros_like(next(iter(present.values())))
+    mask = jnp.stack([present.get(m, nothing) for m in names], axis=-1)
+    target = sum(jnp.where(there[:, None], (inputs[m] - layers[m]["bias"]) @ layers[m]["kernel"].T, 0.0)
+                 for m, there in present.items())
+
+    def solve(codes, of):
+        pattern, vectors, scale = of
+        found = (target @ vectors * scale) @ vectors.T
         return jnp.where((mask == pattern).all(-1, keepdims=True), found, codes), None
 
-    patterns = np.array(list(itertools.product([False, True], repeat=len(names)))[1:])
-    return jax.lax.scan(solve, jnp.zeros_like(target), patterns)[0]
+    patterns = patterns_of(decoders)
+    able = ~patterns[:, [m not in present for m in names]].any(axis=1)
+    return jax.lax.scan(solve, jnp.zeros_like(target), (patterns[able], *(x[able] for x in factors)))[0]
 
 
 def solve_by_steps(decoders: Mapping[str, Layers], inputs: Mapping[str, chex.Array],

@@ -11,7 +11,7 @@ from jaxmm.batch import batch_size
 from jaxmm.config import AugmentConfig, Config, EncoderConfig
 from jaxmm.errors import UserError, as_typed
 from jaxmm.files import PathLike
-from jaxmm.methods import method_config
+from jaxmm.methods import METHODS, method_config
 from jaxmm.report import classes, flat, plots, stream_report, units
 from jaxmm.report.tables import Scores, capital, scores_table
 from jaxmm.train import plan, validity, writers
@@ -164,8 +164,9 @@ def _facts(run: Run, records, steps: int) -> Iterator[str]:
     yield f"Data set: {escape.markdown(dataset.name)}, {task.size} {what}, {rows} examples"
     for m, x in dataset.splits["train"]["inputs"].items():
         if m in params:
-            encoder = config.encoders.get(m, EncoderConfig()).name
-            yield f"Modality {escape.markdown(m)}: {x.dtype} {list(x.shape[1:])}, encoder {encoder}"
+            encoder = (f"encoder {config.encoders.get(m, EncoderConfig()).name}"
+                       if METHODS[config.method.name].encodes else "no encoder")
+            yield f"Modality {escape.markdown(m)}: {x.dtype} {list(x.shape[1:])}, {encoder}"
     yield f"Parameters: {sum(x.size for x in jax.tree.leaves(params)):,}"
     tasks = f" of each of {len(run.setup.tasks)} tasks" if len(run.setup.tasks) > 1 else ""
     if run.setup.stream:

@@ -129,8 +129,8 @@ def _open_folder(run: Opened) -> Iterator[Opened]:
         checkpoints.set_aside(manager, step)
     if not (workdir / MODEL_FILE).exists():
         write_spec(workdir, setup.spec)
-    known = {"data": setup.checksums, "model": setup.spec.checksum, "epochs": config.epochs,
-             "teachers": meta.get("teachers", {}) if restored else teacher_checksums(setup)}
+    known = {"data": setup.checksums, "rows": validity.row_checksum(setup), "model": setup.spec.checksum,
+             "epochs": config.epochs, "teachers": meta.get("teachers", {}) if restored else teacher_checksums(setup)}
     with (open_writer(workdir, step, config.tensorboard, config.on_save_error,
                       to_dict(setup.config) if config.wandb else None) as write,
           checkpoints.open_saver(manager, config.keep_checkpoints,

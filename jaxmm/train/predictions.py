@@ -65,7 +65,7 @@ def _read(setup, state, read, split):
 def _read_rows(setup, state, read, split, placement):
     rows = batch_size(split)
     order = list(zip(row_chunks(rows, setup.config.train.batch_size)))
-    feed = setup.programs.feed(split, placement)
+    feed, state = setup.programs.feed(split, placement), setup.programs.ready(state)
     return join_parts(on_host(read(state, fed) for _, fed in feed.through(order)), rows)
 
 

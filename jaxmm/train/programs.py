@@ -56,6 +56,7 @@ class Programs(NamedTuple):
     predict: Callable[[TrainState, Fed], dict]              # rows at [B]
     features: Callable[[TrainState, Fed], dict]             # rows at [B]
     squeezes: Callable[[TrainState, Fed], dict] | None      # rows at [B]
+    ready: Callable[[TrainState], TrainState]       # before predictions for many batches, see `Method`
     phase: Callable[[Progress], str]
     end_epoch: Callable[[TrainState, Callable], TrainState] | None  # features_of(split, run) -> Batch
     visit: Callable[[TrainState, Fed, np.ndarray], TrainState] | None
@@ -180,6 +181,14 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
     def visit(state, fed, counts):
         return compiled_visit(state, *fed, parts(counts), values)
 
+    def run_ready(state, options):
+        return make_method(axis_name, options).ready(state)
+
+    compiled_ready = mapped(run_ready, (0, 0), 0)
+
+    def ready(state):
+        return compiled_ready(state, values) if method.ready else state
+
     def reader(name):
         def read(state, rows, index, options):
             method = make_method(axis_name, options)
@@ -221,7 +230,7 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
 
     compiled_init = jax.jit(method.init)
     return Programs(init, steps if method.step else None, reader("predict"), reader("features"),
-                    method.squeezes and reader("squeezes"), method.phase or (lambda progress: ""),
+                    method.squeezes and reader("squeezes"), ready, method.phase or (lambda progress: ""),
                     method.end_epoch and end_epoch,
                     method.visit and visit, end_task, feed, place, fetch, count, num_runs,
                     method.teachers, method.teach, method.distils)

@@ -17,7 +17,7 @@ from jaxmm.data.streams import Stream, make_stream
 from jaxmm.data.transform import Transform, make_transform, normalise, on_host
 from jaxmm.encoders import NETWORKS, make_encoder, network_name
 from jaxmm.errors import UserError, check_choice, of, suggest
-from jaxmm.methods import check_pairs, check_rows, make_method, used_modalities
+from jaxmm.methods import METHODS, check_pairs, check_rows, make_method, used_modalities
 from jaxmm.methods.common import Method, TrainState
 from jaxmm.model import Model
 from jaxmm.task import Task, check_labels, make_task, need_classes, with_smoothing, with_weights
@@ -153,7 +153,7 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
     if config.train.batch_size % programs.num_devices:
         raise UserError(f"train.batch_size={config.train.batch_size} does not divide over "
                         f"{programs.num_devices} devices; choose a multiple of their number")
-    convolves = any(
+    convolves = METHODS[config.method.name].encodes and any(
         NETWORKS[network_name(c, ranks[m], spec.num_tokens.get(m, 0))].convolves
         for m, c in encoder_configs.items())
     slow_together = convolves and jax.default_backend() == "cpu"

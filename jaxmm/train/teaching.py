@@ -3,13 +3,15 @@ import json
 import pathlib
 import zlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 
 from jaxmm import files
 from jaxmm.config import Config, EncoderConfig, MethodConfig, replace
-from jaxmm.data.dataset import Dataset
+from jaxmm.data.dataset import Dataset, say
 from jaxmm.errors import UserError, as_typed, of
+from jaxmm.methods import METHODS
 from jaxmm.methods.common import TrainState
 from jaxmm.train import checkpoints, validity
 from jaxmm.train.restore import restore
@@ -90,8 +92,9 @@ def check_teachers(setup: Setup) -> None:
     """Raises UserError unless a run can start from its teachers.
 
     Teachers that the config names must have the same encoders and the same training rows, or they
-    would pass on what they learned from others, such as test data. If the run imitates them, they must
-    have another seed. A run on a stream cannot have teachers, which would know all its tasks, unless it
+    would pass on what they learned from others, such as test data. Those of a method that says so may have
+    seen in these rows what is missing in the run, which is said. If the run imitates them, they must have
+    another seed. A run on a stream cannot have teachers, which would know all its tasks, unless it
     learns all tasks at once.
     """
     if setup.programs.teachers and setup.stream and not setup.config.stream.joint:
@@ -110,9 +113,20 @@ def check_teachers(setup: Setup) -> None:
                             f"{setup.config.method.name} meaningless; choose another --config.train.seed")
         meta = checkpoints.last_meta(folder)
         if meta and "train" in validity.changed_splits(setup, meta):
+            if may_see_more(setup, teacher, meta):
+                say(f"{folder}: this teacher has learned from modalities that are missing here, and hands on to "
+                    f"{setup.config.method.name} what it knows of them")
+                continue
             raise UserError(f"{folder}: this teacher was trained on other data than {setup.dataset.name}"
                             " has in training here: other rows, labels or masks; train it with the "
                             "same --config.data, with its seed, val_fraction and placement")
+
+
+def may_see_more(setup: Setup, teacher: Config, meta: Mapping[str, Any]) -> bool:
+    """Whether a teacher with this `meta` learned from the rows of the run before modalities were dropped, and
+    the run's method allows it."""
+    return (METHODS[setup.config.method.name].complete and not teacher.data.missing_rate
+            and meta.get("rows") == validity.row_checksum(setup))
 
 
 def check_encoders(folder: pathlib.Path, teacher: Config, config: Config,

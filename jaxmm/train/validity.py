@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import logging
 
-from jaxmm.data.dataset import old_fingerprint
+from jaxmm.data.dataset import fingerprint, old_fingerprint
 from jaxmm.errors import UserError
 from jaxmm.methods.common import TrainState
 from jaxmm.train.folder import MODEL_FILE
@@ -29,6 +29,13 @@ def changed_splits(setup: Setup, meta: Mapping[str, Any]) -> tuple[str, ...]:
         return () if known == old_fingerprint(setup.dataset) else ("train",)
     return tuple(split for split, checksum in setup.checksums.items()
                  if known.get(split) != checksum)
+
+
+def row_checksum(setup: Setup) -> str:
+    """The checksum of the training split, whatever is missing in it."""
+    train = {"train": setup.dataset.splits["train"]}
+    return fingerprint(setup.dataset._replace(splits=train), setup.stream.tasks if setup.stream else (),
+                       masks=False)["train"]
 
 
 def check(where: pathlib.Path, setup: Setup, meta: Mapping[str, Any]) -> tuple[str, ...]:

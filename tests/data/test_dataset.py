@@ -86,6 +86,13 @@ def test_fingerprints_tell_what_has_changed(apply, expected, make_dataset):
     assert list(before) == ALL and [s for s in ALL if before[s] != after[s]] == expected
 
 
+def test_fingerprints_without_masks_follow_all_else(make_dataset):
+    before, expected = fingerprint(make_dataset(), masks=False), {"present/image": [], "label": ["test"]}
+    for part, changed in expected.items():
+        after = fingerprint(*change(part, lambda x: 1 - x)(make_dataset()), masks=False)
+        assert [s for s in ALL if before[s] != after[s]] == changed
+
+
 def test_fingerprints_of_rows_follow_what_they_hold_and_which_they_are(make_dataset):
     prints = [fingerprint(change("inputs/sound", lambda _, made=made: made)(make_dataset())[0])["test"]
               for made in (rows(1, 0), rows(1, 0), rows(2, 0), rows(1, 4))]

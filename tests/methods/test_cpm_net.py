@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,10 +64,14 @@ def linear_problem(rng, rows, size, shapes, noise=0.0):
     return decoders, codes, {m: x.astype(np.float32) for m, x in inputs.items()}
 
 
+def solve(decoders, inputs, present, eps):
+    return cpm_net.solve_linear(decoders, cpm_net.factor(decoders, eps), inputs, present)
+
+
 def test_codes_of_exact_data_are_recovered():
     decoders, codes, inputs = linear_problem(np.random.default_rng(0), 6, 4, {"a": 3, "b": 2, "c": 2})
     everywhere = dict.fromkeys(inputs, np.ones(6, bool))
-    np.testing.assert_allclose(cpm_net.solve_linear(decoders, inputs, everywhere, 1e-7), codes, atol=1e-3)
+    np.testing.assert_allclose(solve(decoders, inputs, everywhere, 1e-7), codes, atol=1e-3)
 
 
 def test_codes_are_solved_from_what_is_there():
@@ -75,7 +81,7 @@ def test_codes_are_solved_from_what_is_there():
     masks = np.array([[i >> k & 1 for k in range(3)] for i in range(8)], bool)
     present = dict(zip(inputs, masks.T))
     hidden = {m: np.where(present[m][:, None], x, np.nan) for m, x in inputs.items()}
-    found = cpm_net.solve_linear(decoders, hidden, present, 0.5)
+    found = solve(decoders, hidden, present, 0.5)
     steps = cpm_net.solve_by_steps(decoders, hidden, present, 0.5, jnp.ones(4), 8000)
     for i, row in enumerate(masks):
         names = [m for m, there in zip(inputs, row) if there]
@@ -93,9 +99,9 @@ def test_one_modality_has_the_code_of_least_norm_and_rounding_makes_no_nan():
     there = {"a": np.ones(5, bool)}
     target = inputs["a"] - decoders["a"][0]["bias"]
     pseudo = target @ np.linalg.pinv(decoders["a"][0]["kernel"].astype(np.float64))
-    np.testing.assert_allclose(cpm_net.solve_linear(decoders, inputs, there, 1e-5), pseudo, atol=1e-3)
+    np.testing.assert_allclose(solve(decoders, inputs, there, 1e-5), pseudo, atol=1e-3)
     large = {"a": [{"kernel": 1e3 * decoders["a"][0]["kernel"], "bias": decoders["a"][0]["bias"]}]}
-    assert np.isfinite(cpm_net.solve_linear(large, inputs, there, 1e-9)).all()
+    assert np.isfinite(solve(large, inputs, there, 1e-9)).all()
 
 
 def prepared(config, dataset):
@@ -215,6 +221,23 @@ def test_the_second_run_moves_the_decoders_alone_on_the_codes_of_the_first(make_
     alone = rows & ~dataset.splits["test"]["present"]["image"]
     np.testing.assert_allclose(logits["sound"][rows], (codes["sound"] @ means.T)[rows], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(logits["fused"][alone], logits["sound"][alone], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("hidden", [0, 4])
+def test_what_all_batches_need_is_computed_once(hidden, make_dataset, make_config):
+    """Predictions and features are the same without; with it there is nothing left to decompose."""
+    dataset = make_dataset(missing=True)
+    config = CPMNetConfig(size=3, hidden=hidden, test_steps=3, retune=False)
+    setup, state, feed = prepared(make_config(config), dataset)
+    state, _ = setup.programs.steps(state, feed.at(np.arange(16, dtype=np.int32)[None]))
+    method, batch = setup.make_method(None, {}), dataset.splits["test"]
+    ready = method.ready(state)
+    for name, read in (("predict", predictions.predict_split), ("features", predictions.split_features)):
+        function, found = getattr(method, name), read(setup, state, batch)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5), found,
+                     jax.device_get(jax.jit(function)(state, batch)))
+        assert "eigh" in str(jax.make_jaxpr(function)(state, batch)) or hidden
+        assert not any(op in str(jax.make_jaxpr(function)(ready, batch)) for op in ("eigh", "scatter"))
 
 
 def test_before_the_first_step_no_class_has_an_example(make_dataset, make_config):

@@ -30,6 +30,18 @@ def steps(setup, state, feed, first, last):
     return state, jax.device_get(metrics)
 
 
+def refilled(dataset, value):
+    """The splits with this value in place of all that is missing."""
+    return {s: batch | {"inputs": {m: np.where(batch["present"][m].reshape(-1, *[1] * (x.ndim - 1)), x,
+                                               np.float32(value)) for m, x in batch["inputs"].items()}}
+            for s, batch in dataset.splits.items()}
+
+
+def what_is_learned(state):
+    """All of a state but what a memory holds, which is the inputs as they are."""
+    return {name: x for name, x in checkpoints.flatten(state).items() if "memory/storage/inputs" not in name}
+
+
 @pytest.mark.parametrize("name, encoder", [*((name, "mlp") for name in sorted(METHODS)),
                                            ("mla", "cnn"), ("samm", "cnn"), ("ogm_ge", "cnn"),
                                            (CCAConfig(k=2, r=0.1, labels=False), "mlp"),
@@ -42,7 +54,7 @@ def test_devices_and_resuming(name, encoder, make_dataset, make_config):
 
     On one device and on eight, parameters, own state, metrics and predictions agree, a step after
     the end of a task included; a state that was taken off the devices after three steps and put back
-    goes on to the same bits.
+    goes on to the same bits. So does one of data with other values in place of what is missing.
     """
     dataset = make_dataset(SHAPES, rows=(40, 16, 16), missing=True)
     optimizer = OptimizerConfig(learning_rate=0.02, schedule="constant")
@@ -62,6 +74,13 @@ def test_devices_and_resuming(name, encoder, make_dataset, make_config):
             resumed, _ = steps(setup, resumed, feed, 3, 5)
             assert "parameters" in loop.describe_state(target)
             chex.assert_trees_all_equal(checkpoints.flatten(resumed), checkpoints.flatten(state))
+            for value in (np.nan, 1e30):
+                splits = refilled(dataset, value)
+                other, last = steps(setup, setup_lib.init_state(setup),
+                                    setup.programs.feed(splits["train"], "device"), 0, 5)
+                chex.assert_trees_all_equal(last, metrics)
+                chex.assert_trees_all_equal(what_is_learned(other), what_is_learned(state))
+                chex.assert_trees_all_equal(predictions.predict_split(setup, other, splits["test"]), logits)
         if setup.programs.steps:
             state, metrics = steps(setup, setup.programs.end_task(state), feed, 5, 6)
         # Without the momentum, which is ten times as large as the parameters it moves.

@@ -7,9 +7,11 @@ import pytest
 from jaxmm.config import EncoderConfig, OptimizerConfig
 from jaxmm.errors import UserError
 from jaxmm.methods import method_config
-from jaxmm.methods.fusion import UnimodalConfig
+from jaxmm.methods.fusion import FusedConfig, UnimodalConfig
+from jaxmm.methods.imagination import IFMMINConfig
+from jaxmm.methods.tate import TATEConfig
 from jaxmm.methods.taught import (FinetuneConfig, SelfDistillConfig, TaughtConfig, UMEConfig,
-                                  UMTConfig, mean_probability)
+                                  UMTConfig, mean_probability, name_of)
 from jaxmm.train import opened, predictions, schedule, setup as setup_lib, teaching
 from jaxmm.train.restore import restore
 
@@ -208,6 +210,35 @@ def test_teachers_must_have_learned_from_the_rows_of_their_student(
             run(config, tmp_path / name, other)
         assert not (tmp_path / name).exists()
     run(config, tmp_path / "fits", swapped(dataset, "test", label=test["label"][::-1]))
+
+
+@pytest.mark.parametrize("student, teacher, seed", [
+    ("mmin", FusedConfig("concat", "concat"), 0), ("if_mmin", IFMMINConfig(student=False), 0),
+    ("tate", TATEConfig(distill=False), 1000)])
+def test_teachers_of_those_who_imagine_may_have_complete_rows(
+        student, teacher, seed, dataset, make_config, tmp_path, caplog):
+    """Those of the run, which is said; neither other rows nor other labels, nor dropped from by another rate."""
+    train = dataset.splits["train"]
+    complete = {m: np.ones_like(p) for m, p in train["present"].items()}
+    name = name_of(teacher)
+    whole = run(make_config(teacher, seed=seed, epochs=1), tmp_path / name, swapped(dataset, "train", present=complete))
+    config = make_config(student, epochs=1)
+    config.method.teachers = f"{tmp_path}/{{teacher}}"
+    found = run(config, tmp_path / "run", dataset)
+    assert f"{name}: this teacher has learned from modalities that are missing here" in caplog.text
+    chex.assert_trees_all_equal(jax.device_get(found.state.extra["teacher"][0]["sound"]),
+                                jax.device_get(whole.state.params["sound"]))
+    for part, value in {"label": train["label"][::-1], "id": train["id"][::-1],
+                        "inputs": {m: x[::-1] for m, x in train["inputs"].items()}}.items():
+        other = setup_lib.build(config, dataset=swapped(dataset, "train", **{part: value}), devices=ONE)
+        with pytest.raises(UserError, match="this teacher was trained on other data"):
+            teaching.check_teachers(other)
+    config_file = tmp_path / name / "config.json"
+    text = config_file.read_text()
+    assert text.count('"missing_rate": 0.0') == 1
+    config_file.write_text(text.replace('"missing_rate": 0.0', '"missing_rate": 0.3'))
+    with pytest.raises(UserError, match="this teacher was trained on other data"):
+        teaching.check_teachers(setup_lib.build(config, dataset=dataset, devices=ONE))
 
 
 @pytest.mark.parametrize("method", ["umt", "finetune", "g_blending", "self_distill_label"])

@@ -36,6 +36,17 @@ def test_report_says_what_was_run_and_found(finished):
         assert f"({picture})" in text and (workdir / picture).exists()
 
 
+def test_methods_on_the_inputs_have_no_encoder(finished, make_dataset, make_config, tmp_path):
+    run, workdir = finished
+    run_report.write(run, workdir)
+    assert "Modality sound: float32 [3], encoder mlp\n" in (workdir / "report.md").read_text()
+    for name in ("cca", "cpm_net"):
+        found = train(make_config(name, epochs=1), tmp_path / name, dataset=make_dataset(), devices=ONE, progress=False)
+        run_report.write(found, tmp_path / name)
+        text = (tmp_path / name / "report.md").read_text()
+        assert "Modality sound: float32 [3], no encoder\n" in text and "encoder mlp" not in text
+
+
 @pytest.mark.parametrize("keep", ["last", "best"])
 def test_without_test_data_validation_of_the_kept_model_takes_its_place(keep, make_dataset, make_config, tmp_path):
     dataset = make_dataset()

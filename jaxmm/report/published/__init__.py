@@ -31,7 +31,7 @@ import numpy as np
 from jaxmm.batch import batch_size
 from jaxmm.config import AugmentConfig, Config, EncoderConfig
 from jaxmm.data.dataset import Dataset
-from jaxmm.methods import method_config
+from jaxmm.methods import METHODS, method_config
 from jaxmm.report import variants
 from jaxmm.report.variants import Variant
 from jaxmm.train.options import to_dict
@@ -119,7 +119,7 @@ def _differences(protocol: Mapping[str, str], row: Mapping[str, str], model: Var
     for option, expected in protocol.items():
         section, _, name = option.partition(".")
         if section == "encoders":
-            if name == (model.modality or name):
+            if METHODS[config.method.name].encodes and name == (model.modality or name):
                 yield from _encoder_differences(name, expected, config)
         elif section not in ("examples", "method", "selection") and expected != "?":
             if option.startswith("optimizer.decay_") and config.optimizer.schedule != "step":
