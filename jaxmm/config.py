@@ -137,16 +137,20 @@ class StreamConfig:
 @dataclass
 class EncoderConfig:
     """The network that turns one modality into features."""
-    name: str = "auto"              # "mlp", "cnn", "resnet18", "transformer", "bag" (of words),
-                                    # "identity" (the input itself), or "auto" by the rank
+    name: str = "auto"              # "mlp", "cnn", "resnet18", "resnet34", "resnet50", "bag" (of words),
+                                    # "transformer" or those of papers: "m3ae", "cav_mae", "clip", "bert",
+                                    # "vit", "dinov2"; "identity" (the input itself); "auto" by the rank
     width: int = 0                  # channels of the first stage or hidden units; 0: the network's own
-    depth: int = 3                  # layers of "mlp" and "transformer", stages of "cnn"
+    depth: int = 3                  # layers of "mlp" and transformers, stages of "cnn"
     features: int = 0               # size s of the output; 0: the network's own
-    patch: int = 0                  # "transformer": side of a patch in pixels; 0: 16, or less
-    stem: str = "small"             # "resnet18": "standard" (7x7/2, max-pool) or "small" (3x3/1)
+    patch: int = 0                  # transformers: side of a patch in pixels; 0: 16, or less
+    heads: int = 0                  # transformers: of the attention; 0: one for 64 channels
+    pool: str = ""                  # transformers: "mean" of the tokens, or of "all", padding too; "first";
+                                    # of texts the "end", the highest id; "": the network's own
+    stem: str = "small"             # ResNets: "standard" (7x7/2, max-pool) or "small" (3x3/1)
     conv: str = "auto"              # lowering of convolutions: "xla", "matmul", or "auto" by shape
     dtype: str = "float32"          # of the computation ("bfloat16"); parameters stay float32
-    remat: bool = False             # "cnn", "resnet18", "transformer": rematerialise; only outputs of
+    remat: bool = False             # "cnn", ResNets, transformers: rematerialise; only outputs of
                                     # layers are kept for the backward pass
 
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 from jaxmm.config import EncoderConfig
 from jaxmm.encoders.conv import LOWERINGS
 from jaxmm.encoders.networks import CNN, MLP, Flatten
-from jaxmm.encoders.resnet import STEMS, ResNet18
-from jaxmm.encoders.transformer import Bag, Transformer
-from jaxmm.errors import UserError, check_at_least, suggest
+from jaxmm.encoders.resnet import STEMS, BasicBlock, Bottleneck, ResNet
+from jaxmm.encoders.transformer import POOLS, STYLES, Bag, Transformer, num_heads
+from jaxmm.errors import UserError, check_at_least, check_choice, suggest
 
 DTYPES = ("float32", "bfloat16")
 
@@ -44,6 +44,7 @@ class Network(NamedTuple):
     texts: bool = False             # whether it takes texts
     convolves: bool = False
     layered: bool = False           # whether its layers can be rematerialised
+    attends: bool = False           # whether it is a transformer
 
 
 def _mlp(c: EncoderConfig, num_tokens: int, axis_name: str | None) -> nn.Module:
@@ -51,19 +52,46 @@ def _mlp(c: EncoderConfig, num_tokens: int, axis_name: str | None) -> nn.Module:
     return MLP((width,) * (c.depth - 1) + (c.features or width,))
 
 
+def _resnet(block: type[nn.Module], blocks: tuple[int, ...]) -> Network:
+    return Network(lambda c, num_tokens, axis_name: ResNet(
+        block, blocks, c.width or 64, c.features, c.stem, c.conv, axis_name, c.remat),
+        (2, 3, 4), convolves=True, layered=True)
+
+
+def _transformer(name: str, ranks: tuple[int, ...] = (), texts: bool = False) -> Network:
+    def make(c: EncoderConfig, num_tokens: int, axis_name: str | None) -> nn.Module:
+        style = STYLES[name, bool(num_tokens)]
+        width = c.width or style.width
+        heads = c.heads or num_heads(width)
+        pool = c.pool or style.pool
+        check_choice("encoder pool", pool, POOLS if num_tokens else POOLS[:-1])
+        if width % heads:
+            raise UserError(f"encoder heads={heads} does not divide its width of {width}")
+        if style.sincos and width % (parts := 2 if num_tokens else 4):
+            raise UserError(f"encoder width={width}; {name!r} needs a multiple of {parts}")
+        return Transformer(style._replace(pool=pool), width, c.depth, heads, c.features, c.patch,
+                           num_tokens, c.dtype, c.remat)
+
+    return Network(make, ranks, texts, layered=True, attends=True)
+
+
 NETWORKS = {
     "mlp": Network(_mlp, (1, 2, 3, 4)),
     "cnn": Network(lambda c, num_tokens, axis_name: CNN(
         c.width or 16, c.depth, c.features or 64, c.conv, axis_name, c.remat),
         (2, 3, 4), convolves=True, layered=True),
-    "resnet18": Network(lambda c, num_tokens, axis_name: ResNet18(
-        c.width or 64, c.features, c.stem, c.conv, axis_name, c.remat),
-        (2, 3, 4), convolves=True, layered=True),
+    "resnet18": _resnet(BasicBlock, (2, 2, 2, 2)),
+    "resnet34": _resnet(BasicBlock, (3, 4, 6, 3)),
+    "resnet50": _resnet(Bottleneck, (3, 4, 6, 3)),
     "bag": Network(lambda c, num_tokens, axis_name: Bag(
         num_tokens, c.width or 128, c.features or 128, c.dtype), texts=True),
-    "transformer": Network(lambda c, num_tokens, axis_name: Transformer(
-        c.width or 128, c.depth, c.features, c.patch, num_tokens, c.dtype, c.remat),
-        (2, 3, 4), texts=True, layered=True),
+    "transformer": _transformer("transformer", (2, 3, 4), texts=True),
+    "m3ae": _transformer("m3ae", (2, 3, 4), texts=True),
+    "cav_mae": _transformer("cav_mae", (2, 3)),
+    "clip": _transformer("clip", (2, 3, 4), texts=True),
+    "bert": _transformer("bert", texts=True),
+    "vit": _transformer("vit", (2, 3, 4)),
+    "dinov2": _transformer("dinov2", (2, 3, 4)),
     "identity": Network(lambda c, num_tokens, axis_name: Flatten(), (1, 2, 3, 4)),
 }
 
@@ -99,8 +127,12 @@ def make_encoder(config: EncoderConfig, rank: int, *, num_tokens: int = 0,
     if not num_tokens and rank not in network.ranks:
         raise UserError(f"encoder {name!r}: found examples of rank {rank}, expected one of "
                         f"{network.ranks}; choose another encoder or reshape the examples")
-    for option, least in (("depth", 1), ("width", 0), ("features", 0), ("patch", 0)):
+    for option, least in (("depth", 1), ("width", 0), ("features", 0), ("patch", 0), ("heads", 0)):
         check_at_least(f"encoder {option}", getattr(config, option), least)
+    for option in ("heads", "pool"):
+        if getattr(config, option) and not network.attends:
+            raise UserError(f"encoder {option}: {name!r} has none; it is for "
+                            f"{', '.join(k for k, n in NETWORKS.items() if n.attends)}")
     if config.remat and not network.layered:
         raise UserError(f"encoder remat: {name!r} keeps little to compute again; it is for "
                         f"{', '.join(k for k, n in NETWORKS.items() if n.layered)}")

@@ -1,4 +1,4 @@
-"""ResNet-18 (He et al., "Deep Residual Learning for Image Recognition", 2016) as in torchvision."""
+"""ResNets (He et al., "Deep Residual Learning for Image Recognition", 2016) as in torchvision."""
 import functools
 
 from flax import linen as nn
@@ -26,13 +26,33 @@ class BasicBlock(nn.Module):
         return nn.relu(x + y)
 
 
-class ResNet18(nn.Module):
+class Bottleneck(nn.Module):
+    """Convolutions 1x1, 3x3 with the stride, and 1x1 to four times the channels; the same connection."""
+    features: int
+    stride: int
+    conv: type
+    norm: type
+
+    @nn.compact
+    def __call__(self, x):
+        y = nn.relu(self.norm()(self.conv(self.features, 1)(x)))
+        y = nn.relu(self.norm()(self.conv(self.features, 3, self.stride)(y)))
+        y = self.norm()(self.conv(4 * self.features, 1)(y))
+        if x.shape != y.shape:
+            x = self.norm()(self.conv(4 * self.features, 1, self.stride)(x))
+        return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
     """Images [B, H, W, C] -> features [B, 8 * width], or a Dense layer of `features` more.
 
     The stem is 7x7 with stride 2 and a max-pool ("standard") or 3x3 ("small", for images of about
-    32 pixels). Then come four stages of two basic blocks; from the second on, each doubles the width
-    and halves the size. As a chain, the stem is stage 0 and its max-pool belongs to stage 1.
+    32 pixels). Then come stages of blocks; from the second on, each doubles the width and halves the size.
+    Bottlenecks put out four times as many channels. As a chain, the stem is stage 0 and its max-pool
+    belongs to stage 1.
     """
+    block: type[nn.Module]
+    blocks: tuple[int, ...]     # of each stage
     width: int
     features: int = 0
     stem: str = "small"
@@ -42,11 +62,11 @@ class ResNet18(nn.Module):
 
     @property
     def num_stages(self) -> int:
-        return 5
+        return 1 + len(self.blocks)
 
     @nn.compact
     def __call__(self, x, *, train: bool, mask=None, part: int | None = None):
-        make_block = nn.remat(BasicBlock) if self.remat else BasicBlock
+        make_block = nn.remat(self.block) if self.remat else self.block
         conv = functools.partial(Conv, lowering=self.lowering)
 
         def norm(**kwargs):
@@ -61,10 +81,11 @@ class ResNet18(nn.Module):
                 continue
             if stage == 1 and large:
                 x = max_pool(x, 3)
-            for block in range(2):
-                stride = 2 if stage > 1 and block == 0 else 1
+            before = sum(self.blocks[:stage - 1])
+            for i in range(self.blocks[stage - 1]):
+                stride = 2 if stage > 1 and i == 0 else 1
                 x = make_block(self.width * 2**(stage - 1), stride, conv, norm,
-                               name=f"BasicBlock_{2 * stage - 2 + block}")(x)
+                               name=f"{self.block.__name__}_{before + i}")(x)
         if not is_end(part):
             return x
         x = mean_pool(x)

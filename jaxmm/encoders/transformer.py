@@ -2,13 +2,21 @@
 
 Texts are token ids, int32 [B, L], 0 where there is none (padding).
 """
+from collections.abc import Callable
+import functools
+from typing import NamedTuple
+
 from flax import linen as nn
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 HEAD_SIZE = 64          # channels of an attention head, at least
+POOLS = ("mean", "all", "first", "end")
 
 small_normal = nn.initializers.normal(0.02)
 he_normal = nn.initializers.he_normal()
+exact_gelu = functools.partial(nn.gelu, approximate=False)
 
 
 class Bag(nn.Module):
@@ -25,15 +33,60 @@ class Bag(nn.Module):
             masked_mean(words, x != 0)))
 
 
-class Transformer(nn.Module):
-    """A transformer encoder (Vaswani et al., 2017), normalised before each layer.
+def quick_gelu(x):
+    """GELU as CLIP has it."""
+    return x * jax.nn.sigmoid(1.702 * x)
 
-    Token ids [B, L], or images [B, H, W, C] cut into patches as a vision transformer does
-    (Dosovitskiy et al., 2021). Positions are learned. The output [B, width], or a Dense layer of
-    `features` more, is the mean over positions; padding is neither attended to nor averaged.
+
+class Style(NamedTuple):
+    """What tells the transformers of papers apart, besides their sizes."""
+    width: int = 768                # of a network that no option gives one
+    post: bool = False              # normalise after each skip connection, not before each layer
+    activation: Callable = exact_gelu
+    epsilon: float = 1e-6           # of the norms
+    cls: bool = False               # a trained vector before the tokens
+    sincos: bool = False            # fixed positions, and a trained vector `type` on every token
+    norm_in: bool = False           # of what the first block gets
+    norm_out: bool = True           # of what the last block puts out
+    attends: str = "all"            # to all tokens; to what is "there"; "causal": to none after itself
+    pool: str = "first"             # of POOLS: the mean of what is there or of all, the first token, or the
+                                    # one at the end of a text, which has the highest id
+    layer_scale: bool = False       # a trained factor for each channel of what a layer adds
+    projection: int = 0             # size after a matrix on the pooled token; 0: there is none
+    embed_bias: bool = True         # of the embedding of patches
+    named: bool = True              # the layers, as below; else they have the names that flax gives
+
+
+OWN = Style(128, activation=nn.gelu, attends="there", pool="mean", named=False)
+M3AE = Style(activation=nn.gelu, cls=True, sincos=True, attends="there", pool="mean")
+CLIP = Style(activation=quick_gelu, epsilon=1e-5, cls=True, norm_in=True, projection=512, embed_bias=False)
+VIT = Style(cls=True)
+STYLES = {      # by network and whether it reads texts
+    ("transformer", False): OWN,
+    ("transformer", True): OWN,
+    ("m3ae", False): M3AE,
+    ("m3ae", True): M3AE,
+    ("cav_mae", False): Style(epsilon=1e-5, pool="mean"),
+    ("clip", False): CLIP,
+    ("clip", True): CLIP._replace(width=512, cls=False, norm_in=False, attends="causal", pool="end"),
+    ("bert", True): Style(post=True, epsilon=1e-12, norm_in=True, norm_out=False, attends="there",
+                          pool="mean"),
+    ("vit", False): VIT,
+    ("dinov2", False): VIT._replace(width=384, layer_scale=True),
+}
+
+
+class Transformer(nn.Module):
+    """A transformer encoder (Vaswani et al., 2017) in the style of one of several papers.
+
+    Token ids [B, L], or images [B, H, W, C] cut into patches as a vision transformer does (Dosovitskiy et
+    al., 2021) -> [B, width], pooled from the tokens. `features` is the size of the style's projection, or
+    else that of a Dense layer more.
     """
+    style: Style
     width: int
     depth: int
+    heads: int
     features: int = 0
     patch: int = 0          # side of a patch; 0: see `patch_size`
     num_tokens: int = 0     # ids are below it; 0 for images
@@ -42,36 +95,106 @@ class Transformer(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train: bool, mask=None):
-        make_block = nn.remat(Block) if self.remat else Block
+        style, ids = self.style, x
+        make_block, name = nn.remat(Block) if self.remat else Block, naming(style)
+
+        def norm(which):
+            return nn.LayerNorm(style.epsilon, dtype=self.dtype, name=name(which))
+
+        def vectors(which, *shape):
+            return self.param(which, small_normal, (*shape, self.width), jnp.float32).astype(self.dtype)
+
         if self.num_tokens:
-            there = x != 0
-            x = nn.Embed(self.num_tokens, self.width, dtype=self.dtype,
-                         embedding_init=small_normal)(x)
+            there, places = ids != 0, ids.shape[1:]
+            x = nn.Embed(self.num_tokens, self.width, dtype=self.dtype, embedding_init=small_normal,
+                         name=name("embed"))(ids)
         else:
-            x = nn.Dense(self.width, dtype=self.dtype)(
-                patches(x, self.patch or patch_size(*x.shape[1:3])))
+            size = self.patch or patch_size(*x.shape[1:3])
+            places = tuple(-(-side // size) for side in x.shape[1:3])
+            x = nn.Dense(self.width, dtype=self.dtype, use_bias=style.embed_bias, name=name("embed"))(
+                patches(x, size))
             there = jnp.ones(x.shape[:2], bool)
-        positions = self.param("positions", small_normal, x.shape[1:], jnp.float32)
-        x = x + positions.astype(x.dtype)
+        if style.sincos:
+            x = x + sincos(places, self.width).astype(x.dtype) + vectors("type")
+        if style.cls:
+            x = jnp.concatenate([jnp.broadcast_to(vectors("cls", 1), (x.shape[0], 1, self.width)), x], axis=1)
+            there = jnp.pad(there, ((0, 0), (1, 0)), constant_values=True)
+        if not style.sincos:
+            x = x + vectors("positions", x.shape[1])
+        if style.norm_in:
+            x = norm("norm_in")(x)
+        seen = {"all": None, "there": there[:, None, None, :],
+                "causal": jnp.tri(x.shape[1], dtype=bool)[None, None]}[style.attends]
         for layer in range(self.depth):
-            x = make_block(num_heads(self.width), self.dtype, name=f"Block_{layer}")(x, there)
-        x = masked_mean(nn.LayerNorm(dtype=self.dtype)(x), there)
-        return nn.Dense(self.features, dtype=self.dtype)(x) if self.features else x
+            x = make_block(style, self.heads, self.dtype,
+                           name=f"{'block' if style.named else 'Block'}_{layer}")(x, seen)
+        if style.norm_out:
+            x = norm("norm_out")(x)
+        x = pooled(x, style.pool, there, ids)
+        if style.projection:
+            return nn.Dense(self.features or style.projection, use_bias=False, dtype=self.dtype,
+                            name="projection")(x)
+        if self.features not in ((0, self.width) if style.named else (0,)):
+            x = nn.Dense(self.features, dtype=self.dtype, name=name("Dense_0"))(x)
+        return x
 
 
 class Block(nn.Module):
     """Self-attention and a two-layer network, each with a skip connection: [B, L, width]."""
+    style: Style
     heads: int
     dtype: str
 
     @nn.compact
-    def __call__(self, x, there):
-        y = nn.LayerNorm(dtype=self.dtype)(x)
-        x = x + nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype)(
-            y, mask=there[:, None, None, :])
-        y = nn.LayerNorm(dtype=self.dtype)(x)
-        y = nn.gelu(nn.Dense(4 * x.shape[-1], dtype=self.dtype)(y))
-        return x + nn.Dense(x.shape[-1], dtype=self.dtype)(y)
+    def __call__(self, x, seen):
+        style, width, name = self.style, x.shape[-1], naming(self.style)
+
+        def attention(x):
+            return nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, attention_fn=attend,
+                                                   name=name("attention"))(x, mask=seen)
+
+        def network(x):
+            x = style.activation(nn.Dense(4 * width, dtype=self.dtype, name=name("expand"))(x))
+            return nn.Dense(width, dtype=self.dtype, name=name("contract"))(x)
+
+        for i, layer in enumerate((attention, network), 1):
+            norm = nn.LayerNorm(style.epsilon, dtype=self.dtype, name=name(f"norm_{i}"))
+            y = layer(x if style.post else norm(x))
+            if style.layer_scale:
+                y = y * self.param(f"scale_{i}", nn.initializers.ones, (width,), jnp.float32).astype(y.dtype)
+            x = norm(x + y) if style.post else x + y
+        return x
+
+
+def naming(style: Style) -> Callable[[str], str | None]:
+    """The name of a layer in the tree; None leaves it to flax."""
+    return lambda name: name if style.named else None
+
+
+def attend(query, key, value, mask=None):
+    """Attention [B, L, heads, channels] by a softmax in float32."""
+    weights = nn.dot_product_attention_weights(query, key, mask=mask, force_fp32_for_softmax=True)
+    return jnp.einsum("...hqk,...khd->...qhd", weights.astype(value.dtype), value)
+
+
+def pooled(x, how: str, there, ids):
+    """One vector [B, D] of the tokens x [B, L, D]; see POOLS. The last tokens are those of the ids."""
+    if how == "first":
+        return x[:, 0]
+    if how == "end":
+        return x[jnp.arange(x.shape[0]), ids.argmax(axis=1) + x.shape[1] - ids.shape[1]]
+    return masked_mean(x, there if how == "mean" else jnp.ones_like(there))
+
+
+def sincos(shape: tuple[int, ...], width: int) -> np.ndarray:
+    """Positions [L, width] of a text of shape (L,), or of the patches of an image (rows, columns).
+
+    Sines, then cosines of place / 10000^(k / n), k = 0 .. n - 1; of an image the first half of the channels
+    is for the column and the second for the row.
+    """
+    n = width // (2 * len(shape))
+    angles = [places.reshape(-1, 1) / 10000 ** (np.arange(n) / n) for places in np.indices(shape)[::-1]]
+    return np.concatenate([f(a) for a in angles for f in (np.sin, np.cos)], axis=1).astype(np.float32)
 
 
 def num_heads(width: int) -> int:

@@ -1,12 +1,13 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxmm.config import EncoderConfig
 from jaxmm.encoders import make_encoder
-from jaxmm.encoders.transformer import num_heads, patch_size, patches
+from jaxmm.encoders.transformer import attend, num_heads, patch_size, patches, pooled, sincos
 from jaxmm.errors import UserError
 
 KEY = jax.random.key(0)
@@ -106,9 +107,48 @@ def test_images_without_convolutions():
 
 
 @pytest.mark.parametrize("name, rank, num_tokens, message", [
-    ("cnn", 1, 10, "text encoder: found 'cnn'; expected one of auto, bag, transformer"),
+    ("cnn", 1, 10, "text encoder: found 'cnn'; expected one of auto, bag, transformer, m3ae, clip, bert"),
     ("bag", 1, 0, "encoder: found 'bag'"),
     ("transformer", 1, 0, r"encoder 'transformer': found examples of rank 1")])
 def test_texts_and_the_rest_have_encoders_of_their_own(name, rank, num_tokens, message):
     with pytest.raises(UserError, match=message):
         make_encoder(EncoderConfig(name), rank, num_tokens=num_tokens)
+
+
+def test_sines_and_cosines_of_places_by_hand():
+    np.testing.assert_allclose(sincos((2,), 8)[1], [0.8415, 0.0998, 0.0100, 0.0010, 0.5403, 0.9950, 1, 1], atol=5e-5)
+    grid = sincos((2, 3), 8)    # the column, then the row
+    np.testing.assert_allclose(grid[1], [0.8415, 0.0100, 0.5403, 1, 0, 0, 1, 1], atol=5e-5)
+    np.testing.assert_allclose(grid[3], [0, 0, 1, 1, 0.8415, 0.0100, 0.5403, 1], atol=5e-5)
+    assert grid.shape == (6, 8)
+
+
+def test_one_token_is_pooled_from_a_text():
+    x, there = RNG.normal(size=(2, 4, 3)), np.array([[1, 1, 1, 0], [1, 1, 1, 1]], bool)
+    ids = np.array([[3, 9, 9], [1, 2, 8]])      # behind a vector that is no token
+    np.testing.assert_array_equal(pooled(x, "end", there, ids), [x[0, 2], x[1, 3]])
+    np.testing.assert_array_equal(pooled(x, "first", there, ids), x[:, 0])
+    np.testing.assert_allclose(pooled(x, "mean", there, ids)[0], x[0, :3].mean(0), rtol=1e-6)
+    np.testing.assert_allclose(pooled(x, "all", there, ids)[0], x[0].mean(0), rtol=1e-6)
+
+
+def test_bfloat16_keeps_the_softmax_in_float32():
+    """A sum of 1024 weights, each of which bfloat16 would round away beside it."""
+    query = key = np.zeros((1, 1024, 1, 4), jnp.bfloat16)
+    value = np.ones((1, 1024, 1, 4), jnp.bfloat16)
+    text = str(jax.make_jaxpr(attend)(query, key, value))
+    assert "exp" in text and "f32[1,1,1024,1024] = exp" in text
+    assert attend(query, key, value).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("name, num_tokens, options, message", [
+    ("vit", 0, {"pool": "end"}, "encoder pool='end'; expected one of mean, all, first"),
+    ("clip", 10, {"pool": "last"}, "encoder pool='last'; did you mean"),
+    ("bert", 10, {"width": 30, "heads": 4}, "encoder heads=4 does not divide its width of 30"),
+    ("m3ae", 0, {"width": 6}, "encoder width=6; 'm3ae' needs a multiple of 4"),
+    ("cnn", 0, {"heads": 2}, "encoder heads: 'cnn' has none; it is for transformer, m3ae"),
+    ("bag", 10, {"pool": "first"}, "encoder pool: 'bag' has none")])
+def test_options_that_do_not_fit(name, num_tokens, options, message):
+    with pytest.raises(UserError) as error:
+        make_encoder(EncoderConfig(name, **options), 1 if num_tokens else 3, num_tokens=num_tokens)
+    assert str(error.value).startswith(message)

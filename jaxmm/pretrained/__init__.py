@@ -1,0 +1,1 @@
+"""Weights of released models, from files that users have."""

@@ -1,0 +1,225 @@
+"""The arrays of released models under the names of our encoders.
+
+Names are compared as PyTorch writes them: flax's `a/kernel` counts as `a.weight`, transposed, and wrappers
+such as `module.` do not count. Messages say what a file holds; who calls puts its path before them.
+"""
+import difflib
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flax import traverse_util
+import numpy as np
+
+from jaxmm.errors import UserError
+from jaxmm.pretrained.tables import (MEL_PATCHES, TABLES, Leaves, Table, Target, WrongShape,
+                                     count_blocks, names_of, resnet, transposed)
+
+ADDED = "params/Dense_0/"   # the layer that `EncoderConfig.features` adds, which no file has
+RESNETS = ("resnet18", "resnet34", "resnet50")
+WRAPPERS = r"^((_orig_mod|module|model|params|state|state_dict|bert|vit|dinov2)\.)+"
+FOREIGN = {     # names that tell models which have all of the names of a known one, and others
+    "register_tokens": "DINOv2 with registers", "reg_token": "a ViT with registers",
+    "dist_token": "DeiT with distillation", "embeddings.distillation_token": "DeiT or AST"}
+
+
+def detect(names: Iterable[str]) -> str:
+    """What a file with these names holds, in words; "" if no model is known by them."""
+    forms = as_torch(names)
+    for name, about in FOREIGN.items():
+        if any(f".{form}".endswith(f".{name}") for form in forms):
+            return about
+    tables = _held(forms)
+    wheres = [table.where for table in tables if table.where]
+    return tables[0].about + (f" ({', '.join(wheres)})" if wheres else "") if tables else ""
+
+
+def sizes(arrays: Mapping[str, np.ndarray], network: str, kind: str) -> dict[str, Any]:
+    """The fields of `EncoderConfig` that a file decides, from the shapes of its arrays.
+
+    Of transformers these are width, depth, patch (of images and sounds) and features (of CLIP); heads if
+    released models do not have one for 64 channels; name if the file holds a relative of the network
+    ("dinov2" for "vit"). Of ResNets they are width and stem.
+
+    Args:
+      arrays: of the file.
+      network: `EncoderConfig.name`.
+      kind: of the modality: "text", "image" or "audio".
+
+    Raises:
+      UserError: the file holds another model, or names of it are missing.
+    """
+    forms = as_torch(arrays)
+    table, _ = _complete(forms, network, kind)
+    shapes = {form: _turned(name, arrays[name].shape) for form, name in forms.items()}
+    if network in RESNETS:
+        return {"width": shapes["conv1.weight"][0], "stem": "standard"}
+    found: dict[str, Any] = {} if table.network == network else {"name": table.network}
+    if kind == "text":
+        width = shapes[table.parts["params/embed/embedding"].names[0]][1]
+    else:
+        width, *patch = shapes[table.parts["params/embed/kernel"].names[0]]
+        found["patch"] = patch[-1] if len(patch) == 3 else math.isqrt(patch[0] // 3)
+    found |= {"width": width, "depth": sum(count_blocks(prefix, forms) for prefix, _ in table.blocks)}
+    if projection := table.parts.get("params/projection/kernel"):
+        found["features"] = shapes[projection.names[0]][projection.rule is not transposed]
+    if table.network == "bert" and width == 384:
+        found["heads"] = 12         # MiniLM, and what was made from it
+    return found
+
+
+def used_names(names: Iterable[str], network: str = "", kind: str = "") -> set[str]:
+    """The names that `to_tree` reads; without a network those of all encoders of the model that is found."""
+    forms = as_torch(names)
+    tables = [_table(forms, network, kind)] if network else _held(forms)
+    return {forms[name] for table in tables for name in names_of(table.leaves(forms)) & forms.keys()}
+
+
+def to_tree(arrays: Mapping[str, np.ndarray], network: str, kind: str, like: Mapping[str, Any],
+            shape: tuple[int, ...] | None = None) -> dict[str, Any]:
+    """The parameters of an encoder from the arrays of a released one.
+
+    Learned positions are resized to the input (images) or cut (texts, sounds). Of more words than `like`
+    has the first are taken. The first convolution of a ResNet is summed over colours for one channel, and
+    averaged over them for other numbers.
+
+    Args:
+      arrays: of the file.
+      network, kind: as for `sizes`.
+      like: {"params": ..., "batch_stats": ...} of the encoder, of which only shapes are read.
+      shape: height and width of an image, or times and bands of a sound, and what follows them; by default
+        images are square, and sounds have as many bands as the model was trained with.
+
+    Returns:
+      {"params": ..., "batch_stats": ...}, float32, without the layer that `EncoderConfig.features` adds.
+
+    Raises:
+      UserError: another model, names that are missing, shapes that do not fit.
+    """
+    forms = as_torch(arrays)
+    table, leaves = _complete(forms, network, kind)
+    targets = {path: tuple(x.shape) for path, x in traverse_util.flatten_dict(dict(like), sep="/").items()
+               if not path.startswith(ADDED)}
+    _check_same_encoder(arrays, network, kind, table, leaves, targets)
+    grid = _grid(targets, network, shape, sizes(arrays, network, kind).get("patch", 1))
+    tree, wrong = {}, {}
+    for path, leaf in leaves.items():
+        read = [_turn(forms[name], np.asarray(arrays[forms[name]])).astype(np.float32, copy=False)
+                for name in leaf.names]
+        try:
+            tree[path] = leaf.rule(*read, Target(targets[path], grid))
+            if tree[path].shape != targets[path]:       # of another `shape`
+                raise WrongShape(tree[path].shape, targets[path])
+        except WrongShape as error:
+            name = forms[leaf.names[0]]
+            wrong[name] = f"{name}: {list(_turned(name, error.found))}, {list(_turned(name, error.expected))}"
+    if wrong:
+        raise UserError(f"{len(wrong)} of {len(names_of(leaves))} arrays have another shape than the encoder "
+                        f"needs (found, expected): {_first(wrong.values(), '; ')}")
+    return traverse_util.unflatten_dict(tree, sep="/")
+
+
+# What a file holds.
+
+def as_torch(names: Iterable[str]) -> dict[str, str]:
+    """The names by how PyTorch would write them."""
+    return {_form(name): name for name in names}
+
+
+def _form(name: str) -> str:
+    form = re.sub(WRAPPERS, "", name.replace("/", "."))
+    form = re.sub(r"\.(kernel|scale|embedding)$|(?<=LayerNorm)\.gamma$", ".weight", form)
+    form = re.sub(r"(?<=LayerNorm)\.beta$", ".bias", form)
+    return re.sub(r"in_proj_(weight|bias)$", r"in_proj.\1", form)
+
+
+def _turn(name: str, array: np.ndarray) -> np.ndarray:
+    return array.T if name.endswith("kernel") else array
+
+
+def _turned(name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(shape)[::-1] if name.endswith("kernel") else tuple(shape)
+
+
+def _held(forms: Mapping[str, str]) -> list[Table]:
+    """The encoders of the model that a file holds: those of which it has more than half of the names."""
+    there = []
+    for table in [table for kinds in TABLES.values() for tables in kinds.values() for table in tables] + [
+            resnet(forms)]:
+        needed = names_of(table.leaves(forms))
+        count = len(needed & forms.keys())
+        if 2 * count > len(needed):
+            there.append((count / len(needed), count, table))
+    about = max(there, key=lambda entry: entry[:2])[2].about if there else ""
+    return [table for _, _, table in there if table.about == about]
+
+
+def _table(forms: Mapping[str, str], network: str, kind: str) -> Table:
+    """The table by which a network reads a file: the one with most of its names in it.
+
+    Raises:
+      UserError: the file holds another model.
+    """
+    kinds = TABLES.get(network, {})
+    tables = (resnet(forms),) if network in RESNETS else kinds.get("text" if kind == "text" else "image")
+    if not tables:
+        raise UserError(f"{network} takes {' and '.join(f'{kind}s' for kind in kinds)}, found {kind}")
+    table = max(tables, key=lambda table: len(names_of(table.leaves(forms)) & forms.keys()))
+    needed, about = names_of(table.leaves(forms)), detect(forms)
+    if 2 * len(needed & forms.keys()) <= len(needed) or about in FOREIGN.values():
+        held = about or f"{len(forms)} arrays of no model that is known ({_first(forms.values())})"
+        expected = network.replace("resnet", "ResNet-") if network in RESNETS else tables[0].about
+        raise UserError(f"holds {held}, expected {expected}")
+    return table
+
+
+def _complete(forms: Mapping[str, str], network: str, kind: str) -> tuple[Table, Leaves]:
+    """The table by which a network reads a file, and its parameters, once none of their names is missing."""
+    table = _table(forms, network, kind)
+    leaves = table.leaves(forms)
+    needed = names_of(leaves)
+    if missing := sorted(needed - forms.keys()):
+        spare = sorted(forms.keys() - needed)
+        near = dict.fromkeys(n for name in missing[:3] for n in difflib.get_close_matches(name, spare, 1))
+        instead = f"; in their place it has {_first(near)}" if near else ""
+        raise UserError(f"{len(missing)} of {len(needed)} names of {table.about} are missing: "
+                        f"{_first(missing)}{instead}")
+    return table, leaves
+
+
+def _check_same_encoder(arrays, network, kind, table, leaves, targets):
+    """Raises UserError if width, depth or layers differ, in place of a line on each array."""
+    counts = Counter(map(_form, arrays))
+    if twice := [form for form in sorted(names_of(leaves)) if counts[form] > 1]:
+        both = [name for name in arrays if _form(name) == twice[0]]
+        raise UserError(f"holds {table.about} more than once, as {_first(both)}; keep one of them")
+    if network not in RESNETS:
+        file, ours = sizes(arrays, network, kind), {
+            "width": next(s[-1] for path, s in targets.items() if path.startswith("params/embed/")),
+            "depth": len({path.split("/")[1] for path in targets if path.startswith("params/block_")})}
+        for option, size in ours.items():
+            if file[option] != size:
+                raise UserError(f"holds {table.about} of {option} {file[option]}, the encoder has {size} "
+                                f"(option {option})")
+    if odd := sorted(leaves.keys() ^ targets.keys()):
+        raise UserError(f"holds {table.about}, expected {network}: {len(odd)} parameters differ, such as "
+                        f"{_first(path.split('/', 1)[1] for path in odd)}")
+
+
+def _grid(targets, network: str, shape: tuple[int, ...] | None, patch: int) -> tuple[int, int]:
+    """Rows and columns of the patches of an input."""
+    if shape:
+        return tuple(-(-side // patch) for side in shape[:2])
+    count = targets.get("params/positions", (0,))[0]
+    if network == "cav_mae":
+        return count // MEL_PATCHES, MEL_PATCHES
+    return (math.isqrt(count),) * 2
+
+
+def _first(found: Iterable[str], separator: str = ", ") -> str:
+    found = list(found)
+    return separator.join(found[:3] + ["..."] * (len(found) > 3))
+
+
