@@ -51,20 +51,25 @@ def sizes(arrays: Mapping[str, np.ndarray], network: str, kind: str) -> dict[str
     Raises:
       UserError: the file holds another model, or names of it are missing.
     """
-    forms = as_torch(arrays)
-    table, _ = _complete(forms, network, kind)
-    shapes = {form: _turned(name, arrays[name].shape) for form, name in forms.items()}
+    table, _, forms = _complete(arrays, network, kind)
+
+    def shape(form: str, *ranks: int) -> tuple[int, ...]:
+        found = _turned(forms[form], arrays[forms[form]].shape)
+        if len(found) not in ranks:
+            raise UserError(f"{forms[form]} is {list(found)}, expected {' or '.join(map(str, ranks))} axes")
+        return found
+
     if network in RESNETS:
-        return {"width": shapes["conv1.weight"][0], "stem": "standard"}
+        return {"width": shape("conv1.weight", 4)[0], "stem": "standard"}
     found: dict[str, Any] = {} if table.network == network else {"name": table.network}
     if kind == "text":
-        width = shapes[table.parts["params/embed/embedding"].names[0]][1]
+        width = shape(*table.parts["params/embed/embedding"].names, 2)[1]
     else:
-        width, *patch = shapes[table.parts["params/embed/kernel"].names[0]]
+        width, *patch = shape(*table.parts["params/embed/kernel"].names, 2, 4)
         found["patch"] = patch[-1] if len(patch) == 3 else math.isqrt(patch[0] // 3)
     found |= {"width": width, "depth": sum(count_blocks(prefix, forms) for prefix, _ in table.blocks)}
     if projection := table.parts.get("params/projection/kernel"):
-        found["features"] = shapes[projection.names[0]][projection.rule is not transposed]
+        found["features"] = shape(*projection.names, 2)[projection.rule is not transposed]
     if table.network == "bert" and width == 384:
         found["heads"] = 12         # MiniLM, and what was made from it
     return found
@@ -98,12 +103,11 @@ def to_tree(arrays: Mapping[str, np.ndarray], network: str, kind: str, like: Map
     Raises:
       UserError: another model, names that are missing, shapes that do not fit.
     """
-    forms = as_torch(arrays)
-    table, leaves = _complete(forms, network, kind)
+    table, leaves, forms = _complete(arrays, network, kind)
     targets = {path: tuple(x.shape) for path, x in traverse_util.flatten_dict(dict(like), sep="/").items()
                if not path.startswith(ADDED)}
     _check_same_encoder(arrays, network, kind, table, leaves, targets)
-    grid = _grid(targets, network, shape, sizes(arrays, network, kind).get("patch", 1))
+    grid = _grid(targets, network, shape, sizes(arrays, network, kind).get("patch") or 1)
     tree, wrong = {}, {}
     for path, leaf in leaves.items():
         read = [_turn(forms[name], np.asarray(arrays[forms[name]])).astype(np.float32, copy=False)
@@ -175,8 +179,13 @@ def _table(forms: Mapping[str, str], network: str, kind: str) -> Table:
     return table
 
 
-def _complete(forms: Mapping[str, str], network: str, kind: str) -> tuple[Table, Leaves]:
-    """The table by which a network reads a file, and its parameters, once none of their names is missing."""
+def _complete(names: Iterable[str], network: str, kind: str) -> tuple[Table, Leaves, dict[str, str]]:
+    """The table by which a network reads a file, its parameters, and the names as PyTorch writes them.
+
+    Raises:
+      UserError: it holds another model, names that are missing, or the same one twice.
+    """
+    forms = as_torch(names)
     table = _table(forms, network, kind)
     leaves = table.leaves(forms)
     needed = names_of(leaves)
@@ -186,15 +195,15 @@ def _complete(forms: Mapping[str, str], network: str, kind: str) -> tuple[Table,
         instead = f"; in their place it has {_first(near)}" if near else ""
         raise UserError(f"{len(missing)} of {len(needed)} names of {table.about} are missing: "
                         f"{_first(missing)}{instead}")
-    return table, leaves
+    counts = Counter(map(_form, names))
+    if twice := [form for form in sorted(needed) if counts[form] > 1]:
+        both = [name for name in names if _form(name) == twice[0]]
+        raise UserError(f"holds {table.about} more than once, as {_first(both)}; keep one of them")
+    return table, leaves, forms
 
 
 def _check_same_encoder(arrays, network, kind, table, leaves, targets):
     """Raises UserError if width, depth or layers differ, in place of a line on each array."""
-    counts = Counter(map(_form, arrays))
-    if twice := [form for form in sorted(names_of(leaves)) if counts[form] > 1]:
-        both = [name for name in arrays if _form(name) == twice[0]]
-        raise UserError(f"holds {table.about} more than once, as {_first(both)}; keep one of them")
     if network not in RESNETS:
         file, ours = sizes(arrays, network, kind), {
             "width": next(s[-1] for path, s in targets.items() if path.startswith("params/embed/")),

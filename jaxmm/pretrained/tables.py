@@ -106,9 +106,16 @@ def _out_kernel(array, to):
 def _third(rule: Callable, i: int, array, to):
     """What a rule makes of part i of the three that lie behind each other along the outputs."""
     try:
-        return rule(np.array_split(array, 3)[i], to)
+        return rule(np.array_split(np.atleast_1d(array), 3)[i], to)
     except WrongShape as error:
         raise WrongShape(array.shape, (3 * error.expected[0], *error.expected[1:])) from None
+
+
+def _rows(array, to):
+    """The array as [rows, width], if its rows are as wide as those of the parameter."""
+    if array.shape[-1:] != to.shape[-1:] or not array.size:
+        raise WrongShape(array.shape, to.shape)
+    return _expect(array, array.size // to.shape[-1], to.shape[-1])
 
 
 def _patch(array, to):
@@ -116,34 +123,34 @@ def _patch(array, to):
     if array.ndim == 2:     # M3AE's, which is dense
         return transposed(array, to)
     size, width = to.shape
-    if array.ndim != 4 or array.shape[0] != width or array[0].size != size:
-        side = array.shape[-1]
-        whole = size % side**2 == 0
-        raise WrongShape(array.shape, (width, size // side**2, side, side) if whole else (width, size))
-    return array.transpose(2, 3, 1, 0).reshape(to.shape)
+    side = array.shape[-1] if array.ndim == 4 else 0
+    if not side or size % side**2:
+        raise WrongShape(array.shape, (width, size))
+    return _expect(array, width, size // side**2, side, side).transpose(2, 3, 1, 0).reshape(to.shape)
 
 
 def _mel_patch(array, to):
     """The same of CAV-MAE, whose images are [bands, times] where ours are [times, bands]."""
-    return _patch(array.swapaxes(-1, -2), to)
+    return _patch(array.swapaxes(-1, -2) if array.ndim == 4 else array, to)
 
 
 def _words(array, to):
-    count, width = to.shape
+    array, count = _rows(array, to), to.shape[0]
     if len(array) < count:
         raise UserError(f"knows {len(array)} words, found a vocabulary of {count}; set `vocabulary` to the "
                         "file that the model was trained with")
-    return _expect(array, len(array), width)[:count]
+    return array[:count]
 
 
 def _text_places(array, to):
-    length, width = to.shape
+    array, length = _rows(array, to), to.shape[0]
     if len(array) < length:
         raise UserError(f"takes texts of up to {len(array)} tokens, found {length}; lower `length`")
-    return _expect(array, len(array), width)[:length]
+    return array[:length]
 
 
 def _bert_places(array, types, to):
+    types = _rows(types, to)
     if len(types) != 2:     # which numbers its positions in another way
         raise UserError(f"has {len(types)} types of tokens, as RoBERTa, expected the 2 of BERT")
     return _text_places(array, to) + types[0]
@@ -151,10 +158,9 @@ def _bert_places(array, types, to):
 
 def _image_places(array, to):
     """CLS and a square of positions."""
-    count, width = to.shape
-    array = _expect(array, array.size // width, width)
+    array, width = _rows(array, to), to.shape[1]
     side = math.isqrt(len(array) - 1)
-    if side**2 + 1 != len(array):
+    if not side or side**2 + 1 != len(array):
         raise WrongShape(array.shape, to.shape)
     if to.grid == (side, side):
         return array
@@ -164,15 +170,14 @@ def _image_places(array, to):
 
 def _mel_places(array, modality, to):
     """[bands * times, D] -> the first times of [times * bands, D], plus the vector of sounds."""
-    times, bands = to.grid
-    width = to.shape[1]
-    array = _expect(array, array.size // width, width)
+    (times, bands), width = to.grid, to.shape[1]
+    array = _rows(array, to)
     known = MEL_PATCHES if len(array) == 64 * MEL_PATCHES else bands
     if known != bands or len(array) % bands or len(array) < times * bands:
         raise UserError(f"takes spectrograms of up to {len(array) // known} x {known} patches of time and "
                         f"bands, found {times} x {bands}; set `columns` and `mels`")
     array = array.reshape(bands, -1, width).swapaxes(0, 1)[:times]
-    return array.reshape(-1, width) + modality.reshape(width)
+    return array.reshape(-1, width) + _expect(modality, width)
 
 
 def resized(grid: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -140,7 +140,7 @@ def enlarged(model, depth, dims):
     found = {}
     for name, array in released(model).items():
         shape = [dims.get(size, size) for size in array.shape]
-        numbers = [2, *range(3, depth)] if re.search(r"[._](layers?|Block)[._]2\b", name) else [0]
+        numbers = [2, *range(3, depth)] if re.search(r"[./](layers?|Block)[._]2\b", name) else [0]
         for i in numbers:
             found[re.sub(r"(layers?|Block)([._])2\b", rf"\1\g<2>{i}", name)] = np.broadcast_to(np.float32(0), shape)
     return found
