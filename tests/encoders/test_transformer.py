@@ -25,7 +25,7 @@ def built(name, text=True, **options):
     return params, jax.jit(lambda params, x: encoder.apply(params, {}, x, train=True)[0])
 
 
-@pytest.mark.parametrize("name", ["bag", "transformer"])
+@pytest.mark.parametrize("name", ["bag", "transformer", "m3ae", "bert"])
 def test_padding_changes_nothing_and_words_do(name):
     params, apply = built(name)
     features = apply(params, TEXTS)

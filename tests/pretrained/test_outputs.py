@@ -6,7 +6,6 @@ import functools
 import pathlib
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,25 +18,15 @@ FOLDER = pathlib.Path(__file__).parent
 KEY = jax.random.key(0)
 
 
-def mean(tokens):
-    return tokens.mean(axis=1)
-
-
-def first(tokens):
-    return tokens[:, 0]
-
-
-CASES = {       # by tower: input, outputs by pool, the output that gradients are of; then what differs in its name
-    "m3ae image": ("image", {"mean": "image_mean", "all": "image_all", "first": (first, "image_tokens")}, "all",
-                   "gradient_image"),
-    "m3ae text": ("ids", {"mean": "text_mean", "all": "text_all", "first": (first, "text_tokens")}, "all",
-                  "gradient_text"),
-    "cav_mae audio": ("fbank", {"mean": "mean", "all": (mean, "tokens")}, "mean", "gradient"),
-    "clip image": ("image", {"first": "image_features"}, "first", "gradient"),
-    "clip text": ("ids", {"end": "text_features"}, "end", "gradient"),
-    "bert text": ("ids", {"mean": "pooled_mean", "first": "pooled_first", "all": "pooled_all"}, "mean", "gradient"),
-    "vit image": ("image", {"first": "first", "all": (mean, "tokens")}, "first", "gradient"),
-    "dinov2 image": ("image", {"first": "first", "all": (mean, "tokens")}, "first", "gradient")}
+CASES = {       # by tower: input, outputs by pool, of the first of which there are gradients, and their name
+    "m3ae image": ("image", {"all": "image_all"}, "gradient_image"),
+    "m3ae text": ("ids", {"all": "text_all", "mean": "text_mean"}, "gradient_text"),
+    "cav_mae audio": ("fbank", {"mean": "mean"}, "gradient"),
+    "clip image": ("image", {"first": "image_features"}, "gradient"),
+    "clip text": ("ids", {"end": "text_features"}, "gradient"),
+    "bert text": ("ids", {"mean": "pooled_mean", "all": "pooled_all"}, "gradient"),
+    "vit image": ("image", {"first": "first"}, "gradient"),
+    "dinov2 image": ("image", {"first": "first"}, "gradient")}
 
 
 @functools.cache
@@ -57,24 +46,25 @@ def inputs(case, name=None):
     return x.transpose(0, 2, 3, 1) if x.ndim == 4 and model != "m3ae" else x
 
 
-def encoder_of(case, x, pool, **options):
+def encoder_of(case, x, pool):
     """An encoder for such inputs, and the parameters of the file."""
     network, kind = case.split()
     arrays = under("weights/", fixture(network))
     network = {"dinov2": "vit"}.get(network, network)
     found = names.sizes(arrays, network, kind)
     network = found.pop("name", network)
-    encoder = make_encoder(EncoderConfig(network, pool=pool, heads=4, **found | options), x.ndim - 1,
+    encoder = make_encoder(EncoderConfig(network, pool=pool, heads=4, **found), x.ndim - 1,
                            num_tokens=50 if kind == "text" else 0)
     params, _ = jax.eval_shape(encoder.init, KEY, x)
     return encoder, lambda arrays: names.to_tree(arrays, network, kind, {"params": params}, x.shape[1:])["params"]
 
 
 @functools.cache
-def run(case, **options):
+def run(case):
     """x -> features by pool and the gradient, compiled once; the parameters; arrays -> parameters."""
-    _, pools, of, _ = CASES[case]
-    encoders = {pool: encoder_of(case, inputs(case), pool, **options) for pool in pools}
+    pools = CASES[case][1]
+    of = next(iter(pools))
+    encoders = {pool: encoder_of(case, inputs(case), pool) for pool in pools}
     load = encoders[of][1]
     params = load(under("weights/", fixture(case.split()[0])))
 
@@ -93,13 +83,12 @@ def close(found, expected, tolerance=1e-5):
 @pytest.mark.parametrize("case", CASES)
 def test_features_and_gradients_are_those_of_the_authors(case):
     model, kind = case.split()
-    _, pools, _, gradient = CASES[case]
+    _, pools, gradient = CASES[case]
     truth = fixture(model)
     apply, load = run(case)
     grads, features = apply(inputs(case))
     for pool, name in pools.items():
-        take, name = name if isinstance(name, tuple) else (lambda x: x, name)
-        close(features[pool], take(truth[f"output/{name}"]))
+        close(features[pool], truth[f"output/{name}"])
     network = {"dinov2": "vit"}.get(model, model)
     weights, expected = under("weights/", truth), under(f"output/{gradient}/", truth)
     used = names.used_names(weights, network, kind) & expected.keys()
@@ -126,8 +115,6 @@ def test_learned_positions_fit_images_of_another_size(case):
 def test_an_example_does_not_depend_on_the_others(case):
     apply, _ = run(case)
     x = inputs(case)
-    for found, expected in zip(*(apply(x)[1].values() for x in (x[::-1], x))):
-        np.testing.assert_allclose(found[::-1], expected, rtol=1e-5, atol=1e-5)
     other = x.copy()
     other[0] = x[1]
     for found, expected in zip(*(apply(x)[1].values() for x in (other, x))):
@@ -143,20 +130,6 @@ def test_what_follows_the_end_of_a_text_changes_nothing_where_attention_is_causa
     np.testing.assert_allclose(apply(later)[1]["end"], apply(ids)[1]["end"], rtol=1e-6)
     earlier = np.where(np.arange(ids.shape[1]) == end[:, None] - 1, 7, ids)
     assert not np.allclose(apply(earlier)[1]["end"], apply(ids)[1]["end"], atol=1e-3)
-
-
-@pytest.mark.parametrize("case", ["m3ae text", "bert text"])
-def test_padding_changes_the_mean_of_all_tokens_and_not_that_of_what_is_there(case):
-    ids = inputs(case)
-    length = (ids != 0).sum(axis=1)
-    row = length.argmin()
-    assert length[row] < ids.shape[1] and not ids[row, length[row]:].any()
-    short = ids[row:row + 1, :length[row]]
-    features = run(case)[0](ids)[1]
-    for pool, same in ("mean", True), ("first", True), ("all", False):
-        encoder, load = encoder_of(case, short, pool)
-        found, _ = encoder.apply(load(under("weights/", fixture(case.split()[0]))), {}, short, train=False)
-        assert np.allclose(found[0], features[pool][row], rtol=1e-4, atol=1e-5) == same
 
 
 @pytest.mark.parametrize("model, block, blocks", [
@@ -186,7 +159,7 @@ def test_resnets_are_those_of_torchvision(model, block, blocks):
     for name, array in new.items():
         if name.endswith("var"):    # torch's is unbiased, over 2560 positions behind conv1 and 12 in the last stage
             n = 2560 if name.startswith("bn1") else 12
-            new[name] = array - 0.1 * (array - 0.9 * stats[name]) / 0.1 / n
+            new[name] = array - (array - 0.9 * stats[name]) / n
     expected = names.to_tree(weights | stats | new, network, "image", like)["batch_stats"]
     before, compared = jax.tree.leaves(variables["batch_stats"]), 0
     for old, found, e in zip(before, jax.tree.leaves(updated["batch_stats"]), jax.tree.leaves(expected)):

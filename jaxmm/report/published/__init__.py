@@ -37,10 +37,10 @@ from jaxmm.report.variants import Variant
 from jaxmm.train.options import to_dict
 
 PAPERS = {"mla": "arXiv 2311.10707", "samm": "arXiv 2405.02766", "umt": "arXiv 2305.01233"}
-PRETRAINED = ("cavmae", "m3ae")
+PRETRAINED = ("cav_mae", "m3ae")
 SIZE_TOLERANCE = 0.1        # share by which numbers of examples may differ: files go missing
 NETWORK = ("width", "depth", "features", "patch", "stem")   # options that make another encoder
-OWN_WIDTH = {"mlp": 128, "resnet18": 64, "resnet34": 64, "resnet50": 64}    # what their width 0 stands for
+OWN_WIDTH = {"mlp": 128, "resnet18": 64}                    # what their width 0 stands for
 NO_SETTING = ("name", "modality", "modalities", "teachers", "capacity")     # they choose the row
 
 
