@@ -139,7 +139,8 @@ class EncoderConfig:
     """The network that turns one modality into features."""
     name: str = "auto"              # "mlp", "cnn", "resnet18", "resnet34", "resnet50", "bag" (of words),
                                     # "transformer" or those of papers: "m3ae", "cav_mae", "clip", "bert",
-                                    # "vit", "dinov2"; "identity" (the input itself); "auto" by the rank
+                                    # "vit" (Hugging Face), "mae" (and timm), "dinov2"; "identity" (the
+                                    # input itself); "auto" by the rank
     width: int = 0                  # channels of the first stage or hidden units; 0: the network's own
     depth: int = 3                  # layers of "mlp" and transformers, stages of "cnn"
     features: int = 0               # size s of the output; 0: the network's own

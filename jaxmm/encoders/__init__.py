@@ -91,6 +91,7 @@ NETWORKS = {
     "clip": _transformer("clip", (2, 3, 4), texts=True),
     "bert": _transformer("bert", texts=True),
     "vit": _transformer("vit", (2, 3, 4)),
+    "mae": _transformer("mae", (2, 3, 4)),
     "dinov2": _transformer("dinov2", (2, 3, 4)),
     "identity": Network(lambda c, num_tokens, axis_name: Flatten(), (1, 2, 3, 4)),
 }

@@ -60,7 +60,7 @@ class Style(NamedTuple):
 OWN = Style(128, activation=nn.gelu, attends="there", pool="mean", named=False)
 M3AE = Style(activation=nn.gelu, cls=True, sincos=True, attends="there", pool="mean")
 CLIP = Style(activation=quick_gelu, epsilon=1e-5, cls=True, norm_in=True, projection=512, embed_bias=False)
-VIT = Style(cls=True)
+VIT = Style(cls=True, epsilon=1e-12)    # as of Hugging Face
 STYLES = {      # by network and whether it reads texts
     ("transformer", False): OWN,
     ("transformer", True): OWN,
@@ -72,7 +72,8 @@ STYLES = {      # by network and whether it reads texts
     ("bert", True): Style(post=True, epsilon=1e-12, norm_in=True, norm_out=False, attends="there",
                           pool="mean"),
     ("vit", False): VIT,
-    ("dinov2", False): VIT._replace(width=384, layer_scale=True),
+    ("mae", False): VIT._replace(epsilon=1e-6),     # and ViTs of timm
+    ("dinov2", False): VIT._replace(width=384, epsilon=1e-6, layer_scale=True),
 }
 
 

@@ -41,7 +41,7 @@ def sizes(arrays: Mapping[str, np.ndarray], network: str, kind: str) -> dict[str
 
     Of transformers these are width, depth, patch (of images and sounds) and features (of CLIP); heads if
     released models do not have one for 64 channels; name if the file holds a relative of the network
-    ("dinov2" for "vit"). Of ResNets they are width and stem.
+    ("dinov2" or "mae" for "vit"). Of ResNets they are width and stem.
 
     Args:
       arrays: of the file.

@@ -345,7 +345,7 @@ HF_VIT = (
     | places("embeddings.position_embeddings") | L("params/norm_out", "layernorm"))
 
 VITS = (
-    Table("vit", "ViT", "", TIMM_VIT, (("blocks.{}.", TIMM),)),
+    Table("mae", "ViT", "", TIMM_VIT, (("blocks.{}.", TIMM),)),
     Table("vit", "ViT", "", HF_VIT, (("encoder.layer.{}.", HF),)),
     Table("dinov2", "DINOv2", "", TIMM_VIT, (("blocks.{}.", TIMM | scales("ls1.gamma", "ls2.gamma")),)),
     Table("dinov2", "DINOv2", "", HF_VIT, (("encoder.layer.{}.", HF_DINOV2),)))
@@ -372,5 +372,6 @@ TABLES = {
             Table("clip", "CLIP", "transformer.*", OPENAI_TEXT, (("transformer.resblocks.{}.", OPENAI),)))},
     "bert": {"text": (Table("bert", "BERT", "", BERT_TEXT, (("encoder.layer.{}.", BERT),)),)},
     "vit": {"image": VITS},
+    "mae": {"image": VITS},
     "dinov2": {"image": VITS},
 }
