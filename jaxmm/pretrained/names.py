@@ -166,10 +166,10 @@ def _table(forms: Mapping[str, str], network: str, kind: str) -> Table:
     Raises:
       UserError: the file holds another model.
     """
-    kinds = TABLES.get(network, {})
-    tables = (resnet(forms),) if network in RESNETS else kinds.get("text" if kind == "text" else "image")
+    kinds = {"image": (resnet(forms),)} if network in RESNETS else TABLES[network]
+    tables = next((kinds[known] for known in kinds if (known == "text") == (kind == "text")), None)
     if not tables:
-        raise UserError(f"{network} takes {' and '.join(f'{kind}s' for kind in kinds)}, found {kind}")
+        raise UserError(f"{network} takes {' and '.join(kinds)}, found {kind}")
     table = max(tables, key=lambda table: len(names_of(table.leaves(forms)) & forms.keys()))
     needed, about = names_of(table.leaves(forms)), detect(forms)
     if 2 * len(needed & forms.keys()) <= len(needed) or about in FOREIGN.values():

@@ -356,7 +356,7 @@ TABLES = {
                              ((prefix, names),)) for norm, prefix, names in M3AE),
         "text": tuple(Table("m3ae", "M3AE", "text_embedding", M3AE_TEXT | L("params/norm_out", norm),
                             ((prefix, names),)) for norm, prefix, names in M3AE)},
-    "cav_mae": {"image": (Table("cav_mae", "CAV-MAE", "blocks_a.*", CAV_MAE, (
+    "cav_mae": {"audio": (Table("cav_mae", "CAV-MAE", "blocks_a.*", CAV_MAE, (
         ("blocks_a.{}.", TIMM), ("blocks_u.{}.", TIMM | L("norm_1", "norm1_a") | L("norm_2", "norm2_a")))),)},
     "clip": {
         "image": (

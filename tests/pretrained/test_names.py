@@ -219,7 +219,8 @@ def without(arrays, *patterns):
      "holds 1 arrays of no model that is known (a.weight), expected BERT"),
     (lambda: released("vit") | {"embeddings.register_tokens": np.zeros(2)}, "vit", "image",
      "holds DINOv2 with registers, expected ViT"),
-    (lambda: released("bert"), "bert", "image", "bert takes texts, found image"),
+    (lambda: released("bert"), "cav_mae", "text", "cav_mae takes audio, found text"),
+    (lambda: released("bert"), "bert", "image", "bert takes text, found image"),
     (lambda: renamed(released("vit"), (r"0\.attention\.output\.dense", "0.attention.dense")), "vit", "image",
      "2 of 54 names of ViT are missing: encoder.layer.0.attention.output.dense.bias, "
      "encoder.layer.0.attention.output.dense.weight; in their place it has "
