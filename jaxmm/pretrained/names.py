@@ -23,6 +23,9 @@ WRAPPERS = r"^((_orig_mod|module|model|params|state|state_dict|bert|vit|dinov2)\
 FOREIGN = {     # names that tell models which have all of the names of a known one, and others
     "register_tokens": "DINOv2 with registers", "reg_token": "a ViT with registers",
     "dist_token": "DeiT with distillation", "embeddings.distillation_token": "DeiT or AST"}
+HEADS = {       # by width, of released models that do not have one for 64 channels
+    ("bert", "text"): {312: 12, 384: 12},       # TinyBERT; MiniLM, and what was made from it
+    **{(network, "image"): {1280: 16, 1408: 16, 1664: 16} for network in ("vit", "mae", "clip")}}   # huge ones
 
 
 def detect(names: Iterable[str]) -> str:
@@ -70,8 +73,8 @@ def sizes(arrays: Mapping[str, np.ndarray], network: str, kind: str) -> dict[str
     found |= {"width": width, "depth": sum(count_blocks(prefix, forms) for prefix, _ in table.blocks)}
     if projection := table.parts.get("params/projection/kernel"):
         found["features"] = shape(*projection.names, 2)[projection.rule is not transposed]
-    if table.network == "bert" and width == 384:
-        found["heads"] = 12         # MiniLM, and what was made from it
+    if heads := HEADS.get((table.network, kind), {}).get(width):
+        found["heads"] = heads
     return found
 
 
