@@ -153,6 +153,11 @@ class EncoderConfig:
     dtype: str = "float32"          # of the computation ("bfloat16"); parameters stay float32
     remat: bool = False             # "cnn", ResNets, transformers: rematerialise; only outputs of
                                     # layers are kept for the backward pass
+    weights: str = ""               # file of pretrained weights, .safetensors or .npz, which says the sizes,
+                                    # too; "": drawn by the seed
+    sha256: str = ""                # of that file; "": any, and a new run notes it here
+    frozen: bool = False            # neither parameters nor batch statistics change
+    rate: float = 1.0               # learning rate as a multiple of the optimizer's, > 0
 
 
 @dataclass

@@ -13,7 +13,7 @@ from jaxmm.encoders.conv import LOWERINGS
 from jaxmm.encoders.networks import CNN, MLP, Flatten
 from jaxmm.encoders.resnet import STEMS, BasicBlock, Bottleneck, ResNet
 from jaxmm.encoders.transformer import POOLS, STYLES, Bag, Transformer, num_heads
-from jaxmm.errors import UserError, check_at_least, check_choice, suggest
+from jaxmm.errors import UserError, check_above, check_at_least, check_choice, suggest
 
 DTYPES = ("float32", "bfloat16")
 
@@ -134,6 +134,7 @@ def make_encoder(config: EncoderConfig, rank: int, *, num_tokens: int = 0,
         if getattr(config, option) and not network.attends:
             raise UserError(f"encoder {option}: {name!r} has none; it is for "
                             f"{', '.join(k for k, n in NETWORKS.items() if n.attends)}")
+    check_above("encoder rate", config.rate, 0)
     if config.remat and not network.layered:
         raise UserError(f"encoder remat: {name!r} keeps little to compute again; it is for "
                         f"{', '.join(k for k, n in NETWORKS.items() if n.layered)}")
@@ -181,8 +182,22 @@ def make_encoder(config: EncoderConfig, rank: int, *, num_tokens: int = 0,
         return finish(y), batch_stats
 
     count = getattr(net, "num_stages", 0)
-    return Encoder(init, apply, tuple(functools.partial(stage, i) for i in range(count)),
-                   pool if count else apply)
+    encoder = Encoder(init, apply, tuple(functools.partial(stage, i) for i in range(count)),
+                      pool if count else apply)
+    return frozen(encoder) if config.frozen else encoder
+
+
+def frozen(encoder: Encoder) -> Encoder:
+    """The encoder as a constant: no gradient in its parameters, and batch norm always uses the running
+    statistics, and leaves them as they are. Gradients still reach its input."""
+    def still(fn):
+        def call(params, batch_stats, x, *, train, mask=None):
+            del train
+            return fn(jax.lax.stop_gradient(params), batch_stats, x, train=False, mask=mask)
+        return call
+
+    return encoder._replace(apply=still(encoder.apply), pool=still(encoder.pool),
+                            stages=tuple(map(still, encoder.stages)))
 
 
 def _check(option: str, found: str, choices) -> None:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxmm.config import OptimizerConfig
+from jaxmm.config import EncoderConfig, OptimizerConfig
 from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.model import Optimizer
 from jaxmm.train.plan import Epoch
@@ -96,6 +96,29 @@ def make_optimizer(config: OptimizerConfig, epochs: int,
         return keep(due or {}, new_params, params), keep(due or {}, new_opt_state, opt_state)
 
     return Optimizer(init, update)
+
+
+def by_encoder(optimizer: Optimizer, encoders: Mapping[str, EncoderConfig]) -> Optimizer:
+    """The optimizer with the options of encoders, whose names are those of their parameter groups.
+
+    The groups of frozen ones have no state, and keep their parameters: there is no decay either. The
+    learning rate of the others is multiplied by their `rate`, as that of a group in PyTorch: with it what
+    the whole update is made of, weight decay included.
+    """
+    still = {m for m, c in encoders.items() if c.frozen}
+    rates = {m: c.rate for m, c in encoders.items() if c.rate != 1 and m not in still}
+    if not still and not rates:
+        return optimizer
+
+    def learned(groups):
+        return {group: tree for group, tree in groups.items() if group not in still}
+
+    def update(grads, opt_state, params, step, scale=None, due=None):
+        scale = dict(scale or {})
+        scale |= {m: rate * scale.get(m, 1.0) for m, rate in rates.items()}
+        return optimizer.update(learned(grads), opt_state, params, step, scale, due)
+
+    return Optimizer(lambda params: optimizer.init(learned(params)), update)
 
 
 def are_matrices(params) -> Any:

@@ -22,7 +22,7 @@ from jaxmm.methods.common import Method, TrainState
 from jaxmm.model import Model
 from jaxmm.task import Task, check_labels, make_task, need_classes, with_smoothing, with_weights
 from jaxmm.train import plan
-from jaxmm.train.optimizers import PLATEAU, accumulate, make_optimizer, make_schedule
+from jaxmm.train.optimizers import PLATEAU, accumulate, by_encoder, make_optimizer, make_schedule
 from jaxmm.train.options import LARGEST, check_augmentation, check_single
 from jaxmm.train.programs import Options, Programs, make_programs
 from jaxmm.train.scores import waits_in_vain
@@ -135,8 +135,8 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
 
     def make(axis_name, options):
         changed = replace(config, options)
-        optimizer = accumulate(make_optimizer(changed.optimizer, config.train.epochs, epoch),
-                               config.train.accumulate)
+        optimizer = by_encoder(accumulate(make_optimizer(changed.optimizer, config.train.epochs, epoch),
+                                          config.train.accumulate), encoder_configs)
         encoders = {}
         for m, c in encoder_configs.items():
             with of(f"encoders.{m}"):

@@ -1,14 +1,16 @@
 """What holds for every method."""
 import dataclasses
+from collections.abc import Mapping
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxmm.batch import make_batch
-from jaxmm.config import EncoderConfig, OptimizerConfig
-from jaxmm.encoders import Encoder
+from jaxmm.config import EncoderConfig, OptimizerConfig, TrainConfig
+from jaxmm.encoders import Encoder, frozen
 from jaxmm.methods import METHODS
 from jaxmm.methods.correlation import CCAConfig, DCCAEConfig
 from jaxmm.methods.cpm_net import CPMNetConfig
@@ -16,7 +18,8 @@ from jaxmm.methods.imagination import IFMMINConfig
 from jaxmm.methods.tate import TATEConfig
 from jaxmm.model import Model, Optimizer
 from jaxmm.task import classification
-from jaxmm.train import checkpoints, loop, predictions, setup as setup_lib
+from jaxmm.train import checkpoints, loop, plan, predictions, setup as setup_lib
+from jaxmm.train.optimizers import by_encoder, make_optimizer
 
 SHAPES = {"sound": (3,), "image": (4, 4), "flow": (4,)}
 
@@ -54,17 +57,21 @@ def test_devices_and_resuming(name, encoder, make_dataset, make_config):
 
     On one device and on eight, parameters, own state, metrics and predictions agree, a step after
     the end of a task included; a state that was taken off the devices after three steps and put back
-    goes on to the same bits. So does one of data with other values in place of what is missing.
+    goes on to the same bits. So does one of data with other values in place of what is missing. The encoder
+    of `flow` is frozen, and keeps its bits.
     """
     dataset = make_dataset(SHAPES, rows=(40, 16, 16), missing=True)
     optimizer = OptimizerConfig(learning_rate=0.02, schedule="constant")
     config = make_config(name, batch_size=16, optimizer=optimizer, modalities=SHAPES)
     config.encoders["image"] = EncoderConfig(name=encoder, width=2, depth=1, features=6)
+    config.encoders["flow"] = dataclasses.replace(config.encoders["flow"], frozen=True)
     results = []
     for count in (1, 8):
         setup = setup_lib.build(config, dataset=dataset, devices=jax.devices()[:count])
         feed = setup.programs.feed(dataset.splits["train"], "device")
-        state, metrics = steps(setup, setup_lib.init_state(setup), feed, 0, 3)
+        state = setup_lib.init_state(setup)
+        start = setup.programs.fetch(jax.tree.map(jnp.copy, state.params))
+        state, metrics = steps(setup, state, feed, 0, 3)
         saved = checkpoints.flatten(setup.programs.fetch(state))
         state, metrics = steps(setup, state, feed, 3, 5)
         logits = predictions.predict_split(setup, state, dataset.splits["test"])
@@ -83,13 +90,52 @@ def test_devices_and_resuming(name, encoder, make_dataset, make_config):
                 chex.assert_trees_all_equal(predictions.predict_split(setup, other, splits["test"]), logits)
         if setup.programs.steps:
             state, metrics = steps(setup, setup.programs.end_task(state), feed, 5, 6)
+        end = setup.programs.fetch(state)
+        chex.assert_trees_all_equal(end.params.get("flow"), start.get("flow"))
+        assert not setup.programs.steps or count > 1 or any(
+            (x != y).any() for x, y in zip(jax.tree.leaves(end.params), jax.tree.leaves(start)))
+        assert "flow" not in end.opt_state
         # Without the momentum, which is ten times as large as the parameters it moves.
-        state = checkpoints.flatten(setup.programs.fetch(state)._replace(opt_state=()))
+        state = checkpoints.flatten(end._replace(opt_state=()))
         params = {name: x for name, x in state.items() if name.startswith("params/")}
         results.append((params, (state, metrics, logits)))
     (params, derived), (other_params, other_derived) = results
     chex.assert_trees_all_close(params, other_params, atol=1e-5)
     chex.assert_trees_all_close(derived, other_derived, rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_encoders_and_their_batch_statistics_pass_every_step_as_they_are():
+    """In the traced step of each method, what comes out is the very value that went in."""
+    def stage(params, stats, x, *, train, mask=None):
+        y = x @ params["w"]
+        return y - stats["mean"], {"mean": y.mean(0)} if train else stats
+
+    def init(key, x):
+        return {"w": jax.random.normal(key, (3, 4))}, {"mean": jnp.zeros(4)}
+
+    encoder = Encoder(init, stage, (stage,), lambda params, stats, x, **options: (x, stats))
+    options = {"a": EncoderConfig(frozen=True), "b": EncoderConfig()}
+    epoch = plan.make_epoch([range(8)], TrainConfig(batch_size=8))
+    optimizer = by_encoder(make_optimizer(OptimizerConfig(momentum=0.9), 100, epoch), options)
+    model = Model({"a": frozen(encoder), "b": encoder}, classification("xyz"), lambda key, batch: batch, optimizer,
+                  epoch, 8, 8)
+    batch = make_batch({m: np.zeros((8, 3), np.float32) for m in "ab"}, np.zeros(8, int))
+    seen = set()
+    for name, entry in METHODS.items():
+        small = {"k": 2} if hasattr(entry.options, "k") else {"modality": "a"} if name == "unimodal" else {}
+        method = entry.make(dataclasses.replace(entry.options, **small), model)
+        state = jax.eval_shape(method.init, jax.random.key(0), batch)
+        if not method.step or not state.params["a"]:      # ume; cca and cpm_net have no encoders
+            continue
+        paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+        kept = {i for i, path in enumerate(paths) if path.startswith((".params['a']", ".batch_stats['a']"))}
+        changed = {i for i, path in enumerate(paths) if path.startswith(".params['head']")}
+        for step in method.step.values() if isinstance(method.step, Mapping) else [method.step]:
+            jaxpr = jax.make_jaxpr(lambda state, batch, step=step: step(state, batch)[0])(state, batch).jaxpr
+            same = {i for i, (old, new) in enumerate(zip(jaxpr.invars, jaxpr.outvars)) if old is new}
+            assert kept <= same and len(kept) == 2 and not changed & same, name
+            seen.add(name)
+    assert len(seen) >= len(METHODS) - 4
 
 
 def measured(config, dataset):

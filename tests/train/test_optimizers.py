@@ -5,9 +5,9 @@ import numpy as np
 import optax
 import pytest
 
-from jaxmm.config import OptimizerConfig, TrainConfig
+from jaxmm.config import EncoderConfig, OptimizerConfig, TrainConfig
 from jaxmm.errors import UserError
-from jaxmm.train.optimizers import (PLATEAU, accumulate, make_optimizer, make_schedule,
+from jaxmm.train.optimizers import (PLATEAU, accumulate, by_encoder, make_optimizer, make_schedule,
                                     update_plateau)
 from jaxmm.train.plan import Epoch, make_epoch
 
@@ -53,6 +53,23 @@ def test_scale_multiplies_the_rate_of_a_group():
     np.testing.assert_allclose(scaled["sound"]["w"] - PARAMS["sound"]["w"],
                                0.25 * (params["sound"]["w"] - PARAMS["sound"]["w"]), rtol=1e-3)
     chex.assert_trees_all_equal((scaled["head"], scaled_state), (params["head"], opt_state))
+
+
+@pytest.mark.parametrize("name, steps", [("sgd", 1), ("adamw", 1), ("sgd", 2)])
+def test_encoders_have_their_own_rates_and_frozen_ones_no_part_in_it(name, steps):
+    """As with the rate for `scale`, on top of it, and as if the frozen group were not there."""
+    config = OptimizerConfig(name=name, learning_rate=0.1, weight_decay=0.5, clip_norm=1.0, schedule="constant")
+    plain = accumulate(make_optimizer(config, 10, EPOCH), steps)
+    own = by_encoder(plain, {"sound": EncoderConfig(rate=0.5), "image": EncoderConfig(frozen=True, rate=3.0)})
+    with_image = [tree | {"image": {"w": jnp.array([5.0])}} for tree in (GRADS, PARAMS)]
+    found, expected = (PARAMS, own.init(with_image[1])), (PARAMS, plain.init(PARAMS))
+    assert set(found[1]) == {"sound", "head"}
+    for step in range(4):
+        found = own.update(with_image[0], found[1], found[0], step, {"sound": 0.5, "image": 2.0},
+                           {"image": jnp.array(True)})
+        expected = plain.update(GRADS, expected[1], expected[0], step, {"sound": 0.25})
+        chex.assert_trees_all_equal(found, expected)
+    assert by_encoder(plain, {"sound": EncoderConfig()}) is plain
 
 
 def test_clipping_takes_the_norm_over_all_groups():
