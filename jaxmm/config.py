@@ -254,6 +254,13 @@ def replace(config: Config, options: Mapping[str, Any]) -> Config:
     return config
 
 
+def with_encoders(config: Config, encoders: Mapping[str, Mapping[str, Any]]) -> Config:
+    """A copy with these options of encoders, by modality."""
+    config = copy.deepcopy(config)
+    config.encoders.update({m: EncoderConfig(**options) for m, options in encoders.items()})
+    return config
+
+
 def scalar_paths(config: Config) -> list[str]:
     """Paths of the options that enter a step as numbers, see `scalar`."""
     return [f"{section}.{option.name}" for section in ("optimizer", "method")

@@ -110,3 +110,20 @@ def full_disk():
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
     return limit
+
+
+def _vit_arrays(seed=0, width=8, patch=4, grid=(2, 2), channels=3) -> dict[str, np.ndarray]:
+    """The weights of a ViT with one block, under the names that released ones have."""
+    rng, d = np.random.default_rng(seed), width
+    shapes = {"cls_token": (1, 1, d), "pos_embed": (1, 1 + grid[0] * grid[1], d), "norm.weight": (d,), "norm.bias": (d,),
+              "patch_embed.proj.weight": (d, channels, patch, patch), "patch_embed.proj.bias": (d,)}
+    layers = {"norm1": (d,), "norm2": (d,), "attn.qkv": (3 * d, d), "attn.proj": (d, d), "mlp.fc1": (4 * d, d),
+              "mlp.fc2": (d, 4 * d)}
+    for name, shape in layers.items():
+        shapes |= {f"blocks.0.{name}.weight": shape, f"blocks.0.{name}.bias": shape[:1]}
+    return {name: 0.3 * rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+
+
+@pytest.fixture(scope="session")
+def vit_arrays():
+    return _vit_arrays

@@ -154,7 +154,7 @@ def open_file(path: pathlib.Path, form: str,
         says what was expected.
     """
     if not path.is_file():
-        raise UserError(f"{path}: {_not_there(path)}; expected {form}")
+        raise UserError(f"{path}: {not_there(path)}; expected {form}")
     try:
         with zipfile.ZipFile(path) as file:
             members = file.infolist()
@@ -254,7 +254,7 @@ def memory_left() -> int:
     return left
 
 
-def _not_there(path: pathlib.Path) -> str:
+def not_there(path: pathlib.Path) -> str:
     """Why there is no regular file at `path`."""
     if path.is_dir():
         return "is a folder"

@@ -9,6 +9,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+from safetensors import numpy as safetensors
 
 from jaxmm import escape, extras, files, provenance
 from jaxmm.batch import Logits
@@ -21,8 +22,6 @@ from jaxmm.train.checkpoints import flatten
 from jaxmm.train.options import to_dict
 from jaxmm.train.setup import Run, Setup
 
-safetensors = extras.Later("safetensors.numpy", "--format=safetensors", "export")
-
 PLATFORMS = ("cpu", "cuda", "tpu")
 DESCRIPTION = "export.json"
 Predict = Callable[[Mapping[str, chex.Array], Mapping[str, chex.Array]], Logits]
@@ -31,7 +30,8 @@ Predict = Callable[[Mapping[str, chex.Array], Mapping[str, chex.Array]], Logits]
 def check(folder: pathlib.Path, form: str) -> None:
     """Raises UserError for an unknown form, one whose package is missing, and a folder that is a file."""
     check_choice("--format", form, WRITERS)
-    extras.need({"stablehlo": "flatbuffers"}.get(form, form), f"--format={form}", "export")
+    if form == "stablehlo":
+        extras.need("flatbuffers", "--format=stablehlo", "export")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--output={folder} is a file; name a folder")
 

@@ -9,7 +9,7 @@ from jaxmm.data.streams import Stream
 from jaxmm.errors import UserError
 from jaxmm.report import variants
 from jaxmm.train.opened import check_start
-from jaxmm.train.folder import claim_folder
+from jaxmm.train.folder import as_noted, claim_folder
 from jaxmm.train.options import MOST
 from jaxmm.train.setup import build
 
@@ -66,9 +66,10 @@ def plan(config_for: Callable[[str], Config], methods: Sequence[str], seeds: int
             config.stream.seed += i
             if fold is not None:
                 config.data.fold, part = fold, f"fold_{fold}"
-            setup = build(config, dataset=dataset)      # finds what does not fit
-            repeat = config.train.seed if fold is None else fold
             folder = workdir / variant.folder / part / f"seed_{config.train.seed}"
+            setup = build(as_noted(config, folder), dataset=dataset)    # finds what does not fit
+            config = setup.config       # with what its files of weights say
+            repeat = config.train.seed if fold is None else fold
             within = f"{part}/" * bool(part)
             teachers = "" if tuned else f"{workdir}/{{teacher}}/{within}seed_{{seed}}"
             runs.append(Planned(variant, config, repeat, setup.stream, folder, teachers))

@@ -15,6 +15,7 @@ from jaxmm.experiments.planning import Planned
 from jaxmm.report import continual, units, variants
 from jaxmm.report import tuning as report
 from jaxmm.report.variants import Variant
+from jaxmm.train.folder import as_noted
 from jaxmm.train.opened import check_start
 from jaxmm.train.options import MOST
 from jaxmm.train.schedule import train_many
@@ -84,11 +85,11 @@ def plan(models: Sequence[Variant], settings: Sequence[Mapping[str, str]], seeds
             start = model.config.train.seed, model.config.stream.seed
             config = replace(model.config, typed(model.config, setting) | {
                 "train.seed": start[0] + i, "stream.seed": start[1] + i})
-            setup = build(config, dataset=dataset)
             name = "_".join(f"{path.rpartition('.')[2]}_{text}" for path, text in setting.items())
             run = folder / name.replace("/", "%2F") / f"seed_{config.train.seed}"
+            setup = build(as_noted(config, run), dataset=dataset)
             own = all(path.startswith("method.") for path in setting)
-            planned.append(Planned(model, config, config.train.seed, setup.stream, run,
+            planned.append(Planned(model, setup.config, config.train.seed, setup.stream, run,
                                    f"{folder}/teachers/{{teacher}}/seed_{{seed}}" * own))
             check_start(setup, run)
         trials.append(planned)

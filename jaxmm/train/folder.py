@@ -1,4 +1,5 @@
 """The files of a run folder: its config, what it keeps of its data, and the lock of the process using it."""
+import copy
 import dataclasses
 import json
 import pathlib
@@ -7,15 +8,19 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from jaxmm import files, provenance
-from jaxmm.config import Config
+from jaxmm.config import Config, EncoderConfig
 from jaxmm.data import spec as spec_lib
 from jaxmm.data.spec import DataSpec
 from jaxmm.data.streams import Stream, to_json
 from jaxmm.errors import UserError
+from jaxmm.pretrained.names import TABLES
 from jaxmm.train.options import MADE_BY, differences, load_json, to_dict
 
 FILE = "config.json"
 MODEL_FILE = "model.json"
+# Options of an encoder that its file of weights may say, with their defaults.
+OF_FILES = {f.name: f.default for f in dataclasses.fields(EncoderConfig)
+            if f.name in ("width", "depth", "features", "patch", "heads", "stem", "sha256")}
 OF_LENGTH = ("cosine", "one_cycle")     # schedules that depend on the number of epochs
 MOST_BYTES = 2**30          # of `model.json`: it has two numbers for every feature of a vector
 STREAM_FILE = "stream.json"
@@ -82,6 +87,25 @@ def check_folder(workdir: pathlib.Path, config: Config, extend: bool = False) ->
         raise UserError(f"{workdir} exists and is not a run folder (it has no {FILE}); "
                         "name a new or empty folder")
     return False
+
+
+def as_noted(config: Config, workdir: pathlib.Path) -> Config:
+    """The config, with what the run of a folder has read off its files of weights where `config` leaves it open.
+
+    So the run can be resumed when these files are gone. Without a run in the folder it is unchanged.
+    """
+    if not (workdir / FILE).exists():
+        return config
+    known, found = read_config(workdir).encoders, {}
+    for m, c in config.encoders.items():
+        if m in known and c.weights and c.weights == known[m].weights:
+            found[m] = dataclasses.replace(c, **{
+                name: getattr(known[m], name) for name, default in OF_FILES.items() if getattr(c, name) == default})
+            if c.name in TABLES and TABLES[c.name] == TABLES.get(known[m].name):    # such as "mae" for "vit"
+                found[m].name = known[m].name
+    config = copy.deepcopy(config)
+    config.encoders.update(found)
+    return config
 
 
 def check_extension(workdir: pathlib.Path, known: Config, config: Config, extend: bool) -> None:

@@ -8,13 +8,14 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
+from jaxmm.errors import UserError
 from jaxmm.methods.common import Progress, TrainState
 from jaxmm.signals import Preempted, stop_signals
 from jaxmm.train import hosts
 from jaxmm.train.checkpoints import REMEDY
 from jaxmm.train.group import Group
 from jaxmm.train.plan import Chunk
-from jaxmm.train.setup import Run
+from jaxmm.train.setup import Run, memory_size
 from jaxmm.train.writers import MOST
 
 METRICS_EVERY = 32      # steps between fetches of the metrics; longer queues can deadlock on CPU
@@ -44,6 +45,10 @@ def run_steps(group: Group, progress: bool = False) -> list[Run | FloatingPointE
         for chunk, fed in rows.through(group.chunks()):
             called = time.perf_counter()
             phase = programs.phase(Progress(chunk.task, chunk.epoch, group.step))
+            if group.step == start:
+                said = check_memory(programs.memory(group.state, fed, phase), memory_size())
+                if progress:
+                    tqdm.write(said, file=sys.stderr)
             group.state, metrics = programs.steps(group.state, fed, phase)
             if progress and group.step == start:
                 jax.block_until_ready(metrics)
@@ -175,6 +180,19 @@ def mean_of_numbers(values: np.ndarray) -> float:
     """Mean of the values that are not NaN; NaN if all are. (A batch without a modality gives NaN.)"""
     values = values[~np.isnan(values)]
     return float(values.mean(dtype=np.float64)) if values.size else np.nan
+
+
+def check_memory(needed: int, there: int) -> str:
+    """One line with what steps take of the bytes of memory there are.
+
+    Raises:
+      UserError: they take more.
+    """
+    said = f"steps take {needed / 2**20:,.1f} of {there / 2**20:,.0f} MiB of memory, state and data included"
+    if needed > there:
+        raise UserError(f"{said}; lower train.batch_size (and raise train.accumulate), set encoders.M.remat=true, "
+                        "encoders.M.dtype=bfloat16 or encoders.M.frozen=true, or train fewer runs at once")
+    return said
 
 
 def describe_state(state: TrainState) -> str:

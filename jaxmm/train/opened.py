@@ -12,12 +12,13 @@ from jaxmm.config import Config
 from jaxmm.data.spec import to_json
 from jaxmm.methods.common import TrainState
 from jaxmm.train import checkpoints, hosts, validity, writers
-from jaxmm.train.folder import (FILE as CONFIG_FILE, MODEL_FILE, check_folder, claim_folder, read_spec,
-                                save_stream, write_spec)
+from jaxmm.train.folder import (FILE as CONFIG_FILE, MODEL_FILE, as_noted, check_folder, claim_folder,
+                                read_spec, save_stream, write_spec)
 from jaxmm.train.options import to_dict
 from jaxmm.train.restore import kept_step, read_history
 from jaxmm.train.setup import Setup, init_state, is_finished
 from jaxmm.train.teaching import check_same_teachers, check_teachers, teacher_checksums
+from jaxmm.train.weights import read_pretrained
 from jaxmm.train.writers import Write, open_writer
 
 
@@ -34,13 +35,14 @@ class Opened(NamedTuple):
     load: Callable[[int], TrainState] | None = None     # step of a checkpoint -> one copy
 
 
-def kept_spec(config: Config, workdir: pathlib.Path, extend: bool = False) -> dict[str, Any] | None:
-    """What a run of this config has kept of its data, as JSON; None for a new run."""
+def kept(config: Config, workdir: pathlib.Path, extend: bool = False) -> dict[str, Any]:
+    """What a run of this config has noted of its "encoders" and of its data, the "spec", as JSON."""
     if not (workdir / CONFIG_FILE).exists():
-        return None
+        return {"encoders": {}, "spec": None}
+    config = as_noted(config, workdir)
     check_folder(workdir, config, extend)
     spec = read_spec(workdir)
-    return spec and to_json(spec)
+    return {"encoders": to_dict(config)["encoders"], "spec": spec and to_json(spec)}
 
 
 def check_start(setup: Setup, workdir: pathlib.Path, extend: bool = False) -> None:
@@ -48,11 +50,14 @@ def check_start(setup: Setup, workdir: pathlib.Path, extend: bool = False) -> No
     checkpoints.check_path(workdir)
     writers.check_installed(setup.config.train.tensorboard, setup.config.train.wandb)
     check_folder(workdir, setup.config, extend)
+    meta = None
     if not (workdir / CONFIG_FILE).exists():
         check_teachers(setup)
     else:
-        check_meta(setup, workdir, checkpoints.last_meta(workdir) or {
-            "data": setup.spec.checksums, "history": []})
+        meta = checkpoints.last_meta(workdir)
+        check_meta(setup, workdir, meta or {"data": setup.spec.checksums, "history": []})
+    if not meta:
+        read_pretrained(setup)
 
 
 def check_meta(setup: Setup, workdir: pathlib.Path, meta: Mapping[str, Any]) -> tuple[str, ...]:

@@ -53,6 +53,8 @@ class Programs(NamedTuple):
     """
     init: Callable[[int, Batch], TrainState]        # (seed, example batch) -> one copy of one run
     steps: Callable[..., tuple[TrainState, dict]] | None    # (state, rows at [K, B], phase="")
+    memory: Callable[..., int]      # of the same arguments: bytes that `steps` takes on a device, its arguments
+    # and results included; 0 if the compiler does not say
     predict: Callable[[TrainState, Fed], dict]              # rows at [B]
     features: Callable[[TrainState, Fed], dict]             # rows at [B]
     squeezes: Callable[[TrainState, Fed], dict] | None      # rows at [B]
@@ -165,11 +167,19 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
 
     values = place(stack([jax.tree.map(jnp.float32, dict(o)) for o in options]))
 
-    def steps(state, fed, phase=""):
+    def steps_of(phase):
         step = method.step
-        phase = phase or (next(iter(step)) if isinstance(step, Mapping) else "")
-        state, metrics = compiled_steps(phase)(state, *fed, values)
+        return compiled_steps(phase or (next(iter(step)) if isinstance(step, Mapping) else ""))
+
+    def steps(state, fed, phase=""):
+        state, metrics = steps_of(phase)(state, *fed, values)
         return state, fetch(metrics, run_axis=1)
+
+    def memory(state, fed, phase=""):
+        # What is compiled here is what `steps` calls then.
+        found = steps_of(phase).lower(state, *fed, values).compile().memory_analysis()
+        return found and (found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+                          + found.temp_size_in_bytes) or 0
 
     def run_visit(state, rows, index, counts, options):
         batch = gather(rows, index[0])
@@ -229,7 +239,7 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
         return compiled_init(jax.random.key(seed), batch)
 
     compiled_init = jax.jit(method.init)
-    return Programs(init, steps if method.step else None, reader("predict"), reader("features"),
+    return Programs(init, steps if method.step else None, memory, reader("predict"), reader("features"),
                     method.squeezes and reader("squeezes"), ready, method.phase or (lambda progress: ""),
                     method.end_epoch and end_epoch,
                     method.visit and visit, end_task, feed, place, fetch, count, num_runs,

@@ -10,7 +10,7 @@ import jax
 from tqdm import tqdm
 
 from jaxmm import files
-from jaxmm.config import Config
+from jaxmm.config import Config, with_encoders
 from jaxmm.data.dataset import Dataset
 from jaxmm.data.spec import from_json
 from jaxmm.files import PathLike
@@ -18,11 +18,11 @@ from jaxmm.methods.common import TrainState
 from jaxmm.train import hosts
 from jaxmm.train.group import Group
 from jaxmm.train.loop import run_steps
-from jaxmm.train.opened import Opened, check_start, kept_spec, open_run, state_from_main
+from jaxmm.train.opened import Opened, check_start, kept, open_run, state_from_main
 from jaxmm.train.setup import Run, is_finished
 from jaxmm.train.teaching import folder_of, restore_teachers, taught, teacher_config
 from jaxmm.train.together import build_many, find_obstacle
-from jaxmm.train.weights import init_from
+from jaxmm.train.weights import init_from, pretrained
 
 
 def train(config: Config, workdir: PathLike, *, dataset: Dataset | None = None,
@@ -77,9 +77,10 @@ def train_many(configs: Sequence[Config], workdirs: Sequence[PathLike], *,
       UserError, WriteError, Preempted: see `train`.
     """
     paths = [files.expand(workdir) for workdir in workdirs]
-    specs = hosts.from_main(lambda: [kept_spec(*run, extend) for run in zip(configs, paths)])
-    setups = list(build_many(configs, dataset=dataset, devices=devices,
-                             specs=[spec and from_json(spec) for spec in specs]))
+    noted = hosts.from_main(lambda: [kept(*run, extend) for run in zip(configs, paths)])
+    setups = list(build_many([with_encoders(config, known["encoders"]) for config, known in zip(configs, noted)],
+                             dataset=dataset, devices=devices,
+                             specs=[known["spec"] and from_json(known["spec"]) for known in noted]))
 
     def check():
         for setup, workdir in zip(setups, paths):
@@ -144,10 +145,16 @@ def teach(runs: Sequence[Opened], locations: Sequence[str], options: Mapping[str
 
 
 def start_from(run: Opened) -> Opened:
-    """The run, with the weights that `train.init_from` names if it has not made a step yet."""
-    if not run.setup.config.train.init_from or run.step or run.history:
+    """The run, with the weights that its config names if it has not made a step yet: pretrained ones, then
+    those of the run in `train.init_from`."""
+    config = run.setup.config
+    if run.step or run.history:
         return run
-    return run._replace(state=state_from_main(run.state, functools.partial(init_from, run.setup)))
+    for take, named in ((pretrained, any(c.weights for c in config.encoders.values())),
+                        (init_from, config.train.init_from)):
+        if named:
+            run = run._replace(state=state_from_main(run.state, functools.partial(take, run.setup)))
+    return run
 
 
 def learn(run: Opened, options: Mapping[str, Any]) -> TrainState:

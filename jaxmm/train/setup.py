@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxmm import data
 from jaxmm.batch import Batch, batch_size
-from jaxmm.config import Config, EncoderConfig, replace, scalar_options
+from jaxmm.config import Config, EncoderConfig, PreprocessConfig, replace, scalar_options
 from jaxmm.data.dataset import Dataset, fingerprint, say
 from jaxmm.data.feeding import check_streaming, device_memory, is_streamed, place_training
 from jaxmm.data.spec import DataSpec, check_same_form, coarse_map, example, make_spec
@@ -20,6 +20,7 @@ from jaxmm.errors import UserError, check_choice, of, suggest
 from jaxmm.methods import METHODS, check_pairs, check_rows, make_method, used_modalities
 from jaxmm.methods.common import Method, TrainState
 from jaxmm.model import Model
+from jaxmm.pretrained import load
 from jaxmm.task import Task, check_labels, make_task, need_classes, with_smoothing, with_weights
 from jaxmm.train import plan
 from jaxmm.train.optimizers import PLATEAU, accumulate, by_encoder, make_optimizer, make_schedule
@@ -43,6 +44,7 @@ class Setup(NamedTuple):
     make_method: Callable[[str | None, Options], Method]    # (axis_name, scalar options)
     obstacle: str                   # why it cannot share a program with other runs; "" if it can
     checksums: dict[str, str]       # by available split: its `fingerprint`, tasks included
+    shapes: dict[str, tuple[int, ...]]      # of an example as its encoder gets it, by modality
     to_float32: Callable[[Batch], Batch]    # rows as the data set has them -> as devices get them
     learning_rate: Callable[[int], Any]     # by number of steps, without the factor of "plateau"
 
@@ -100,6 +102,7 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
             spec = make_spec(dataset, stream, tasks, checksums, config.data.preprocess)
     else:
         stream, tasks, checksums = spec.stream, [], {}
+    config = load.complete(config, kinds(config, spec))
     task = make_task(config.task, spec.class_names, example(spec)["label"])
     for split, batch in dataset.splits.items():
         check_labels(split, task, batch["label"])
@@ -126,7 +129,8 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
     to_float32 = functools.partial(normalise, norms=wide)
     transform = make_transform({m: norm for m, norm in spec.norms.items() if m not in wide},
                                dict(config.augment), config.data.preprocess)
-    ranks = example_ranks(example(spec), transform)
+    shapes = example_shapes(example(spec), transform)
+    ranks = {m: len(shape) for m, shape in shapes.items()}
     for m, options in config.augment.items():
         check_augmentation(m, options, 0 if m in spec.num_tokens else ranks[m])
     encoder_configs = {m: config.encoders.get(m, EncoderConfig()) for m in spec.modalities}
@@ -162,7 +166,7 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
                 "convolutions over several runs at once are slow on CPU" if slow_together else "")
     steps_per_call = config.train.steps_per_call or (1 if obstacle else SCANNED_STEPS)
     setup = Setup(config, dataset, spec, task, stream, tasks, programs, steps_per_call, make, obstacle,
-                  checksums, to_float32, lambda step: schedule(epoch(step)))
+                  checksums, shapes, to_float32, lambda step: schedule(epoch(step)))
     check_selection(setup)
     size, memory = state_size(setup), memory_size()    # finds shapes that do not fit, too
     if size > memory:
@@ -223,6 +227,23 @@ def _make_tasks(config: Config, dataset: Dataset, spec: DataSpec | None,
     return dataset, stream, rows_with(dataset, used, [np.concatenate(tasks)] if config.stream.joint else tasks)
 
 
+def kinds(config: Config, spec: DataSpec) -> dict[str, str]:
+    """"text", "audio" or "image" by modality, as pretrained encoders take them.
+
+    Raises:
+      UserError: texts of a pretrained encoder are numbered by a vocabulary made of them.
+    """
+    found = {}
+    for m in spec.modalities:
+        section = config.data.preprocess.get(m, PreprocessConfig())
+        found[m] = "text" if m in spec.num_tokens else "audio" if section.kind == "spectrogram" else "image"
+        if m in config.encoders and config.encoders[m].weights and getattr(section, "vocabulary", None) == "":
+            raise UserError(f"encoders.{m}.weights: the vocabulary of {m} is made of the training texts, whose "
+                            "numbers mean other words to a pretrained encoder; name that of the encoder by "
+                            f"--config.data.preprocess.{m}.vocabulary=FILE")
+    return found
+
+
 def lengths(spec: DataSpec) -> list[range]:
     """Ranges as long as the rows of each task, where only the lengths matter."""
     return [range(rows) for rows in spec.rows]
@@ -251,8 +272,12 @@ def rows_with(dataset: Dataset, modalities: Sequence[str], tasks: Sequence[np.nd
 
 def state_size(setup: Setup) -> int:
     """Bytes of the state of one run on a device."""
-    state = jax.eval_shape(lambda: _first_copy(setup))
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state_shapes(setup)))
+
+
+def state_shapes(setup: Setup) -> TrainState:
+    """Shapes and types of the state of one run."""
+    return jax.eval_shape(lambda: _first_copy(setup))
 
 
 def memory_size() -> int:
@@ -260,10 +285,10 @@ def memory_size() -> int:
     return device_memory() or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def example_ranks(batch: Batch, transform: Transform) -> dict[str, int]:
-    """Rank of an example as its encoder gets it, by modality."""
+def example_shapes(batch: Batch, transform: Transform) -> dict[str, tuple[int, ...]]:
+    """Shape of an example as its encoder gets it, by modality."""
     inputs = jax.eval_shape(lambda batch: transform(None, batch), batch)["inputs"]
-    return {m: inputs[m].ndim - 1 for m in sorted(inputs)}
+    return {m: inputs[m].shape[1:] for m in sorted(inputs)}
 
 
 def init_state(setup: Setup) -> TrainState:

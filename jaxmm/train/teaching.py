@@ -1,4 +1,5 @@
 """Trained models that a run starts from, its teachers."""
+import dataclasses
 import json
 import pathlib
 import zlib
@@ -21,6 +22,7 @@ from jaxmm.train.options import differences, to_dict
 from jaxmm.train.setup import Setup
 
 
+TRAINED = {"weights": "", "sha256": "", "frozen": False, "rate": 1.0}     # not what an encoder is
 OTHER = 1000    # difference between the seeds of a student that imitates and of its teachers
 
 
@@ -131,8 +133,11 @@ def may_see_more(setup: Setup, teacher: Config, meta: Mapping[str, Any]) -> bool
 
 def check_encoders(folder: pathlib.Path, teacher: Config, config: Config,
                    modalities: Sequence[str]) -> None:
-    """Raises UserError unless both configs have the same encoders of these modalities."""
-    mine, other = (to_dict(Config(encoders={m: c.encoders.get(m, EncoderConfig())
+    """Raises UserError unless both configs have the same encoders of these modalities.
+
+    What they started from, and how they were trained, may differ.
+    """
+    mine, other = (to_dict(Config(encoders={m: dataclasses.replace(c.encoders.get(m, EncoderConfig()), **TRAINED)
                                             for m in modalities})) for c in (config, teacher))
     found = list(differences(other, mine))
     if found:

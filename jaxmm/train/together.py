@@ -30,7 +30,8 @@ def build_many(configs: Sequence[Config], *, dataset: Dataset | None = None,
                spec and spec.checksum)
         if key not in built:
             built[key] = setup_lib.build(config, dataset=dataset, spec=spec, devices=devices)
-        yield built[key]._replace(config=config)
+        # What the files of weights say of the encoders included.
+        yield built[key]._replace(config=replace(built[key].config, {"train.seed": config.train.seed}))
 
 
 def find_obstacle(setups: Sequence[Setup]) -> str:
