@@ -10,7 +10,7 @@ PACKAGE = pathlib.Path(jaxmm.__file__).parent
 ORDER = [               # what stands in a line may import each other
     ("errors", "escape", "extras", "keys", "signals", "caches", "files", "processes", "provenance"),
     ("config",), ("batch", "metrics", "task"),
-    ("data", "encoders", "heads", "losses", "state", "model"),
+    ("data", "encoders", "heads", "losses", "state", "model", "pretrained"),
     ("prepare",), ("methods",),
     ("train",),
     ("evaluate",), ("report",), ("experiments",), ("estimators",), ("commands", "__main__"),
