@@ -5,5 +5,7 @@ COMMANDS = {
     "predict": "predict rows without labels", "export": "write a model for programs without jaxmm",
     "compare": "compare methods over several seeds",
     "advise": "say whether to distil or to average, on your data",
-    "prepare": "turn a data set on disk into records", "bench": "time training steps",
+    "prepare": "turn a data set on disk into records",
+    "convert": "turn weights of other programs into .safetensors",
+    "encode": "compute the features of a data set once", "bench": "time training steps",
     "list": "list methods, configs, data sets, encoders, options"}

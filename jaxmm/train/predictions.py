@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 from jaxmm.batch import Batch, Logits, batch_size
 from jaxmm.config import scalar_options
@@ -22,9 +23,9 @@ def predict_split(setup: Setup, state: TrainState, split: Batch) -> dict[str, np
     return _read(setup, state, setup.programs.predict, split)
 
 
-def split_features(setup: Setup, state: TrainState, split: Batch) -> dict[str, np.ndarray]:
-    """Encoder outputs [N, s] by modality for a whole split."""
-    return _read(setup, state, setup.programs.features, split)
+def split_features(setup: Setup, state: TrainState, split: Batch, shown: str = "") -> dict[str, np.ndarray]:
+    """Encoder outputs [N, s] by modality for a whole split; `shown` names it on a progress bar."""
+    return _read(setup, state, setup.programs.features, split, shown)
 
 
 def split_squeezes(setup: Setup, state: TrainState, split: Batch) -> dict[str, np.ndarray]:
@@ -55,18 +56,19 @@ def make_weights(setup: Setup, state: TrainState) -> Callable[[Logits, Mapping],
     return lambda outputs, present: jax.device_get(weights(state, outputs, present))
 
 
-def _read(setup, state, read, split):
+def _read(setup, state, read, split, shown=""):
     splits = setup.dataset.splits
     if not any(split is known for known in splits.values()):
         check_split("split", split, setup.spec.forms)
-    return _read_rows(setup, state, read, split, setup.config.data.placement)
+    return _read_rows(setup, state, read, split, setup.config.data.placement, shown)
 
 
-def _read_rows(setup, state, read, split, placement):
+def _read_rows(setup, state, read, split, placement, shown=""):
     rows = batch_size(split)
     order = list(zip(row_chunks(rows, setup.config.train.batch_size)))
     feed, state = setup.programs.feed(split, placement), setup.programs.ready(state)
-    return join_parts(on_host(read(state, fed) for _, fed in feed.through(order)), rows)
+    parts = on_host(read(state, fed) for _, fed in feed.through(order))
+    return join_parts(tqdm(parts, shown, len(order), disable=not shown, unit="batch"), rows)
 
 
 def on_host(parts: Iterable[Any]) -> Iterator[Any]:

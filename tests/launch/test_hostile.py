@@ -3,6 +3,7 @@ what is wrong, with exit code 2, and leaves everything as it was."""
 import json
 import os
 import pathlib
+import pickle
 import shutil
 
 import numpy as np
@@ -238,6 +239,49 @@ def test_export(tmp_path, refused):
         ("--format='onnx'; expected one of stablehlo, safetensors", [workdir, "--format=onnx"]),
         ("is a file; name a folder", [workdir, f"--output={tmp_path / 'file'}"]),
         ("expected a folder of this machine", [workdir, "--output=gs://bucket/x"])])
+
+
+def test_convert(tmp_path, refused):
+    """Files in the place of weights, and outputs that are there."""
+    contents = {"empty.pth": b"", "html.pth": b"<!DOCTYPE html>", "lfs.bin": LFS, "cut.pt": b"PK\3\4",
+                "list.pkl": pickle.dumps([1]), "code.pkl": b"\x80\x04cos\nsystem\nU\x04trueR.", "random.pth": bytes(range(256)),
+                "there.safetensors": b"", "objects.pkl": pickle.dumps({"a": np.array([{}])})}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    write_npz(tmp_path / "good.npz")
+    os.mkfifo(tmp_path / "pipe.pth")
+
+    def arguments(weights, output="new.safetensors"):
+        return [f"--weights={tmp_path / weights}" * bool(weights), f"--output={tmp_path / output}"][not weights:]
+
+    refused("launch.convert", [
+        ("--weights is empty", []), ("--weights is empty", arguments("")), ("--output is empty", ["--weights=x"]),
+        ("no folder", arguments("list.pkl", "none/x.safetensors")), ("ends in .safetensors", arguments("list.pkl", "x.pth")),
+        ("there.safetensors exists", arguments("list.pkl", "there.safetensors")),
+        ("gone.pth cannot be read (No such file", arguments("gone.pth")), ("(Is a directory", arguments("")[:0] + [
+            f"--weights={tmp_path}", f"--output={tmp_path / 'new.safetensors'}"]),
+        ("pipe.pth is not a regular file", arguments("pipe.pth")), ("needs no conversion", arguments("good.npz")),
+        ("needs no conversion", arguments("there.safetensors")), ("empty.pth is empty", arguments("empty.pth")),
+        ("html.pth is damaged", arguments("html.pth")), ("`git lfs pull`", arguments("lfs.bin")),
+        ("cut.pt is damaged", arguments("cut.pt")), ("holds no arrays that have names, but list", arguments("list.pkl")),
+        ("code.pkl holds no arrays", arguments("code.pkl")), ("random.pth is damaged", arguments("random.pth")),
+        ("an array of the type 'O8'", arguments("objects.pkl")), ("'bogus'", [*arguments("list.pkl"), "--bogus"])])
+
+
+def test_encode(tmp_path, refused):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "no_run").mkdir()
+    config, output = options(tmp_path)[:-1], f"--output={tmp_path / 'new'}"
+    refused("launch.encode", [
+        ("--output is missing", config), ("file exists", [*config, f"--output={tmp_path / 'file'}"]),
+        ("no_run exists", [*config, f"--output={tmp_path / 'no_run'}"]),
+        ("file/x", [*config, f"--output={tmp_path / 'file/x'}"]), ("/proc/x", [*config, "--output=/proc/x"]),
+        ("expected a folder of this machine", [*config, "--output=gs://bucket/x"]),
+        ("no such file", [*config, output, "--config.data.path=x.npz"]),
+        ("--config does not go with --workdir", [*config, output, f"--workdir={tmp_path / 'no_run'}"]),
+        ("is not a run folder", [output, f"--workdir={tmp_path / 'no_run'}"]),
+        ("--data and --step go with --workdir", [*config, output, "--step=3"]),
+        ("data.folds", [*config, output, "--config.data.folds=3"]), ("'bogus'", [output, "--bogus"])])
 
 
 def test_prepare(tmp_path, layouts, refused):
