@@ -1,23 +1,19 @@
 """Released weights in the form in which encoders read them."""
-import contextlib
 import pathlib
 from collections.abc import Mapping
 
 import numpy as np
+from safetensors.numpy import save_file
 
-from jaxmm import extras, files
+from jaxmm import files
 from jaxmm.data.dataset import listed
 from jaxmm.data.prepared import checksum
 from jaxmm.errors import UserError, WriteError, of
 from jaxmm.pretrained import foreign, names
 from jaxmm.report.predictions import check_path
 
-safetensors = extras.Later("safetensors.numpy", "convert", "")
-
 SUFFIX = ".safetensors"
 READ_AS_IT_IS = (SUFFIX, ".npz")
-NETWORKS = "m3ae", "cav_mae", "clip", "bert", "vit", "resnet18", "resnet34", "resnet50"
-KINDS = "image", "text", "audio"
 
 
 def convert(weights: pathlib.Path, output: pathlib.Path) -> list[str]:
@@ -39,10 +35,11 @@ def convert(weights: pathlib.Path, output: pathlib.Path) -> list[str]:
     # The format knows one order, and one of bytes.
     arrays = {name: np.asarray(x, np.float32 if name in wide else x.dtype.newbyteorder("="), order="C")
               for name, x in found.weights.items()}
+    model = describe(arrays)
     save(output, arrays, {"made_of": weights.name, "sha256": checksum(weights)})
     where = f", weights at {found.where}" if found.where else ""
     said = [f"{weights} ({found.form}{where}): {len(arrays)} arrays, {sum(x.size for x in arrays.values()):,} "
-            f"numbers -> {output} ({output.stat().st_size / 2**20:.1f} MiB)", describe(arrays)]
+            f"numbers -> {output} ({output.stat().st_size / 2**20:.1f} MiB)", model]
     if wide:
         said.append(f"{len(wide)} arrays of bfloat16 are float32 now, which holds the same numbers")
     if found.arrays_left or found.objects_left:
@@ -57,12 +54,7 @@ def describe(arrays: Mapping[str, np.ndarray]) -> str:
     model = names.detect(arrays)
     if not model:
         return f"the names are those of no model that is known here: {listed(list(arrays))}"
-    read: dict[str, set[str]] = {}
-    for network in NETWORKS:
-        for kind in KINDS:
-            with contextlib.suppress(UserError):
-                read.setdefault(network, set()).update(names.used_names(arrays, network, kind))
-    used = max(read.values(), key=len, default=set())
+    used = names.used_names(arrays)
     return f"{model}: encoders read {len(used)} of the {len(arrays)} names"
 
 
@@ -70,6 +62,6 @@ def save(path: pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Mapping
     """Writes a .safetensors file, whole or not at all; see `files.open_whole`."""
     with files.open_whole(path) as file:
         try:
-            safetensors.save_file(dict(arrays), file.name, dict(metadata))
+            save_file(dict(arrays), file.name, dict(metadata))
         except Exception as error:      # the package has a class of its own, also for a full disk
             raise WriteError(f"{path} could not be written ({error})") from error

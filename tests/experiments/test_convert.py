@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from jaxmm.commands import convert as command
 from jaxmm.data.prepared import checksum
 from jaxmm.errors import UserError, WriteError
 from jaxmm.experiments.convert import convert
@@ -43,7 +44,7 @@ def dense(rng, rows, columns):
     return {"kernel": rng.normal(size=(rows, columns)).astype("f4"), "bias": np.zeros(columns, "f4")}
 
 
-def test_the_model_and_how_many_of_its_names(tmp_path):
+def test_the_model_and_how_many_of_its_names(tmp_path, capsys):
     rng, d = np.random.default_rng(0), 8
     norm = {"scale": np.ones(d, "f4"), "bias": np.zeros(d, "f4")}
     block = {"LayerNorm_0": norm, "LayerNorm_1": norm,
@@ -53,7 +54,9 @@ def test_the_model_and_how_many_of_its_names(tmp_path):
               "encoder_image_type_embedding": np.ones((1, 1, d), "f4"),
               "encoder": {"Block_0": block, "LayerNorm_0": norm}, "decoder": {"Block_0": block}}
     (tmp_path / "m3ae.pkl").write_bytes(pickle.dumps({"state": {"params": {"params": params}}}, 4))
-    said = convert(tmp_path / "m3ae.pkl", tmp_path / "x.safetensors")
+    command.FLAGS(["convert", f"--weights={tmp_path / 'm3ae.pkl'}", f"--output={tmp_path / 'x.safetensors'}"])
+    command.main()
+    said = capsys.readouterr().out.splitlines()
     assert "(pickle, weights at state.params.params): 30 arrays" in said[0]
     assert said[1].startswith("M3AE") and said[1].endswith(": encoders read 18 of the 30 names") and len(said) == 2
     found, _ = read(tmp_path / "x.safetensors")

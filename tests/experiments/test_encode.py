@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from jaxmm import data
+from jaxmm.commands import encode as command
 from jaxmm.config import AugmentConfig, DataConfig, EncoderConfig, PreprocessConfig
 from jaxmm.data.prepared import checksum
 from jaxmm.errors import UserError
-from jaxmm.experiments import encode
+from jaxmm.experiments import configs, encode
 from jaxmm.train.predictions import split_features
 from jaxmm.train.restore import restore
 from jaxmm.train.schedule import train
@@ -115,12 +116,15 @@ def test_modalities_that_are_not_paired(make_config, tmp_path):
         jax.tree.map(np.testing.assert_array_equal, *({s: b[part] for s, b in d.splits.items()} for d in (found, before)))
 
 
-def test_training_on_features_is_training_with_frozen_encoders(make_config, tmp_path):
+def test_training_on_features_is_training_with_frozen_encoders(make_config, tmp_path, capsys):
+    """The features are those of the run, as the command computes them."""
     config = config_of(make_config, write_arrays(tmp_path / "mine.npz"))
     for encoder in config.encoders.values():
         encoder.frozen = True
     run = train(config, tmp_path / "frozen", devices=ONE, progress=False)
-    encode.encode(run, tmp_path / "out", {}, progress=False)
+    command.FLAGS(["encode", f"--workdir={tmp_path}/frozen", f"--output={tmp_path}/out", "--noprogress"])
+    command.main(configs.Chosen(configs.DEFAULT, config, {}), "")
+    assert capsys.readouterr().out.startswith("mine, 24 rows of train, 10 rows of val, 13 rows of test; features: ")
     config = config_of(make_config, tmp_path / "out/mine.npz")
     for m in config.encoders:
         config.encoders[m] = EncoderConfig(name="identity")
