@@ -19,6 +19,14 @@ def scalar(default: float) -> Any:
     return field(default=default, metadata={"scalar": True})
 
 
+def on_device(default: Any) -> Any:
+    """An option of what is computed of rows, on the device, and not of how they are read.
+
+    It is not in the repr of its section, which is part of the checksum of rows.
+    """
+    return field(default=default, repr=False)
+
+
 @dataclass
 class PreprocessConfig:
     """How the stored values of one modality become the input of its encoder."""
@@ -36,7 +44,8 @@ class SpectrogramConfig(PreprocessConfig):
     kind: str = "spectrogram"
     rate: int = 16000               # Hz that sound is resampled to
     seconds: float = 10.0           # length that sound is cut or filled up to
-    fill: str = "tile"              # how it is filled up: "tile" repeats it, "zeros" pads it
+    fill: str = "tile"              # how it is filled up: "tile" repeats it, "zeros" pads it, "columns" too,
+                                    # and columns that reach past the end of the sound are 0
     crop_seconds: float = 0.0       # length of a random crop (the middle in evaluation); 0: no crop
     n_fft: int = 512                # samples of a Fourier transform
     window: int = 0                 # samples of the Hann window in its middle; 0: n_fft
@@ -47,6 +56,8 @@ class SpectrogramConfig(PreprocessConfig):
     mels: int = 0                   # mel bands, from 20 Hz on; 0: all frequencies
     log: bool = True                # logarithm of magnitude (of the mel bands' power)
     columns: int = 0                # number of columns it is cut or zero-padded to; 0: as they come
+    kaldi: bool = on_device(False)  # mel bands as Kaldi has them: mean and emphasis of each window by
+                                    # itself, and triangles on the mel scale
 
 
 @dataclass
@@ -61,11 +72,14 @@ class FramesConfig(PreprocessConfig):
     height: int = 256               # pixels that images are resized to when they are read,
     width: int = 256                # and that random crops are taken from
     fit: str = "stretch"            # "stretch" to height and width, or scale and "crop" the middle
+                                    # ("crop_bicubic": not bilinear)
     size: int = 224                 # pixels of each side of the result
     min_area: float = 0.08          # least share of the area of a random crop, which is resized to
                                     # `size`; 0: crops of `size` without resizing
     center: bool = False            # evaluation cuts `size` out of the middle; off: resizes the whole
     flip: bool = True               # left to right with probability 1/2
+    jitter: float = on_device(0.0)  # training changes brightness, contrast and saturation by factors of
+                                    # between 1 - jitter (at least 0) and 1 + jitter; 0: none
 
 
 @dataclass
@@ -76,11 +90,14 @@ class FlowConfig(FramesConfig):
 
 @dataclass
 class TextConfig(PreprocessConfig):
-    """Text -> token ids by WordPiece, 0 for padding."""
+    """Text -> token ids, 0 for padding."""
     kind: str = "text"
-    vocabulary: str = ""            # file with one token a line; "": built from the training texts
+    vocabulary: str = ""            # file with one token a line (WordPiece), tokenizer.json, or CLIP's
+                                    # bpe_simple_vocab_16e6.txt.gz; "": built from the training texts
     max_tokens: int = 8000          # largest size of a vocabulary that is built
-    length: int = 256               # tokens of an example
+    length: int = 256               # tokens of an example, with the special ones; the rest is cut
+    special: bool = True            # the tokenizer's own tokens before and after a text: [CLS] and [SEP] of
+                                    # BERT, start and end of CLIP; off for M3AE
 
 
 PREPROCESS = {"": PreprocessConfig, "spectrogram": SpectrogramConfig, "frames": FramesConfig,

@@ -17,8 +17,8 @@ DATASETS = {"arrays": arrays.load, "av_digits": av_digits.load,
 def load(config: DataConfig, vocabularies: Mapping[str, Sequence[str]] | None = None) -> Dataset:
     """The data set called `config.name`, checked, with modalities masked as `config` says.
 
-    Splits that are not streamed are read into memory. `vocabularies` are the tokens by id of the text
-    modalities, as a run has kept them; None: as the config says.
+    Splits that are not streamed are read into memory. `vocabularies` are those of the text modalities,
+    as a run has kept them; None: as the config says.
     """
     _check(config)
     known = {"vocabularies": vocabularies} if DATASETS[config.name] is pipeline.load else {}

@@ -29,7 +29,8 @@ class Dataset(NamedTuple):
                                       # arrays or `Rows`
     class_names: tuple[str, ...]      # by class number, or by column of labels [N, K]
     num_tokens: Mapping[str, int] = {}  # of modalities that are texts: token ids are below it
-    vocabularies: Mapping[str, tuple[str, ...]] = {}    # of these: tokens by id, where they are known
+    vocabularies: Mapping[str, tuple[str, ...]] = {}    # of these, where they are known: tokens by id, or
+                                      # the JSON of another tokenizer than WordPiece alone
     files: Mapping[str, Any] = {}     # of a table of files: "columns", their kinds by modality, and the
                                       # "options" that they were decoded with
 

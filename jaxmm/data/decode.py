@@ -16,6 +16,8 @@ from jaxmm.errors import UserError, check_at_least, check_choice
 soxr = extras.Later("soxr", "resampling sound")
 
 SAMPLING = ("uniform", "segments", "consecutive")
+RESAMPLING = {"stretch": Image.Resampling.BILINEAR, "crop": Image.Resampling.BILINEAR,
+              "crop_bicubic": Image.Resampling.BICUBIC}     # by how images are brought to their size
 ORIENTATION = {                     # of EXIF: how to transpose an image so that it is upright
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
@@ -28,7 +30,10 @@ def sound_shape(config: SpectrogramConfig) -> tuple[int]:
 
 
 def sound(stored: Sound, config: SpectrogramConfig) -> np.ndarray:
-    """The samples, int16 [T], at the rate asked for, cut at the end or filled up to T."""
+    """The samples, int16 [T], at the rate asked for, cut at the end or filled up to T.
+
+    With `fill` "columns" the last sample of the sound is 1 where it was 0, so that its end is known.
+    """
     samples, (size,) = stored.samples, sound_shape(config)
     if not len(samples):
         return np.zeros(size, np.int16)
@@ -36,7 +41,11 @@ def sound(stored: Sound, config: SpectrogramConfig) -> np.ndarray:
         samples = soxr.resample(samples, stored.rate, config.rate)      # int16 as it came
     if config.fill == "tile":
         return np.resize(samples, size)
-    return np.pad(samples[:size], (0, max(size - len(samples), 0)))
+    samples = samples[:size]
+    filled = np.pad(samples, (0, size - len(samples)))
+    if config.fill == "columns" and not samples[-1]:
+        filled[len(samples) - 1] = 1
+    return filled
 
 
 def frames_shape(config: FramesConfig) -> tuple[int, ...]:
@@ -94,7 +103,7 @@ def image(data: bytes, config: FramesConfig, mode: str) -> np.ndarray:
         found = found if found.mode == mode else found.convert(mode)
         if found.size != size:
             box = None if config.fit == "stretch" else middle(*found.size, *size)
-            found = found.resize(size, Image.Resampling.BILINEAR, box=box)
+            found = found.resize(size, RESAMPLING[config.fit], box=box)
         return np.asarray(found)
 
 
@@ -128,19 +137,26 @@ def eight_bits(found: Image.Image) -> Image.Image:
 
 
 def middle(width: int, height: int, to_width: int, to_height: int) -> tuple[float, ...]:
-    """The largest box (left, top, right, bottom) in the middle with the proportions to_w : to_h."""
+    """The largest box (left, top, right, bottom) in the middle with the proportions to_w : to_h.
+
+    It is of whole pixels where it has as many as asked for, which are cut out as they are then.
+    """
     scale = min(width / to_width, height / to_height)
     left, top = (width - scale * to_width) / 2, (height - scale * to_height) / 2
-    return left, top, width - left, height - top
+    if scale == 1:
+        left, top = round(left), round(top)
+    return left, top, left + scale * to_width, top + scale * to_height
 
 
 def check_frames(where: str, config: FramesConfig) -> None:
     """Raises UserError for inconsistent options of images."""
     check_choice(f"{where}.sampling", config.sampling, SAMPLING)
-    check_choice(f"{where}.fit", config.fit, ("stretch", "crop"))
+    check_choice(f"{where}.fit", config.fit, RESAMPLING)
     for name, least in (("frames", 0), ("crop_frames", 0), ("height", 1), ("width", 1), ("size", 1),
-                        ("min_area", 0)):
+                        ("min_area", 0), ("jitter", 0)):
         check_at_least(f"{where}.{name}", getattr(config, name), least)
+    if config.jitter and isinstance(config, FlowConfig):
+        raise UserError(f"{where}.jitter={config.jitter:g}: optical flow has no colours; leave it out")
     if config.crop_frames > config.frames:
         raise UserError(f"{where}.crop_frames={config.crop_frames} is more than "
                         f"{where}.frames={config.frames}")
@@ -153,9 +169,14 @@ def check_frames(where: str, config: FramesConfig) -> None:
 
 def check_sound(where: str, config: SpectrogramConfig) -> None:
     """Raises UserError for options of sound that are out of range."""
-    check_choice(f"{where}.fill", config.fill, ("tile", "zeros"))
+    check_choice(f"{where}.fill", config.fill, ("tile", "zeros", "columns"))
     for name in ("rate", "n_fft", "hop"):
         check_at_least(f"{where}.{name}", getattr(config, name), 1)
+    if config.center and (config.kaldi or config.fill == "columns"):
+        asked = "kaldi=True" if config.kaldi else "fill='columns'"
+        raise UserError(f"{where}.{asked}: no column reaches past an end; set {where}.center=False")
+    if config.kaldi and not config.mels:
+        raise UserError(f"{where}.kaldi=True is for mel bands; set {where}.mels, such as 128")
     for name, value, most in (("crop_seconds", config.crop_seconds, config.seconds),
                               ("window", config.window, config.n_fft),
                               ("n_fft", config.n_fft, config.rate * config.seconds)):

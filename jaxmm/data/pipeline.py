@@ -27,15 +27,15 @@ from jaxmm.errors import UserError, as_typed, check_choice
 SECTIONS = {"audio": SpectrogramConfig, "frames": FramesConfig, "flow": FlowConfig,
             "text": TextConfig, "features": PreprocessConfig}     # what each kind stored needs
 FEW_BYTES = 2**28           # of the vectors of a modality in a split: more are read on demand
-Vocabularies = Mapping[str, Sequence[str]]  # tokens by id, by modality
+Vocabularies = Mapping[str, Sequence[str]]  # by modality, as `text.kept` has them
 CACHED_RECORDS = 32         # of each split, for the modalities that are read one after the other
 
 
 def load(config: DataConfig, vocabularies: Vocabularies | None = None) -> Dataset:
     """The prepared data set in the folder `config.path`, read as `config.preprocess` says.
 
-    Without a `val` split, `config.seed` draws one from train. `vocabularies` (tokens by id, by
-    modality) replace those that the config names, or that would be built from train.
+    Without a `val` split, `config.seed` draws one from train. `vocabularies` (by modality, as
+    `text.kept` has them) replace those that the config names, or that would be built from train.
 
     Raises:
       UserError: there is no such data set, it has nothing to predict, or a modality lacks its
@@ -100,8 +100,8 @@ def assemble(prepared: Prepared, parts: Mapping[str, Mapping[str, np.ndarray]], 
     # The benchmark is known by the name of its data set.
     name = prepared.name.removesuffix("_mmcl")
     return Dataset(name, {s: splits[s] for s in SPLITS}, prepared.class_names or prepared.outputs,
-                   {m: tokenizer.get_vocab_size() for m, tokenizer in tokenizers.items()},
-                   {m: text.tokens(tokenizer) for m, tokenizer in tokenizers.items()}, _files(prepared))
+                   {m: text.num_tokens(tokenizer) for m, tokenizer in tokenizers.items()},
+                   {m: text.kept(tokenizer) for m, tokenizer in tokenizers.items()}, _files(prepared))
 
 
 def _files(prepared: Prepared) -> dict[str, Any]:
@@ -286,8 +286,9 @@ def check_sections(prepared: Prepared, sections: Mapping[str, PreprocessConfig])
         section, needed = sections.get(m, PreprocessConfig()), SECTIONS.get(info["kind"])
         if "spectrogram" in info and isinstance(section, SpectrogramConfig):
             needed = SpectrogramConfig
+            stored = {"kaldi": False} | info["spectrogram"]     # an option that came later
             found = [f"{name} was {value}, is {getattr(section, name, 'no option')}" for name, value
-                     in info["spectrogram"].items() if value != getattr(section, name, None)]
+                     in stored.items() if value != getattr(section, name, None)]
             if found:
                 raise UserError(f"data.preprocess.{m}: {prepared.folder} holds spectrograms made "
                                 f"otherwise: {'; '.join(found)}; prepare it again, or take these")

@@ -10,6 +10,9 @@ import numpy as np
 
 from jaxmm.config import FlowConfig, FramesConfig, PreprocessConfig, SpectrogramConfig
 from jaxmm.data.spectrogram import spectrogram
+from jaxmm.keys import named_key
+
+GREY = (0.299, 0.587, 0.114)    # shares of red, green and blue in what is seen as brightness (ITU-R BT.601)
 
 
 def preprocess(key: chex.PRNGKey | None, moment: chex.Array, x: chex.Array,
@@ -53,7 +56,7 @@ def crop_images(key: chex.PRNGKey | None, x: chex.Array, config: FramesConfig) -
     """Images uint8 [..., H, W, C] cropped, resized and flipped all alike, to [..., size, size, C].
 
     In training as torchvision's RandomResizedCrop: an area of between `min_area` and 1, proportions
-    between 3/4 and 4/3. Values are in [0, 1].
+    between 3/4 and 4/3; then, where asked for, its ColorJitter. Values are in [0, 1].
     """
     height, width = x.shape[-3:-1]
     if key is None:
@@ -68,7 +71,32 @@ def crop_images(key: chex.PRNGKey | None, x: chex.Array, config: FramesConfig) -
     if isinstance(config, FlowConfig):      # what moved left moves right in the mirror
         half = x.shape[-1] // 2
         x = x.at[..., :half].set(jnp.where(flip, 256 / 255 - x[..., :half], x[..., :half]))
+    return x if key is None or not config.jitter else jitter(named_key(key, "jitter"), x, config.jitter)
+
+
+def jitter(key: chex.PRNGKey, x: chex.Array, strength: float) -> chex.Array:
+    """Images [..., H, W, 3] in [0, 1] with other brightness, contrast and saturation, all frames alike.
+
+    In random order, each times a factor drawn from [max(0, 1 - strength), 1 + strength], as torchvision's
+    ColorJitter does.
+    """
+    order_key, factor_key = jax.random.split(key)
+    factors = jax.random.uniform(factor_key, (3,), minval=max(0.0, 1 - strength), maxval=1 + strength)
+    for kind in jax.random.permutation(order_key, 3):
+        x = adjust(x, kind, factors[kind])
     return x
+
+
+def adjust(x: chex.Array, kind: chex.Array | int, factor: chex.Array | float) -> chex.Array:
+    """Images [..., H, W, 3] in [0, 1], `factor` times as far from what has no colour, clipped to [0, 1].
+
+    That is, by `kind`: 0 black (brightness), 1 the mean grey of the image (contrast), 2 the grey of each
+    pixel (saturation).
+    """
+    grey = (x * jnp.array(GREY)).sum(-1, keepdims=True)
+    mean = grey.mean((-3, -2), keepdims=True)
+    plain = jnp.where(kind == 0, 0, jnp.where(kind == 1, mean, grey))
+    return jnp.clip(plain + factor * (x - plain), 0, 1)
 
 
 def random_box(key: chex.PRNGKey, height: int, width: int, config: FramesConfig):

@@ -31,7 +31,7 @@ class DataSpec(NamedTuple):
     forms: dict[str, Form]                          # by modality
     norms: Norms                                    # by modality, of all but texts
     num_tokens: dict[str, int]                      # by modality, of texts
-    vocabularies: dict[str, tuple[str, ...]]        # of these: tokens by id, where they are known
+    vocabularies: dict[str, tuple[str, ...]]        # of these, where they are known, see `Dataset`
     rows: tuple[int, ...]                           # of the training split, by task that is learned
     num_examples: int                               # ids of training examples lie below it
     stream: Stream | None                           # its tasks, without examples

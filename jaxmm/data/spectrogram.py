@@ -25,37 +25,56 @@ def spectrogram(x: chex.Array, config: SpectrogramConfig) -> chex.Array:
     """Spectrogram of samples float32 [T]: [bins, columns], or [columns, mels] with mel bands.
 
     It equals librosa's `stft` and `melspectrogram` (htk=True, norm=None, fmin=20) with the same options:
-    log(|X| + 1e-7), or the logarithm of the power in mel bands, clipped below at 2^-23.
+    log(|X| + 1e-7), or the logarithm of the power in mel bands, clipped below at 2^-23. With `kaldi` it
+    equals the `fbank` of Kaldi, without dither.
     """
     chex.assert_rank(x, 1)
-    if config.preemphasis:
+    filled = x
+    if config.preemphasis and not config.kaldi:
         x = x.at[1:].add(-config.preemphasis * x[:-1])
     if config.center:
         x = jnp.pad(x, config.n_fft // 2)
-    columns = 1 + (len(x) - config.n_fft) // config.hop
-    samples = config.hop * np.arange(columns)[:, None] + np.arange(config.n_fft)
-    window = hann(config.window or config.n_fft, config.n_fft)
-    magnitude = jnp.abs(jnp.fft.rfft(x[samples] * window))
+    length = config.window or config.n_fft
+    reach = length if config.kaldi else config.n_fft        # samples that a column is made of
+    columns = 1 + (len(x) - reach) // config.hop
+    starts = config.hop * np.arange(columns)
+    frames = x[starts[:, None] + np.arange(reach)]
+    if config.kaldi:
+        frames -= frames.mean(1, keepdims=True)
+        before = jnp.concatenate([frames[:, :1], frames[:, :-1]], axis=1)
+        frames = (frames - config.preemphasis * before) * np.hanning(length).astype(np.float32)
+    else:
+        frames *= hann(length, config.n_fft)
+    magnitude = jnp.abs(jnp.fft.rfft(frames, config.n_fft))
     if config.mels:
-        bands = mel_bands(config.rate, config.n_fft, config.mels)
+        bands = mel_bands(config.rate, config.n_fft, config.mels, kaldi=config.kaldi)
         result = jnp.matmul(magnitude**2, bands, precision=jax.lax.Precision.HIGHEST)
         result = jnp.log(jnp.maximum(result, MEL_FLOOR)) if config.log else result
     else:
         result = jnp.log(magnitude + FLOOR) if config.log else magnitude
+    if config.fill == "columns":
+        result = jnp.where((starts + reach <= end_of(filled))[:, None], result, 0)
     if config.columns:
         result = jnp.pad(result[:config.columns], ((0, max(config.columns - columns, 0)), (0, 0)))
     return result if config.mels else result.T
 
 
-def mel_bands(rate: int, n_fft: int, mels: int, *, slaney: bool = False) -> np.ndarray:
+def end_of(x: chex.Array) -> chex.Array:
+    """The number of samples [T] up to the last one that is not 0."""
+    return jnp.max(jnp.where(x != 0, np.arange(1, len(x) + 1), 0))
+
+
+def mel_bands(rate: int, n_fft: int, mels: int, *, slaney: bool = False, kaldi: bool = False) -> np.ndarray:
     """Triangular filters on a mel scale, float32 [bins, mels].
 
-    By default as in Kaldi: of height 1, from 20 Hz on, on the HTK scale. With `slaney` as in librosa: of
-    equal area, from 0 Hz on, on Slaney's scale.
+    By default of height 1, from 20 Hz on, on the HTK scale; with `kaldi` their sides are straight on
+    this scale, not in Hz. With `slaney` as in librosa: of equal area, from 0 Hz on, on Slaney's scale.
     """
     to_mel, to_hz = (slaney_mel, slaney_hz) if slaney else (htk_mel, htk_hz)
-    edges = to_hz(np.linspace(to_mel(0.0 if slaney else LOWEST_MEL), to_mel(rate / 2), mels + 2))
-    distance = np.subtract.outer(edges, np.fft.rfftfreq(n_fft, 1 / rate))
+    edges = np.linspace(to_mel(0.0 if slaney else LOWEST_MEL), to_mel(rate / 2), mels + 2)
+    bins = np.fft.rfftfreq(n_fft, 1 / rate)
+    edges, bins = (edges, to_mel(bins)) if kaldi else (to_hz(edges), bins)
+    distance = np.subtract.outer(edges, bins)
     width = np.diff(edges)[:, None]
     rising, falling = -distance[:-2] / width[:-1], distance[2:] / width[1:]
     bands = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)

@@ -10,6 +10,7 @@ from jaxmm.methods import method_config
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 RAW = {"mean": (0.0,), "std": (1.0,)}       # spectrograms are left as they are
+CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 
 
 def make_config(argument: str) -> tuple[Config, bool]:
@@ -60,6 +61,26 @@ def log_mel(**options) -> SpectrogramConfig:
         "center": False, "preemphasis": 0.97, "mels": 128, "columns": 1024} | options)
 
 
+def cav_mae_sound() -> SpectrogramConfig:
+    """The filterbank [1024, 128] that CAV-MAE was trained on (arXiv 2210.07839), by its mean and deviation."""
+    return log_mel(seconds=10.255, fill="columns", kaldi=True, mean=(-5.081,), std=(4.4849,))
+
+
+def m3ae_images() -> FramesConfig:
+    """Pictures as MLA gives them to M3AE: 256 pixels; in training random crops, mirrored, of other colours."""
+    return FramesConfig(height=256, width=256, fit="crop_bicubic", size=256, jitter=1.0, **IMAGENET)
+
+
+def m3ae_text() -> TextConfig:
+    """Text as MLA gives it to M3AE: 256 tokens of BERT-uncased, without [CLS] and [SEP]."""
+    return TextConfig(vocabulary="weights/bert_uncased.txt", length=256, special=False)
+
+
+def clip_images() -> FramesConfig:
+    """Pictures as CLIP was evaluated on them (arXiv 2103.00020): their middle at 224 pixels."""
+    return FramesConfig(height=224, width=224, fit="crop_bicubic", size=224, min_area=0.0, flip=False, **CLIP)
+
+
 def shrink(config: Config) -> Config:
     """The config with one dense layer for each modality, on small inputs, for two short epochs."""
     sections = config.data.preprocess
@@ -74,7 +95,7 @@ def shrink(config: Config) -> Config:
                 section, frames=min(section.frames, 4), crop_frames=min(section.crop_frames, 2),
                 height=16, width=16, size=8)
         elif isinstance(section, TextConfig):
-            sections[m] = dataclasses.replace(section, length=8)
+            sections[m] = dataclasses.replace(section, length=8, vocabulary="")
     for m, encoder in config.encoders.items():
         network = NETWORKS.get(encoder.name)
         name = "mlp" if network and network.convolves else encoder.name

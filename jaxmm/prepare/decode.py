@@ -308,7 +308,7 @@ def jpeg(image: Image.Image, options: Options, notes: list[str] | None = None) -
     shorter = min(image.size)
     if 0 < options.short_side < shorter:
         size = [max(round(n * options.short_side / shorter), 1) for n in image.size]
-        image = image.resize(size, Image.Resampling.BILINEAR)
+        image = image.resize(size, Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()

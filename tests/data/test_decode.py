@@ -50,13 +50,24 @@ def test_images_are_stretched_or_their_middle_is_taken():
     assert 20 < stretched[0, 0, 0] < 80 and stretched[0, 3, 0] > 150
 
 
+def test_bicubic_is_that_of_pillow_and_what_fits_is_cut_out_as_it_is():
+    image = np.random.default_rng(0).integers(0, 256, (12, 19, 3)).astype(np.uint8)
+    found = decode.image(jpeg(image), FramesConfig(height=6, width=6, fit="crop_bicubic"), "RGB")
+    expected = Image.fromarray(image).resize((6, 6), Image.Resampling.BICUBIC, box=(3.5, 0, 15.5, 12))
+    np.testing.assert_array_equal(found, np.asarray(expected))
+    for fit in ("crop", "crop_bicubic"):
+        found = decode.image(jpeg(image), FramesConfig(height=12, width=12, fit=fit), "RGB")
+        np.testing.assert_array_equal(found, image[:, 4:16])
+
+
 def test_nothing_stored_is_zeros():
     assert not decode.frames([], FramesConfig(frames=2, height=4, width=4)).any()
     assert not decode.sound(Sound(np.zeros(0, np.int16), 0), SpectrogramConfig(rate=100)).any()
 
 
 @pytest.mark.parametrize("fill, expected", [("tile", [1, 2, 3, 1, 2, 3, 1, 2]),
-                                            ("zeros", [1, 2, 3, 0, 0, 0, 0, 0])])
+                                            ("zeros", [1, 2, 3, 0, 0, 0, 0, 0]),
+                                            ("columns", [1, 2, 3, 0, 0, 0, 0, 0])])
 def test_short_sound_is_filled_up_and_long_sound_is_cut(fill, expected):
     config = SpectrogramConfig(rate=4, seconds=2, fill=fill)
     found = decode.sound(Sound(np.array([1, 2, 3], np.int16), 4), config)
@@ -64,6 +75,14 @@ def test_short_sound_is_filled_up_and_long_sound_is_cut(fill, expected):
     assert found.dtype == np.int16
     long = decode.sound(Sound(np.arange(20, dtype=np.int16), 4), config)
     np.testing.assert_array_equal(long, np.arange(8))
+
+
+def test_the_end_of_a_sound_shows_where_columns_after_it_are_0():
+    config = SpectrogramConfig(rate=4, seconds=2, fill="columns")
+    for stored, expected in (([5, 0, 0], [5, 0, 1, 0, 0, 0, 0, 0]), (range(9, -2, -1), range(9, 1, -1)),
+                             (8 * [0], 7 * [0] + [1])):
+        found = decode.sound(Sound(np.array([*stored], np.int16), 4), config)
+        np.testing.assert_array_equal(found, [*expected])
 
 
 def test_sound_is_resampled():
@@ -77,6 +96,11 @@ def test_sound_is_resampled():
 
 @pytest.mark.parametrize("check, config, message", [
     (decode.check_frames, FramesConfig(sampling="all"), "m.sampling='all'"),
+    (decode.check_frames, FlowConfig(jitter=0.5), "m.jitter=0.5: optical flow has no colours"),
+    (decode.check_frames, FramesConfig(jitter=-1.0), "m.jitter=-1.0"),
+    (decode.check_sound, SpectrogramConfig(kaldi=True, center=False), "m.kaldi=True is for mel bands"),
+    (decode.check_sound, SpectrogramConfig(kaldi=True, mels=9), "m.kaldi=True: no column .* m.center=False"),
+    (decode.check_sound, SpectrogramConfig(fill="columns"), "m.fill='columns': no column .* m.center=False"),
     (decode.check_frames, FramesConfig(fit="fill"), "m.fit='fill'"),
     (decode.check_frames, FramesConfig(frames=2, crop_frames=3), "m.crop_frames=3 is more than"),
     (decode.check_frames, FramesConfig(height=100, center=True), "m.size=224 is more than"),

@@ -1,3 +1,4 @@
+import json
 import pathlib
 
 import numpy as np
@@ -11,7 +12,7 @@ from jaxmm.data.dataset import fingerprint, statistics
 from jaxmm.data.new_rows import read_blocks
 from jaxmm.data.prepared import open_prepared
 from jaxmm.data.rows import Rows
-from jaxmm.data.spec import make_spec
+from jaxmm.data.spec import from_json, make_spec, to_json
 from jaxmm.errors import UserError
 from jaxmm.prepare.decode import Options
 from jaxmm.prepare.run import prepare
@@ -120,6 +121,26 @@ def test_texts_are_tokens_of_a_vocabulary_made_of_train_alone(made):
     assert again.vocabularies["text"] == other
     number = np.array([other.index(token) for token in kept])
     np.testing.assert_array_equal(again.splits["train"]["inputs"]["text"], number[text])
+
+
+def test_a_run_keeps_a_tokenizer_that_is_not_wordpiece(made, tmp_path):
+    """The byte pairs of CLIP: 512 bytes, "da", "day", start and end."""
+    path, _ = made("mvsa", clips=5)
+    merges = tmp_path / "merges.txt"
+    merges.write_text("#version: 0.2\nd a\nda y</w>\n")
+    section = TextConfig(length=12, vocabulary=str(merges))
+    dataset = data.load(config(path, text=section, visual=IMAGE))
+    ids = dataset.splits["train"]["inputs"]["text"]
+    assert dataset.num_tokens["text"] == 516 and (ids[:, 0] == 514).all() and (ids.max(1) == 515).all()
+    assert (ids == 513).any(1).all()        # every text says "day"
+    kept = dataset.vocabularies["text"]
+    spec = make_spec(dataset, None, [], {}, {"text": section})
+    assert from_json(json.loads(json.dumps(to_json(spec)))).vocabularies["text"] == kept
+    merges.unlink()
+    again = data.load(config(path, text=section, visual=IMAGE), {"text": kept})
+    np.testing.assert_array_equal(again.splits["train"]["inputs"]["text"], ids)
+    blocks = read_blocks(path, spec, config(path, text=section, visual=IMAGE, placement="host"), 99, "test")
+    np.testing.assert_array_equal(next(blocks)[1]["inputs"]["text"], dataset.splits["test"]["inputs"]["text"])
 
 
 def test_rows_of_a_prepared_split_are_read_for_a_trained_model(made):

@@ -1,14 +1,21 @@
+import dataclasses
+import itertools
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import librosa
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from jaxmm.config import FlowConfig, FramesConfig, SpectrogramConfig
-from jaxmm.data import preprocess, spectrogram
+from jaxmm.data import decode, preprocess, spectrogram
+from jaxmm.data.prepared import Sound
+from jaxmm.experiments.presets import cav_mae_sound
 
 KEY = jax.random.key(0)
+CAV_MAE = cav_mae_sound()
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (9, 12, 3)).astype(np.uint8)
 
@@ -45,6 +52,45 @@ def test_spectrograms_are_those_of_librosa(config, shape, expected):
         np.testing.assert_allclose(found[well], expected[well], atol=1e-3)
         found, expected = np.exp(found), np.exp(expected)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture(name="kaldi", scope="module")
+def make_kaldi():
+    return jax.jit(lambda x: preprocess.preprocess(None, 0.5, x, CAV_MAE))
+
+
+@pytest.mark.parametrize("name, tolerance", [("noise", 1e-3), ("tone", 2e-2), ("chirp", 2e-2)])
+def test_the_filterbank_of_kaldi(kaldi, name, tolerance):
+    """Of torchaudio's Kaldi module; rows after the sound are 0, and the mean once standardised."""
+    with np.load(pathlib.Path(__file__).with_name("fbank.npz"), allow_pickle=False) as arrays:
+        sound, expected = arrays[f"input/{name}"], arrays[f"output/exact/{name}"]
+        standardised = arrays[f"output/standardised/{name}"]
+    row = decode.sound(Sound(sound, 16000), CAV_MAE)
+    found = np.asarray(kaldi(row))
+    assert found.shape == (1024, 128)
+    np.testing.assert_allclose(found[:128], expected, rtol=0, atol=tolerance)
+    assert not found[128:].any() and found[127].all()
+    mean, std = CAV_MAE.mean[0], CAV_MAE.std[0]
+    np.testing.assert_allclose(((found - mean) / std)[:160], standardised, rtol=0, atol=tolerance)
+    np.testing.assert_allclose((0 - mean) / std, 1.13291, atol=1e-5)
+
+
+def test_a_tone_lies_in_the_band_of_kaldi_that_it_is_in_by_hand(kaldi):
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * np.arange(16000) / 16000)
+    found = np.asarray(kaldi(decode.sound(Sound(np.rint(32768 * tone).astype(np.int16), 16000), CAV_MAE)))[:98]
+    assert (found.argmax(1) == 43).all()
+    np.testing.assert_allclose(found.max(1), 5.627, atol=1e-3)
+
+
+def test_silence_at_the_end_of_a_sound_is_not_what_comes_after_it(kaldi):
+    """Rows of 400 samples every 160: 15,920 samples have 98, the last 17 of them without sound."""
+    sound = np.r_[RNG.integers(-9000, 9000, 12880), np.zeros(3040)].astype(np.int16)
+    found = np.asarray(kaldi(decode.sound(Sound(sound, 16000), CAV_MAE)))
+    np.testing.assert_allclose(found[81:98], np.log(2.0**-23), rtol=1e-6)
+    assert not found[98:].any() and (found[:80] > -12).mean() > 0.9
+    no_sound = dataclasses.replace(CAV_MAE, fill="zeros")
+    found = np.asarray(preprocess.preprocess(None, 0.5, decode.sound(Sound(sound, 16000), no_sound), no_sound))
+    np.testing.assert_allclose(found[98:], np.log(2.0**-23), rtol=1e-6)
 
 
 def test_silence_has_a_finite_logarithm():
@@ -121,6 +167,72 @@ def test_without_an_area_crops_keep_the_scale():
     np.testing.assert_allclose(found, 7 / 255, rtol=1e-6)
     box = preprocess.random_box(KEY, 9, 12, config)
     assert box[2:] == (4, 4)
+
+
+@pytest.mark.parametrize("kind, enhancer", [
+    (0, ImageEnhance.Brightness), (1, ImageEnhance.Contrast), (2, ImageEnhance.Color)])
+def test_colours_change_as_in_pillow(kind, enhancer):
+    for factor in (0.0, 0.7, 1.0, 1.6):
+        expected = np.asarray(enhancer(Image.fromarray(IMAGE)).enhance(factor), float)
+        found = np.asarray(preprocess.adjust(IMAGE / np.float32(255), kind, factor)) * 255
+        np.testing.assert_allclose(found, expected, atol=2)
+    np.testing.assert_allclose(preprocess.adjust(IMAGE / np.float32(255), kind, 1.0), IMAGE / 255, atol=1e-6)
+
+
+def test_contrast_keeps_the_mean_grey_and_saturation_the_grey_of_each_pixel():
+    x = np.float32(0.4 + 0.2 * IMAGE / 255)             # far enough from 0 and 1
+    grey = [np.asarray(y @ np.float32(preprocess.GREY)) for y in
+            (x, preprocess.adjust(x, 1, 1.5), preprocess.adjust(x, 2, 1.5))]
+    np.testing.assert_allclose(grey[1].mean(), grey[0].mean(), rtol=1e-5)
+    np.testing.assert_allclose(grey[1] - grey[0].mean(), 1.5 * (grey[0] - grey[0].mean()), atol=1e-5)
+    np.testing.assert_allclose(grey[2], grey[0], atol=1e-6)
+
+
+def test_jitter_is_the_three_in_any_order_and_alike_for_all_frames():
+    """From grey 0.5 alone brightness moves; with 0.3 its factors reach from 0.7 to 1.3, with 2 from 0 to 3."""
+    keys = jax.random.split(KEY, 500)
+    changed = jax.jit(jax.vmap(lambda k, s: preprocess.jitter(k, jnp.full((2, 2, 2, 3), 0.25), s), (0, None)),
+                      static_argnums=1)
+    for strength, least, most in ((0.3, 0.7, 1.3), (2.0, 0.0, 3.0)):
+        found = np.asarray(changed(keys, strength))
+        np.testing.assert_allclose(found, np.broadcast_to(found[:, :1, :1, :1, :1], found.shape), atol=1e-6)
+        factors = 4 * found[:, 0, 0, 0, 0]
+        assert least <= factors.min() < least + 0.05 * most and 0.98 * most < factors.max() <= most + 1e-5
+    x = np.float32(np.stack([IMAGE, IMAGE[::-1]]) / 255)
+    apply = jax.jit(lambda k: preprocess.jitter(k, x, 0.9))
+    orders = set()
+    for key in keys[:60]:
+        found = np.asarray(apply(key))
+        np.testing.assert_allclose(found[1], found[0, ::-1], atol=1e-5)
+        factors = np.asarray(jax.random.uniform(jax.random.split(key)[1], (3,), minval=0.1, maxval=1.9))
+        matches = []
+        for order in itertools.permutations(range(3)):
+            y = x
+            for kind in order:
+                y = adjusted(y, kind, factors[kind])
+            matches += [order] if np.abs(y - found).max() < 1e-4 else []
+        assert matches
+        orders |= {matches[0]} if len(matches) == 1 else set()
+    assert len(orders) == 6
+
+
+def adjusted(x, kind, factor):
+    """`preprocess.adjust` in NumPy, with the formulas of torchvision."""
+    grey = x @ np.float32(preprocess.GREY)
+    other = [np.zeros_like(x), np.ones_like(x) * grey.mean((1, 2))[:, None, None, None],
+             np.repeat(grey[..., None], 3, -1)][kind]
+    return np.clip(factor * x + (1 - factor) * other, 0, 1)
+
+
+def test_jitter_is_of_training_alone_and_changes_no_box():
+    plain, config = FramesConfig(size=6), FramesConfig(size=6, jitter=1.0)
+    np.testing.assert_array_equal(preprocess.crop_images(None, IMAGE, config),
+                                  preprocess.crop_images(None, IMAGE, plain))
+    cropped = preprocess.crop_images(KEY, IMAGE, plain)
+    np.testing.assert_array_equal(
+        preprocess.crop_images(KEY, IMAGE, config),
+        preprocess.jitter(preprocess.named_key(KEY, "jitter"), cropped, 1.0))
+    assert repr(plain) == repr(config)      # as the rows that are read are the same
 
 
 def test_mirrored_flow_changes_its_direction():

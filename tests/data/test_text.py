@@ -1,3 +1,7 @@
+import gzip
+import importlib.util
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -49,6 +53,95 @@ def test_what_is_no_vocabulary(tokens, message, tmp_path):
         text.make_tokenizer(config, [])
 
 
+BERT = ["[PAD]", *(f"[unused{i}]" for i in range(99)), "[UNK]", "[CLS]", "[SEP]", *map(str, range(10**4))]
+BERT[7592], BERT[2088] = "hello", "world"       # where BERT-uncased has them
+
+
+@pytest.mark.parametrize("special, expected", [(True, [101, 7592, 2088, 102, 0, 0]), (False, [7592, 2088, 0, 0, 0, 0])])
+@pytest.mark.parametrize("form", ["lines", "json", "kept", "kept json"])
+def test_special_tokens_are_those_of_the_tokenizer_or_left_out(special, expected, form, tmp_path):
+    config = vocabulary(tmp_path, BERT)
+    if "json" in form:
+        (tmp_path / "vocab.txt").write_text(text.make_tokenizer(config, []).to_str())
+    config.length, config.special = 6, special
+    tokenizer = text.make_tokenizer(config, [])
+    if "kept" in form:
+        config.vocabulary = "gone.txt"
+        tokenizer = text.make_tokenizer(config, [], text.kept(tokenizer))
+    found = text.tokenize(tokenizer, ["Hello\n world", "hello " * 9])
+    assert found[0].tolist() == expected and found.dtype == np.int32
+    assert found[1].tolist() == ([101] + 4 * [7592] + [102] if special else 6 * [7592])
+    assert text.num_tokens(tokenizer) == len(BERT)
+
+
+# Ids of single bytes are from 0 for "!" in the order of their characters, those that end a word 256 more.
+MERGES = ['"bpe_simple_vocab_16e6.txt#version: 0.2', "c a", "ca t</w>", "d o", "do g</w>"]
+START, END = 516, 517
+
+
+@pytest.mark.parametrize("said, ids", [
+    ("A  cat's\nDOG!", [320, 513, 6, 338, 515, 256]), ("dogs", [514, 70, 338]), ("cat dog", [513, 515]),
+    ("caf\u00e9 ", [512, 69, 127, 358]), ("cafe\u0301", [512, 69, 127, 358]),     # é is the bytes c3 a9
+    ("12", [272, 273]), ("&amp;", [261, 64, 76, 335, 282]), ("", [])])
+@pytest.mark.parametrize("form", ["text", "gzip", "kept"])
+def test_pairs_of_clip(said, ids, form, tmp_path):
+    path = tmp_path / "merges"
+    content = "\n".join(MERGES).encode()
+    path.write_bytes(gzip.compress(content) if form == "gzip" else content)
+    config = TextConfig(vocabulary=str(path), length=9)
+    tokenizer = text.make_tokenizer(config, [])
+    if form == "kept":
+        config.vocabulary = ""
+        tokenizer = text.make_tokenizer(config, [], text.kept(tokenizer))
+    found = text.tokenize(tokenizer, [said])[0].tolist()
+    assert found == [START, *ids, END, *(7 - len(ids)) * [0]]
+    config.length = max(len(ids), 2)        # the end stays
+    cut = text.tokenize(text.make_tokenizer(config, [], text.kept(tokenizer)), [said])[0].tolist()
+    assert cut == [START, *ids[:config.length - 2], END]
+    assert text.num_tokens(tokenizer) == 518
+
+
+def package_file(package, name):
+    """A file of an installed package, which is not imported."""
+    spec = importlib.util.find_spec(package)
+    if spec is None:
+        pytest.skip(f"{package} is not installed")
+    return str(pathlib.Path(spec.submodule_search_locations[0]) / name)
+
+
+def test_the_vocabulary_of_clip():
+    path = package_file("open_clip", "bpe_simple_vocab_16e6.txt.gz")
+    tokenizer = text.make_tokenizer(TextConfig(vocabulary=path, length=77), [])
+    found = text.tokenize(tokenizer, ["a photo of a cat", "A photo\tof  a CAT " * 20])
+    assert found[0].tolist() == [49406, 320, 1125, 539, 320, 2368, 49407] + 70 * [0]
+    assert found[1].tolist() == [49406, *(15 * [320, 1125, 539, 320, 2368]), 49407]
+    assert text.num_tokens(tokenizer) == 49408
+
+
+def write(path, content):
+    path.write_bytes(content)
+    return TextConfig(vocabulary=str(path))
+
+
+@pytest.mark.parametrize("content, message", [
+    (b'{"a": 1}', "is not a tokenizer.json"), (b"\x1f\x8b\x08\x00", "cannot read the vocabulary"),
+    (gzip.compress(b"x" * 1000)[:-9], "cannot read the vocabulary"), (b"\xff\xfe", "cannot read the vocabulary"),
+    (b"#version: 0.2\na b\nabc", "line 3 is 'abc'; expected two tokens"),
+    (b"#version: 0.2\nan y", "does not hold CLIP's pairs of tokens"),
+    (gzip.compress(bytes(2**26 + 1)), "more than 64 MiB")])
+def test_what_is_no_tokenizer(content, message, tmp_path):
+    with pytest.raises(UserError, match=message) as error:
+        text.make_tokenizer(write(tmp_path / "file", content), [])
+    assert "\n" not in str(error.value)
+
+
+def test_only_0_may_be_padding(tmp_path):
+    tokenizer = text.make_tokenizer(vocabulary(tmp_path, VOCABULARY), [])
+    tokenizer.enable_padding(pad_id=1, length=4)
+    with pytest.raises(UserError, match="pads texts with the id 1; expected 0"):
+        text.make_tokenizer(write(tmp_path / "tokenizer.json", tokenizer.to_str().encode()), [])
+
+
 def test_lengths_out_of_range():
     with pytest.raises(UserError, match="length=1"):
         text.make_tokenizer(TextConfig(length=1), [])
@@ -59,4 +152,4 @@ def test_only_ends_of_lines_end_tokens(tmp_path):
     path = tmp_path / "vocab.txt"
     for end in ("\n", "\r\n"):
         path.write_bytes(end.join(tokens + [""]).encode())
-        assert list(text.read_vocabulary(str(path))) == tokens
+        assert list(text.kept(text.read_tokenizer(str(path)))) == tokens

@@ -34,7 +34,7 @@ TAKERS = {
     "--source": prepare_from,
     "data.path of arrays": lambda path, *_: data.load(DataConfig("arrays", f"{path}.npz")),
     "data.path of prepared data": lambda path, *_: data.load(DataConfig("cremad", path)),
-    "vocabulary": lambda path, *_: text.read_vocabulary(path),
+    "vocabulary": lambda path, *_: text.read_tokenizer(path),
     "stream.coarse": lambda path, *_: streams.read_coarse_map(path, ["x"]),
     "method.teachers": be_taught,
     "train.init_from": lambda path, make_config, _: init_from(

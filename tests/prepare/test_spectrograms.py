@@ -1,3 +1,6 @@
+import dataclasses
+import json
+
 import librosa
 import numpy as np
 import pytest
@@ -57,9 +60,16 @@ def test_stored_spectrograms_are_those_of_librosa_and_of_the_step(source, tmp_pa
 
 def test_a_config_that_asks_for_other_spectrograms_is_refused(source, tmp_path):
     prepare("cremad", source, tmp_path, sections=SECTIONS, progress=False)
-    other = SpectrogramConfig(rate=16000, seconds=0.5, n_fft=128, hop=32)
-    with pytest.raises(UserError, match="holds spectrograms made otherwise: n_fft was 64, is 128"):
-        load(tmp_path / "cremad", audio=other)
+    for option, said in (({"n_fft": 128}, "n_fft was 64, is 128"), ({"kaldi": True}, "kaldi was False, is True")):
+        with pytest.raises(UserError, match=f"holds spectrograms made otherwise: {said}"):
+            load(tmp_path / "cremad", audio=dataclasses.replace(SOUND, **option))
+    path, = (tmp_path / "cremad").glob("*/summary.json")    # of before there was such an option
+    summary = json.loads(path.read_text())
+    del summary["modalities"]["audio"]["spectrogram"]["kaldi"]
+    path.write_text(json.dumps(summary))
+    load(tmp_path / "cremad")
+    with pytest.raises(UserError, match="kaldi was False, is True"):
+        load(tmp_path / "cremad", audio=dataclasses.replace(SOUND, kaldi=True))
 
 
 def test_only_what_is_no_crop_can_be_stored(source, tmp_path):
