@@ -1,18 +1,17 @@
-r"""MVSA-Single: the sentiment of tweets from their text and picture, after MLA.
+r"""MVSA-Single: the sentiment of tweets from their text and picture, after MLA (arXiv 2311.10707, table 1).
 
-arXiv 2311.10707, table 1. The paper's encoders are those of a pre-trained M3AE-base, which is not
-in this package: here a transformer reads the text and a ResNet-18 the image, both from scratch.
-So the published figures are not to be expected; texts need a learning rate of their own, and Adam
-with 1e-3 is where to start. QMF weighs its ranking losses by 1. WordPiece of up to 256 tokens.
-Name the vocabulary of BERT-uncased, one token a line, by
---config.data.preprocess.text.vocabulary=FILE; without it, one is made of the training texts.
-Images are scaled to 256 pixels and cut to 224.
+As food101.py, which has the details: both encoders are M3AE-base, pre-trained, and all of both is trained on
+with the paper's SGD; texts of up to 256 tokens without [CLS] and [SEP], pictures of 256 pixels. With the same
+two files, from raw data to the table:
 
+    python -m launch.convert --weights=m3ae_base.pkl --output=weights/m3ae_base.safetensors
+    cp vocab.txt weights/bert_uncased.txt
     python -m launch.prepare --dataset=mvsa --source=DIR --output=data --short_side=256
     python -m launch.train --config=configs/mvsa.py:mla
-    python -m launch.compare --config=configs/mvsa.py --methods=concat,late,mla --seeds=3
+    python -m launch.compare --config=configs/mvsa.py --seeds=3 \
+        --methods=sum,concat,late,film,gated,ogm_ge,qmf,mla
 
-`mvsa.py:mla,smoke` is a size for smoke tests.
+An epoch has 25 steps of 18 TFLOP. `mvsa.py:mla,smoke` is a size for smoke tests, without the files.
 
 Published accuracy on test data in percent:
 

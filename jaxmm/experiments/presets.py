@@ -76,13 +76,21 @@ def m3ae_text() -> TextConfig:
     return TextConfig(vocabulary="weights/bert_uncased.txt", length=256, special=False)
 
 
+def m3ae() -> EncoderConfig:
+    """M3AE-base (arXiv 2205.14204) as MLA uses it: the feature is the mean of all tokens, padding too."""
+    return EncoderConfig(name="m3ae", weights="weights/m3ae_base.safetensors", pool="all")
+
+
 def clip_images() -> FramesConfig:
     """Pictures as CLIP was evaluated on them (arXiv 2103.00020): their middle at 224 pixels."""
     return FramesConfig(height=224, width=224, fit="crop_bicubic", size=224, min_area=0.0, flip=False, **CLIP)
 
 
 def shrink(config: Config) -> Config:
-    """The config with one dense layer for each modality, on small inputs, for two short epochs."""
+    """The config with one layer for each modality, without files, on small inputs, for two short epochs.
+
+    Transformers stay what they are, as small as can be, and convolutions become a dense layer.
+    """
     sections = config.data.preprocess
     for m, section in sections.items():
         if isinstance(section, SpectrogramConfig):
@@ -99,7 +107,9 @@ def shrink(config: Config) -> Config:
     for m, encoder in config.encoders.items():
         network = NETWORKS.get(encoder.name)
         name = "mlp" if network and network.convolves else encoder.name
-        config.encoders[m] = EncoderConfig(name, width=4, depth=1, features=4)
+        # Of texts: without a vocabulary of its own there is no token at the end to take the feature from.
+        pool = encoder.pool or "mean" if network and network.attends else ""
+        config.encoders[m] = EncoderConfig(name, width=4, depth=1, features=4, pool=pool)
     if hasattr(config.method, "capacity"):
         config.method.capacity = 4
     if hasattr(config.method, "k"):

@@ -40,6 +40,7 @@ PAPERS = {"mla": "arXiv 2311.10707", "samm": "arXiv 2405.02766", "umt": "arXiv 2
 PRETRAINED = ("cav_mae", "m3ae")
 SIZE_TOLERANCE = 0.1        # share by which numbers of examples may differ: files go missing
 NETWORK = ("width", "depth", "features", "patch", "stem")   # options that make another encoder
+LEARNED = ("pool", "frozen", "rate")                        # and those that train it otherwise
 OWN_WIDTH = {"mlp": 128, "resnet18": 64}                    # what their width 0 stands for
 NO_SETTING = ("name", "modality", "modalities", "teachers", "capacity")     # they choose the row
 
@@ -150,7 +151,11 @@ def _encoder_differences(modality: str, expected: str, config: Config) -> Iterat
         yield f"the encoder of {modality} is {found.name}, the paper's {pretrained}{name}"
         return
     given = dict(pair.split("=") for pair in pairs)
-    for option in NETWORK:
+    if bool(found.weights) != (name in PRETRAINED):
+        yield (f"the encoder of {modality} starts from {'pretrained weights' if found.weights else 'scratch'}, the "
+               f"paper's from {'pretrained weights' if name in PRETRAINED else 'scratch'}")
+    # Of pretrained weights the file says the sizes.
+    for option in LEARNED if found.weights else NETWORK + LEARNED:
         own = OWN_WIDTH.get(name, 0) if option == "width" else getattr(EncoderConfig(), option)
         value, wanted = getattr(found, option), given.get(option, own)
         if not _same(value or own, str(wanted)):
