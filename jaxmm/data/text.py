@@ -189,6 +189,26 @@ def kept(tokenizer: "Tokenizer") -> tuple[str, ...]:
     return tuple(sorted(vocabulary, key=vocabulary.get))
 
 
+def check_encoder(modality: str, config: TextConfig, vocabulary: Sequence[str], pool: str) -> None:
+    """Raises UserError for an encoder that cannot read the texts of a kept vocabulary.
+
+    With `pool` "end" its feature stands at the highest id, which has to end every text, as in CLIP. With
+    any other it takes the id 0 for padding, which in CLIP is a token.
+    """
+    option = f"--config.data.preprocess.{modality}"
+    pieces = len(vocabulary) > 1        # WordPiece
+    tokenizer = None if pieces else make_tokenizer(config, (), vocabulary)
+    if pool == "end" and (pieces or tokenize(tokenizer, [""]).max() != num_tokens(tokenizer) - 1):
+        raise UserError(f"encoders.{modality}: its feature stands at the token with the highest id, which does not "
+                        f"end the texts of {config.vocabulary or 'this vocabulary'}; name CLIP's by "
+                        f"{option}.vocabulary=FILE, with {option}.special=True")
+    padding = pieces or 0 in tokenizer.get_added_tokens_decoder()
+    if pool != "end" and not padding:
+        raise UserError(f"encoders.{modality} takes the id 0 for padding, which is {tokenizer.id_to_token(0)!r} in "
+                        f"{config.vocabulary or 'this vocabulary'}; name a vocabulary that begins with [PAD] by "
+                        f"{option}.vocabulary=FILE, or choose the encoder clip")
+
+
 def num_tokens(tokenizer: "Tokenizer") -> int:
     """All ids are below it."""
     return max(tokenizer.get_vocab().values()) + 1

@@ -2,6 +2,9 @@
 
     images/{train,test}/CLASS/X.jpg  texts/{train,test}_titles.csv (image,text,class; val too)
     or {train,dev,test}.jsonl (id, label, text, img)
+
+The lists of MLA's code have 62,970 titles for training and 22,714 for the test, those of other copies up to
+68,000 for training.
 """
 import pathlib
 

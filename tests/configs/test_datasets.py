@@ -11,13 +11,15 @@ from jaxmm.data.prepared import open_prepared
 from jaxmm.errors import UserError
 from jaxmm.prepare.run import prepare
 from jaxmm.train import schedule
+from jaxmm.train.setup import build, init_state
 
 # By config: maker of the files and its options, the data set, shapes of an example at full size.
 CASES = {
     "cremad": ("cremad", {}, "cremad", {"audio": (257, 188), "visual": (3, 224, 224, 3)}),
-    "food101": ("food101", {}, "food101", {"text": (256,), "visual": (224, 224, 3)}),
+    "food101": ("food101", {}, "food101", {"text": (256,), "visual": (256, 256, 3)}),
+    "food101_clip": ("food101", {}, "food101", {"text": (77,), "visual": (224, 224, 3)}),
     "iemocap": ("iemocap", {"text": True}, "iemocap", {"audio": (1024, 128), "text": (256,),
-                                                       "visual": (224, 224, 3)}),
+                                                       "visual": (256, 256, 3)}),
     "iemocap_features": ("iemocap_features", {}, "iemocap", {}),
     "kinetics400": ("kinetics400", {}, "kinetics400", {"audio": (256, 128), "visual": (8, 224, 224, 3)}),
     "kinetics_sounds": ("kinetics_sounds", {}, "kinetics_sounds",
@@ -25,7 +27,7 @@ CASES = {
     "modelnet40": ("modelnet40", {}, "modelnet40", {"front": (224, 224, 3), "rear": (224, 224, 3)}),
     "mosei": ("mosi", {}, "mosei", {}),
     "mosi": ("mosi", {}, "mosi", {}),
-    "mvsa": ("mvsa", {"clips": 5}, "mvsa", {"text": (256,), "visual": (224, 224, 3)}),
+    "mvsa": ("mvsa", {"clips": 5}, "mvsa", {"text": (256,), "visual": (256, 256, 3)}),
     "seq_vggsound": ("vggsound", {"clips": 8}, "vggsound",
                      {"audio": (129, 626), "visual": (4, 224, 224, 3)}),
     "ucf101": ("ucf101", {}, "ucf101", {"flow": (224, 224, 20), "visual": (224, 224, 3)}),
@@ -87,6 +89,22 @@ def test_examples_have_the_shapes_of_the_papers(name):
             found[m] = jax.eval_shape(lambda x, k=key, s=section: preprocess(k, 0.5, x, s), row).shape
             assert found[m] == shapes[m]
     assert set(found) == set(shapes)
+
+
+def test_features_of_clip_are_learned_on_by_a_head_alone(tmp_path):
+    """From arrays with the names and sizes that launch.encode gives them."""
+    rng = np.random.default_rng(0)
+    arrays = {f"{s}/{m}": rng.normal(size=(8, 512)).astype(np.float32)
+              for s in ("train", "val", "test") for m in ("text", "visual")}
+    np.savez(tmp_path / "food101.npz", **arrays, **{f"{s}/label": np.arange(8) % 2 for s in ("train", "val", "test")})
+    config = get_config("food101_clip", "late,features")
+    assert config.data.path == "data/food101_clip/food101.npz" and config.optimizer.name == "sgd"
+    config.data.path = str(tmp_path / "food101.npz")
+    setup = build(config, devices=jax.devices()[:1])
+    state = setup.programs.fetch(init_state(setup))
+    assert {m: jax.tree.map(np.shape, x) for m, x in state.params["head"].items()} == {
+        m: {"kernel": (512, 2), "bias": (2,)} for m in ("text", "visual")}
+    assert not jax.tree.leaves([state.params[m] for m in ("text", "visual")])
 
 
 def test_digits_of_avmnist_are_read_as_they_are_stored(tmp_path, monkeypatch):

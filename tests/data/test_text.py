@@ -1,3 +1,5 @@
+import contextlib
+import dataclasses
 import gzip
 import importlib.util
 import pathlib
@@ -99,6 +101,22 @@ def test_pairs_of_clip(said, ids, form, tmp_path):
     cut = text.tokenize(text.make_tokenizer(config, [], text.kept(tokenizer)), [said])[0].tolist()
     assert cut == [START, *ids[:config.length - 2], END]
     assert text.num_tokens(tokenizer) == 518
+
+
+def test_an_encoder_reads_the_vocabulary_that_it_can(tmp_path):
+    """CLIP's ends with the highest id and begins with "!"; WordPiece begins with padding."""
+    merges = write(tmp_path / "merges", "\n".join(MERGES).encode())
+    bert = vocabulary(tmp_path, BERT)
+    (tmp_path / "tokenizer.json").write_text(text.make_tokenizer(bert, []).to_str())
+    for config, pool, message in [
+            (merges, "end", ""), (merges, "mean", "takes the id 0 for padding, which is '!' in .*merges;"),
+            (dataclasses.replace(merges, special=False), "end", "does not end the texts of .*special=True"),
+            (bert, "mean", ""), (bert, "end", "does not end the texts of"),
+            (TextConfig(vocabulary=str(tmp_path / "tokenizer.json")), "mean", ""),
+            (TextConfig(vocabulary=str(tmp_path / "tokenizer.json")), "end", "does not end the texts of")]:
+        kept = text.kept(text.make_tokenizer(config, []))
+        with pytest.raises(UserError, match=message) if message else contextlib.nullcontext():
+            text.check_encoder("title", config, kept, pool)
 
 
 def package_file(package, name):

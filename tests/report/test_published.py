@@ -215,12 +215,31 @@ def test_other_numbers_of_examples_and_absent_modalities_are_named():
     assert differences(config, data, "mla") == ["25.0% of the training examples lack a modality"]
 
 
-def test_encoders_that_are_not_in_this_package_are_named():
-    first, *_ = differences(mvsa.get_config(), dataset("mvsa", 1555, 518, 519, ("text", "visual")),
-                            "late")
-    assert first.startswith("optimizer.name is adam")
-    assert "the encoder of text is transformer, the paper's a pre-trained m3ae" in differences(
-        mvsa.get_config(), dataset("mvsa", 1555, 518, 519, ("text", "visual")), "late")
+MVSA = dataset("mvsa", 1555, 518, 519, ("text", "visual"))
+
+
+@pytest.mark.parametrize("config, data", [
+    (mvsa, MVSA), (food101, dataset("food101", 56673, 6297, 22714, ("text", "visual"))),
+    (iemocap, dataset("iemocap", 2986, 332, 1107, ("audio", "text", "visual")))])
+def test_configs_with_the_encoders_of_the_paper_can_be_compared(config, data):
+    assert differences(config.get_config(), data, "late", "mla", "qmf") == [
+        "method.weight of qmf is 0.1, the paper's 1"] * (config is not iemocap)     # of models() here
+
+
+def test_other_starts_of_the_encoders_are_named():
+    config = mvsa.get_config()
+    config.encoders["text"].weights = ""
+    config.encoders["visual"].pool, config.encoders["visual"].frozen = "mean", True
+    assert differences(config, MVSA, "late") == [
+        "the encoder of text starts from scratch, the paper's from pretrained weights",
+        "encoders.visual.pool is mean, the paper's all", "encoders.visual.frozen is True, the paper's False"]
+    config = mvsa.get_config()
+    config.encoders["text"] = EncoderConfig(name="bert", weights="minilm.safetensors")
+    assert differences(config, MVSA, "late") == ["the encoder of text is bert, the paper's a pre-trained m3ae"]
+    config = cremad.get_config()
+    config.encoders["visual"].weights = "resnet18.safetensors"
+    assert differences(config, CREMAD, "late") == [
+        "the encoder of visual starts from pretrained weights, the paper's from scratch"]
 
 
 def test_a_width_of_the_network_itself_is_the_one_that_is_published():
