@@ -1,12 +1,13 @@
 r"""UPMC Food-101: 101 dishes from a photograph and a title, after MLA (arXiv 2311.10707, table 1).
 
-Both encoders are M3AE-base (arXiv 2205.14204), pre-trained, with a copy for text and one for images, and all
-of both is trained on with the paper's SGD: learning rate 1e-3, a tenth of it after epoch 70 of 100, batches
-of 64. The text is up to 256 tokens of BERT-uncased without [CLS] and [SEP], and the feature is the mean over
-all 257 tokens, padding too, as in the released code. Images have 256 pixels; in training they are random crops
-of 8 to 100% of the area, mirrored, with brightness, contrast and saturation changed by up to 100%. (The crops
-are taken from the middle that evaluation sees, not from the whole photograph.) QMF weighs its ranking losses
-by 1. The lists of the released code have 62,970 examples for training and 22,714 for the test.
+Both encoders are M3AE-base (arXiv 2205.14204), pre-trained, with a copy for text and one for images, and
+all of both is trained on with the paper's SGD: learning rate 1e-3, a tenth of it after epoch 70 of 100,
+batches of 64. The text is up to 256 tokens of BERT-uncased without [CLS] and [SEP], and the feature is the
+mean over all 257 tokens, padding too, as in the released code. Images have 256 pixels; in training they are
+random crops of 8 to 100% of the area, mirrored, with brightness, contrast and saturation changed by up to
+100%. (The crops are taken from the middle that evaluation sees, not from the whole photograph.) QMF weighs
+its ranking losses by 1. The lists of the released code have 62,970 examples for training and 22,714 for the
+test.
 
 Two files are yours to bring: m3ae_base.pkl (github.com/young-geng/m3ae_public) and vocab.txt of
 bert-base-uncased. From raw data to the table:
@@ -19,10 +20,10 @@ bert-base-uncased. From raw data to the table:
         --methods=sum,concat,late,film,gated,ogm_ge,qmf,mla
 
 Elsewhere, name them by --config.encoders.text.weights=FILE, --config.encoders.visual.weights=FILE and
---config.data.preprocess.text.vocabulary=FILE. A step takes 18 TFLOP and an epoch 1000 steps: hours on an H100
-for one run, and nothing for a CPU. 64 tokens cost the text a quarter and cut few titles
-(--config.data.preprocess.text.length=64). `food101.py:mla,smoke` is a size for smoke tests, without the files;
-food101_clip.py has CLIP in place of M3AE.
+--config.data.preprocess.text.vocabulary=FILE. A step takes 18 TFLOP and an epoch 1000 steps: hours on an
+H100 for one run, and nothing for a CPU. 64 tokens cost the text a quarter and cut few titles
+(--config.data.preprocess.text.length=64). `food101.py:mla,smoke` is a size for smoke tests, without the
+files; food101_clip.py has CLIP in place of M3AE.
 
 Published accuracy on test data in percent:
 

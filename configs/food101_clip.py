@@ -2,9 +2,9 @@ r"""UPMC Food-101 on the features of CLIP ViT-B/32, after MLA (arXiv 2311.10707,
 
 CLIP (arXiv 2103.00020) stays as it is: its features, 512 numbers of a title and 512 of a photograph, are
 computed once, and a linear head learns on them with the paper's SGD, learning rate 1e-3, a tenth of it after
-epoch 70 of 100, batches of 64. Titles are cut to 77 tokens with start and end; photographs are their middle at
-224 pixels, by CLIP's mean and deviation. Nothing is augmented. Features are standardised by the training data,
-of which the paper says nothing.
+epoch 70 of 100, batches of 64. Titles are cut to 77 tokens with start and end; photographs are their middle
+at 224 pixels, by CLIP's mean and deviation. Nothing is augmented. Features are standardised by the training
+data, of which the paper says nothing.
 
 Two files are yours to bring: the weights (model.safetensors of openai/clip-vit-base-patch32 as it is, or any
 other file of them through launch.convert) and bpe_simple_vocab_16e6.txt.gz (github.com/openai/CLIP). From raw
@@ -40,7 +40,9 @@ def get_config(argument: str = "mla") -> Config:
         config.encoders |= {m: EncoderConfig(name="identity") for m in MODALITIES}
         return config
     config.data = DataConfig(name="food101", path="data/food101", preprocess={
-        "text": TextConfig(vocabulary="weights/clip_vocabulary.txt.gz", length=77), "visual": clip_images()})
+        "text": TextConfig(vocabulary="weights/clip_vocabulary.txt.gz", length=77),
+        "visual": clip_images()})
     for m in MODALITIES:
-        config.encoders[m] = EncoderConfig(name="clip", weights="weights/clip_vit_b32.safetensors", frozen=True)
+        config.encoders[m] = EncoderConfig(name="clip", weights="weights/clip_vit_b32.safetensors",
+                                           frozen=True)
     return shrink(config) if smoke else config

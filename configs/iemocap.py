@@ -1,11 +1,11 @@
 r"""IEMOCAP: four emotions heard, seen and read, after MLA (arXiv 2311.10707, table 1).
 
-The paper's encoders, pre-trained: the audio branch of CAV-MAE (arXiv 2210.07839) hears the filterbank of Kaldi
-[1024, 128], and M3AE-base (arXiv 2205.14204) sees the face in the middle frame and reads the transcript, with
-a copy for each. All of them are trained on with the paper's SGD: learning rate 1e-3, a tenth of it after epoch
-70 of 100, batches of 64. Texts and pictures are as in food101.py: up to 256 tokens without [CLS] and [SEP],
-crops of faces of 256 pixels. Sound is standardised as CAV-MAE was trained, by (x + 5.081) / 4.4849, and 0
-before that where there is none; the paper's code forgets to.
+The paper's encoders, pre-trained: the audio branch of CAV-MAE (arXiv 2210.07839) hears the filterbank of
+Kaldi [1024, 128], and M3AE-base (arXiv 2205.14204) sees the face in the middle frame and reads the
+transcript, with a copy for each. All of them are trained on with the paper's SGD: learning rate 1e-3, a tenth
+of it after epoch 70 of 100, batches of 64. Texts and pictures are as in food101.py: up to 256 tokens without
+[CLS] and [SEP], crops of faces of 256 pixels. Sound is standardised as CAV-MAE was trained, by
+(x + 5.081) / 4.4849, and 0 before that where there is none; the paper's code forgets to.
 
 Three files are yours to bring: m3ae_base.pkl (github.com/young-geng/m3ae_public), vocab.txt of
 bert-base-uncased and audio_model.21.pth (github.com/YuanGongND/cav-mae). From raw data to the table:

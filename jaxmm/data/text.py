@@ -157,11 +157,13 @@ def _clip(path: str, lines: Sequence[str]) -> "Tokenizer":
     merges = [tuple(line.split(" ")) for line in lines[1:CLIP_MERGES + 1]]
     wrong = next((number for number, pair in enumerate(merges, 2) if len(pair) != 2 or not all(pair)), 0)
     if wrong:
-        raise UserError(f"{path}: line {wrong} is {lines[wrong - 1][:40]!r}; expected two tokens, which make one")
+        raise UserError(f"{path}: line {wrong} is {lines[wrong - 1][:40]!r}; expected two tokens, which make "
+                        "one")
     try:
         return clip(merges)
     except Exception as error:      # whatever the package finds wrong with the pairs
-        raise UserError(f"{path} does not hold CLIP's pairs of tokens ({error}); download it again") from error
+        raise UserError(f"{path} does not hold CLIP's pairs of tokens ({error}); download it "
+                        "again") from error
 
 
 def from_json(where: str, content: str) -> "Tokenizer":
@@ -195,18 +197,18 @@ def check_encoder(modality: str, config: TextConfig, vocabulary: Sequence[str], 
     With `pool` "end" its feature stands at the highest id, which has to end every text, as in CLIP. With
     any other it takes the id 0 for padding, which in CLIP is a token.
     """
-    option = f"--config.data.preprocess.{modality}"
+    option, named = f"--config.data.preprocess.{modality}", config.vocabulary or "this vocabulary"
     pieces = len(vocabulary) > 1        # WordPiece
     tokenizer = None if pieces else make_tokenizer(config, (), vocabulary)
     if pool == "end" and (pieces or tokenize(tokenizer, [""]).max() != num_tokens(tokenizer) - 1):
-        raise UserError(f"encoders.{modality}: its feature stands at the token with the highest id, which does not "
-                        f"end the texts of {config.vocabulary or 'this vocabulary'}; name CLIP's by "
-                        f"{option}.vocabulary=FILE, with {option}.special=True")
+        raise UserError(f"encoders.{modality}: its feature stands at the token with the highest id, which "
+                        f"does not end the texts of {named}; name CLIP's by {option}.vocabulary=FILE, with "
+                        f"{option}.special=True")
     padding = pieces or 0 in tokenizer.get_added_tokens_decoder()
     if pool != "end" and not padding:
-        raise UserError(f"encoders.{modality} takes the id 0 for padding, which is {tokenizer.id_to_token(0)!r} in "
-                        f"{config.vocabulary or 'this vocabulary'}; name a vocabulary that begins with [PAD] by "
-                        f"{option}.vocabulary=FILE, or choose the encoder clip")
+        raise UserError(f"encoders.{modality} takes the id 0 for padding, which is "
+                        f"{tokenizer.id_to_token(0)!r} in {named}; name a vocabulary that begins with [PAD] "
+                        f"by {option}.vocabulary=FILE, or choose the encoder clip")
 
 
 def num_tokens(tokenizer: "Tokenizer") -> int:

@@ -62,12 +62,12 @@ def log_mel(**options) -> SpectrogramConfig:
 
 
 def cav_mae_sound() -> SpectrogramConfig:
-    """The filterbank [1024, 128] that CAV-MAE was trained on (arXiv 2210.07839), by its mean and deviation."""
+    """The filterbank [1024, 128] of CAV-MAE (arXiv 2210.07839), by the mean and deviation of its training."""
     return log_mel(seconds=10.255, fill="columns", kaldi=True, mean=(-5.081,), std=(4.4849,))
 
 
 def m3ae_images() -> FramesConfig:
-    """Pictures as MLA gives them to M3AE: 256 pixels; in training random crops, mirrored, of other colours."""
+    """Pictures as MLA gives them to M3AE: 256 pixels; in training crops, mirrored, of other colours."""
     return FramesConfig(height=256, width=256, fit="crop_bicubic", size=256, jitter=1.0, **IMAGENET)
 
 

@@ -3,10 +3,10 @@
     train.csv, test.csv (clip,transcript,label; val or dev too)  audio/ID.wav  visual/ID/*.jpg
     or one .npz file with {train,test}/{audio,visual,text,label}
 
-In MLA's code the images are crops of the face at 256 x 256, of which the middle one is taken; faces are not
-looked for here. The lists may also be .txt with ` [split|sign] ` between the values. ID is the clip without its
+The lists may also be .txt with ` [split|sign] ` between the values. ID is the clip without its
 ending, or the last part of it where there is no such file. Excitement counts as happiness; other
-emotions are skipped. Labels of the archive are names, or numbers in the order of CLASS_NAMES.
+emotions are skipped. Labels of the archive are names, or numbers in the order of CLASS_NAMES. The
+images of MLA are crops of the face, 256 x 256; faces are not looked for here.
 """
 import pathlib
 

@@ -96,7 +96,8 @@ def test_features_of_clip_are_learned_on_by_a_head_alone(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {f"{s}/{m}": rng.normal(size=(8, 512)).astype(np.float32)
               for s in ("train", "val", "test") for m in ("text", "visual")}
-    np.savez(tmp_path / "food101.npz", **arrays, **{f"{s}/label": np.arange(8) % 2 for s in ("train", "val", "test")})
+    labels = {f"{s}/label": np.arange(8) % 2 for s in ("train", "val", "test")}
+    np.savez(tmp_path / "food101.npz", **arrays, **labels)
     config = get_config("food101_clip", "late,features")
     assert config.data.path == "data/food101_clip/food101.npz" and config.optimizer.name == "sgd"
     config.data.path = str(tmp_path / "food101.npz")

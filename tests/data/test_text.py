@@ -59,7 +59,8 @@ BERT = ["[PAD]", *(f"[unused{i}]" for i in range(99)), "[UNK]", "[CLS]", "[SEP]"
 BERT[7592], BERT[2088] = "hello", "world"       # where BERT-uncased has them
 
 
-@pytest.mark.parametrize("special, expected", [(True, [101, 7592, 2088, 102, 0, 0]), (False, [7592, 2088, 0, 0, 0, 0])])
+@pytest.mark.parametrize("special, expected", [
+    (True, [101, 7592, 2088, 102, 0, 0]), (False, [7592, 2088, 0, 0, 0, 0])])
 @pytest.mark.parametrize("form", ["lines", "json", "kept", "kept json"])
 def test_special_tokens_are_those_of_the_tokenizer_or_left_out(special, expected, form, tmp_path):
     config = vocabulary(tmp_path, BERT)

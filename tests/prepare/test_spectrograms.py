@@ -60,7 +60,8 @@ def test_stored_spectrograms_are_those_of_librosa_and_of_the_step(source, tmp_pa
 
 def test_a_config_that_asks_for_other_spectrograms_is_refused(source, tmp_path):
     prepare("cremad", source, tmp_path, sections=SECTIONS, progress=False)
-    for option, said in (({"n_fft": 128}, "n_fft was 64, is 128"), ({"kaldi": True}, "kaldi was False, is True")):
+    for option, said in (({"n_fft": 128}, "n_fft was 64, is 128"),
+                         ({"kaldi": True}, "kaldi was False, is True")):
         with pytest.raises(UserError, match=f"holds spectrograms made otherwise: {said}"):
             load(tmp_path / "cremad", audio=dataclasses.replace(SOUND, **option))
     path, = (tmp_path / "cremad").glob("*/summary.json")    # of before there was such an option

@@ -305,7 +305,7 @@ def test_protocols_have_options_that_there_are():
             assert published._get(to_dict(made), row["option"]) is not None, row
         elif section == "encoders":
             assert {pair.split("=")[0] for pair in row["value"].split()[1:]} <= set(
-                published.NETWORK), row
+                published.NETWORK + published.LEARNED), row
         elif section == "method":
             variants.set_option(method_config(row["method"]), name, row["value"], "published")
         else:

@@ -152,8 +152,8 @@ def _encoder_differences(modality: str, expected: str, config: Config) -> Iterat
         return
     given = dict(pair.split("=") for pair in pairs)
     if bool(found.weights) != (name in PRETRAINED):
-        yield (f"the encoder of {modality} starts from {'pretrained weights' if found.weights else 'scratch'}, the "
-               f"paper's from {'pretrained weights' if name in PRETRAINED else 'scratch'}")
+        starts = ("pretrained weights", "scratch")[::1 if found.weights else -1]
+        yield f"the encoder of {modality} starts from {starts[0]}, the paper's from {starts[1]}"
     # Of pretrained weights the file says the sizes.
     for option in LEARNED if found.weights else NETWORK + LEARNED:
         own = OWN_WIDTH.get(name, 0) if option == "width" else getattr(EncoderConfig(), option)
