@@ -9,13 +9,15 @@ import numpy as np
 
 from jaxmm import data
 from jaxmm.batch import Batch, batch_size
-from jaxmm.config import Config, EncoderConfig, PreprocessConfig, replace, scalar_options
+from jaxmm.config import Config, EncoderConfig, PreprocessConfig, TextConfig, replace, scalar_options
 from jaxmm.data.dataset import Dataset, fingerprint, say
 from jaxmm.data.feeding import check_streaming, device_memory, is_streamed, place_training
 from jaxmm.data.spec import DataSpec, check_same_form, coarse_map, example, make_spec
 from jaxmm.data.streams import Stream, make_stream
+from jaxmm.data.text import check_encoder
 from jaxmm.data.transform import Transform, make_transform, normalise, on_host
 from jaxmm.encoders import NETWORKS, make_encoder, network_name
+from jaxmm.encoders.transformer import STYLES
 from jaxmm.errors import UserError, check_choice, of, suggest
 from jaxmm.methods import METHODS, check_pairs, check_rows, make_method, used_modalities
 from jaxmm.methods.common import Method, TrainState
@@ -134,6 +136,10 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
     for m, options in config.augment.items():
         check_augmentation(m, options, 0 if m in spec.num_tokens else ranks[m])
     encoder_configs = {m: config.encoders.get(m, EncoderConfig()) for m in spec.modalities}
+    for m, vocabulary in spec.vocabularies.items():
+        c = encoder_configs[m]
+        style = STYLES.get((network_name(c, 1, spec.num_tokens[m]), True), STYLES["transformer", True])
+        check_encoder(m, config.data.preprocess.get(m, TextConfig()), vocabulary, c.pool or style.pool)
     epoch = plan.make_epoch(rows, config.train)
     schedule = make_schedule(config.optimizer, config.train.epochs)
 
