@@ -102,6 +102,7 @@ def test_features_of_clip_are_learned_on_by_a_head_alone(tmp_path):
     assert config.data.path == "data/food101_clip/food101.npz" and config.optimizer.name == "sgd"
     config.data.path = str(tmp_path / "food101.npz")
     setup = build(config, devices=jax.devices()[:1])
+    assert all(norm == (0, 1) for norm in setup.spec.norms.values())        # features as they come
     state = setup.programs.fetch(init_state(setup))
     assert {m: jax.tree.map(np.shape, x) for m, x in state.params["head"].items()} == {
         m: {"kernel": (512, 2), "bias": (2,)} for m in ("text", "visual")}
