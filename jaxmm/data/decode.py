@@ -97,8 +97,9 @@ def image(data: bytes, config: FramesConfig, mode: str) -> np.ndarray:
     """A JPEG or PNG file as uint8 [H, W, 3] ("RGB") or [H, W] ("L"), upright by its EXIF data."""
     size = config.width, config.height
     with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as found:
-        # JPEG: at a half, fourth, eighth of the size, if enough.
-        found.draft(mode, size[::-1] if orientation(found) >= 5 else size)
+        if config.fit != "crop_bicubic":
+            # JPEG: at a half, fourth, eighth of the size, if enough.
+            found.draft(mode, size[::-1] if orientation(found) >= 5 else size)
         found = eight_bits(upright(found))
         found = found if found.mode == mode else found.convert(mode)
         if found.size != size:

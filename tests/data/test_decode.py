@@ -55,6 +55,12 @@ def test_bicubic_is_that_of_pillow_and_what_fits_is_cut_out_as_it_is():
     found = decode.image(jpeg(image), FramesConfig(height=6, width=6, fit="crop_bicubic"), "RGB")
     expected = Image.fromarray(image).resize((6, 6), Image.Resampling.BICUBIC, box=(3.5, 0, 15.5, 12))
     np.testing.assert_array_equal(found, np.asarray(expected))
+    smooth = Image.fromarray(image).resize((38, 36), Image.Resampling.BICUBIC)
+    data = io.BytesIO()
+    smooth.save(data, "JPEG")       # of which readers could decode a half alone
+    found = decode.image(data.getvalue(), FramesConfig(height=18, width=18, fit="crop_bicubic"), "RGB")
+    expected = Image.open(data).resize((18, 18), Image.Resampling.BICUBIC, box=(1, 0, 37, 36))
+    np.testing.assert_array_equal(found, np.asarray(expected))
     for fit in ("crop", "crop_bicubic"):
         found = decode.image(jpeg(image), FramesConfig(height=12, width=12, fit=fit), "RGB")
         np.testing.assert_array_equal(found, image[:, 4:16])
