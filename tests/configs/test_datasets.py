@@ -100,7 +100,7 @@ def test_features_of_clip_are_learned_on_by_a_head_alone(tmp_path):
     np.savez(tmp_path / "food101.npz", **arrays, **labels)
     config = get_config("food101_clip", "late,features")
     assert config.data.path == "data/food101_clip/food101.npz" and config.optimizer.name == "sgd"
-    config.data.path = str(tmp_path / "food101.npz")
+    config.data.path, config.train.batch_size = str(tmp_path / "food101.npz"), 4
     setup = build(config, devices=jax.devices()[:1])
     assert all(norm == (0, 1) for norm in setup.spec.norms.values())        # features as they come
     state = setup.programs.fetch(init_state(setup))
