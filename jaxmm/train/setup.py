@@ -136,7 +136,7 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
     for m, options in config.augment.items():
         check_augmentation(m, options, 0 if m in spec.num_tokens else ranks[m])
     encoder_configs = {m: config.encoders.get(m, EncoderConfig()) for m in spec.modalities}
-    for m, vocabulary in spec.vocabularies.items():
+    for m, vocabulary in spec.vocabularies.items() if dataset.splits else ():
         c = encoder_configs[m]
         style = STYLES.get((network_name(c, 1, spec.num_tokens[m]), True), STYLES["transformer", True])
         check_encoder(m, config.data.preprocess.get(m, TextConfig()), vocabulary, c.pool or style.pool)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from jaxmm import data
-from jaxmm.config import (DataConfig, FlowConfig, FramesConfig, PreprocessConfig, SpectrogramConfig,
-                          TextConfig)
+from jaxmm.config import (Config, DataConfig, EncoderConfig, FlowConfig, FramesConfig, PreprocessConfig,
+                          SpectrogramConfig, TextConfig)
 from jaxmm.data import pipeline
 from jaxmm.data.dataset import fingerprint, statistics
 from jaxmm.data.new_rows import read_blocks
@@ -14,8 +14,10 @@ from jaxmm.data.prepared import open_prepared
 from jaxmm.data.rows import Rows
 from jaxmm.data.spec import from_json, make_spec, to_json
 from jaxmm.errors import UserError
+from jaxmm.methods import method_config
 from jaxmm.prepare.decode import Options
 from jaxmm.prepare.run import prepare
+from jaxmm.train.setup import build
 
 SOUND = SpectrogramConfig(rate=8000, seconds=0.25, n_fft=64, hop=32)
 IMAGE = FramesConfig(height=16, width=24, size=8)
@@ -141,6 +143,20 @@ def test_a_run_keeps_a_tokenizer_that_is_not_wordpiece(made, tmp_path):
     np.testing.assert_array_equal(again.splits["train"]["inputs"]["text"], ids)
     blocks = read_blocks(path, spec, config(path, text=section, visual=IMAGE, placement="host"), 99, "test")
     np.testing.assert_array_equal(next(blocks)[1]["inputs"]["text"], dataset.splits["test"]["inputs"]["text"])
+
+
+@pytest.mark.parametrize("name, lines, message", [
+    ("clip", "", "encoders.text: its feature stands at the token with the highest id"),
+    ("transformer", "#version: 0.2\nd a", "encoders.text takes the id 0 for padding, which is '!' in"),
+    ("bag", "#version: 0.2\nd a", "encoders.text takes the id 0 for padding, which is '!' in")])
+def test_an_encoder_that_cannot_read_the_vocabulary_is_refused(name, lines, message, made, tmp_path):
+    path, _ = made("mvsa", clips=5)
+    (tmp_path / "merges.txt").write_text(lines)
+    section = TextConfig(length=12, vocabulary=str(tmp_path / "merges.txt") if lines else "")
+    options = Config(data=config(path, text=section, visual=IMAGE), method=method_config("late"))
+    options.encoders["text"], options.train.batch_size = EncoderConfig(name=name, width=4, depth=1), 4
+    with pytest.raises(UserError, match=message):
+        build(options)
 
 
 def test_rows_of_a_prepared_split_are_read_for_a_trained_model(made):
