@@ -124,6 +124,11 @@ def _load(path: pathlib.Path, sha256: str, network: str, kind: str, shapes, tree
         read = {name: _to_float32(name, x) for name, x in read.items()}
         tree = names_lib.to_tree(read, network, kind, jax.tree.unflatten(treedef, shapes), shape)
     _say_what_is_left(path, source, used)
+    if kind == "text":
+        known, used_words = names_lib.num_words(source.shapes, network), len(tree["params"]["embed"]["embedding"])
+        if used_words < known:
+            say(f"{path} knows {known} words, and the vocabulary has {used_words}: the first of the file are taken, "
+                "which is right only if the words begin with these in the same order")
     return {"params": {}, "batch_stats": {}} | tree
 
 

@@ -85,6 +85,13 @@ def used_names(names: Iterable[str], network: str = "", kind: str = "") -> set[s
     return {forms[name] for table in tables for name in names_of(table.leaves(forms)) & forms.keys()}
 
 
+def num_words(shapes: Mapping[str, tuple[int, ...]], network: str) -> int:
+    """The words that a file with arrays of these shapes knows, for a network that reads texts."""
+    table = _table(forms := as_torch(shapes), network, "text")
+    name, = table.parts["params/embed/embedding"].names
+    return shapes[forms[name]][0]
+
+
 def to_tree(arrays: Mapping[str, np.ndarray], network: str, kind: str, like: Mapping[str, Any],
             shape: tuple[int, ...] | None = None) -> dict[str, Any]:
     """The parameters of an encoder from the arrays of a released one.

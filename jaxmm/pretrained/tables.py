@@ -126,6 +126,8 @@ def _patch(array, to):
     side = array.shape[-1] if array.ndim == 4 else 0
     if not side or size % side**2:
         raise WrongShape(array.shape, (width, size))
+    if array.shape[1] != (channels := size // side**2):
+        raise UserError(f"takes {array.shape[1]} channels, found {channels}; a ResNet's file fits any number")
     return _expect(array, width, size // side**2, side, side).transpose(2, 3, 1, 0).reshape(to.shape)
 
 

@@ -96,6 +96,21 @@ def test_a_relative_of_the_network_takes_its_place_and_the_log_says_so(arrays, t
     assert "holds another relative of vit: the encoder is mae" in caplog.text
 
 
+@pytest.mark.parametrize("vocabulary", [50, 49])
+def test_a_vocabulary_of_fewer_words_than_the_file_is_said(vocabulary, tmp_path, caplog):
+    with np.load(pathlib.Path(__file__).with_name("bert.npz"), allow_pickle=False) as file:
+        arrays = {name.removeprefix("weights/"): x for name, x in file.items() if name.startswith("weights/")}
+    save_file(arrays, tmp_path / "bert.safetensors")
+    config = EncoderConfig("bert", weights=str(tmp_path / "bert.safetensors"), heads=4)
+    config = load.complete(Config(encoders={"words": config}), {"words": "text"}).encoders["words"]
+    encoder = make_encoder(config, 1, num_tokens=vocabulary)
+    params, stats = jax.eval_shape(encoder.init, jax.random.key(0), np.zeros((1, 9), np.int32))
+    with caplog.at_level(logging.WARNING):
+        tree = load.load(config, "text", {"params": params, "batch_stats": stats})
+    assert len(tree["params"]["embed"]["embedding"]) == vocabulary
+    assert ("knows 50 words, and the vocabulary has 49: the first" in caplog.text) == (vocabulary == 49)
+
+
 def renamed(arrays, old, new):
     return {name.replace(old, new): x for name, x in arrays.items()}
 
