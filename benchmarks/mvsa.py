@@ -14,7 +14,6 @@ import argparse
 import json
 import pathlib
 import tempfile
-from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -23,7 +22,6 @@ from PIL import Image
 from jaxmm import data
 from jaxmm.config import (Config, DataConfig, EncoderConfig, FramesConfig, OptimizerConfig,
                           TextConfig, TrainConfig)
-from jaxmm.data.dataset import Dataset
 from jaxmm.prepare.run import prepare
 from jaxmm.methods import method_config
 from jaxmm.train.schedule import train
@@ -53,21 +51,16 @@ def main() -> None:
         sizes = {split: len(part["label"]) for split, part in dataset.splits.items()}
         counts = np.bincount(dataset.splits["test"]["label"])
         print(f"{sizes}; majority class {100 * counts.max() / counts.sum():.1f}%")
-        compare(config, dataset, args.methods.split(","), args.seeds, folder)
-
-
-def compare(config: Config, dataset: Dataset, methods: Sequence[str], seeds: int, folder: pathlib.Path) -> None:
-    """Trains the methods below a folder, and prints the accuracy on test data of every head."""
-    for method in methods:
-        scores = {}
-        for seed in range(seeds):
-            config.method, config.train.seed = method_config(method), seed
-            run = train(config, folder / f"{method}_{seed}", dataset=dataset, progress=False)
-            for head, found in run.history[-1]["scores"].items():
-                scores.setdefault(head, []).append(100 * found["accuracy"])
-        print(f"{method}: " + ", ".join(
-            f"{head} {np.mean(x):.1f} ± {np.std(x, ddof=1) if len(x) > 1 else 0:.1f}"
-            for head, x in scores.items()), flush=True)
+        for method in args.methods.split(","):
+            scores = {}
+            for seed in range(args.seeds):
+                config.method, config.train.seed = method_config(method), seed
+                run = train(config, folder / f"{method}_{seed}", dataset=dataset, progress=False)
+                for head, found in run.history[-1]["scores"].items():
+                    scores.setdefault(head, []).append(100 * found["accuracy"])
+            print(f"{method}: " + ", ".join(
+                f"{head} {np.mean(x):.1f} ± {np.std(x, ddof=1) if len(x) > 1 else 0:.1f}"
+                for head, x in scores.items()), flush=True)
 
 
 def write_layout(path: pathlib.Path, folder: pathlib.Path) -> None:

@@ -112,7 +112,8 @@ def section(choices: Sequence[Choice], costs: Sequence[Cost], seeds: int) -> str
              "runs, M examples": millions(cost.runs), "seconds": f"{cost.seconds:.0f}"}
             for choice, cost in zip(choices, costs)]
     options = " and ".join(f"`{path}`" for path in settings[0])
-    edge = any(map(edges, choices))
+    edge = ("\n\\* At the end of the values that were tried: others beyond it may be better.\n"
+            if any(map(edges, choices)) else "")
     each = f"{len(settings)} settings of {options}" + (f", {tried} seeds each" if tried > 1 else ", one seed each")
     return f"""
 ## How options were chosen
@@ -125,7 +126,6 @@ each modality; seconds are those of this machine.
 
 Validation {units.unit(metric).title} by setting, {units.explain(metric)}:
 
-{markdown(rows, ["method", *labels, "chosen", "trials, M examples", "runs, M examples", "seconds"])}
-{chr(92) + "* At the end of the values that were tried: others beyond it may be better." + chr(10) if edge else ""}
+{markdown(rows, ["method", *labels, "chosen", "trials, M examples", "runs, M examples", "seconds"])}{edge}
 All trials are in `tuning.csv`.
 """
