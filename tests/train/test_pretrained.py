@@ -103,7 +103,7 @@ def test_nothing_is_written_for_what_cannot_start(change, message, config, datas
 
 def test_images_of_other_channels(config, make_dataset, tmp_path):
     dataset = make_dataset(SHAPES | {"image": (8, 8, 1)}, rows=(16, 8, 8))
-    with pytest.raises(UserError, match=r"patch_embed.proj.weight: \[8, 3, 4, 4\], \[8, 1, 4, 4\]"):
+    with pytest.raises(UserError, match="takes 3 channels, found 1; a ResNet.s file fits any number"):
         train(config(), tmp_path / "run", dataset)
 
 
