@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from jaxmm.config import EncoderConfig, TextConfig, replace
+from jaxmm.data.dataset import say
 from jaxmm.errors import UserError
 from jaxmm.experiments import planning
 from jaxmm.train import loop, schedule, setup as setup_lib, teaching, weights
@@ -159,6 +160,7 @@ def test_a_comparison_resumes_without_the_file(config, dataset, path, tmp_path):
     ("cca", {}, "encoders.image: cca has no encoder of image with parameters")])
 def test_what_has_no_effect_is_said(method, image, message, config, dataset, caplog):
     setup = setup_lib.build(config(method, **image), dataset=dataset, devices=ONE)
+    say.cache_clear()       # another test may have had it said
     with caplog.at_level(logging.WARNING):
         assert weights.read_pretrained(setup) == {}
     assert message in caplog.text
