@@ -22,7 +22,7 @@ from benchmarks import mvsa
 from jaxmm import data
 from jaxmm.config import (Config, DataConfig, EncoderConfig, FramesConfig, OptimizerConfig, StreamConfig, TextConfig,
                           TrainConfig)
-from jaxmm.experiments import encode
+from jaxmm.experiments import encode, tuning
 from jaxmm.experiments.compare import compare_on
 from jaxmm.methods import method_config
 from jaxmm.prepare.run import prepare
@@ -56,7 +56,7 @@ def main() -> None:
     dataset = data.load(config_for(methods[0]).data)
     _, table, _ = compare_on(dataset, StreamConfig(), config_for, methods, args.seeds, args.workdir / "runs",
                              "python -m benchmarks.mvsa_encoded ...", progress=False,
-                             tune=f"optimizer.learning_rate={args.learning_rates}")
+                             settings=tuning.parse(f"optimizer.learning_rate={args.learning_rates}"))
     print(table)
 
 

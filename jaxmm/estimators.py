@@ -297,7 +297,7 @@ def compare(source: Rows | str, y: ArrayLike | None = None, *, test: Labelled | 
     config = config_for(names[0])
     check_counts(config)
     comparing.check_folds(config, folds, seeds)
-    comparing.check_tuning(tune, tune_seeds, folds)
+    settings = comparing.read_settings(tune, tune_seeds, folds)
     load = _loader(dataclasses.replace(config.data, folds=folds), source, y, test, val, groups)
     shown = f"{repr(source) if own_data else 'X, y, ...'}, {methods=}, {f'{folds=}' if folds else f'{seeds=}'}"
     how: dict[str, Any] = {"command": f"jaxmm.compare({shown}, ...)", "progress": verbose,
@@ -306,7 +306,7 @@ def compare(source: Rows | str, y: ArrayLike | None = None, *, test: Labelled | 
         folder = folders.workdir(temporary if workdir is None else os.fspath(workdir), "")
         results, text, _ = (
             comparing.cross_validate(load, folds, config_for, methods, folder, **how) if folds else
-            comparing.compare_on(load(0), config.stream, config_for, methods, seeds, folder, tune=tune,
+            comparing.compare_on(load(0), config.stream, config_for, methods, seeds, folder, settings=settings,
                                  tune_seeds=tune_seeds, **how))
     return Comparison(comparison.means(comparison.records(results)), text)
 

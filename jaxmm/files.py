@@ -123,6 +123,12 @@ def _stranger(found: os.stat_result) -> str:
     return "" if stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode) else "it is not a file"
 
 
+def check_new(option: str, path: pathlib.Path, other: str) -> None:
+    """Raises UserError if there is something at the path of an option; `other` says what to name instead."""
+    if path.exists() or path.is_symlink():
+        raise UserError(f"{option}={path} exists; remove it, or name {other}")
+
+
 def check_own(path: pathlib.Path) -> None:
     """Raises UserError if writing to a file or folder of a run would change something elsewhere."""
     try:

@@ -21,9 +21,7 @@ class BasicBlock(nn.Module):
     def __call__(self, x):
         y = nn.relu(self.norm()(self.conv(self.features, 3, self.stride)(x)))
         y = self.norm()(self.conv(self.features, 3)(y))
-        if x.shape != y.shape:
-            x = self.norm()(self.conv(self.features, 1, self.stride)(x))
-        return nn.relu(x + y)
+        return connect(self, x, y)
 
 
 class Bottleneck(nn.Module):
@@ -38,9 +36,14 @@ class Bottleneck(nn.Module):
         y = nn.relu(self.norm()(self.conv(self.features, 1)(x)))
         y = nn.relu(self.norm()(self.conv(self.features, 3, self.stride)(y)))
         y = self.norm()(self.conv(4 * self.features, 1)(y))
-        if x.shape != y.shape:
-            x = self.norm()(self.conv(4 * self.features, 1, self.stride)(x))
-        return nn.relu(x + y)
+        return connect(self, x, y)
+
+
+def connect(block: BasicBlock | Bottleneck, x, y):
+    """The end of a block: ReLU of its input plus its output, the former through a 1x1 where shapes differ."""
+    if x.shape != y.shape:
+        x = block.norm()(block.conv(y.shape[-1], 1, block.stride)(x))
+    return nn.relu(x + y)
 
 
 class ResNet(nn.Module):

@@ -53,8 +53,8 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: 
     folder = folders.workdir(workdir, f"compare_{folders.data_name(config)}" + f"_{folds}_folds" * bool(folds))
     check_counts(config)
     check_folds(config, folds, seeds)
-    check_tuning(tune, tune_seeds, folds)
-    for path in tuning.parse(tune)[0] if tune else ():
+    settings = read_settings(tune, tune_seeds, folds)
+    for path in settings[0] if settings else ():
         if path in chosen.overrides:
             raise UserError(f"--tune sets {path}; leave out --config.{path}")
     methods = methods_of(chosen, methods)
@@ -65,8 +65,8 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: 
                                              baseline=baseline)
     else:
         _, tables, workdirs = compare_on(data.load(config.data), config.stream, config_for, methods, seeds,
-                                         folder, command, sizes, probe, page, tune=tune, tune_seeds=tune_seeds,
-                                         baseline=baseline)
+                                         folder, command, sizes, probe, page, settings=settings,
+                                         tune_seeds=tune_seeds, baseline=baseline)
     return said(tables, folder, workdirs)
 
 
@@ -85,8 +85,8 @@ def said(tables: str, folder: pathlib.Path, workdirs: Sequence[pathlib.Path]) ->
 def compare_on(dataset: Dataset, stream: StreamConfig, config_for: Callable[[str], Config],
                methods: Sequence[str], seeds: int, folder: pathlib.Path, command: str,
                capacities: Sequence[int] = (), probe: bool = False, page: plots.Page | None = None,
-               progress: bool = True, tune: str = "", tune_seeds: int = 1, baseline: str = "",
-               ) -> tuple[list[comparison.Result], str, list[pathlib.Path]]:
+               progress: bool = True, settings: Sequence[Mapping[str, str]] = (), tune_seeds: int = 1,
+               baseline: str = "") -> tuple[list[comparison.Result], str, list[pathlib.Path]]:
     """`compare` on data that are there already: what every run reached, the tables, and the run folders.
 
     Args:
@@ -101,19 +101,19 @@ def compare_on(dataset: Dataset, stream: StreamConfig, config_for: Callable[[str
       probe: also fit linear probes.
       page: of paper, to draw figures for it too.
       progress: whether to show bars.
-      tune: see `compare`, as the others.
+      settings: among which that of each method is chosen, see `tuning.parse`; none: options are as they are.
       tune_seeds: trials of each setting.
       baseline: method that differences are taken to.
     """
     planner = functools.partial(plan, config_for, methods, seeds, dataset, folder, capacities)
-    models = variants.expand(methods, config_for, capacities, dataset.modalities)
-    check_baseline(baseline, models)
     sections = ""
-    if tune:
-        runs, results, sections = _tune(planner, models, tuning.parse(tune), tune_seeds, dataset, folder, probe,
-                                        progress)
+    if settings:
+        models = variants.expand(methods, config_for, capacities, dataset.modalities)
+        check_baseline(baseline, models)
+        runs, results, sections = _tune(planner, models, settings, tune_seeds, dataset, folder, probe, progress)
     else:
         runs = planner()
+        check_baseline(baseline, [run.variant for run in runs])
         claim(runs)
         results = list(make_runs(runs, dataset, probe=probe, progress=progress))
     values = published.find([run.variant for run in runs], dataset)
@@ -157,16 +157,20 @@ def _tune(planner: Callable[..., list[Planned]], models: Sequence[variants.Varia
     return [run for run in runs if run.variant.folder in chosen], results, report.section(choices, costs, seeds)
 
 
-def check_tuning(tune: str, tune_seeds: int, folds: int) -> None:
-    """Raises UserError for what tuning does not combine with."""
+def read_settings(tune: str, tune_seeds: int, folds: int) -> list[dict[str, str]]:
+    """The settings that --tune names, see `tuning.parse`; none if it is "".
+
+    Raises:
+      UserError: it is no list of settings, or does not go with the others.
+    """
     if not tune:
         if tune_seeds != 1:
             raise UserError(f"--tune_seeds={tune_seeds} needs --tune, such as "
                             "--tune=optimizer.learning_rate=0.01,0.1")
-        return
+        return []
     if folds:
         raise UserError(f"--tune does not go with --folds={folds}; leave it out")
-    tuning.parse(tune)
+    return tuning.parse(tune)
 
 
 def check_baseline(baseline: str, models: Iterable[variants.Variant]) -> None:

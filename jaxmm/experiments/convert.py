@@ -24,8 +24,7 @@ def convert(weights: pathlib.Path, output: pathlib.Path) -> list[str]:
       WriteError: it could not be written.
     """
     check_path("--output", output, (SUFFIX,))
-    if output.exists() or output.is_symlink():
-        raise UserError(f"--output={output} exists; remove it, or name another file")
+    files.check_new("--output", output, "another file")
     if weights.suffix in READ_AS_IT_IS:
         raise UserError(f"--weights={weights} needs no conversion: encoders read it as it is, by "
                         "--config.encoders.MODALITY.weights=FILE")

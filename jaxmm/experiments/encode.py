@@ -20,7 +20,7 @@ from jaxmm.report.predictions import open_arrays
 from jaxmm.train.predictions import split_features
 from jaxmm.train.restore import restore
 from jaxmm.train.setup import Run, build, init_state
-from jaxmm.train.weights import init_from, pretrained
+from jaxmm.train.weights import named
 
 DESCRIPTION = "encode.json"
 LABELS = {"classification": "", "multilabel": ",labels", "regression": ",numbers"}      # of the config arrays
@@ -28,8 +28,7 @@ LABELS = {"classification": "", "multilabel": ",labels", "regression": ",numbers
 
 def check_output(output: pathlib.Path) -> None:
     """Raises UserError if there is something already."""
-    if output.exists() or output.is_symlink():
-        raise UserError(f"--output={output} exists; remove it, or name a new folder")
+    files.check_new("--output", output, "a new folder")
 
 
 def untrained(config: Config, devices: Sequence[jax.Device] | None = None) -> Run:
@@ -43,9 +42,7 @@ def untrained(config: Config, devices: Sequence[jax.Device] | None = None) -> Ru
     config = copy.deepcopy(config)
     config.method, config.stream = method_config("late"), StreamConfig()
     setup = build(config, devices=devices)
-    state = pretrained(setup, setup.programs.fetch(init_state(setup)))
-    if config.train.init_from:
-        state = init_from(setup, state)
+    state = named(setup, setup.programs.fetch(init_state(setup)))
     return Run(setup, setup.programs.place(state), [])
 
 

@@ -7,7 +7,6 @@ import collections
 import copy
 import dataclasses
 import functools
-import hashlib
 import math
 import os
 import pathlib
@@ -23,6 +22,7 @@ from jaxmm import files
 from jaxmm.config import Config, EncoderConfig
 from jaxmm.data import arrays
 from jaxmm.data.dataset import say
+from jaxmm.data.prepared import checksum
 from jaxmm.errors import UserError, as_typed, check_choice, of
 from jaxmm.pretrained import names as names_lib
 
@@ -161,8 +161,7 @@ def digest(path: pathlib.Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _digest(path: pathlib.Path, *_) -> str:
-    with files.open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return checksum(path)
 
 
 def open_file(path: pathlib.Path) -> Source:

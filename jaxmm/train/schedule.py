@@ -22,7 +22,7 @@ from jaxmm.train.opened import Opened, check_start, kept, open_run, state_from_m
 from jaxmm.train.setup import Run, is_finished
 from jaxmm.train.teaching import folder_of, restore_teachers, taught, teacher_config
 from jaxmm.train.together import build_many, find_obstacle
-from jaxmm.train.weights import init_from, pretrained
+from jaxmm.train.weights import named, names_weights
 
 
 def train(config: Config, workdir: PathLike, *, dataset: Dataset | None = None,
@@ -145,16 +145,10 @@ def teach(runs: Sequence[Opened], locations: Sequence[str], options: Mapping[str
 
 
 def start_from(run: Opened) -> Opened:
-    """The run, with the weights that its config names if it has not made a step yet: pretrained ones, then
-    those of the run in `train.init_from`."""
-    config = run.setup.config
-    if run.step or run.history:
+    """The run, with the weights that its config names if it has not made a step yet."""
+    if run.step or run.history or not names_weights(run.setup.config):
         return run
-    for take, named in ((pretrained, any(c.weights for c in config.encoders.values())),
-                        (init_from, config.train.init_from)):
-        if named:
-            run = run._replace(state=state_from_main(run.state, functools.partial(take, run.setup)))
-    return run
+    return run._replace(state=state_from_main(run.state, functools.partial(named, run.setup)))
 
 
 def learn(run: Opened, options: Mapping[str, Any]) -> TrainState:

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmm import files
+from jaxmm.config import Config
 from jaxmm.data.dataset import say
 from jaxmm.errors import UserError, of
 from jaxmm.methods.common import TrainState
@@ -49,6 +50,18 @@ def pretrained(setup: Setup, state: TrainState) -> TrainState:
     parts = {part: getattr(state, part) | {m: getattr(state, part)[m] | tree[part] for m, tree in found.items()}
              for part in ("params", "batch_stats")}
     return state._replace(**parts)
+
+
+def names_weights(config: Config) -> bool:
+    """Whether a run starts from other weights than those that its seed draws."""
+    return bool(config.train.init_from) or any(c.weights for c in config.encoders.values())
+
+
+def named(setup: Setup, state: TrainState) -> TrainState:
+    """One copy of a first state with the weights that the config names: pretrained ones, then those of the run
+    in `train.init_from`."""
+    state = pretrained(setup, state)
+    return init_from(setup, state) if setup.config.train.init_from else state
 
 
 def init_from(setup: Setup, state: TrainState) -> TrainState:

@@ -17,6 +17,7 @@ from jaxmm.train.predictions import predict_split
 from jaxmm.train.restore import restore
 
 ONE = jax.devices()[:1]
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture(name="config_for", scope="module")
@@ -28,11 +29,6 @@ def make_config_for(make_config):
         return config
     return config_for
 
-
-@pytest.fixture(name="one_device", autouse=True)
-def use_one_device(monkeypatch):
-    monkeypatch.setattr(compare, "train_many", lambda *args, **kwargs: schedule.train_many(
-        *args, devices=ONE, **kwargs))
 
 
 def test_plan_has_a_run_for_each_method_modality_and_seed(config_for, make_dataset, tmp_path):

@@ -7,30 +7,20 @@ import pytest
 
 from jaxmm.config import replace
 from jaxmm.errors import UserError
-from jaxmm.experiments import compare as comparing
-from jaxmm.experiments import configs, missing
+from jaxmm.experiments import missing
 from jaxmm.train import schedule
 from jaxmm.train.restore import restore
 
 ONE = jax.devices()[:1]
 
 
-@pytest.fixture(name="one_device", autouse=True)
-def use_one_device(monkeypatch):
-    monkeypatch.setattr(comparing, "train_many", lambda *args, **kwargs: schedule.train_many(
-        *args, devices=ONE, **kwargs))
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture(name="chosen")
-def make_chosen(make_dataset, tmp_path):
+def make_chosen(choose_arrays):
     """A config of arrays of two modalities in an .npz file, with exact shares."""
-    arrays = {}
-    for split, batch in make_dataset(rows=(24, 8, 8)).splits.items():
-        arrays |= {f"{split}/{m}": x for m, x in batch["inputs"].items()} | {f"{split}/label": batch["label"]}
-    np.savez(tmp_path / "rows.npz", **arrays)
-    overrides = {"data.path": str(tmp_path / "rows.npz"), "train.epochs": 1, "train.batch_size": 8,
-                 "data.missing_scheme": "exact"}
-    return configs.Chosen("arrays:late", replace(configs.load("arrays:late"), overrides), overrides)
+    return choose_arrays((24, 8, 8), {"train.epochs": 1, "train.batch_size": 8, "data.missing_scheme": "exact"})
 
 
 def masks(folder):

@@ -2,7 +2,6 @@ import csv
 import json
 
 import jax
-import numpy as np
 import pytest
 
 from jaxmm.config import replace
@@ -18,22 +17,13 @@ from jaxmm.train.restore import restore
 ONE = jax.devices()[:1]
 
 
-@pytest.fixture(name="one_device", autouse=True)
-def use_one_device(monkeypatch):
-    for module in compare, tuning:
-        monkeypatch.setattr(module, "train_many", lambda *args, **kwargs: schedule.train_many(
-            *args, devices=ONE, **kwargs))
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture(name="chosen")
-def make_chosen(make_dataset, tmp_path):
+def make_chosen(choose_arrays):
     """A config of arrays of two modalities in an .npz file: 24, 16 and 8 rows."""
-    arrays = {}
-    for split, batch in make_dataset(rows=(24, 16, 8)).splits.items():
-        arrays |= {f"{split}/{m}": x for m, x in batch["inputs"].items()} | {f"{split}/label": batch["label"]}
-    np.savez(tmp_path / "rows.npz", **arrays)
-    overrides = {"data.path": str(tmp_path / "rows.npz"), "train.epochs": 2, "train.batch_size": 8}
-    return configs.Chosen("arrays:late", replace(configs.load("arrays:late"), overrides), overrides)
+    return choose_arrays((24, 16, 8), {"train.epochs": 2, "train.batch_size": 8})
 
 
 def run(chosen, methods, folder, tune, seeds=1, **options):
