@@ -26,6 +26,7 @@ from sklearn.linear_model import LogisticRegression
 from configs import hapt
 from jaxmm import data, files, provenance
 from jaxmm.batch import Batch
+from jaxmm.caches import use_compilation_cache
 from jaxmm.config import Config, replace
 from jaxmm.data import missing
 from jaxmm.data.dataset import Dataset
@@ -127,18 +128,20 @@ def shown(values: Mapping[float, float]) -> str:
 def compare(args, learning_rates: Mapping[str, float], rates: Sequence[float], dataset: Dataset,
             scheme: str) -> tuple[dict[float, list[Result]], dict[float, Dataset]]:
     """What all runs reached, and the data, by rate. Every method has teachers of its own learning rate."""
-    datasets = {rate: mask(dataset, rate, scheme) for rate in rates}
+    # Without masks there is one scheme, whose runs are made once.
+    schemes = {rate: scheme if rate else missing.SCHEMES[0] for rate in rates}
+    datasets = {rate: mask(dataset, rate, schemes[rate]) for rate in rates}
 
     def config_for(rate, method, _):
         return replace(make_config(method, args.arrays, args.epochs), {
             "optimizer.learning_rate": learning_rates[method], "data.missing_rate": rate,
-            "data.missing_scheme": scheme})
+            "data.missing_scheme": schemes[rate]})
 
     results = {}
     for rate, masked in datasets.items():
         runs = [run for method in learning_rates for run in plan(
             functools.partial(config_for, rate, method), [method], args.seeds, masked,
-            args.workdir / scheme / method, part=f"missing_{rate:g}")]
+            args.workdir / schemes[rate] / method, part=f"missing_{rate:g}")]
         claim(runs)
         results[rate] = [*make_runs(runs, masked, progress=False), reference(masked)]
     return results, datasets
@@ -177,4 +180,5 @@ def numbers(table) -> dict[str, dict[str, dict[str, dict]]]:
 
 if __name__ == "__main__":
     jax.config.update("jax_platforms", "cpu")
+    use_compilation_cache()     # rates and schemes have the same programs
     main()

@@ -19,19 +19,22 @@ SEEDS = ("train.seed", "stream.seed")
 def build_many(configs: Sequence[Config], *, dataset: Dataset | None = None,
                specs: Sequence[DataSpec | None] = (),
                devices: Sequence[jax.Device] | None = None) -> Iterator[Setup]:
-    """`build` for every config; those that differ in their seed alone share what is compiled.
+    """`build` for every config; those that differ in their seeds alone share what is compiled.
+
+    The seed of a stream decides on its data, so it counts where there is one.
 
     `specs` are those that runs have kept, if any.
     """
     built = {}
     for config, spec in itertools.zip_longest(configs, specs):
         check_single(config)
-        key = (json.dumps(to_dict(replace(config, {"train.seed": 0})), sort_keys=True),
-               spec and spec.checksum)
+        seeds = {path: 0 for path in SEEDS if path != "stream.seed" or not config.stream.kind}
+        key = (json.dumps(to_dict(replace(config, seeds)), sort_keys=True), spec and spec.checksum)
         if key not in built:
             built[key] = setup_lib.build(config, dataset=dataset, spec=spec, devices=devices)
         # What the files of weights say of the encoders included.
-        yield built[key]._replace(config=replace(built[key].config, {"train.seed": config.train.seed}))
+        yield built[key]._replace(config=replace(built[key].config, {
+            "train.seed": config.train.seed, "stream.seed": config.stream.seed}))
 
 
 def find_obstacle(setups: Sequence[Setup]) -> str:

@@ -106,8 +106,10 @@ def test_numbers_at_the_edge_are_taken(make_config):
 
 def test_runs_that_do_not_fit_into_memory_together_are_trained_apart(make_config, make_dataset,
                                                                      monkeypatch):
-    setups = list(together.build_many([replace(make_config(), {"train.seed": seed})
-                                    for seed in range(3)], dataset=make_dataset()))
+    setups = list(together.build_many([replace(make_config(), {"train.seed": seed, "stream.seed": seed})
+                                       for seed in range(3)], dataset=make_dataset()))
+    assert len({id(setup.programs) for setup in setups}) == 1       # there is no stream
+    assert [(setup.config.train.seed, setup.config.stream.seed) for setup in setups] == [(0, 0), (1, 1), (2, 2)]
     size = setup_lib.state_size(setups[0])
     assert size > 4 * 6 * (3 + 5)       # the encoders' first layers alone
     monkeypatch.setattr(setup_lib, "memory_size", lambda: 3 * size)
