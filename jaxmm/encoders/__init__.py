@@ -10,9 +10,11 @@ import jax.numpy as jnp
 
 from jaxmm.config import EncoderConfig
 from jaxmm.encoders.conv import LOWERINGS
+from jaxmm.encoders.conv3d import Conv3D
 from jaxmm.encoders.networks import CNN, MLP, Flatten
 from jaxmm.encoders.resnet import STEMS, BasicBlock, Bottleneck, ResNet
 from jaxmm.encoders.transformer import POOLS, STYLES, Bag, Transformer, num_heads
+from jaxmm.encoders.video import BETA, Slow, SlowFast
 from jaxmm.errors import UserError, check_above, check_at_least, check_choice, suggest
 
 DTYPES = ("float32", "bfloat16")
@@ -45,6 +47,7 @@ class Network(NamedTuple):
     convolves: bool = False
     layered: bool = False           # whether its layers can be rematerialised
     attends: bool = False           # whether it is a transformer
+    clips: bool = False             # whether it sees motion: frames of an example go through it together
 
 
 def _mlp(c: EncoderConfig, num_tokens: int, axis_name: str | None) -> nn.Module:
@@ -54,8 +57,23 @@ def _mlp(c: EncoderConfig, num_tokens: int, axis_name: str | None) -> nn.Module:
 
 def _resnet(block: type[nn.Module], blocks: tuple[int, ...]) -> Network:
     return Network(lambda c, num_tokens, axis_name: ResNet(
-        block, blocks, c.width or 64, c.features, c.stem, c.conv, axis_name, c.remat),
-        (2, 3, 4), convolves=True, layered=True)
+        block, blocks, c.width or 64, c.features, c.stem, lowering=c.conv, axis_name=axis_name,
+        remat=c.remat), (2, 3, 4), convolves=True, layered=True)
+
+
+def _video(make: Callable[[EncoderConfig, dict], nn.Module]) -> Network:
+    return Network(lambda c, num_tokens, axis_name: make(c, {
+        "width": c.width or 64, "features": c.features, "lowering": c.conv, "axis_name": axis_name,
+        "remat": c.remat}), (4,), convolves=True, layered=True, clips=True)
+
+
+def _slowfast(blocks: tuple[int, ...], lateral: int) -> Network:
+    def make(c: EncoderConfig, options: dict) -> nn.Module:
+        if options["width"] % BETA:
+            raise UserError(f"encoder width={c.width}; {c.name!r} needs a multiple of {BETA}")
+        return SlowFast(blocks, lateral=lateral, **options)
+
+    return _video(make)
 
 
 def _transformer(name: str, ranks: tuple[int, ...] = (), texts: bool = False) -> Network:
@@ -83,6 +101,14 @@ NETWORKS = {
     "resnet18": _resnet(BasicBlock, (2, 2, 2, 2)),
     "resnet34": _resnet(BasicBlock, (3, 4, 6, 3)),
     "resnet50": _resnet(Bottleneck, (3, 4, 6, 3)),
+    "resnet3d18": _video(lambda c, options: ResNet(
+        BasicBlock, (2, 2, 2, 2), stem="video", conv=Conv3D, **options)),
+    "slow14": _video(lambda c, options: Slow((1, 1, 1, 1), **options)),
+    "slow50": _video(lambda c, options: Slow((3, 4, 6, 3), **options)),
+    "slow101": _video(lambda c, options: Slow((3, 4, 23, 3), **options)),
+    "slowfast14": _slowfast((1, 1, 1, 1), lateral=7),
+    "slowfast50": _slowfast((3, 4, 6, 3), lateral=7),
+    "slowfast101": _slowfast((3, 4, 23, 3), lateral=5),
     "bag": Network(lambda c, num_tokens, axis_name: Bag(
         num_tokens, c.width or 128, c.features or 128, c.dtype), texts=True),
     "transformer": _transformer("transformer", (2, 3, 4), texts=True),
@@ -110,8 +136,8 @@ def make_encoder(config: EncoderConfig, rank: int, *, num_tokens: int = 0,
     Args:
       config: which network; see `EncoderConfig`. "auto" is "bag" for texts, "mlp" for vectors and
         "cnn" otherwise.
-      rank: of ONE example: 1 vector, 2 [H, W], 3 [H, W, C], 4 [T, H, W, C]. The T frames go
-        through the network as images of their own, and their features are averaged.
+      rank: of ONE example: 1 vector, 2 [H, W], 3 [H, W, C], 4 [T, H, W, C]. Unless the network is one
+        of clips, the T frames go through it as images of their own, and their features are averaged.
       num_tokens: for texts, token ids int32 [L] lie below it; 0 for other modalities.
       axis_name: device axis over which the statistics of batch norm are taken.
 
@@ -140,6 +166,7 @@ def make_encoder(config: EncoderConfig, rank: int, *, num_tokens: int = 0,
                         f"{', '.join(k for k, n in NETWORKS.items() if n.layered)}")
     net = network.make(config, num_tokens, axis_name)
     dtype = "int32" if num_tokens else config.dtype
+    folds = rank == 4 and not network.clips     # frames into the batch
 
     def enter(x, mask):
         """The examples as the network takes them, [B, ...] or frames [B, T, H, W, C]."""
@@ -150,24 +177,24 @@ def make_encoder(config: EncoderConfig, rank: int, *, num_tokens: int = 0,
         return (x[..., None] if rank == 2 else x).astype(dtype)
 
     def run(params, batch_stats, x, *, train, mask=None, **part):
-        """A part of the network, or all of it; frames go through as images of their own."""
-        lead = x.shape[:2] if rank == 4 else x.shape[:1]
-        if rank == 4:
+        """A part of the network, or all of it."""
+        lead = x.shape[:2]
+        if folds:
             mask = mask if mask is None else jnp.repeat(mask, x.shape[1])
             x = x.reshape(-1, *x.shape[2:])
         y, updated = net.apply({"params": params, "batch_stats": batch_stats}, x, train=train,
                                mask=mask, mutable=["batch_stats"], **part)
-        return y.reshape(*lead, *y.shape[1:]), updated.get("batch_stats", {})
+        return y.reshape(*lead, *y.shape[1:]) if folds else y, updated.get("batch_stats", {})
 
     def init(key, x):
         images = enter(x, None)
-        images = images.reshape(-1, *images.shape[2:]) if rank == 4 else images
+        images = images.reshape(-1, *images.shape[2:]) if folds else images
         variables = jax.jit(net.init, static_argnames="train")(key, images, train=False)
         return variables.get("params", {}), variables.get("batch_stats", {})
 
     def finish(y):
         features = y.astype(jnp.float32)
-        return features.mean(axis=1) if rank == 4 else features
+        return features.mean(axis=1) if folds else features
 
     def apply(params, batch_stats, x, *, train, mask=None):
         y, batch_stats = run(params, batch_stats, enter(x, mask), train=train, mask=mask)

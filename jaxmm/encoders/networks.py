@@ -104,5 +104,5 @@ def max_pool(x, size: int):
 
 
 def mean_pool(x):
-    """Mean of [B, H, W, C] over positions, taken in float32, in the type of x."""
-    return x.mean((1, 2), dtype=jnp.float32).astype(x.dtype)
+    """Mean of [B, ..., C] over positions, taken in float32, in the type of x."""
+    return x.mean(tuple(range(1, x.ndim - 1)), dtype=jnp.float32).astype(x.dtype)

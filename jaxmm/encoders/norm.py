@@ -1,4 +1,6 @@
 """Batch normalisation over the rows that count."""
+from collections.abc import Callable
+
 import chex
 from flax import linen as nn
 from jax import lax
@@ -16,13 +18,14 @@ class BatchNorm(nn.Module):
     axis_name: str | None = None
     momentum: float = 0.9
     epsilon: float = 1e-5
+    scale_init: Callable = nn.initializers.ones
 
     @nn.compact
     def __call__(self, x, *, train: bool, mask=None):
         channels = x.shape[-1]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels, jnp.float32)
-        scale = self.param("scale", nn.initializers.ones, channels, jnp.float32)
+        scale = self.param("scale", self.scale_init, channels, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, channels, jnp.float32)
         mean, var = running_mean.value, running_var.value
         if train:

@@ -7,7 +7,8 @@ from jaxmm.encoders.conv import Conv
 from jaxmm.encoders.networks import is_end, max_pool, mean_pool, stages_of
 from jaxmm.encoders.norm import BatchNorm
 
-STEMS = ("standard", "small")
+STEMS = ("standard", "small")       # that a user may name
+SIZES = {"standard": (7, 2), "small": (3, 1), "video": ((3, 7), (1, 2))}     # of the stem's kernel, and stride
 
 
 class BasicBlock(nn.Module):
@@ -50,7 +51,8 @@ class ResNet(nn.Module):
     """Images [B, H, W, C] -> features [B, 8 * width], or a Dense layer of `features` more.
 
     The stem is 7x7 with stride 2 and a max-pool ("standard") or 3x3 ("small", for images of about
-    32 pixels). Then come stages of blocks; from the second on, each doubles the width and halves the size.
+    32 pixels). With `conv` Conv3D, which sees clips [B, T, H, W, C], it is 3x7x7 with stride 2 in space
+    ("video"), and the stride of stages is in time, too: torchvision's r3d_18. Then come stages of blocks; from the second on, each doubles the width and halves the size.
     Bottlenecks put out four times as many channels. As a chain, the stem is stage 0 and its max-pool
     belongs to stage 1.
     """
@@ -59,6 +61,7 @@ class ResNet(nn.Module):
     width: int
     features: int = 0
     stem: str = "small"
+    conv: type[nn.Module] = Conv
     lowering: str = "auto"
     axis_name: str | None = None
     remat: bool = False     # compute the inside of blocks again in the backward pass
@@ -70,19 +73,18 @@ class ResNet(nn.Module):
     @nn.compact
     def __call__(self, x, *, train: bool, mask=None, part: int | None = None):
         make_block = nn.remat(self.block) if self.remat else self.block
-        conv = functools.partial(Conv, lowering=self.lowering)
+        conv = functools.partial(self.conv, lowering=self.lowering)
 
         def norm(**kwargs):
             return functools.partial(BatchNorm(self.axis_name, **kwargs), train=train, mask=mask)
 
-        large = self.stem == "standard"
         for stage in stages_of(self, part):
             if stage == 0:
-                size, stride = (7, 2) if large else (3, 1)
+                size, stride = SIZES[self.stem]
                 x = nn.relu(norm(name="BatchNorm_0")(conv(self.width, size, stride,
                                                           name="Conv_0")(x)))
                 continue
-            if stage == 1 and large:
+            if stage == 1 and self.stem == "standard":
                 x = max_pool(x, 3)
             before = sum(self.blocks[:stage - 1])
             for i in range(self.blocks[stage - 1]):

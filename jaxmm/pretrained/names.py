@@ -15,10 +15,15 @@ import numpy as np
 
 from jaxmm.errors import UserError
 from jaxmm.pretrained.tables import (MEL_PATCHES, TABLES, Leaves, Table, Target, WrongShape,
-                                     count_blocks, names_of, resnet, transposed)
+                                     count_blocks, names_of, resnet, resnet3d, slowfast, slowfast_form,
+                                     transposed)
 
 ADDED = "params/Dense_0/"   # the layer that `EncoderConfig.features` adds, which no file has
-RESNETS = ("resnet18", "resnet34", "resnet50")
+RESNETS = {     # whose tables have the blocks that a file has names of
+    **dict.fromkeys(("resnet18", "resnet34", "resnet50"), resnet), "resnet3d18": resnet3d,
+    **dict.fromkeys([f"{name}{depth}" for name in ("slow", "slowfast") for depth in (14, 50, 101)], slowfast)}
+STEMS = ("Conv_0", "slow_0/Conv3D_0")
+WRITTEN = {"resnet": "ResNet", "resnet3d": "ResNet3D", "slow": "Slow", "slowfast": "SlowFast"}
 WRAPPERS = r"^((_orig_mod|module|model|params|state|state_dict|bert|vit|dinov2)\.)+"
 FOREIGN = {     # names that tell models which have all of the names of a known one, and others
     "register_tokens": "DINOv2 with registers", "reg_token": "a ViT with registers",
@@ -44,7 +49,7 @@ def sizes(arrays: Mapping[str, np.ndarray], network: str, kind: str) -> dict[str
 
     Of transformers these are width, depth, patch (of images and sounds) and features (of CLIP); heads if
     released models do not have one for 64 channels; name if the file holds a relative of the network
-    ("dinov2" or "mae" for "vit"). Of ResNets they are width and stem.
+    ("dinov2" or "mae" for "vit"). Of ResNets they are width and, for images, stem.
 
     Args:
       arrays: of the file.
@@ -63,7 +68,8 @@ def sizes(arrays: Mapping[str, np.ndarray], network: str, kind: str) -> dict[str
         return found
 
     if network in RESNETS:
-        return {"width": shape("conv1.weight", 4)[0], "stem": "standard"}
+        stem = next(table.parts[path] for name in STEMS if (path := f"params/{name}/kernel") in table.parts)
+        return {"width": shape(*stem.names, 4, 5)[0]} | ({"stem": "standard"} if table.network == "resnet" else {})
     found: dict[str, Any] = {} if table.network == network else {"name": table.network}
     if kind == "text":
         width = shape(*table.parts["params/embed/embedding"].names, 2)[1]
@@ -146,7 +152,7 @@ def _form(name: str) -> str:
     form = re.sub(WRAPPERS, "", name.replace("/", "."))
     form = re.sub(r"\.(kernel|scale|embedding)$|(?<=LayerNorm)\.gamma$", ".weight", form)
     form = re.sub(r"(?<=LayerNorm)\.beta$", ".bias", form)
-    return re.sub(r"in_proj_(weight|bias)$", r"in_proj.\1", form)
+    return slowfast_form(re.sub(r"in_proj_(weight|bias)$", r"in_proj.\1", form))
 
 
 def _turn(name: str, array: np.ndarray) -> np.ndarray:
@@ -161,7 +167,7 @@ def _held(forms: Mapping[str, str]) -> list[Table]:
     """The encoders of the model that a file holds: those of which it has more than half of the names."""
     there = []
     for table in [table for kinds in TABLES.values() for tables in kinds.values() for table in tables] + [
-            resnet(forms)]:
+            *(make(forms) for make in dict.fromkeys(RESNETS.values()))]:
         needed = names_of(table.leaves(forms))
         count = len(needed & forms.keys())
         if 2 * count > len(needed):
@@ -176,7 +182,7 @@ def _table(forms: Mapping[str, str], network: str, kind: str) -> Table:
     Raises:
       UserError: the file holds another model.
     """
-    kinds = {"image": (resnet(forms),)} if network in RESNETS else TABLES[network]
+    kinds = {"image": (RESNETS[network](forms),)} if network in RESNETS else TABLES[network]
     tables = next((kinds[known] for known in kinds if (known == "text") == (kind == "text")), None)
     if not tables:
         raise UserError(f"{network} takes {' and '.join(kinds)}, found {kind}")
@@ -184,9 +190,15 @@ def _table(forms: Mapping[str, str], network: str, kind: str) -> Table:
     needed, about = names_of(table.leaves(forms)), detect(forms)
     if 2 * len(needed & forms.keys()) <= len(needed) or about in FOREIGN.values():
         held = about or f"{len(forms)} arrays of no model that is known ({_first(forms.values())})"
-        expected = network.replace("resnet", "ResNet-") if network in RESNETS else tables[0].about
+        expected = _written(network) if network in RESNETS else tables[0].about
         raise UserError(f"holds {held}, expected {expected}")
     return table
+
+
+def _written(network: str) -> str:
+    """A ResNet's name as papers write it, such as ResNet3D-18."""
+    name, depth = re.fullmatch(r"(\w*?\D)(\d+)", network).groups()
+    return f"{WRITTEN[name]}-{depth}"
 
 
 def _complete(names: Iterable[str], network: str, kind: str) -> tuple[Table, Leaves, dict[str, str]]:

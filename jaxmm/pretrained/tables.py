@@ -3,7 +3,8 @@
 The tables stand at the end. References:
   M3AE: github.com/young-geng/m3ae_public; its PyTorch port is that of MLA (arXiv 2311.10707). CAV-MAE:
   github.com/YuanGongND/cav-mae. CLIP: github.com/openai/CLIP, and as Hugging Face transformers name it, which
-  BERT, ViT and DINOv2 are from, too. timm has the names of MAE and DINOv2 as released. ResNet: torchvision.
+  BERT, ViT and DINOv2 are from, too. timm has the names of MAE and DINOv2 as released. ResNet and ResNet3D: torchvision.
+  SlowFast: github.com/facebookresearch/SlowFast and pytorchvideo.
 """
 import functools
 import itertools
@@ -201,13 +202,15 @@ def _cubic(old: int, new: int, a: float = -0.75) -> np.ndarray:
 
 
 def _conv(array, to):
-    """[O, I, k, k] -> [k, k, I, O]."""
-    return _expect(array, *(to.shape[axis] for axis in (3, 2, 0, 1))).transpose(2, 3, 1, 0)
+    """[O, I, ...] -> [..., I, O], what is left out being the axes of time, if any, and space."""
+    *extent, channels, features = to.shape
+    array = _expect(array, features, channels, *extent)
+    return array.transpose(*range(2, array.ndim), 1, 0)
 
 
 def _colour_conv(array, to):
-    channels = to.shape[2]
-    if array.ndim == 4 and array.shape[1] != channels:
+    channels = to.shape[-2]
+    if array.ndim == len(to.shape) and array.shape[1] != channels:
         array = (array.sum(1, keepdims=True) if channels == 1 else
                  array.mean(1, keepdims=True).repeat(channels, axis=1))
     return _conv(array, to)
@@ -279,8 +282,7 @@ def resnet(forms: Iterable[str]) -> Table:
     """The table of a ResNet with the blocks that a file has names of."""
     bottleneck = "layer1.0.conv3.weight" in forms
     convs, kind = (3, "Bottleneck") if bottleneck else (2, "BasicBlock")
-    blocks = sorted({(int(found[1]), int(found[2])) for form in forms
-                     if (found := re.match(r"layer(\d+)\.(\d+)\.", form))})
+    blocks = _numbers(r"layer(\d+)\.(\d+)\.", forms)
     parts = C("Conv_0", "conv1", _colour_conv) | B("BatchNorm_0", "bn1")
     for n, (stage, number) in enumerate(blocks):
         names = [(f"conv{i}", f"bn{i}") for i in range(1, convs + 1)]
@@ -290,6 +292,62 @@ def resnet(forms: Iterable[str]) -> Table:
             parts |= behind(f"layer{stage}.{number}.",
                             C(f"{kind}_{n}/Conv_{i}", conv) | B(f"{kind}_{n}/BatchNorm_{i}", norm))
     return Table("resnet", f"ResNet-{convs * len(blocks) + 2}", "", parts)
+
+
+def resnet3d(forms: Iterable[str]) -> Table:
+    """The table of a ResNet3D of basic blocks, with those that a file has names of."""
+    blocks = _numbers(r"layer(\d+)\.(\d+)\.conv1\.0\.", forms)
+    parts = C("Conv_0", "stem.0", _colour_conv) | B("BatchNorm_0", "stem.1")
+    for n, (stage, number) in enumerate(blocks):
+        layers = ["conv1", "conv2"] + ["downsample"] * (number == 0 and stage > 1)
+        for i, layer in enumerate(layers):
+            parts |= behind(f"layer{stage}.{number}.{layer}.", C(f"BasicBlock_{n}/Conv3D_{i}", "0")
+                            | B(f"BasicBlock_{n}/BatchNorm_{i}", "1"))
+    return Table("resnet3d", f"ResNet3D-{2 * len(blocks) + 2}", "", parts)
+
+
+def slowfast(forms: Iterable[str]) -> Table:
+    """The table of a SlowFast, or of its slow pathway alone, with the blocks that a file has names of."""
+    forms = list(forms)
+    parts = {}
+    for path, name in ("0", "slow"), ("1", "fast"):
+        blocks = _numbers(rf"s(\d)\.pathway{path}_res(\d+)\.", forms)
+        if path == "1" and not blocks:
+            break
+        parts |= behind(f"s1.pathway{path}_stem.", C(f"{name}_0/Conv3D_0", "conv", _colour_conv)
+                        | B(f"{name}_0/BatchNorm_0", "bn"))
+        for stage, number in blocks:
+            layers = [f"branch2.{x}" for x in "abc"] + ["branch1"] * (number == 0)
+            for i, layer in enumerate(layers):
+                ours = f"{name}_{stage - 1}/block_{number}"
+                parts |= behind(f"s{stage}.pathway{path}_res{number}.", C(f"{ours}/Conv3D_{i}", layer)
+                                | B(f"{ours}/BatchNorm_{i}", f"{layer}_bn"))
+    fuses = _numbers(r"s(\d)_fuse\.", forms)
+    for stage, in fuses:
+        parts |= behind(f"s{stage}_fuse.", C(f"lateral_{stage - 1}/Conv3D_0", "conv_f2s")
+                        | B(f"lateral_{stage - 1}/BatchNorm_0", "bn"))
+    depth = 3 * len(_numbers(r"s(\d)\.pathway0_res(\d+)\.", forms)) + 2
+    return Table("slowfast", f"{'SlowFast' if fuses else 'Slow'}-{depth}", "", parts)
+
+
+def slowfast_form(form: str) -> str:
+    """A name of pytorchvideo's SlowFast as PySlowFast has it; others stay."""
+    parts = r"^blocks\.(\d)\.(?:multipathway_blocks\.(\d)\.)?"
+    form = re.sub(parts + r"res_blocks\.(\d+)\.", lambda found: (
+        f"s{int(found[1]) + 1}.pathway{found[2] or 0}_res{found[3]}."), form)
+    form = re.sub(parts.replace(r"\d", "0", 1) + r"(conv|norm)\.", lambda found: (
+        f"s1.pathway{found[2] or 0}_stem.{'conv' if found[3] == 'conv' else 'bn'}."), form)
+    form = re.sub(r"^blocks\.(\d)\.multipathway_fusion\.(conv_fast_to_slow|norm)\.", lambda found: (
+        f"s{int(found[1]) + 1}_fuse.{'bn' if found[2] == 'norm' else 'conv_f2s'}."), form)
+    if re.match(r"s\d\.pathway", form):
+        form = re.sub(r"branch2\.norm_([abc])\.", r"branch2.\1_bn.", form.replace("branch2.conv_", "branch2."))
+        form = form.replace("branch1_conv.", "branch1.").replace("branch1_norm.", "branch1_bn.")
+    return form
+
+
+def _numbers(pattern: str, forms: Iterable[str]) -> list[tuple[int, ...]]:
+    """The numbers in the names that a pattern is at the beginning of, sorted."""
+    return sorted({tuple(map(int, found.groups())) for form in forms if (found := re.match(pattern, form))})
 
 
 # The tables.

@@ -18,7 +18,8 @@ from jaxmm.pretrained.tables import resized
 FOLDER = pathlib.Path(__file__).parent
 MODELS = {"m3ae": "M3AE (image_embedding, text_embedding)", "cav_mae": "CAV-MAE (blocks_a.*)",
           "clip": "CLIP (vision_model.*, text_model.*)", "bert": "BERT", "vit": "ViT", "dinov2": "DINOv2",
-          "resnet_basic": "ResNet-18", "resnet_bottleneck": "ResNet-17"}
+          "resnet_basic": "ResNet-18", "resnet_bottleneck": "ResNet-17", "resnet3d18": "ResNet3D-18",
+          "slow": "Slow-14", "slowfast": "SlowFast-14"}
 
 
 @functools.cache
@@ -206,6 +207,32 @@ def test_a_resnet_has_each_parameter_once(network, stages, leaves, size):
     assert arrays.keys() - names.used_names(arrays, network, "image") == {"fc.weight", "fc.bias"}
 
 
+def of_pyslowfast(name):
+    """A name of pytorchvideo's SlowFast, as PySlowFast writes it."""
+    place = re.match(r"blocks\.(\d)\.(?:multipathway_(?:blocks\.(\d)|fusion)\.)?(.*)", name)
+    stage, path, rest = int(place[1]) + 1, place[2] or 0, place[3]
+    if "fusion" in name:
+        return f"s{stage}_fuse.{rest.replace('conv_fast_to_slow', 'conv_f2s').replace('norm', 'bn')}"
+    if not rest.startswith("res_blocks"):
+        return f"s1.pathway{path}_stem.{rest.replace('norm', 'bn')}" if stage == 1 else f"head.{rest}"
+    number, rest = re.match(r"res_blocks\.(\d+)\.(.*)", rest).groups()
+    rest = re.sub(r"norm_([abc])", r"\1_bn", rest).replace("conv_", "").replace("1_conv", "1").replace("1_norm", "1_bn")
+    return f"s{stage}.pathway{path}_res{number}.{rest}"
+
+
+@pytest.mark.parametrize("model, network, frames", [("slow", "slow14", 4), ("slowfast", "slowfast14", 8)])
+def test_pathways_under_the_names_of_pyslowfast(model, network, frames):
+    arrays = released(model)
+    other = {of_pyslowfast(name): array for name, array in arrays.items()}
+    assert not other.keys() & arrays.keys() and len(other) == len(arrays)
+    assert names.detect(other) == MODELS[model]
+    trees = [loaded(found, network, "image", (frames, 64, 64, 3), heads=0) for found in (arrays, other)]
+    chex.assert_trees_all_equal(*trees)
+    assert {re.sub(r"^(head|blocks\.\d)\.", "", name) for name in other.keys() - names.used_names(
+        other, network, "image")} <= {"proj.weight", "proj.bias"} | {
+            name for name in other if name.endswith("num_batches_tracked")}
+
+
 def without(arrays, *patterns):
     return {name: array for name, array in arrays.items() if not any(re.search(p, name) for p in patterns)}
 
@@ -214,6 +241,8 @@ def without(arrays, *patterns):
     (lambda: released("clip"), "m3ae", "image", "holds CLIP (vision_model.*, text_model.*), expected M3AE"),
     (lambda: released("resnet_basic"), "vit", "image", "holds ResNet-18, expected ViT"),
     (lambda: released("bert"), "resnet34", "image", "holds BERT, expected ResNet-34"),
+    (lambda: released("resnet_basic"), "resnet3d18", "image", "holds ResNet-18, expected ResNet3D-18"),
+    (lambda: released("resnet3d18"), "slowfast50", "image", "holds ResNet3D-18, expected SlowFast-50"),
     (lambda: without(released("clip"), "text"), "clip", "text", "holds CLIP (vision_model.*), expected CLIP"),
     (lambda: {"a.weight": np.zeros(2)}, "bert", "text",
      "holds 1 arrays of no model that is known (a.weight), expected BERT"),

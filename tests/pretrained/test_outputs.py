@@ -11,7 +11,9 @@ import pytest
 
 from jaxmm.config import EncoderConfig
 from jaxmm.encoders import make_encoder
+from jaxmm.encoders.conv3d import Conv3D
 from jaxmm.encoders.resnet import BasicBlock, Bottleneck, ResNet
+from jaxmm.encoders.video import Slow, SlowFast
 from jaxmm.pretrained import names
 
 FOLDER = pathlib.Path(__file__).parent
@@ -171,6 +173,46 @@ def test_resnets_are_those_of_torchvision(model, block, blocks, positions):
 
     gradient = under("output/gradient/", truth)
     expected = names.to_tree({name: gradient.get(name, 0 * array) for name, array in (weights | stats).items()},
+                             network, "image", like)["params"]
+    compared = 0
+    for g, e in zip(jax.tree.leaves(grads), jax.tree.leaves(expected)):
+        if e.any():
+            close(g, e, 3e-4)
+            compared += 1
+    assert compared == len(gradient)
+
+
+VIDEO = {       # network to read the file by, module, inputs
+    "resnet3d18": ("resnet3d18", lambda: ResNet(BasicBlock, (2, 2, 2, 2), 8, stem="video", conv=Conv3D), ["video"]),
+    "slow": ("slow50", lambda: Slow((1, 1, 1, 1), 8), ["video"]),
+    "slowfast": ("slowfast50", lambda: SlowFast((1, 1, 1, 1), 8, lateral=7), ["slow", "fast"])}
+
+
+@pytest.mark.parametrize("model", VIDEO)
+def test_networks_of_clips_are_those_of_the_authors(model):
+    network, make, parts = VIDEO[model]
+    truth = fixture(model)
+    x = [truth[f"input/{name}"].astype(np.float32).transpose(0, 2, 3, 4, 1) for name in parts]
+    x = tuple(x) if len(x) > 1 else x[0]
+    net = make()
+    like = jax.eval_shape(functools.partial(net.init, train=False), KEY, x)
+    arrays = {name: array.astype(np.float32) for prefix in ("weights/", "stats/")
+              for name, array in under(prefix, truth).items()}
+    variables = names.to_tree(arrays, network, "image", like)
+
+    @jax.jit
+    def evaluated_and_trained(params):
+        def loss(params):
+            features, _ = net.apply(variables | {"params": params}, x, train=True, mutable="batch_stats")
+            return (features ** 2).sum(), features
+
+        return net.apply(variables, x, train=False), jax.grad(loss, has_aux=True)(params)
+
+    features, (grads, trained) = evaluated_and_trained(variables["params"])
+    close(features, truth["output/features"])
+    close(trained, truth["output/train_features"], 1e-4)
+    gradient = under("output/gradient/", truth)
+    expected = names.to_tree({name: gradient.get(name, 0 * array) for name, array in arrays.items()},
                              network, "image", like)["params"]
     compared = 0
     for g, e in zip(jax.tree.leaves(grads), jax.tree.leaves(expected)):

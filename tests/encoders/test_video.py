@@ -1,0 +1,92 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmm.config import EncoderConfig
+from jaxmm.encoders import make_encoder
+from jaxmm.encoders.video import slow_frames
+from jaxmm.errors import UserError
+
+KEY = jax.random.key(0)
+
+
+def shapes(name, frames, **options):
+    encoder = make_encoder(EncoderConfig(name, **options), 4)
+    x = jax.ShapeDtypeStruct((1, frames, 224, 224, 3), jnp.float32)
+    params, stats = jax.eval_shape(encoder.init, KEY, x)
+    return encoder, params, jax.eval_shape(functools.partial(encoder.apply, train=True), params, stats, x)[0].shape
+
+
+@pytest.mark.parametrize("name, frames, size, features", [     # torchvision's and PySlowFast's, less the last layer
+    ("resnet3d18", 32, 33_166_272, 512), ("slow50", 8, 31_634_496, 2048), ("slowfast50", 32, 33_644_488, 2304),
+    ("slowfast101", 32, 61_904_968, 2304)])
+def test_networks_have_the_parameters_of_the_published_ones(name, frames, size, features):
+    _, params, shape = shapes(name, frames)
+    assert sum(x.size for x in jax.tree.leaves(params)) == size
+    assert shape == (1, features)
+    assert shapes(name, frames, features=7)[2] == (1, 7)
+
+
+def test_the_slow_pathway_sees_the_frames_of_pyslowfast():
+    assert slow_frames(np.arange(32)[None])[0].tolist() == [0, 4, 8, 13, 17, 22, 26, 31]
+    with pytest.raises(UserError, match="found clips of 6 frames, expected a multiple of 4"):
+        slow_frames(np.zeros((1, 6)))
+
+
+@functools.cache
+def clips():
+    return np.random.default_rng(3).standard_normal((3, 4, 16, 16, 3), np.float32)
+
+
+@functools.cache
+def made(name):
+    encoder = make_encoder(EncoderConfig(name, width=8), 4)
+    params, stats = encoder.init(KEY, clips())
+    # Blocks of slow pathways begin as their skip connections; the others would not show.
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, x: x + 0.5 if path[-1].key == "scale" else x, params)
+    return encoder, params, stats, jax.jit(functools.partial(encoder.apply, train=False))
+
+
+@pytest.mark.parametrize("name", ["resnet3d18", "slow14", "slowfast14"])
+def test_motion_counts_and_examples_do_not_mix(name):
+    _, params, stats, apply = made(name)
+    features = apply(params, stats, clips())[0]
+    assert features.dtype == jnp.float32
+    shuffled = apply(params, stats, clips()[:, [2, 0, 3, 1]])[0]
+    assert np.abs(shuffled - features).max() > 1e-3 * np.abs(features).max()
+    turned = apply(params, stats, clips()[::-1])[0]
+    np.testing.assert_allclose(turned[::-1], features, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet3d18", "slow14"])
+def test_stages_one_after_the_other_are_the_encoder(name):
+    encoder, params, stats, apply = made(name)
+
+    @jax.jit
+    def chain(params, stats, x):
+        for stage in (*encoder.stages, encoder.pool):
+            x, stats = stage(params, stats, x, train=False)
+        return x
+
+    assert len(encoder.stages) == 5
+    np.testing.assert_allclose(chain(params, stats, clips()), apply(params, stats, clips())[0], rtol=1e-5, atol=1e-6)
+
+
+def test_blocks_begin_as_their_skip_connections():
+    encoder = make_encoder(EncoderConfig("slow14", width=8), 4)
+    params, _ = jax.jit(encoder.init)(KEY, clips())
+    for stage in range(1, 5):
+        norms = params[f"slow_{stage}"]["block_0"]
+        assert not norms["BatchNorm_2"]["scale"].any() and norms["BatchNorm_3"]["scale"].all()
+
+
+@pytest.mark.parametrize("options, rank, message", [
+    ({"name": "slow50"}, 3, "'slow50': found examples of rank 3"),
+    ({"name": "slowfast50", "width": 12}, 4, "width=12; 'slowfast50' needs a multiple of 8")])
+def test_what_does_not_fit(options, rank, message):
+    with pytest.raises(UserError, match=message):
+        make_encoder(EncoderConfig(**options), rank)
