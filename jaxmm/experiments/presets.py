@@ -116,4 +116,5 @@ def shrink(config: Config) -> Config:
         config.method.k = 2
     config.data.val_fraction = 0.25
     config.train.epochs, config.train.batch_size = 2, 2
+    config.optimizer.warmup_epochs = min(config.optimizer.warmup_epochs, 1.0)
     return config
