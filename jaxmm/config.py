@@ -119,6 +119,8 @@ class DataConfig:
                                     # splits, are divided into; 0: none
     fold: int = 0                   # of these, the one that is tested, from 0 on
     placement: str = "auto"         # "device" memory, "host" (streamed), or "auto" by size
+    clips: int = 1                  # places in time of a video, or of sound, whose predictions evaluation averages
+    crops: int = 1                  # squares along the longer side of images, the same; 1: as `center` says
     missing_rate: float = 0.0       # probability in [0, 1) of dropping a modality of an example; one is
                                     # always kept
     missing_scheme: str = "independent"     # each by itself with that probability, so that fewer are missing

@@ -129,6 +129,24 @@ def likelihood(task: Task, outputs: chex.Array, labels: chex.Array) -> chex.Arra
     return jnp.exp(-loss(outputs, labels))
 
 
+def averaged(task: Task, outputs: chex.Array) -> chex.Array:
+    """Outputs [B, K] whose prediction is the mean of those of outputs [V, B, K].
+
+    Means are over probabilities (their logarithms are the logits then) or, in a regression, over the numbers.
+    """
+    chex.assert_rank(outputs, 3)
+    outputs = outputs.astype(jnp.float32)
+
+    def log_mean(z):
+        return jax.nn.logsumexp(z, axis=0) - jnp.log(z.shape[0])
+
+    if task.name == "classification":
+        return log_mean(jax.nn.log_softmax(outputs))
+    if task.name == "multilabel":
+        return log_mean(jax.nn.log_sigmoid(outputs)) - log_mean(jax.nn.log_sigmoid(-outputs))
+    return outputs.mean(axis=0)
+
+
 def with_smoothing(task: Task, smoothing: float) -> Task:
     """The classification whose loss has smoothed targets: 1 - smoothing for the label, plus
     smoothing / C for every class.

@@ -16,7 +16,7 @@ GREY = (0.299, 0.587, 0.114)    # shares of red, green and blue in what is seen 
 
 
 def preprocess(key: chex.PRNGKey | None, moment: chex.Array, x: chex.Array,
-               config: PreprocessConfig) -> chex.Array:
+               config: PreprocessConfig, place: chex.Array | None = None) -> chex.Array:
     """One example preprocessed as `config` says, float32; without a kind it stays as it is.
 
     Args:
@@ -26,11 +26,12 @@ def preprocess(key: chex.PRNGKey | None, moment: chex.Array, x: chex.Array,
       x: sound int16 [T], images uint8 [..., H, W, C], or anything else, such as a spectrogram
         that was stored.
       config: of the modality.
+      place: scalar in [0, 1]: which square of images evaluation sees, see `crop_images`.
     """
     if isinstance(config, SpectrogramConfig) and x.ndim == 1:
         return spectrogram(crop_sound(x, moment, config), config)
     if isinstance(config, FramesConfig):
-        return crop_images(key, crop_frames(x, moment, config), config)
+        return crop_images(key, crop_frames(x, moment, config), config, place)
     return x
 
 
@@ -52,14 +53,19 @@ def _cut(x, moment, size: int):
     return jax.lax.dynamic_slice_in_dim(x, start, size)
 
 
-def crop_images(key: chex.PRNGKey | None, x: chex.Array, config: FramesConfig) -> chex.Array:
+def crop_images(key: chex.PRNGKey | None, x: chex.Array, config: FramesConfig,
+                place: chex.Array | None = None) -> chex.Array:
     """Images uint8 [..., H, W, C] cropped, resized and flipped all alike, to [..., size, size, C].
 
     In training as torchvision's RandomResizedCrop: an area of between `min_area` and 1, proportions
-    between 3/4 and 4/3; then, where asked for, its ColorJitter. Values are in [0, 1].
+    between 3/4 and 4/3; then, where asked for, its ColorJitter. Values are in [0, 1]. In evaluation a
+    `place` in [0, 1] along the longer side names a square of the shorter one; None is as `center` says.
     """
     height, width = x.shape[-3:-1]
-    if key is None:
+    if key is None and place is not None:
+        side = min(height, width)
+        box, flip = (place * (height - side), place * (width - side), side, side), False
+    elif key is None:
         margin = (height - config.size) // 2, (width - config.size) // 2
         box = (*margin, config.size, config.size) if config.center else (0, 0, height, width)
         flip = False

@@ -30,6 +30,8 @@ def make_transform(statistics: Norms,
                    sections: Mapping[str, PreprocessConfig] | None = None) -> Transform:
     """transform(key, batch): inputs preprocessed, normalised, and augmented unless key is None.
 
+    A batch may say by "view" at which "moment" and "place" evaluation looks, see `preprocess`.
+
     Args:
       statistics: mean and standard deviation by modality, broadcast against its inputs. Modalities
         without them are not normalised here: texts, and those that `normalise` handled on the host.
@@ -40,6 +42,8 @@ def make_transform(statistics: Norms,
 
     def transform(key, batch):
         inputs = {}
+        batch = dict(batch)
+        view = {"moment": 0.5} | batch.pop("view", {})
         for m, x in batch["inputs"].items():
             section = sections.get(m, PreprocessConfig())
 
@@ -47,7 +51,7 @@ def make_transform(statistics: Norms,
                 return jax.vmap(jax.random.fold_in, (None, 0))(named_key(key, name), batch["id"])
 
             if isinstance(section, (FramesConfig, SpectrogramConfig)) and key is None:
-                x = over_examples(lambda e, s=section: preprocess(None, 0.5, e, s), x)
+                x = over_examples(lambda e, s=section: preprocess(None, x=e, config=s, **view), x)
             elif isinstance(section, (FramesConfig, SpectrogramConfig)):
                 moments = jax.vmap(jax.random.uniform)(keys("moment"))      # alike for all m
                 x = over_examples(lambda k, t, e, s=section: preprocess(k, t, e, s),

@@ -160,7 +160,8 @@ def check_augmentation(modality: str, options: AugmentConfig, rank: int) -> None
 def check_counts(config: Config) -> None:
     """Raises UserError for seeds, counts and choices out of range, and for numbers that are not finite."""
     _check_numbers("", to_dict(config))
-    for section, name, least in (("data", "seed", 0), ("data", "workers", 0), ("stream", "seed", 0),
+    for section, name, least in (("data", "seed", 0), ("data", "workers", 0),
+                                 ("data", "clips", 1), ("data", "crops", 1), ("stream", "seed", 0),
                                  ("train", "seed", 0), ("train", "epochs", 1), ("train", "batch_size", 1),
                                  ("train", "steps_per_call", 0), ("train", "seeds", 1),
                                  ("train", "eval_epochs", 1), ("train", "patience", 0),

@@ -29,6 +29,7 @@ from jaxmm.train.optimizers import PLATEAU, accumulate, by_encoder, make_optimiz
 from jaxmm.train.options import LARGEST, check_augmentation, check_single
 from jaxmm.train.programs import Options, Programs, make_programs
 from jaxmm.train.scores import waits_in_vain
+from jaxmm.train.views import make_views, over_views
 
 SCANNED_STEPS = 32      # longest chunk of scanned steps; a signal takes effect at its end
 
@@ -142,6 +143,7 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
         check_encoder(m, config.data.preprocess.get(m, TextConfig()), vocabulary, c.pool or style.pool)
     epoch = plan.make_epoch(rows, config.train)
     schedule = make_schedule(config.optimizer, config.train.epochs)
+    views = make_views(config.data)
 
     def make(axis_name, options):
         changed = replace(config, options)
@@ -154,7 +156,7 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
                                            axis_name=axis_name)
         model = Model(encoders, learned, transform, optimizer, epoch,
                       config.train.batch_size, spec.num_examples, config.train.gradient_norm, axis_name)
-        return make_method(changed.method, model)
+        return over_views(make_method(changed.method, model), views, task)
 
     programs = make_programs(make, devices, [scalar_options(config)], to_float32)
     if stream and not programs.steps:
