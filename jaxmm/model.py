@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxmm.batch import Batch, Logits
 from jaxmm.encoders import Encoder
-from jaxmm.encoders.exchange import Exchange
+from jaxmm.encoders.exchange import Exchange, seen, with_seen
 from jaxmm.errors import UserError, suggest
 from jaxmm.heads import Features, Head
 from jaxmm.losses import weighted_mean
@@ -76,10 +76,11 @@ class Model(NamedTuple):
                         params[m], updated[m], x[m], **options[m])
             if self.exchange and i in self.exchange.after:
                 stage = f"stage_{i}"
-                x, stats = self.exchange.apply(
-                    params["exchange"][stage], updated["exchange"][stage], x, batch["present"],
-                    train=train if isinstance(train, bool) else "exchange" in train, mean=self.mean,
-                    alone=alone)
+                maps, stats = self.exchange.apply(
+                    params["exchange"][stage], updated["exchange"][stage], {m: seen(y) for m, y in x.items()},
+                    batch["present"], train=train if isinstance(train, bool) else "exchange" in train,
+                    mean=self.mean, alone=alone)
+                x = {m: with_seen(y, maps[m]) for m, y in x.items()}
                 updated["exchange"] = updated["exchange"] | {stage: stats}
             taps = {m: taps[m] + ((x[m],) if i < len(self.encoders[m].stages) else ())
                     for m in names}

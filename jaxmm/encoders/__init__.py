@@ -13,6 +13,7 @@ from jaxmm.encoders.conv import LOWERINGS
 from jaxmm.encoders.conv3d import Conv3D
 from jaxmm.encoders.networks import CNN, MLP, Flatten
 from jaxmm.encoders.resnet import STEMS, BasicBlock, Bottleneck, ResNet
+from jaxmm.encoders.separable import Separable
 from jaxmm.encoders.transformer import POOLS, STYLES, Bag, Transformer, num_heads
 from jaxmm.encoders.video import BETA, Slow, SlowFast
 from jaxmm.errors import UserError, check_above, check_at_least, check_choice, suggest
@@ -67,11 +68,16 @@ def _video(make: Callable[[EncoderConfig, dict], nn.Module]) -> Network:
         "remat": c.remat}), (4,), convolves=True, layered=True, clips=True)
 
 
-def _slowfast(blocks: tuple[int, ...], lateral: int) -> Network:
+def _separable(blocks: tuple[int, ...]) -> Network:
+    return Network(lambda c, num_tokens, axis_name: Separable(
+        blocks, c.width or 32, c.features, c.conv, axis_name, c.remat), (2, 3), convolves=True, layered=True)
+
+
+def _slowfast(blocks: tuple[int, ...], lateral: int, after: tuple[int, ...] = (0, 1, 2, 3)) -> Network:
     def make(c: EncoderConfig, options: dict) -> nn.Module:
         if options["width"] % BETA:
             raise UserError(f"encoder width={c.width}; {c.name!r} needs a multiple of {BETA}")
-        return SlowFast(blocks, lateral=lateral, **options)
+        return SlowFast(blocks, lateral=lateral, after=after, **options)
 
     return _video(make)
 
@@ -109,6 +115,12 @@ NETWORKS = {
     "slowfast14": _slowfast((1, 1, 1, 1), lateral=7),
     "slowfast50": _slowfast((3, 4, 6, 3), lateral=7),
     "slowfast101": _slowfast((3, 4, 23, 3), lateral=5),
+    "avslowfast14": _slowfast((1, 1, 1, 1), lateral=7, after=(2, 3)),
+    "avslowfast50": _slowfast((3, 4, 6, 3), lateral=7, after=(2, 3)),
+    "avslowfast101": _slowfast((3, 4, 23, 3), lateral=7, after=(2, 3)),
+    "separable14": _separable((1, 1, 1, 1)),
+    "separable50": _separable((3, 4, 6, 3)),
+    "separable101": _separable((3, 4, 23, 3)),
     "bag": Network(lambda c, num_tokens, axis_name: Bag(
         num_tokens, c.width or 128, c.features or 128, c.dtype), texts=True),
     "transformer": _transformer("transformer", (2, 3, 4), texts=True),
@@ -178,8 +190,8 @@ def make_encoder(config: EncoderConfig, rank: int, *, num_tokens: int = 0,
 
     def run(params, batch_stats, x, *, train, mask=None, **part):
         """A part of the network, or all of it."""
-        lead = x.shape[:2]
         if folds:
+            lead = x.shape[:2]
             mask = mask if mask is None else jnp.repeat(mask, x.shape[1])
             x = x.reshape(-1, *x.shape[2:])
         y, updated = net.apply({"params": params, "batch_stats": batch_stats}, x, train=train,

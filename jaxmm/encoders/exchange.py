@@ -6,19 +6,26 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import chex
+from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmm.encoders.conv3d import Conv3D
+from jaxmm.encoders.norm import BatchNorm
+from jaxmm.errors import UserError
 from jaxmm.heads import concatenated_init, in_order, linear, linear_init
 from jaxmm.keys import named_key
+
+
+CONNECTION = 64     # channels between the two convolutions of a `Connection`
 
 
 class Exchange(NamedTuple):
     """An exchange after some of the stages, as pure functions.
 
-    `init(key, channels by modality) -> params, stats` and `apply(params, stats, maps, present, *,
-    train, mean, alone=None) -> maps, stats` are for one stage. Maps are [B, ..., C] and `present` is
-    bool [B], both by modality. `mean(values [B], present)` is the mean over the global batch. `alone`,
+    `init(key, shapes of maps by modality) -> params, stats` and `apply(params, stats, maps, present, *,
+    train, mean, alone=None) -> maps, stats` are for one stage. Maps are [B, ..., C] (see `seen`) and `present`
+    is bool [B], both by modality. `mean(values [B], present)` is the mean over the global batch. `alone`,
     bool [] by modality, says which modalities get no information from the others.
     """
     after: tuple[int, ...]      # numbers of the stages
@@ -35,7 +42,8 @@ def mmtm(after: tuple[int, ...]) -> Exchange:
     gates of a modality that is `alone` are their running mean, this pass included, as constants.
     """
 
-    def init(key, channels: Mapping[str, int]):
+    def init(key, shapes: Mapping[str, tuple[int, ...]]):
+        channels = {m: shape[-1] for m, shape in shapes.items()}
         half = sum(channels.values()) // 2
         params = {"squeeze": concatenated_init(named_key(key, "squeeze"), in_order(channels), half),
                   "gate": {m: linear_init(named_key(key, f"gate/{m}"), half, channels[m])
@@ -57,6 +65,70 @@ def mmtm(after: tuple[int, ...]) -> Exchange:
                 for m, x in maps.items()}, stats
 
     return Exchange(after, init, apply)
+
+
+class Connection(nn.Module):
+    """Maps [B, T, ..., C] -> [B, frames, 1, 1, features]: their means over all but time, two convolutions in it."""
+    features: int
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x, frames: int, *, train: bool, mask=None):
+        def layer(x, features, stride):
+            x = BatchNorm(self.axis_name)(Conv3D(features, (5, 1), (stride, 1))(x), train=train, mask=mask)
+            return jax.nn.relu(x)
+
+        stride = x.shape[1] // frames
+        x = x.mean(axis=tuple(range(2, x.ndim - 1)), dtype=jnp.float32).astype(x.dtype)[:, :, None, None]
+        return layer(layer(x, CONNECTION, 1), self.features, stride)
+
+
+def lateral_add(after: tuple[int, ...], main: str, axis_name: str | None = None) -> Exchange:
+    """What other modalities see is added to the maps [B, T, H, W, C] of `main` (AVSlowFast, arXiv 2001.08740).
+
+    It is the same at all places of a frame, see `Connection`, and 0 of an absent modality. Nothing is added if
+    `main` is `alone`; batch statistics move nevertheless. Maps of the others are [B, k T, ..., C].
+    """
+
+    def init(key, shapes: Mapping[str, tuple[int, ...]]):
+        params, stats, frames = {}, {}, shapes[main][1]
+        if len(shapes[main]) != 5:
+            raise UserError(f"what others see is added to clips, and the encoder of {main} does not see motion; "
+                            f"choose another of --config.encoders.{main}.name, or of --config.method.main")
+        for m, shape in shapes.items():
+            if m == main:
+                continue
+            if len(shape) < 3 or shape[1] % frames:
+                raise UserError(f"what {m} hears or sees has the shape {list(shape[1:])} where {main} has {frames} "
+                                "frames; expected times, a multiple of these, before all else")
+            variables = Connection(shapes[main][-1]).init(named_key(key, m), jnp.zeros((1, *shape[1:])), frames,
+                                                          train=False)
+            params[m], stats[m] = variables["params"], variables["batch_stats"]
+        return params, stats
+
+    def apply(params, stats, maps, present, *, train, mean, alone=None):
+        del mean
+        x, new = maps[main], {}
+        for m in params:
+            net = Connection(x.shape[-1], axis_name)
+            added, updated = net.apply({"params": params[m], "batch_stats": stats[m]}, maps[m], x.shape[1],
+                                       train=train, mask=present[m], mutable=["batch_stats"])
+            there = present[m] & (True if alone is None else ~jnp.asarray(alone[main]))
+            x = x + jnp.where(there.reshape(-1, *[1] * 4), added, 0)
+            new[m] = updated["batch_stats"]
+        return maps | {main: x}, new
+
+    return Exchange(after, init, apply)
+
+
+def seen(x: chex.Array | tuple[chex.Array, ...]) -> chex.Array:
+    """The map of a stage's output that exchanges see: of several pathways the first."""
+    return x[0] if isinstance(x, tuple) else x
+
+
+def with_seen(x: chex.Array | tuple[chex.Array, ...], new: chex.Array) -> chex.Array | tuple[chex.Array, ...]:
+    """The output of a stage with another map in the place of `seen`."""
+    return (new, *x[1:]) if isinstance(x, tuple) else new
 
 
 def squeeze(maps: chex.Array) -> chex.Array:

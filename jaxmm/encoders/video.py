@@ -101,27 +101,33 @@ class Slow(nn.Module):
 class SlowFast(nn.Module):
     """Both pathways: clips [B, T, H, W, C] -> features [B, 32 * width + 4 * width], slow before fast.
 
-    The fast pathway sees all T frames, the slow one a quarter of them, and after the stem and the first three
-    stages also what the fast one saw. T is a multiple of 4. A pair (slow, fast) of clips is taken as it is.
+    The fast pathway sees all T frames, the slow one a quarter of them and, after some of the stages, also what
+    the fast one saw. T is a multiple of 4. A pair (slow, fast) of clips is taken as it is, and as a chain all
+    stages put out such a pair.
     """
     blocks: tuple[int, ...]
     width: int
     lateral: int            # extent in time of the lateral connections
+    after: tuple[int, ...] = (0, 1, 2, 3)       # stages that they stand behind
     features: int = 0
     lowering: str = "auto"
     axis_name: str | None = None
     remat: bool = False
 
+    @property
+    def num_stages(self) -> int:
+        return 1 + len(self.blocks)
+
     @nn.compact
-    def __call__(self, x, *, train: bool, mask=None):
+    def __call__(self, x, *, train: bool, mask=None, part: int | None = None):
         slow, fast = x if isinstance(x, tuple) else (slow_frames(x), x)
         make = _stages(self, train, mask)
-        for i in range(1 + len(self.blocks)):
+        for i in stages_of(self, part):
             slow, fast = make(i, "slow", self.width, SLOW)(slow), make(i, "fast", self.width // BETA, FAST)(fast)
-            if i < len(self.blocks):
+            if i in self.after:
                 lateral = Lateral(self.lateral, _conv(self), _norm(self, train, mask), name=f"lateral_{i}")
                 slow = jnp.concatenate([slow, lateral(fast)], -1)
-        return _finish(self, slow, fast)
+        return _finish(self, slow, fast) if is_end(part) else (slow, fast)
 
 
 def slow_frames(x):

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
-from jaxmm.methods import (continual, correlation, cpm_net, derpp, fusion, g_blending, imagination, lwf, mla, mmtm,
+from jaxmm.methods import (avslowfast, continual, correlation, cpm_net, derpp, fusion, g_blending, imagination, lwf, mla, mmtm,
                            ogm_ge, qmf, rebalance, rubi, samm, tate, taught)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
@@ -46,8 +46,8 @@ METHODS = {entry.options.name: entry for entry in (
           "joint training of a head that attends over modalities", UMT),
     Entry(fusion.FusedConfig("aux_ce"), fusion.make_aux_ce,
           "concat with an additional loss for each modality", UMT),
-    Entry(fusion.DropoutConfig(), fusion.make_dropout,
-          "concat that drops features of modalities", UMT),
+    Entry(avslowfast.LateralDropoutConfig(), avslowfast.make_dropout,
+          "concat that drops features of modalities; as AVSlowFast, also adds between encoders", UMT),
     Entry(fusion.DropoutConfig("modality_dropout"), fusion.make_modality_dropout,
           "concat that drops whole modalities in training", UMT),
     Entry(g_blending.GBlendingConfig(), g_blending.make_g_blending,

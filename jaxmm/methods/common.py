@@ -14,6 +14,7 @@ import optax
 from jaxmm.batch import Batch, Logits, Metrics
 from jaxmm.config import MethodConfig
 from jaxmm.encoders import Encoder
+from jaxmm.encoders.exchange import seen
 from jaxmm.errors import UserError
 from jaxmm.heads import Features
 from jaxmm.keys import named_key
@@ -115,7 +116,7 @@ def init_exchange(model: Model, key: chex.PRNGKey, params: chex.ArrayTree, batch
     assert exchange
     names = {f"stage_{i}": i for i in exchange.after}
     made = {name: exchange.init(named_key(key, name), {
-        m: taps[i].shape[-1] for m, taps in shapes.items()}) for name, i in names.items()}
+        m: seen(taps[i]).shape for m, taps in shapes.items()}) for name, i in names.items()}
     return {k: p for k, (p, _) in made.items()}, {k: s for k, (_, s) in made.items()}
 
 

@@ -15,15 +15,17 @@ import numpy as np
 
 from jaxmm.errors import UserError
 from jaxmm.pretrained.tables import (MEL_PATCHES, TABLES, Leaves, Table, Target, WrongShape,
-                                     count_blocks, names_of, resnet, resnet3d, slowfast, slowfast_form,
-                                     transposed)
+                                     count_blocks, names_of, resnet, resnet3d, separable, slowfast,
+                                     slowfast_form, transposed)
 
 ADDED = "params/Dense_0/"   # the layer that `EncoderConfig.features` adds, which no file has
 RESNETS = {     # whose tables have the blocks that a file has names of
     **dict.fromkeys(("resnet18", "resnet34", "resnet50"), resnet), "resnet3d18": resnet3d,
-    **dict.fromkeys([f"{name}{depth}" for name in ("slow", "slowfast") for depth in (14, 50, 101)], slowfast)}
-STEMS = ("Conv_0", "slow_0/Conv3D_0")
-WRITTEN = {"resnet": "ResNet", "resnet3d": "ResNet3D", "slow": "Slow", "slowfast": "SlowFast"}
+    **{f"{name}{depth}": table for name, table in (("slow", slowfast), ("slowfast", slowfast), (
+        "avslowfast", slowfast), ("separable", separable)) for depth in (14, 50, 101)}}
+STEMS = ("Conv_0", "slow_0/Conv3D_0", "AxisConv_0/Conv3D_0")
+WRITTEN = {"resnet": "ResNet", "resnet3d": "ResNet3D", "slow": "Slow", "slowfast": "SlowFast",
+           "avslowfast": "AVSlowFast", "separable": "AVSlowFast"}
 WRAPPERS = r"^((_orig_mod|module|model|params|state|state_dict|bert|vit|dinov2)\.)+"
 FOREIGN = {     # names that tell models which have all of the names of a known one, and others
     "register_tokens": "DINOv2 with registers", "reg_token": "a ViT with registers",
@@ -182,7 +184,8 @@ def _table(forms: Mapping[str, str], network: str, kind: str) -> Table:
     Raises:
       UserError: the file holds another model.
     """
-    kinds = {"image": (RESNETS[network](forms),)} if network in RESNETS else TABLES[network]
+    kinds = TABLES.get(network) or {"audio" if RESNETS[network] is separable else "image": (
+        RESNETS[network](forms),)}
     tables = next((kinds[known] for known in kinds if (known == "text") == (kind == "text")), None)
     if not tables:
         raise UserError(f"{network} takes {' and '.join(kinds)}, found {kind}")

@@ -208,6 +208,21 @@ def _conv(array, to):
     return array.transpose(*range(2, array.ndim), 1, 0)
 
 
+def _map_conv(array, to):
+    """[O, I, 1, k, k] of a map of times and bands -> [k, k, I, O]."""
+    return _conv(array[:, :, 0] if array.ndim == 5 else array, to)
+
+
+def _times_conv(array, to):
+    """[O, I, 1, k, 1] over times -> [k, 1, 1, I, O]."""
+    return _conv(array.swapaxes(2, 3) if array.ndim == 5 else array, to)
+
+
+def _bands_conv(array, to):
+    """[O, I, 1, 1, k] over bands -> the same."""
+    return _conv(array.swapaxes(2, 4) if array.ndim == 5 else array, to)
+
+
 def _colour_conv(array, to):
     channels = to.shape[-2]
     if array.ndim == len(to.shape) and array.shape[1] != channels:
@@ -323,11 +338,34 @@ def slowfast(forms: Iterable[str]) -> Table:
                 parts |= behind(f"s{stage}.pathway{path}_res{number}.", C(f"{ours}/Conv3D_{i}", layer)
                                 | B(f"{ours}/BatchNorm_{i}", f"{layer}_bn"))
     fuses = _numbers(r"s(\d)_fuse\.", forms)
-    for stage, in fuses:
+    for stage, in fuses:        # in AVSlowFast, where others stand beside it, the norm has a longer name
+        norm = "bn_f2s" if f"s{stage}_fuse.bn_f2s.weight" in forms else "bn"
         parts |= behind(f"s{stage}_fuse.", C(f"lateral_{stage - 1}/Conv3D_0", "conv_f2s")
-                        | B(f"lateral_{stage - 1}/BatchNorm_0", "bn"))
+                        | B(f"lateral_{stage - 1}/BatchNorm_0", norm))
     depth = 3 * len(_numbers(r"s(\d)\.pathway0_res(\d+)\.", forms)) + 2
-    return Table("slowfast", f"{'SlowFast' if fuses else 'Slow'}-{depth}", "", parts)
+    hears = "s1.pathway2_stem.bn.weight" in forms
+    about = "AVSlowFast" if hears else "SlowFast" if fuses else "Slow"
+    return Table("slowfast", f"{about}-{depth}", "pathway0, pathway1" if hears else "", parts)
+
+
+def separable(forms: Iterable[str]) -> Table:
+    """The table of AVSlowFast's audio pathway, with the blocks that a file has names of."""
+    blocks = _numbers(r"s(\d)\.pathway2_res(\d+)\.", forms)
+    parts = behind("s1.pathway2_stem.", C("AxisConv_0/Conv3D_0", "conv_t", _times_conv)
+                   | C("AxisConv_1/Conv3D_0", "conv_f", _bands_conv) | B("BatchNorm_0", "bn"))
+    for stage, number in blocks:
+        separate = stage <= 3
+        layers = ["t", "f", "out"] if separate else ["a", "b", "c"]
+        layers = [f"branch2.{layer}" for layer in layers] + ["branch1"] * (number == 0)
+        for i, layer in enumerate(layers):
+            path, rule = f"Conv_{i}", _map_conv
+            if separate:
+                path, rule = (f"AxisConv_{i}/Conv3D_0", (_times_conv, _bands_conv)[i]) if i < 2 else (
+                    f"Conv_{i - 2}", _map_conv)
+            ours = f"block_{stage - 1}_{number}"
+            parts |= behind(f"s{stage}.pathway2_res{number}.", C(f"{ours}/{path}", layer, rule)
+                            | B(f"{ours}/BatchNorm_{i}", f"{layer}_bn"))
+    return Table("separable", f"AVSlowFast-{3 * len(blocks) + 2}", "pathway2", parts)
 
 
 def slowfast_form(form: str) -> str:

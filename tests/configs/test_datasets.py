@@ -22,6 +22,8 @@ CASES = {
                                                        "visual": (256, 256, 3)}),
     "iemocap_features": ("iemocap_features", {}, "iemocap", {}),
     "kinetics400": ("kinetics400", {}, "kinetics400", {"audio": (256, 128), "visual": (8, 224, 224, 3)}),
+    "kinetics400_avslowfast": ("kinetics400", {}, "kinetics400",
+                               {"audio": (128, 80), "visual": (32, 224, 224, 3)}),
     "kinetics_sounds": ("kinetics_sounds", {}, "kinetics_sounds",
                         {"audio": (1024, 128), "visual": (3, 224, 224, 3)}),
     "modelnet40": ("modelnet40", {}, "modelnet40", {"front": (224, 224, 3), "rear": (224, 224, 3)}),

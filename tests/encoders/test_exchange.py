@@ -26,7 +26,7 @@ def layer(name, columns=slice(None)):
 PARAMS = {"squeeze": layer("fc_squeeze", np.roll(np.arange(16), 8)),
           "gate": {m: layer(f"fc_{m}") for m in NAMES}}
 MAPS = {m: TRUTH[f"input/{m}"].transpose(0, 2, 3, 1) for m in NAMES}
-STATS = MMTM.init(jax.random.key(0), {m: 8 for m in NAMES})[1]
+STATS = MMTM.init(jax.random.key(0), {m: (3, 4, 5, 8) for m in NAMES})[1]
 
 
 def close(found, expected):
@@ -53,7 +53,7 @@ def test_a_pass_and_its_gradients_are_those_of_the_released_module():
 
 def test_gates_are_one_half_at_zero_maps_and_maps_may_have_any_rank():
     shapes = {"a": (2, 3, 4, 5, 6), "b": (2, 8), "c": (2, 9, 4)}
-    params, stats = MMTM.init(jax.random.key(0), {m: s[-1] for m, s in shapes.items()})
+    params, stats = MMTM.init(jax.random.key(0), shapes)
     assert params["squeeze"]["kernel"].shape == (18, 9)
     present = {m: np.ones(2, bool) for m in shapes}
 

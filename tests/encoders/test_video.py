@@ -7,17 +7,41 @@ import pytest
 
 from jaxmm.config import EncoderConfig
 from jaxmm.encoders import make_encoder
+from jaxmm.encoders.exchange import lateral_add
 from jaxmm.encoders.video import slow_frames
 from jaxmm.errors import UserError
 
 KEY = jax.random.key(0)
 
 
+def count(init, key, x):
+    """Parameters that init(key, x) -> (parameters, statistics) makes; x is an array, or shapes by name."""
+    if isinstance(x, dict):
+        return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(lambda: init(key, x))[0]))
+    return sum(leaf.size for leaf in jax.tree.leaves(jax.eval_shape(init, key, x)[0]))
+
+
 @pytest.mark.parametrize("name, size", [     # torchvision's and PySlowFast's, less the last layer
     ("resnet3d18", 33_166_272), ("slow50", 31_634_496), ("slowfast50", 33_644_488), ("slowfast101", 61_904_968)])
 def test_networks_have_the_parameters_of_the_published_ones(name, size):
-    params, _ = jax.eval_shape(make_encoder(EncoderConfig(name), 4).init, KEY, jnp.zeros((1, 8, 32, 32, 3)))
-    assert sum(x.size for x in jax.tree.leaves(params)) == size
+    assert count(make_encoder(EncoderConfig(name), 4).init, KEY, jnp.zeros((1, 8, 32, 32, 3))) == size
+
+
+def test_the_parts_of_avslowfast_have_the_parameters_of_the_published_ones():
+    clips, sound = jnp.zeros((1, 8, 32, 32, 3)), jnp.zeros((1, 128, 80))
+    video = jax.eval_shape(make_encoder(EncoderConfig("avslowfast50"), 4).init, KEY, clips)[0]
+    parts = {part: sum(x.size for name, tree in video.items() if name.startswith(part) for x in jax.tree.leaves(tree))
+             for part in ("slow", "fast", "lateral")}
+    assert parts == {"slow": 32_781_376, "fast": 514_152, "lateral": 287_488}
+    assert count(make_encoder(EncoderConfig("separable50"), 2).init, KEY, sound) == 6_124_032
+    exchange = lateral_add((2, 3), "video")
+    assert sum(count(exchange.init, KEY, {"video": (1, 8, *maps, channels), "audio": audio})
+               for maps, channels, audio in (((28, 28), 640, (1, 64, 40, 256)), ((14, 14), 1280, (1, 32, 20, 512)))
+               ) == 864_256
+    params, _ = jax.eval_shape(make_encoder(EncoderConfig("avslowfast101"), 4).init, KEY, clips)
+    both = sum(x.size for x in jax.tree.leaves(params)) + count(
+        make_encoder(EncoderConfig("separable101"), 2).init, KEY, sound)
+    assert both + 864_256 + (2048 + 256 + 1024 + 1) * 400 == 75_010_744
 
 
 @pytest.mark.parametrize("name, features", [("resnet3d18", 512), ("slow14", 2048), ("slowfast14", 2304)])
@@ -63,7 +87,7 @@ def test_motion_counts_and_examples_do_not_mix(name):
     np.testing.assert_allclose(turned[::-1], features, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resnet3d18", "slow14"])
+@pytest.mark.parametrize("name", ["resnet3d18", "slow14", "slowfast14"])
 def test_stages_one_after_the_other_are_the_encoder(name):
     encoder, params, stats, apply = made(name)
 

@@ -19,7 +19,7 @@ FOLDER = pathlib.Path(__file__).parent
 MODELS = {"m3ae": "M3AE (image_embedding, text_embedding)", "cav_mae": "CAV-MAE (blocks_a.*)",
           "clip": "CLIP (vision_model.*, text_model.*)", "bert": "BERT", "vit": "ViT", "dinov2": "DINOv2",
           "resnet_basic": "ResNet-18", "resnet_bottleneck": "ResNet-17", "resnet3d18": "ResNet3D-18",
-          "slow": "Slow-14", "slowfast": "SlowFast-14"}
+          "slow": "Slow-14", "slowfast": "SlowFast-14", "avslowfast": "AVSlowFast-14 (pathway0, pathway1, pathway2)"}
 
 
 @functools.cache
@@ -243,6 +243,7 @@ def without(arrays, *patterns):
     (lambda: released("bert"), "resnet34", "image", "holds BERT, expected ResNet-34"),
     (lambda: released("resnet_basic"), "resnet3d18", "image", "holds ResNet-18, expected ResNet3D-18"),
     (lambda: released("resnet3d18"), "slowfast50", "image", "holds ResNet3D-18, expected SlowFast-50"),
+    (lambda: released("slowfast"), "separable50", "audio", "holds SlowFast-14, expected AVSlowFast-50"),
     (lambda: without(released("clip"), "text"), "clip", "text", "holds CLIP (vision_model.*), expected CLIP"),
     (lambda: {"a.weight": np.zeros(2)}, "bert", "text",
      "holds 1 arrays of no model that is known (a.weight), expected BERT"),

@@ -6,13 +6,16 @@ import functools
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxmm.config import EncoderConfig
 from jaxmm.encoders import make_encoder
 from jaxmm.encoders.conv3d import Conv3D
+from jaxmm.encoders.exchange import lateral_add, seen, with_seen
 from jaxmm.encoders.resnet import BasicBlock, Bottleneck, ResNet
+from jaxmm.encoders.separable import Separable
 from jaxmm.encoders.video import Slow, SlowFast
 from jaxmm.pretrained import names
 
@@ -220,3 +223,76 @@ def test_networks_of_clips_are_those_of_the_authors(model):
             close(g, e, 3e-4)
             compared += 1
     assert compared == len(gradient)
+
+
+def connections(arrays, like):
+    """The parameters and statistics of AVSlowFast's exchange behind res3 and res4, from its released names."""
+    found = jax.tree.map(lambda x: x, like)
+    for stage in (2, 3):
+        (params,), (stats,) = (part[f"stage_{stage}"].values() for part in found)
+        for i in range(2):
+            name = f"s{stage + 1}_fuse."
+            params[f"Conv3D_{i}"]["kernel"] = arrays[f"{name}conv_a2fs_{i}.weight"].transpose(3, 2, 4, 1, 0)
+            params[f"BatchNorm_{i}"] = {"scale": arrays[f"{name}bn_a2fs_{i}.weight"],
+                                        "bias": arrays[f"{name}bn_a2fs_{i}.bias"]}
+            stats[f"BatchNorm_{i}"] = {part: arrays[f"{name}bn_a2fs_{i}.running_{part}"] for part in ("mean", "var")}
+    return found
+
+
+def test_avslowfast_is_that_of_the_authors():
+    truth = fixture("avslowfast")
+    arrays = {name: array.astype(np.float32) for prefix in ("weights/", "stats/")
+              for name, array in under(prefix, truth).items()}
+    clip = tuple(truth[f"input/{path}"].astype(np.float32).transpose(0, 2, 3, 4, 1) for path in ("slow", "fast"))
+    inputs = {"v": clip, "a": truth["input/audio"].astype(np.float32)[:, 0, 0, :, :, None]}
+    nets = {"v": SlowFast((1, 1, 1, 1), 8, lateral=7, after=(2, 3)), "a": Separable((1, 1, 1, 1), 4)}
+    known = {"v": ("avslowfast14", "image"), "a": ("separable14", "audio")}
+    trees = {}
+    for m, net in nets.items():
+        like = jax.eval_shape(functools.partial(net.init, train=False), KEY, inputs[m])
+        trees[m] = names.to_tree(arrays, *known[m], like)
+    exchange = lateral_add((2, 3), "v")
+    shapes = {2: {"v": (2, 2, 4, 4, 80), "a": (2, 16, 8, 32)}, 3: {"v": (2, 2, 4, 4, 160), "a": (2, 8, 4, 64)}}
+    made = {f"stage_{i}": exchange.init(KEY, shape) for i, shape in shapes.items()}
+    between = connections(arrays, ({i: p for i, (p, _) in made.items()}, {i: s for i, (_, s) in made.items()}))
+    here = {m: np.ones(2, bool) for m in nets}
+
+    def run(params, exchange_params, alone, train):
+        """Features [slow, fast, audio], and the exchange's statistics."""
+        x, stats = dict(inputs), {}
+        for part in (*range(5), -1):
+            for m, net in nets.items():
+                x[m], _ = net.apply(trees[m] | {"params": params[m]}, x[m], train=train, part=part,
+                                    mutable=["batch_stats"])
+            if part in exchange.after:
+                stage = f"stage_{part}"
+                maps, stats[stage] = exchange.apply(
+                    exchange_params[stage], between[1][stage], {m: seen(y) for m, y in x.items()}, here,
+                    train=train, mean=None, alone={"v": alone})
+                x = {m: with_seen(y, maps[m]) for m, y in x.items()}
+        return jnp.concatenate([x["v"], x["a"]], -1), stats
+
+    @jax.jit
+    def all_of_it(params):
+        def loss(params, exchange_params):
+            features, _ = run(params, exchange_params, False, True)
+            return (features ** 2).sum(), features
+
+        return (run(params, between[0], False, False)[0], run(params, between[0], True, True),
+                jax.grad(loss, (0, 1), has_aux=True)(params, between[0]))
+
+    features, (dropped, stats), (grads, trained) = all_of_it({m: tree["params"] for m, tree in trees.items()})
+    close(features, truth["output/features"])
+    close(trained, truth["output/train_features"], 1e-4)
+    close(dropped, truth["output/dropped_features"], 1e-4)
+    close(stats["stage_2"]["a"]["BatchNorm_0"]["mean"],
+          truth["output/dropped_stats/s3_fuse.bn_a2fs_0.running_mean"])
+    g, exchange_g = grads
+    expected = under("output/gradient/", truth)
+    close(g["a"]["AxisConv_1"]["Conv3D_0"]["kernel"],
+          expected.pop("s1.pathway2_stem.conv_f.weight").transpose(4, 2, 3, 1, 0), 3e-4)
+    close(g["v"]["slow_1"]["block_0"]["Conv3D_3"]["kernel"],
+          expected.pop("s2.pathway0_res0.branch1.weight").transpose(2, 3, 4, 1, 0), 3e-4)
+    close(exchange_g["stage_2"]["a"]["Conv3D_1"]["kernel"],
+          expected.pop("s3_fuse.conv_a2fs_1.weight").transpose(3, 2, 4, 1, 0), 3e-4)
+    assert not expected
