@@ -4,7 +4,7 @@ A head returns logits for every modality (its unimodal readout) and for "fused".
 modality that an example lacks are zero. Modalities are in the order of the data set; in heads that
 are not symmetric the first one conditions the others.
 """
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import chex
@@ -22,6 +22,9 @@ class Head(NamedTuple):
     """Logits from features, as pure functions."""
     init: Callable[[chex.PRNGKey, Mapping[str, int]], Any]   # (key, widths by modality) -> params
     apply: Callable[[Any, Features], Logits]                 # (params, features) -> logits
+    parts: Callable[[Any, Features], Logits] | None = None
+    # of an additive head: (params, features) -> [B, C] by modality, of which each depends on the features of
+    # its modality alone, and which add up to the fused logits
 
 
 def linear_init(key: chex.PRNGKey, fan_in: int, fan_out: int) -> dict[str, chex.Array]:
@@ -77,11 +80,10 @@ def separate(num_outputs: int) -> Head:
     def init(key, widths):
         return {m: linear_init(named_key(key, m), widths[m], num_outputs) for m in widths}
 
-    def apply(params, features):
-        logits = {m: linear(params[m], h) for m, h in features.items()}
-        return logits | {"fused": sum(logits.values())}
+    def parts(params, features):
+        return {m: linear(params[m], h) for m, h in features.items()}
 
-    return Head(init, apply)
+    return Head(init, summed(parts), parts)
 
 
 def concat(num_outputs: int) -> Head:
@@ -93,13 +95,12 @@ def concat(num_outputs: int) -> Head:
     def init(key, widths):
         return {"kernel": slices_init(key, widths, num_outputs), "bias": jnp.zeros(num_outputs)}
 
-    def apply(params, features):
+    def parts(params, features):
         share = params["bias"] / len(features)
-        logits = {m: linear({"kernel": params["kernel"][m], "bias": share}, h)
-                  for m, h in features.items()}
-        return logits | {"fused": sum(logits.values())}
+        return {m: linear({"kernel": params["kernel"][m], "bias": share}, h)
+                for m, h in features.items()}
 
-    return Head(init, apply)
+    return Head(init, summed(parts), parts)
 
 
 def film(num_outputs: int) -> Head:
@@ -202,6 +203,16 @@ def concatenate(features: Features) -> chex.Array:
     return jnp.concatenate([features[m] for m in sorted(features)], axis=-1)
 
 
+def summed(parts: Callable[[Any, Features], Logits]) -> Callable[[Any, Features], Logits]:
+    """`apply` of an additive head from the parts of its fused logits, which are its readouts."""
+
+    def apply(params, features):
+        logits = parts(params, features)
+        return logits | {"fused": sum(logits.values())}
+
+    return apply
+
+
 def with_readouts(fuse: Callable[[Any, Features], chex.Array]) -> Callable[[Any, Features], Logits]:
     """`apply` of a head from the function of its fused logits; a readout sets all other features to 0."""
 
@@ -227,7 +238,31 @@ def with_unimodal_heads(head: Head, num_outputs: int) -> Head:
         return (unimodal.apply(params["unimodal"], features)
                 | {"fused": head.apply(params["fused"], features)["fused"]})
 
-    return Head(init, apply)
+    of_fused = head.parts
+    parts = of_fused and (lambda params, features: of_fused(params["fused"], features))
+    return Head(init, apply, parts)
+
+
+def subset_logits(head: Head, params: Any, features: Features, subset: Collection[str],
+                  absent: Features | None = None) -> chex.Array:
+    """z(S): the fused logits [B, C] with the features of the modalities in `subset` alone.
+
+    It is one evaluation of the head. Of an additive head the parts are added up, which a compiled program
+    computes once for all subsets.
+
+    Args:
+      head: whose parameters are `params`.
+      features: [B, s] of all modalities.
+      subset: names of modalities; none and all of them are allowed.
+      absent: what the features of the others are replaced by, [B, s] or [1, s] by modality; 0 by default.
+    """
+    absent = {m: jnp.zeros_like(h[:1]) for m, h in features.items()} if absent is None else absent
+    if not head.parts:
+        rows = {m: h if m in subset else jnp.broadcast_to(absent[m], h.shape) for m, h in features.items()}
+        return head.apply(params, rows)["fused"]
+    present, missing = head.parts(params, features), head.parts(params, absent)
+    z = sum((present if m in subset else missing)[m] for m in features)
+    return jnp.broadcast_to(z, (len(next(iter(features.values()))), z.shape[-1]))
 
 
 FUSIONS = {"concat": concat, "sum": separate, "film": film, "gated": gated, "mlp": mlp,

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmm import heads
+from jaxmm import heads, shapley
 from jaxmm.errors import UserError
 
 FEATURES = {"b": np.array([[1.0, 2.0]], np.float32), "a": np.array([[3.0]], np.float32)}
@@ -127,3 +127,44 @@ def test_attention_against_numpy():
     np.testing.assert_allclose(head.apply(params, features)["fused"], expected, rtol=1e-5, atol=1e-6)
     with pytest.raises(UserError, match="a 2, b 3.*encoders"):
         head.init(jax.random.key(0), {"a": 2, "b": 3})
+
+
+HEADS = heads.FUSIONS | {"with_unimodal_heads": lambda size: heads.with_unimodal_heads(heads.concat(size), size)}
+
+
+def scattered(init, widths):
+    """Parameters all of which, biases too, are drawn at random."""
+    rng = np.random.default_rng(0)
+    shapes = jax.eval_shape(lambda: init(jax.random.key(0), widths))
+    return jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+
+
+@pytest.mark.parametrize("name", sorted(HEADS))
+def test_logits_of_subsets_and_their_shapley_values(name):
+    """Those of the head on features of which some are replaced, additive or not; phi adds up to z_f."""
+    rng = np.random.default_rng(1)
+    head = HEADS[name](2)
+    assert bool(head.parts) == (name in ("concat", "sum", "with_unimodal_heads"))
+    features, others = ({m: rng.normal(size=(4, 3)).astype(np.float32) for m in "abc"} for _ in range(2))
+    params = scattered(head.init, dict.fromkeys("abc", 3))
+    zeros = {m: np.zeros((1, 3), np.float32) for m in features}
+    means = {m: h.mean(0, keepdims=True) for m, h in features.items()}
+    for absent, given in ((zeros, None), (means, means), (others, others)):
+        game = {}
+        for s in shapley.subsets("abc"):
+            rows = {m: h if m in s else np.broadcast_to(absent[m], h.shape) for m, h in features.items()}
+            game[s] = heads.subset_logits(head, params, features, s, given)
+            np.testing.assert_allclose(game[s], head.apply(params, rows)["fused"], rtol=1e-4, atol=1e-5)
+    phi = shapley.values(game | {(): 0.0})
+    np.testing.assert_allclose(sum(phi.values()), head.apply(params, features)["fused"], rtol=1e-4, atol=1e-5)
+
+
+def test_the_parts_of_concat_are_its_shapley_values():
+    """With v(empty) = 0: the bias is shared equally, as the readouts do."""
+    rng = np.random.default_rng(1)
+    head, features = heads.concat(2), {m: rng.normal(size=(4, 3)).astype(np.float32) for m in "abc"}
+    params = scattered(head.init, dict.fromkeys("abc", 3))
+    game = {s: heads.subset_logits(head, params, features, s) for s in shapley.subsets("abc")}
+    phi = shapley.values(game | {(): 0.0})
+    for m in "abc":
+        np.testing.assert_allclose(phi[m], head.apply(params, features)[m], rtol=1e-4, atol=1e-5)
