@@ -186,6 +186,12 @@ def gradients(model: Model, params: Mapping[str, Any], loss_fn: Callable,
     return losses, aux, model.average(grads)
 
 
+def scale_gradient(x: chex.Array, factor: chex.Numeric) -> chex.Array:
+    """x itself, to the bit, with its gradient times `factor`."""
+    constant = jax.lax.stop_gradient(x)
+    return constant + jax.lax.stop_gradient(factor) * (x - constant)
+
+
 def apply_gradients(model: Model, state: TrainState, grads: Mapping[str, Any],
                     scale: Mapping[str, float] | None = None,
                     due: Mapping[str, chex.Array] | None = None) -> TrainState:

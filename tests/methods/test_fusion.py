@@ -107,7 +107,7 @@ def test_unimodal_has_one_encoder_and_the_modality_must_exist(make_dataset, make
         setup_lib.build(make_config(UnimodalConfig(modality="smell")), dataset=make_dataset())
 
 
-@pytest.mark.parametrize("method", ["concat", "ogm_ge", "er"])
+@pytest.mark.parametrize("method", ["concat", "ogm_ge", "agm", "er"])
 def test_an_encoder_that_no_row_of_a_batch_is_for_stays(method, make_dataset, make_config):
     """Nor do momentum, weight decay and noise move it; head and the other encoder go on."""
     dataset = make_dataset(rows=(16, 8, 8))
