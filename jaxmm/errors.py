@@ -85,6 +85,12 @@ def check_probability(option: str, value: float) -> None:
         raise UserError(f"{option}={value}; expected a probability in [0, 1)")
 
 
+def check_share(option: str, value: float) -> None:
+    """Raises UserError unless `value` is in [0, 1], or traced."""
+    if not _is_traced(value) and not 0 <= value <= 1:
+        raise UserError(f"{option}={value}; expected a share in [0, 1]")
+
+
 def _is_traced(value) -> bool:
     jax = sys.modules.get("jax")        # where it is not imported nothing is traced
     return jax is not None and isinstance(value, jax.core.Tracer)

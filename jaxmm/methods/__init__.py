@@ -7,8 +7,7 @@ from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
 from jaxmm.methods import (agm, avslowfast, continual, correlation, cpm_net, derpp, fusion, g_blending,
-                           imagination, lwf, mla, mmtm,
-                           ogm_ge, qmf, rebalance, rubi, samm, tate, taught)
+                           imagination, lwf, mla, mmtm, ogm_ge, opm, qmf, rebalance, rubi, samm, tate, taught)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
@@ -55,6 +54,8 @@ METHODS = {entry.options.name: entry for entry in (
           "losses weighted by how much each generalises", "Gradient Blending, arXiv 1905.12681"),
     Entry(ogm_ge.OGMConfig(), ogm_ge.make_ogm_ge,
           "slows the gradient of the modality that is ahead, with noise", "OGM-GE, arXiv 2203.15332"),
+    Entry(opm.OPMConfig(), opm.make_opm,
+          "drops the features of the modality that is ahead", "OPM, arXiv 2410.11582"),
     Entry(agm.AGMConfig(), agm.make_agm,
           "scales the gradient of each modality's Shapley share of the logits", "AGM, arXiv 2308.07686"),
     Entry(qmf.QMFConfig(), qmf.make_qmf,

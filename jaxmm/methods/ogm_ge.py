@@ -33,7 +33,7 @@ def make_ogm_ge(config: OGMConfig, model: Model) -> Method:
     """`concat` whose encoders learn more slowly the further their modality is ahead.
 
     In the first `config.epochs` epochs the gradients of the encoders are scaled by k_m, see
-    `modulation`, and noise is added, see `modulate`.
+    `coefficients`, and noise is added, see `modulate`.
 
     Raises:
       UserError: fewer than two modalities, or an option out of range.
@@ -55,26 +55,27 @@ def make_ogm_ge(config: OGMConfig, model: Model) -> Method:
             return model.mean(model.task.loss(out.outputs["fused"], batch["label"])), out
 
         losses, out, grads = gradients(model, state.params, loss_fn)
-        coefficients = modulation(model, out.outputs, batch, config.alpha)
+        slowed = coefficients(advantages(model, out.outputs, batch), config.alpha)
         active = model.epoch(state.step).done < config.epochs
-        for m, k in coefficients.items():
-            modulated = modulate(named_key(own_key(key), m), grads[m], k,
-                                 noise=config.noise)
-            grads[m] = jax.tree.map(lambda new, old: jnp.where(active, new, old),
-                                    modulated, grads[m])
+        grads = modulate_encoders(own_key(key), grads, slowed, active, noise=config.noise)
         state, metrics = finish_step(model, state, batch, losses, out, grads)
         return state, metrics | {f"coefficient/{m}": jnp.where(active, k, 1.0)
-                                 for m, k in coefficients.items()}
+                                 for m, k in slowed.items()}
 
     return Method(init, step, make_predict(model), make_features(model))
 
 
-def modulation(model: Model, logits: Logits, batch: Batch, alpha: float) -> dict[str, chex.Array]:
-    """k_m in (0, 1] by modality: 1 - tanh(alpha rho_m) where rho_m > 1, otherwise 1.
+def coefficients(rho: Mapping[str, chex.Array], alpha: float) -> dict[str, chex.Array]:
+    """k_m in (0, 1] by modality: 1 - tanh(alpha rho_m) where rho_m > 1, otherwise 1; see `advantages`."""
+    return {m: jnp.where(x > 1, 1 - jnp.tanh(alpha * x), 1.0) for m, x in rho.items()}
 
-    rho_m is s_m over the mean s of the other modalities, where s_m is the mean probability of the
-    label (`jaxmm.task.likelihood`) in the modality's readout, over the examples of the global batch
-    that have it. Modalities that no example has are left out; if only one is left, its k is 1.
+
+def advantages(model: Model, logits: Logits, batch: Batch) -> dict[str, chex.Array]:
+    """rho_m >= 0 by modality: s_m over the mean s of the other modalities.
+
+    s_m is the mean probability of the label (`jaxmm.task.likelihood`) in the modality's readout, over the
+    examples of the global batch that have it. Modalities that no example has are left out; their rho is 1,
+    and so is that of one which is left alone.
     """
     there = {m: anyone(model, present) for m, present in batch["present"].items()}
     scores = {m: model.mean(likelihood(model.task, logits[m], batch["label"]), present)
@@ -83,9 +84,18 @@ def modulation(model: Model, logits: Logits, batch: Batch, alpha: float) -> dict
     result = {}
     for m, s in scores.items():
         others = (total - s) / jnp.maximum(count - 1, 1)
-        rho = s / jnp.maximum(others, 1e-8)
-        result[m] = jnp.where(there[m] & (count > 1) & (rho > 1), 1 - jnp.tanh(alpha * rho), 1.0)
+        result[m] = jnp.where(there[m] & (count > 1), s / jnp.maximum(others, 1e-8), 1.0)
     return result
+
+
+def modulate_encoders(key: chex.PRNGKey, grads: Mapping, slowed: Mapping[str, chex.Array],
+                      active: chex.Array, *, noise: bool) -> dict:
+    """Gradients by parameter group with those of the encoders modulated by `slowed`, if `active` bool []."""
+    def of_encoder(m, k):
+        return jax.tree.map(lambda new, old: jnp.where(active, new, old),
+                            modulate(named_key(key, m), grads[m], k, noise=noise), grads[m])
+
+    return {**grads} | {m: of_encoder(m, k) for m, k in slowed.items()}
 
 
 def modulate(key: chex.PRNGKey, grads: Mapping, coefficient: chex.Array, *, noise: bool):

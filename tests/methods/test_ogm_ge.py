@@ -7,7 +7,7 @@ from jaxmm.batch import make_batch
 from jaxmm.config import EncoderConfig
 from jaxmm.encoders import make_encoder
 from jaxmm.errors import UserError
-from jaxmm.methods.ogm_ge import OGMConfig, modulate, modulation
+from jaxmm.methods.ogm_ge import OGMConfig, advantages, coefficients, modulate
 from jaxmm.model import Model
 from jaxmm.task import classification
 from jaxmm.train import setup as setup_lib
@@ -19,6 +19,10 @@ MODEL = Model({}, classification("01"), None, None, None, 2, 2)   # only means o
 def logits_with(p):
     """Two classes; the probability of class 0 is p."""
     return jnp.log(jnp.array([[q, 1 - q] for q in p]))
+
+
+def modulation(model, logits, batch, alpha):
+    return coefficients(advantages(model, logits, batch), alpha)
 
 
 def test_coefficients_by_hand():
