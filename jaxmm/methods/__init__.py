@@ -7,7 +7,7 @@ from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
 from jaxmm.methods import (agm, avslowfast, continual, correlation, cpm_net, derpp, fusion, g_blending,
-                           imagination, lwf, mla, mmtm, ogm_ge, opm, qmf, rebalance, rubi, samm, tate, taught)
+                           imagination, lwf, mla, mmtm, ogm_ge, opm, qmf, rebalance, rubi, samm, smv, tate, taught)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
@@ -58,6 +58,8 @@ METHODS = {entry.options.name: entry for entry in (
           "drops the features of the modality that is ahead", "OPM, arXiv 2410.11582"),
     Entry(agm.AGMConfig(), agm.make_agm,
           "scales the gradient of each modality's Shapley share of the logits", "AGM, arXiv 2308.07686"),
+    Entry(smv.SMVConfig(), smv.make_smv,
+          "repeats examples for the modality that contributes little to them", "SMV, arXiv 2309.06255"),
     Entry(qmf.QMFConfig(), qmf.make_qmf,
           "late fusion weighted by energy, confidence tied to history", "QMF, arXiv 2306.02050"),
     Entry(mmtm.MMTMConfig(), mmtm.make_mmtm,

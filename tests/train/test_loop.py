@@ -45,7 +45,7 @@ def measured(workdir):
 @pytest.mark.parametrize("name, phases", [
     ("er", 1), ("g_blending", 2), ("mla", 1), ("qmf", 1), ("samm", 1), ("frozen_linear_on_distilled", 4),
     ("cca", 2), ("dcca", 2), ("dccae", 2), ("ae", 1), ("cra", 1), ("mmin", 2), ("if_mmin", 2), ("cpm_net", 2),
-    ("tate", 2), ("agm", 1), ("opm", 1)])
+    ("tate", 2), ("agm", 1), ("opm", 1), ("smv", 1)])
 def test_resumed_equals_undisturbed(name, phases, make_dataset, make_config, tmp_path, monkeypatch):
     """A signal in the middle of an epoch of each phase, and the same command after each: the same bits at the end.
 
