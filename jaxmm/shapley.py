@@ -25,8 +25,8 @@ def subsets(players: Sequence[str]) -> list[Subset]:
       UserError: there are more than `MAX_PLAYERS`.
     """
     if len(players) > MAX_PLAYERS:
-        raise UserError(f"{len(players)} modalities have {2 ** len(players)} subsets, which Shapley values go "
-                        f"through; expected at most {MAX_PLAYERS} modalities: leave some out, or join them")
+        raise UserError(f"{len(players)} modalities have {2 ** len(players)} subsets, and Shapley values need "
+                        f"all; expected at most {MAX_PLAYERS} modalities: leave some out, or join them")
     return [s for size in range(len(players) + 1) for s in itertools.combinations(players, size)]
 
 

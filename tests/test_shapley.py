@@ -9,7 +9,8 @@ from jaxmm.errors import UserError
 
 @pytest.mark.parametrize("players, game, expected", [
     ("ab", {"": 0.25, "a": 0.6, "b": 0.5, "ab": 0.8}, (0.325, 0.225)),
-    ("abc", {"".join(s): float("a" in s and len(s) > 1) for s in shapley.subsets("abc")}, (2 / 3, 1 / 6, 1 / 6)),
+    ("abc", {"".join(s): float("a" in s and len(s) > 1) for s in shapley.subsets("abc")},
+     (2 / 3, 1 / 6, 1 / 6)),
     ("a", {"": 2.0, "a": 5.0}, (3,)),
     # Whether a player is right alone, and the joint prediction, times the number of players.
     ("av", {"": 0, "a": 1, "v": 1, "av": 2}, (1, 1)), ("av", {"": 0, "a": 1, "v": 0, "av": 2}, (1.5, 0.5)),

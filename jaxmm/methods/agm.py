@@ -63,7 +63,8 @@ def make_agm(config: AGMConfig, model: Model) -> Method:
             phi = shapley.values({(): 0.0} | {
                 s: heads.subset_logits(model.head, params["head"], out.features, s) for s in subsets})
             scores = update(model, known, phi, batch)
-            kappa = {m: jnp.where(active, k, 1.0) for m, k in coefficients(scores, known, config.alpha).items()}
+            kappa = {m: jnp.where(active, k, 1.0)
+                     for m, k in coefficients(scores, known, config.alpha).items()}
             z = sum(scale_gradient(x, kappa[m]) for m, x in phi.items())
             return model.mean(model.task.loss(z, batch["label"])), (out, scores, kappa)
 
@@ -109,7 +110,7 @@ def coefficients(scores: Scores, before: Scores, alpha: chex.Numeric) -> dict[st
 
 
 def ratios(scores: Mapping[str, chex.Array], steps: Mapping[str, chex.Array]) -> dict[str, chex.Array]:
-    """r_m = exp(mean_{k != m} (s_k - s_m)) over modalities that have had a step; 1 for one without or alone."""
+    """r_m = exp(mean_{k != m} (s_k - s_m)) over modalities with a step so far; 1 for others, or one alone."""
     known = {m: n > 0 for m, n in steps.items()}
     count = sum(x.astype(jnp.int32) for x in known.values())
     total = sum(jnp.where(known[m], s, 0.0) for m, s in scores.items())

@@ -1,4 +1,4 @@
-"""OPM: on-the-fly prediction modulation, which drops features of the modality that is ahead (Wei et al., 2024)."""
+"""OPM: on-the-fly prediction modulation, or features that are dropped by lead (Wei et al., TPAMI 2024)."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -82,7 +82,8 @@ def make_opm(config: OPMConfig, model: Model) -> Method:
     return Method(init, step, make_predict(model), make_features(model))
 
 
-def probabilities(rho: Mapping[str, chex.Array], base: chex.Numeric, slope: chex.Numeric) -> dict[str, chex.Array]:
+def probabilities(rho: Mapping[str, chex.Array], base: chex.Numeric, slope: chex.Numeric,
+                  ) -> dict[str, chex.Array]:
     """q_m = clip(q_0 (1 + lambda tanh(rho_m - 1)), 0, 1) by modality where rho_m > 1, otherwise 0."""
     return {m: jnp.where(x > 1, jnp.clip(base * (1 + slope * jnp.tanh(x - 1)), 0.0, 1.0), 0.0)
             for m, x in rho.items()}

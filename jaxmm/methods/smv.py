@@ -21,7 +21,7 @@ class SMVConfig(FusedConfig):
     """Sample-level modality valuation (SMV, Wei et al., 2024)."""
     name: str = "smv"
     level: str = "sample"           # what is valued and repeated: each "sample", or a "modality" as a whole
-    alpha: float = scalar(1.0)      # of the level "modality": share of repeated examples by gap of value, >= 0
+    alpha: float = scalar(1.0)      # of the level "modality": repeated share of the examples by gap, >= 0
     warmup_epochs: int = 5          # epochs before the first example is repeated
 
 
@@ -30,8 +30,8 @@ def make_smv(config: SMVConfig, model: Model) -> Method:
 
     L = l(z_f, y) + mean_i sum_m n_m,i l(z({m})_i, y_i), where z({m}) is the fused output with the features of
     all other modalities 0, and n_m,i says how often example i is repeated for modality m: see `repeats`, or
-    `shares` for the level "modality". It goes by `contributions`, which each step computes for its examples and
-    keeps by example in `state.extra["values"]`.
+    `shares` for the level "modality". It goes by `contributions`, which each step computes for its examples
+    and keeps by example in `state.extra["values"]`.
 
     The paper values all examples after an epoch, and adds the repeated ones to the next; here they are valued
     when they are seen, and repeated at once: as often in expectation.
@@ -110,8 +110,8 @@ def repeats(phi: Mapping[str, chex.Array]) -> dict[str, chex.Array]:
 def shares(values: Mapping[str, chex.Array], alpha: chex.Numeric) -> dict[str, chex.Array]:
     """n_m [] = clip(2/3 alpha (max_k phibar_k - phibar_m), 0, 1) by modality, of the level "modality".
 
-    phibar_m is the mean of the values [N] of all examples seen with the modality, see `jaxmm.state.latest`; of a
-    modality without any, n_m is NaN.
+    phibar_m is the mean of the values [N] of all examples seen with the modality, see `jaxmm.state.latest`.
+    Without any, n_m is NaN.
     """
     means = {m: latest.mean(v) for m, v in values.items()}
     best = jnp.nanmax(jnp.stack(list(means.values())))

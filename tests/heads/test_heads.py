@@ -129,7 +129,8 @@ def test_attention_against_numpy():
         head.init(jax.random.key(0), {"a": 2, "b": 3})
 
 
-HEADS = heads.FUSIONS | {"with_unimodal_heads": lambda size: heads.with_unimodal_heads(heads.concat(size), size)}
+HEADS = heads.FUSIONS | {
+    "with_unimodal_heads": lambda size: heads.with_unimodal_heads(heads.concat(size), size)}
 
 
 def scattered(init, widths):

@@ -24,7 +24,7 @@ def scores(*values, steps=1):
 
 
 def test_coefficients_by_hand():
-    """s = (.5, 1) at the first step, at which the usual ratio is 1; then beside means of (.5, 1), and of three."""
+    """s = (.5, 1) at the first step, where the usual ratio is 1; after means of (.5, 1); three of them."""
     first = coefficients(scores(0.5, 1), agm.init_scores("ab"), 3.0)
     np.testing.assert_allclose(list(first.values()), [0.1428, 3.256], rtol=3e-4)
     later = coefficients(scores(1, 1), scores(0.5, 1), 2.0)
@@ -35,7 +35,7 @@ def test_coefficients_by_hand():
 
 
 def test_losses_far_apart_leave_numbers():
-    """The usual ratio of the second is e^1000, but its excess is cut off at 10; of e^-1000 nothing is left."""
+    """The usual ratio of the second is e^1000, but its excess is cut off at 10; e^-1000 is nothing."""
     found = coefficients(scores(0, 0), scores(0, -1000), 3.0)
     np.testing.assert_allclose(list(found.values()), [np.exp(-3), np.exp(30)], rtol=1e-4)
     found = coefficients(scores(0, 1000), scores(0, 1000), 3.0)
@@ -60,7 +60,8 @@ def test_scores_are_means_over_steps_that_have_the_modality():
     np.testing.assert_allclose([now["a"], now["b"], now["c"]], [10 / 8**0.5, 8**0.5 / 10, 1], rtol=1e-5)
     second = update(MODEL, first, phi | {"a": logits_with([0.5, 0.5])}, part)
     np.testing.assert_allclose([second.last["a"], second.mean["a"]], np.log([2, 2**1.25]), rtol=1e-5)
-    np.testing.assert_allclose([second.last["b"], second.mean["b"], second.mean["c"]], np.log([10, 10, 5]), rtol=1e-5)
+    np.testing.assert_allclose([second.last["b"], second.mean["b"], second.mean["c"]], np.log([10, 10, 5]),
+                               rtol=1e-5)
     assert {m: int(n) for m, n in second.steps.items()} == {"a": 2, "b": 1, "c": 1}
 
 
@@ -74,7 +75,7 @@ def test_the_value_stays_and_the_gradient_is_scaled():
 @pytest.mark.parametrize("fusion, widths", [
     ("concat", {"sound": 3, "image": 4}), ("mlp", {"sound": 3, "image": 4, "text": 2})])
 def test_gradients_of_the_base_times_the_coefficients(fusion, widths, step_of):
-    """All are 1 with alpha = 0 and after the first epochs; those of `concat` scale encoder and slice of the head."""
+    """All are 1 with alpha = 0 and after the first epochs; in `concat` they scale encoder and slice."""
     base = step_of(lambda: FusedConfig("concat", fusion, hidden=5), widths)[1]()
     _, run = step_of(lambda alpha: AGMConfig(fusion=fusion, hidden=5, alpha=alpha, epochs=2), widths)
     for alpha, done in ((0.0, 0), (3.0, 2)):

@@ -45,7 +45,8 @@ def test_repeats_are_whole_where_values_are_rounded():
 
 
 def test_shares_by_hand():
-    values = {"a": np.float32([1, 0.5, -np.inf]), "b": np.float32([0, 0, 0.75]), "c": np.float32([-1, -3, -2])}
+    values = {"a": [1, 0.5, -np.inf], "b": [0, 0, 0.75], "c": [-1, -3, -2]}
+    values = {m: np.float32(x) for m, x in values.items()}
     np.testing.assert_allclose(list(shares(values, 0.6).values()), [0, 0.4 * 0.5, 1], rtol=1e-6)
     unseen = shares(values | {"c": np.full(3, -np.inf, np.float32)}, 0.6)
     np.testing.assert_allclose([unseen["a"], unseen["b"]], [0, 0.2], rtol=1e-6)
@@ -71,7 +72,8 @@ def test_a_step_against_numpy(level, step_of):
     means = {m: x[present[m]].mean() for m, x in phi.items()}
     expected = {"fused": loss(z["fused"]).mean()}
     for m in WIDTHS:
-        n = np.maximum(np.ceil(2 - 2 * phi[m]), 0) if level == "sample" else 2 / 3 * 1.3 * (max(means.values()) - means[m])
+        n = {"sample": np.maximum(np.ceil(2 - 2 * phi[m]), 0),
+             "modality": 2 / 3 * 1.3 * (max(means.values()) - means[m])}[level]
         expected[m] = np.where(present[m], n * loss(z[m]), 0.0).mean()
         np.testing.assert_allclose(step.after.extra["values"][m], phi[m])
         np.testing.assert_allclose(step.metrics[f"value/{m}"], means[m], rtol=1e-6)

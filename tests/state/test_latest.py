@@ -7,8 +7,9 @@ from jaxmm.state import latest
 def test_the_newest_value_of_each_example_stays():
     values = latest.init(5)
     assert np.isnan(latest.mean(values))
-    values = latest.update(values, np.array([3, 1, 0]), np.array([1.5, -0.5, 9.0]), np.array([True, True, False]))
-    values = latest.update(values, np.array([1, 1, 2]), np.array([0.5, 7.0, -2.0]), np.array([True, False, True]))
+    for ids, new, counts in (([3, 1, 0], [1.5, -0.5, 9.0], [True, True, False]),
+                             ([1, 1, 2], [0.5, 7.0, -2.0], [True, False, True])):
+        values = latest.update(values, np.array(ids), np.array(new), np.array(counts))
     np.testing.assert_array_equal(values, [-np.inf, 0.5, -2, 1.5, -np.inf])
     assert latest.mean(values) == 0
 
