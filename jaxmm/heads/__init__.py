@@ -247,22 +247,36 @@ def subset_logits(head: Head, params: Any, features: Features, subset: Collectio
                   absent: Features | None = None) -> chex.Array:
     """z(S): the fused logits [B, C] with the features of the modalities in `subset` alone.
 
-    It is one evaluation of the head. Of an additive head the parts are added up, which a compiled program
-    computes once for all subsets.
-
     Args:
       head: whose parameters are `params`.
       features: [B, s] of all modalities.
       subset: names of modalities; none and all of them are allowed.
       absent: what the features of the others are replaced by, [B, s] or [1, s] by modality; 0 by default.
     """
+    return logits_by_subset(head, params, features, absent)(subset)
+
+
+def logits_by_subset(head: Head, params: Any, features: Features, absent: Features | None = None,
+                     ) -> Callable[[Collection[str]], chex.Array]:
+    """S -> z(S), see `subset_logits`, for several subsets.
+
+    Each is an evaluation of the head; those of an additive one are sums of its parts, made once.
+    """
     absent = {m: jnp.zeros_like(h[:1]) for m, h in features.items()} if absent is None else absent
-    if not head.parts:
+
+    def by_replacing(subset):
         rows = {m: h if m in subset else jnp.broadcast_to(absent[m], h.shape) for m, h in features.items()}
         return head.apply(params, rows)["fused"]
+
+    if not head.parts:
+        return by_replacing
     present, missing = head.parts(params, features), head.parts(params, absent)
-    z = sum((present if m in subset else missing)[m] for m in features)
-    return jnp.broadcast_to(z, (len(next(iter(features.values()))), z.shape[-1]))
+    shape = next(iter(present.values())).shape
+
+    def by_adding(subset):
+        return jnp.broadcast_to(sum((present if m in subset else missing)[m] for m in features), shape)
+
+    return by_adding
 
 
 FUSIONS = {"concat": concat, "sum": separate, "film": film, "gated": gated, "mlp": mlp,

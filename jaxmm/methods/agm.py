@@ -60,13 +60,13 @@ def make_agm(config: AGMConfig, model: Model) -> Method:
 
         def loss_fn(params):
             out = model.run(params, state.batch_stats, batch, train=True)
-            phi = shapley.values({(): 0.0} | {
-                s: heads.subset_logits(model.head, params["head"], out.features, s) for s in subsets})
+            z = heads.logits_by_subset(model.head, params["head"], out.features)
+            phi = shapley.values({(): 0.0} | {s: z(s) for s in subsets})
             scores = update(model, known, phi, batch)
             kappa = {m: jnp.where(active, k, 1.0)
                      for m, k in coefficients(scores, known, config.alpha).items()}
-            z = sum(scale_gradient(x, kappa[m]) for m, x in phi.items())
-            return model.mean(model.task.loss(z, batch["label"])), (out, scores, kappa)
+            fused = sum(scale_gradient(x, kappa[m]) for m, x in phi.items())
+            return model.mean(model.task.loss(fused, batch["label"])), (out, scores, kappa)
 
         losses, (out, scores, kappa), grads = gradients(model, state.params, loss_fn)
         state, metrics = finish_step(model, state, batch, losses, out, grads, extra={"scores": scores})

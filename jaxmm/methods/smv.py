@@ -62,7 +62,8 @@ def make_smv(config: SMVConfig, model: Model) -> Method:
 
         def loss_fn(params):
             out = model.run(params, state.batch_stats, batch, train=True)
-            z = {s: heads.subset_logits(model.head, params["head"], out.features, s) for s in subsets}
+            of_subset = heads.logits_by_subset(model.head, params["head"], out.features)
+            z = {s: of_subset(s) for s in subsets}
             phi = contributions(z, batch["label"], batch["present"])
             values = {m: latest.update(v, batch["id"], phi[m], batch["present"][m] & first,
                                        axis_name=model.axis_name) for m, v in state.extra["values"].items()}

@@ -73,7 +73,7 @@ def test_the_value_stays_and_the_gradient_is_scaled():
 
 
 @pytest.mark.parametrize("fusion, widths", [
-    ("concat", {"sound": 3, "image": 4}), ("mlp", {"sound": 3, "image": 4, "text": 2})])
+    ("concat", dict(zip("abcde", (3, 4, 2, 3, 5)))), ("mlp", {"sound": 3, "image": 4, "text": 2})])
 def test_gradients_of_the_base_times_the_coefficients(fusion, widths, step_of):
     """All are 1 with alpha = 0 and after the first epochs; in `concat` they scale encoder and slice."""
     base = step_of(lambda: FusedConfig("concat", fusion, hidden=5), widths)[1]()
