@@ -13,7 +13,7 @@ import site
 
 # A home folder in the checkout, for what is kept from run to run: nothing is read from that of the user, and
 # nothing written there.
-HOME = pathlib.Path(__file__).parents[1] / ".pytest_cache" / "home"
+HOME = pathlib.Path(__file__).resolve().parents[1] / ".pytest_cache" / "home"
 with contextlib.suppress(OSError):
     HOME.mkdir(parents=True, exist_ok=True)
 for variable in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
