@@ -68,7 +68,8 @@ def use_compilation_cache() -> None:
                         "JAXMM_CACHE", folder)
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 def _base(variable: str, default: str) -> pathlib.Path:

@@ -5,16 +5,43 @@ tried: XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_max_isa=SSE4_2" p
 """
 import contextlib
 import importlib.util
+import mmap
 import os
 import pathlib
 import resource
+import site
+
+# A home folder in the checkout, for what is kept from run to run: nothing is read from that of the user, and
+# nothing written there.
+HOME = pathlib.Path(__file__).resolve().parents[1] / ".pytest_cache" / "home"
+with contextlib.suppress(OSError):
+    HOME.mkdir(parents=True, exist_ok=True)
+for variable in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
+    os.environ.pop(variable, None)
+os.environ |= {"PYTHONUSERBASE": site.getuserbase(), "HOME": str(HOME)}
+
+# Programs here are small and run a few times: most of the time is what XLA takes to compile them.
+FAST_TO_COMPILE = {"xla_backend_optimization_level": "0", "xla_cpu_use_fusion_emitters": "false",
+                   "xla_cpu_parallel_codegen_split_count": "1"}
+
+
+def _known_flags() -> str:
+    """Those of `FAST_TO_COMPILE` that this jaxlib has: one that it has not ends the process."""
+    library = pathlib.Path(importlib.util.find_spec("jaxlib").origin).with_name("libjax_common.so")
+    with contextlib.suppress(OSError), open(library, "rb") as file, \
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as found:
+        return " ".join(f"--{name}={value}" for name, value in FAST_TO_COMPILE.items()
+                        if found.find(name.encode() + b"\0") >= 0)
+    return ""
+
 
 # Read when the backend starts: the collectives of several virtual devices need a thread each,
 # more than a small machine has cores, or an asynchronous loop of them deadlocks.
 os.environ["NPROC"] = "16"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Programs here are small and run a few times: a third of the time is what XLA's optimiser takes.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("XLA_FLAGS", _known_flags())
+# Programs are kept by their flags, those of the processes that tests start too.
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import numpy as np
@@ -27,8 +54,7 @@ from jaxmm.data.dataset import Dataset
 from jaxmm.methods import method_config
 
 jax.config.update("jax_num_cpu_devices", 8)
-# Programs are kept by their flags. Where no folder can be made they are compiled every time.
-with contextlib.suppress(OSError):
+with contextlib.suppress(OSError):      # where no folder can be made they are compiled every time
     (cache_folder() / "xla").mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -19,6 +19,13 @@ def test_cache_folder_follows_the_environment(monkeypatch):
     assert caches.cache_folder() == pathlib.Path("/home/of/.cache/jaxmm")
 
 
+def test_the_home_folder_of_tests_is_one_of_the_checkout():
+    """Of the processes that they start, too: nothing is written into that of the user."""
+    found = subprocess.run([sys.executable, "-c", "import os; print(os.path.expanduser('~'))"], text=True,
+                           capture_output=True).stdout.strip()
+    assert found == str(pathlib.Path.home()) == str(pathlib.Path(__file__).resolve().parents[1] / ".pytest_cache/home")
+
+
 @pytest.fixture(name="no_home")
 def make_no_home(monkeypatch, tmp_path):
     """A home and a cache folder in which nothing can be made, and a folder for temporary ones."""

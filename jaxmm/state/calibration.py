@@ -13,6 +13,7 @@ MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 _STEPS = 32     # each halves the interval of log T: enough for float32
 
 
+@jax.jit     # a loop that is not within a program is compiled at every call
 def fit_temperature(
     logits: chex.Array, labels: chex.Array, weights: chex.Array | None = None
 ) -> chex.Array:

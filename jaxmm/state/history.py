@@ -15,7 +15,7 @@ UNSEEN = -1.0       # losses are >= 0
 
 def init(num_examples: int) -> chex.Array:
     """History [N] float32 of examples with ids below N, before the first step."""
-    return jnp.full(num_examples, UNSEEN)
+    return jnp.full(num_examples, UNSEEN, jnp.float32)
 
 
 def update(history: chex.Array, ids: chex.Array, losses: chex.Array,

@@ -105,7 +105,10 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
         return jax.pmap(fn, axis_name=AXIS, devices=devices, **kwargs)
 
     def replicate(tree):
-        return jax.device_put(tree, devices[0]) if count == 1 else jax_utils.replicate(tree, local)
+        if count == 1:
+            return jax.device_put(tree, devices[0])
+        # From the host: arrays of a device would be stacked there by a program for every shape.
+        return jax_utils.replicate(jax.device_get(tree), local)
 
     def place(tree):
         if not spread:

@@ -105,7 +105,10 @@ def test_devices_and_resuming(name, encoder, make_dataset, make_config):
 
 
 def test_frozen_encoders_and_their_batch_statistics_pass_every_step_as_they_are():
-    """In the traced step of each method, what comes out is the very value that went in."""
+    """In the traced step of each method, what comes out is the very value that went in.
+
+    All of the state keeps its type, also whether it is weak: otherwise the second step is compiled again.
+    """
     def stage(params, stats, x, *, train, mask=None):
         y = x @ params["w"]
         return y - stats["mean"], {"mean": y.mean(0)} if train else stats
@@ -134,6 +137,8 @@ def test_frozen_encoders_and_their_batch_statistics_pass_every_step_as_they_are(
             jaxpr = jax.make_jaxpr(lambda state, batch, step=step: step(state, batch)[0])(state, batch).jaxpr
             same = {i for i, (old, new) in enumerate(zip(jaxpr.invars, jaxpr.outvars)) if old is new}
             assert kept <= same and len(kept) == 2 and not changed & same, name
+            for path, old, new in zip(paths, jaxpr.invars, jaxpr.outvars, strict=False):
+                assert old.aval == new.aval, (name, path)
             seen.add(name)
     assert len(seen) >= len(METHODS) - 4
 
