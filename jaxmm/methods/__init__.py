@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
-from jaxmm.methods import (agm, avslowfast, continual, correlation, cpm_net, derpp, fusion, g_blending,
-                           imagination, lwf, mla, mmtm, ogm_ge, opm, qmf, rebalance, rubi, samm, smv, tate, taught)
+from jaxmm.methods import (agm, avslowfast, continual, correlation, cpm_net, derpp, fusion, g2d, g_blending,
+                           imagination, lwf, mla, mmtm, ogm_ge, opm, qmf, rebalance, rubi, samm, smv, tate,
+                           taught)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
@@ -74,6 +75,8 @@ METHODS = {entry.options.name: entry for entry in (
           "one modality at a time through a shared head with projected gradient", MLA, pairs=False),
     Entry(taught.UMTConfig(), taught.make_umt,
           "joint training that imitates features of unimodal teachers", UMT),
+    Entry(g2d.G2DConfig(), g2d.make_g2d,
+          "imitates unimodal teachers, the weaker modalities first", "G2D, arXiv 2506.21514"),
     Entry(taught.UMEConfig(), taught.make_ume,
           "average of the predictions of unimodal models", UMT, pairs=False),
     Entry(taught.SelfDistillConfig(), taught.make_self_distill_label,
