@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxmm import heads
 from jaxmm.config import MethodConfig, scalar
-from jaxmm.errors import check_at_least
+from jaxmm.errors import UserError, check_at_least
 from jaxmm.heads.fusion import mean_logits
 from jaxmm.losses.distillation import kl_divergence, mean_squared_error
 from jaxmm.methods.common import (Method, check_several, finish_step, gradients, init_state, make_features,
@@ -25,7 +25,7 @@ class G2DConfig(MethodConfig):
     alpha: float = scalar(1.0)      # weight of the features' distillation, >= 0
     beta: float = scalar(1.0)       # weight of the predictions' distillation, >= 0
     temperature: float = 1.0        # T of the predictions' distillation, > 0
-    tau: int = 50                   # first epochs, without the strongest encoder; published: 150 of 300
+    tau: float = 0.5                # share of the epochs, in [0, 1], that begin without the strongest encoder
     teachers: str = ""              # see TaughtConfig
 
 
@@ -33,8 +33,8 @@ def make_g2d(config: G2DConfig, model: Model) -> Method:
     """CE(z_f) + sum_m [alpha MSE(h_m, h_m*) + beta T^2 KL(p_m* || p_f)], where z_f = mean_m z_m.
 
     h_m* and p_m* are those of a teacher trained on m alone, for the same augmented input. In the first
-    `config.tau` epochs the encoder of the strongest modality is frozen: neither parameters nor state of the
-    optimizer nor batch statistics change. The strongest is the one to whose labels its teacher gives the
+    share `config.tau` of the epochs the encoder of the strongest modality is frozen: neither parameters nor
+    state of the optimizer nor batch statistics change. The strongest is the one to whose labels its teacher gives the
     largest mean probability, over all training rows that have it, without augmentation.
 
     Raises:
@@ -43,7 +43,8 @@ def make_g2d(config: G2DConfig, model: Model) -> Method:
     check_at_least("method.alpha", config.alpha, 0)
     check_at_least("method.beta", config.beta, 0)
     check_at_least("method.temperature", config.temperature, 1e-3)
-    check_at_least("method.tau", config.tau, 0)
+    if not 0 <= config.tau <= 1:
+        raise UserError(f"method.tau={config.tau}; expected a share of the epochs in [0, 1]")
     check_several(model, "g2d trains the weaker modalities before the strongest")
     need_classes(model.task, "g2d, which distils predictions,", "use umt")
     model = model._replace(head=heads.separate(model.task.size), fuse=mean_logits)
@@ -90,7 +91,8 @@ def make_g2d(config: G2DConfig, model: Model) -> Method:
         return functools.partial(step, groups=[*(m for m in model.encoders if m != strongest), "head"])
 
     def phase(at):
-        return "all" if at.epoch >= config.tau else f"without_{find_strongest(at.extra()['confidence'])}"
+        early = at.epoch < config.tau * model.epoch(at.step).epochs
+        return f"without_{find_strongest(at.extra()['confidence'])}" if early else "all"
 
     return Method(init, {"all": step} | {f"without_{m}": without(m) for m in model.encoders},
                   make_predict(model), make_features(model), phase=phase,

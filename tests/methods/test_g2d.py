@@ -64,7 +64,7 @@ def test_loss_by_hand(options, make_dataset, make_config):
 def test_the_strongest_is_whose_teacher_is_surest_of_the_labels(make_dataset, make_config):
     """By the mean over all rows that have the modality, the last, incomplete batch and no padding included."""
     dataset = make_dataset(rows=(30, 16, 16), missing=True)
-    setup, teachers, state = build(G2DConfig(tau=2), dataset, make_config)
+    setup, teachers, state = build(G2DConfig(tau=0.6), dataset, make_config, epochs=3)
     feed, train = setup.programs.feed(dataset.splits["train"], "device"), dataset.splits["train"]
     for (_, counts), fed in feed.through(list(plan.visits(setup.tasks, 8))):
         state = setup.programs.survey(state, fed, counts)
@@ -104,7 +104,7 @@ def test_the_strongest_encoder_is_frozen_while_the_others_learn(make_dataset, ma
 
 @pytest.mark.parametrize("options, message", [
     (G2DConfig(alpha=-1.0), "method.alpha=-1.0"), (G2DConfig(beta=float("nan")), "method.beta=nan"),
-    (G2DConfig(temperature=0.0), "method.temperature=0.0"), (G2DConfig(tau=-1), "method.tau=-1")])
+    (G2DConfig(temperature=0.0), "method.temperature=0.0"), (G2DConfig(tau=-1.0), "method.tau=-1.0"), (G2DConfig(tau=50), "method.tau=50; expected a share")])
 def test_options_out_of_range(options, message, make_dataset, make_config):
     with pytest.raises(UserError, match=message):
         setup_lib.build(make_config(options), dataset=make_dataset(), devices=ONE)
