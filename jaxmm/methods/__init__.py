@@ -7,8 +7,8 @@ from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
 from jaxmm.methods import (agm, avslowfast, continual, correlation, cpm_net, derpp, fusion, g2d, g_blending,
-                           imagination, lwf, mla, mmtm, ogm_ge, opm, pmr, qmf, rebalance, rubi, samm, smv,
-                           tate, taught)
+                           imagination, lwf, mla, mmtm, ogm_ge, opm, pmr, qmf, rebalance, reconboost, rubi,
+                           samm, smv, tate, taught)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
@@ -87,6 +87,8 @@ METHODS = {entry.options.name: entry for entry in (
           "joint training that imitates features of a trained twin", UMT),
     Entry(taught.FinetuneConfig(), taught.make_finetune,
           "joint training that starts from unimodal encoders", UMT),
+    Entry(reconboost.ReconBoostConfig(), reconboost.make_reconboost,
+          "trains one modality a stage on what the others get wrong", "ReconBoost, arXiv 2405.09321"),
     Entry(taught.TaughtConfig("frozen_linear"), taught.make_frozen_linear,
           "a head on frozen unimodal encoders", UMT),
     Entry(taught.TaughtConfig("frozen_linear_on_distilled"), taught.make_frozen_linear_on_distilled,

@@ -212,6 +212,13 @@ def apply_gradients(model: Model, state: TrainState, grads: Mapping[str, Any],
                           opt_state=state.opt_state | new_opt_state)
 
 
+def renew_optimizer(model: Model, state: TrainState) -> TrainState:
+    """The state with the optimizer of every parameter group at its start; its schedule goes on."""
+    fresh = model.optimizer.init(state.params)
+    return state._replace(opt_state=state.opt_state | {
+        group: fresh[group] for group in state.params if group in fresh})
+
+
 def finish_step(model: Model, state: TrainState, batch: Batch, losses: Metrics, out: Output,
                 grads: Mapping[str, Any], *, extra: Any = None, scale: Mapping[str, float] | None = None,
                 present: Mapping[str, chex.Array] | None = None,

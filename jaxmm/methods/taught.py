@@ -229,9 +229,7 @@ def make_transferred(config: TaughtConfig, model: Model, teachers, collect, *,
                            *gradients(model, state.params, loss_fn, groups), scale=scale)
 
     def teach(state, models):
-        params, batch_stats = collect(models)
-        return state._replace(params=state.params | {m: params[m] for m in model.encoders},
-                              batch_stats=batch_stats)
+        return with_encoders(state, *collect(models))
 
     return Method(init, step, make_predict(model), make_features(model),
                   teachers=teachers, teach=teach)
@@ -317,6 +315,11 @@ def unimodal_networks(models: Mapping[str, TrainState]):
     params, batch_stats = unimodal_encoders(models)
     layers = {m: model.params["head"][m] for model in models.values() for m in model.batch_stats}
     return params | {"head": layers}, batch_stats
+
+
+def with_encoders(state: TrainState, params: Mapping, batch_stats: Mapping) -> TrainState:
+    """The state with trained encoders; its head stays."""
+    return state._replace(params=state.params | {m: params[m] for m in batch_stats}, batch_stats=batch_stats)
 
 
 def name_of(config: MethodConfig) -> str:
