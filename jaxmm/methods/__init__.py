@@ -7,8 +7,8 @@ from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
 from jaxmm.methods import (agm, avslowfast, continual, correlation, cpm_net, derpp, fusion, g2d, g_blending,
-                           imagination, lwf, mla, mmtm, ogm_ge, opm, pmr, qmf, rebalance, reconboost, rubi,
-                           samm, smv, tate, taught)
+                           imagination, lwf, mla, mmtm, ogm_ge, opm, pmr, qmf, rebalance, reconboost, relearn,
+                           rubi, samm, smv, tate, taught)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
@@ -63,6 +63,8 @@ METHODS = {entry.options.name: entry for entry in (
           "repeats examples for the modality that contributes little to them", "SMV, arXiv 2309.06255"),
     Entry(pmr.PMRConfig(), pmr.make_pmr,
           "draws features of slow modalities to prototypes of their classes", "PMR, Fan et al., CVPR 2023"),
+    Entry(relearn.RelearnConfig(), relearn.make_relearn,
+          "draws encoders back to their start by how much they overfit", "D&R, Wei et al., ECCV 2024"),
     Entry(qmf.QMFConfig(), qmf.make_qmf,
           "late fusion weighted by energy, confidence tied to history", "QMF, arXiv 2306.02050"),
     Entry(mmtm.MMTMConfig(), mmtm.make_mmtm,
