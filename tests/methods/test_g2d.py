@@ -78,6 +78,7 @@ def test_the_strongest_is_whose_teacher_is_surest_of_the_labels(make_dataset, ma
     strongest = max(means, key=means.get)
     phases = [setup.programs.phase(Progress(0, epoch, 0, lambda: state.extra)) for epoch in range(3)]
     assert phases == [f"without_{strongest}"] * 2 + ["all"]
+    assert setup.obstacle == "each chooses its phases by what it finds before its first step"
     assert find_strongest({"a": np.array([3.0, 4.0]), "b": np.array([0.8, 1.0])}) == "b"
     assert find_strongest({"a": np.array([1.0, 2.0]), "b": np.array([0.0, 0.0])}) == "a"
 
