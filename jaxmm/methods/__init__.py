@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
-from jaxmm.methods import (agm, avslowfast, continual, correlation, cpm_net, derpp, fusion, g_blending,
-                           imagination, lwf, mla, mmtm, ogm_ge, opm, qmf, rebalance, rubi, samm, smv, tate, taught)
+from jaxmm.methods import (agm, avslowfast, continual, correlation, cpm_net, derpp, fusion, g2d, g_blending,
+                           imagination, lwf, mla, mmtm, ogm_ge, opm, pmr, qmf, rebalance, reconboost, relearn,
+                           rubi, samm, smv, tate, taught)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
@@ -60,6 +61,10 @@ METHODS = {entry.options.name: entry for entry in (
           "scales the gradient of each modality's Shapley share of the logits", "AGM, arXiv 2308.07686"),
     Entry(smv.SMVConfig(), smv.make_smv,
           "repeats examples for the modality that contributes little to them", "SMV, arXiv 2309.06255"),
+    Entry(pmr.PMRConfig(), pmr.make_pmr,
+          "draws features of slow modalities to prototypes of their classes", "PMR, Fan et al., CVPR 2023"),
+    Entry(relearn.RelearnConfig(), relearn.make_relearn,
+          "draws encoders back to their start by how much they overfit", "D&R, Wei et al., ECCV 2024"),
     Entry(qmf.QMFConfig(), qmf.make_qmf,
           "late fusion weighted by energy, confidence tied to history", "QMF, arXiv 2306.02050"),
     Entry(mmtm.MMTMConfig(), mmtm.make_mmtm,
@@ -74,6 +79,8 @@ METHODS = {entry.options.name: entry for entry in (
           "one modality at a time through a shared head with projected gradient", MLA, pairs=False),
     Entry(taught.UMTConfig(), taught.make_umt,
           "joint training that imitates features of unimodal teachers", UMT),
+    Entry(g2d.G2DConfig(), g2d.make_g2d,
+          "imitates unimodal teachers, the weaker modalities first", "G2D, arXiv 2506.21514"),
     Entry(taught.UMEConfig(), taught.make_ume,
           "average of the predictions of unimodal models", UMT, pairs=False),
     Entry(taught.SelfDistillConfig(), taught.make_self_distill_label,
@@ -82,6 +89,8 @@ METHODS = {entry.options.name: entry for entry in (
           "joint training that imitates features of a trained twin", UMT),
     Entry(taught.FinetuneConfig(), taught.make_finetune,
           "joint training that starts from unimodal encoders", UMT),
+    Entry(reconboost.ReconBoostConfig(), reconboost.make_reconboost,
+          "trains one modality a stage on what the others get wrong", "ReconBoost, arXiv 2405.09321"),
     Entry(taught.TaughtConfig("frozen_linear"), taught.make_frozen_linear,
           "a head on frozen unimodal encoders", UMT),
     Entry(taught.TaughtConfig("frozen_linear_on_distilled"), taught.make_frozen_linear_on_distilled,

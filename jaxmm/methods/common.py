@@ -36,6 +36,7 @@ class Progress(NamedTuple):
     task: int       # of the stream, from 0
     epoch: int      # within the task, from 0
     step: int       # steps done in all
+    extra: Callable[[], Any] = tuple        # -> one copy of the method's own state, which it waits for
 
 
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
@@ -47,10 +48,15 @@ class Method(NamedTuple):
     step: Step | Mapping[str, Step] | None      # by phase if it has several; None: no training of its own
     predict: Callable[[TrainState, Batch], Logits]                    # [B, K] by head
     features: Callable[[TrainState, Batch], Features]                 # [B, s] by modality
-    phase: Callable[[Progress], str] | None = None
-    end_epoch: Callable[[TrainState, Callable[[str], Batch]], TrainState] | None = None
-    # (state, features_of); features_of("train") computes, when called, the split with "features"
-    # [N, s] by modality in place of its inputs
+    phase: Callable[[Progress], str] | None = None      # of an epoch's steps, asked as it begins
+    begin: Callable[[TrainState], TrainState] | None = None
+    # (initial state) -> the state that the first step starts from, once its weights are those that were
+    # drawn, named or taken from teachers
+    survey: Callable[[TrainState, Batch], TrainState] | None = None
+    # one pass before the first step over the rows of the first task, as `visit`
+    end_epoch: Callable[[TrainState, Callable[..., Batch]], TrainState] | None = None
+    # (state, features_of); features_of(split, share=1.0) computes, when called, "features" [N, s] by
+    # modality in place of inputs, of the task's rows of a split or a share of them, always the same ones
     visit: Callable[[TrainState, Batch], TrainState] | None = None
     # one pass over the rows of a finished task, in order; rows that pad the last batch have no
     # modality present
@@ -204,6 +210,13 @@ def apply_gradients(model: Model, state: TrainState, grads: Mapping[str, Any],
         grads, state.opt_state, state.params, state.step, scale, due)
     return state._replace(params=state.params | new_params,
                           opt_state=state.opt_state | new_opt_state)
+
+
+def renew_optimizer(model: Model, state: TrainState) -> TrainState:
+    """The state with the optimizer of every parameter group at its start; its schedule goes on."""
+    fresh = model.optimizer.init(state.params)
+    return state._replace(opt_state=state.opt_state | {
+        group: fresh[group] for group in state.params if group in fresh})
 
 
 def finish_step(model: Model, state: TrainState, batch: Batch, losses: Metrics, out: Output,

@@ -85,7 +85,7 @@ def make_g_blending(config: GBlendingConfig, model: Model) -> Method:
         """The method's own state after a step with these sums of losses and counts [2, K]."""
         extra = state.extra
         sums, count = extra["sum"] + sums, extra["count"] + count
-        epoch, within, steps = model.epoch(state.step)
+        epoch, within, steps, _ = model.epoch(state.step)
         ends = within == steps - 1
         means = sums / jnp.maximum(count, 1.0)
         place = epoch % config.window if config.weighting == "online" else epoch

@@ -229,9 +229,7 @@ def make_transferred(config: TaughtConfig, model: Model, teachers, collect, *,
                            *gradients(model, state.params, loss_fn, groups), scale=scale)
 
     def teach(state, models):
-        params, batch_stats = collect(models)
-        return state._replace(params=state.params | {m: params[m] for m in model.encoders},
-                              batch_stats=batch_stats)
+        return with_encoders(state, *collect(models))
 
     return Method(init, step, make_predict(model), make_features(model),
                   teachers=teachers, teach=teach)
@@ -257,10 +255,8 @@ def make_ume(config: UMEConfig, model: Model) -> Method:
         return init_state(model, key, batch)
 
     def teach(state, models):
-        params, batch_stats = unimodal_encoders(models)
-        layers = {m: model.params["head"][m] for model in models.values()
-                  for m in model.batch_stats}
-        return state._replace(params=params | {"head": layers}, batch_stats=batch_stats)
+        params, batch_stats = unimodal_networks(models)
+        return state._replace(params=params, batch_stats=batch_stats)
 
     return Method(init, None, make_predict(model), make_features(model),
                   teachers=unimodal_models(model), teach=teach)
@@ -312,6 +308,18 @@ def unimodal_encoders(models: Mapping[str, TrainState]):
     """(params, batch_stats) by modality of unimodal models."""
     params = {m: model.params[m] for model in models.values() for m in model.batch_stats}
     return params, {m: s for model in models.values() for m, s in model.batch_stats.items()}
+
+
+def unimodal_networks(models: Mapping[str, TrainState]):
+    """(params, batch_stats) of unimodal models, their layers in one head "separate"."""
+    params, batch_stats = unimodal_encoders(models)
+    layers = {m: model.params["head"][m] for model in models.values() for m in model.batch_stats}
+    return params | {"head": layers}, batch_stats
+
+
+def with_encoders(state: TrainState, params: Mapping, batch_stats: Mapping) -> TrainState:
+    """The state with trained encoders; its head stays."""
+    return state._replace(params=state.params | {m: params[m] for m in batch_stats}, batch_stats=batch_stats)
 
 
 def name_of(config: MethodConfig) -> str:

@@ -6,18 +6,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmm.batch import Batch
+from jaxmm.batch import Batch, batch_size, take
 from jaxmm.data.feeding import Mapped, place_training
 from jaxmm.methods.common import TrainState
 from jaxmm.train import hosts, plan
 from jaxmm.train.opened import Opened, kept_model
 from jaxmm.train.optimizers import PLATEAU, update_plateau
 from jaxmm.train.plan import Chunk
-from jaxmm.train.predictions import predict_split, score_split, split_features
+from jaxmm.train.predictions import predict_split, read_rows, score_split
 from jaxmm.train.programs import Feed, stack, unstack
 from jaxmm.train.restore import kept_step
 from jaxmm.train.scores import judged, waits_in_vain
-from jaxmm.train.setup import Run, is_finished
+from jaxmm.train.setup import Run, Setup, is_finished
 from jaxmm.train.together import join
 
 
@@ -110,20 +110,38 @@ class Group:
         """Whether the run's patience is exhausted."""
         return waits_in_vain(self.runs[0].history, self.setup.config.train, self.setup.task)
 
-    def end_epoch(self) -> None:
-        """What the method does after an epoch."""
-        if self.setup.programs.end_epoch:
-            self.state = self.setup.programs.end_epoch(self.state, self._features_of)
+    def extra(self) -> Any:
+        """One copy of what the method has in the state of its own."""
+        return self.setup.programs.fetch(self.state.extra)
+
+    def survey(self, rows: Feed) -> None:
+        """What the method does before the first step: it looks at the rows of the first task, in order."""
+        if self.step == 0:
+            self._visit(self.setup.programs.survey, 0, rows)
+
+    def end_epoch(self, task: int, train: Feed) -> None:
+        """What the method does after an epoch of a task, of whose rows it may ask for the features."""
+        programs = self.setup.programs
+        known: dict[tuple[str, bytes], dict[str, np.ndarray]] = {}      # of all runs, which may share rows
+
+        def features_of(split: str, share: float, i: int) -> Batch:
+            setup = self.runs[i].setup
+            rows = share_of(rows_of(setup, split, task), share)
+            at = split, rows.tobytes()
+            if at not in known:
+                feed = train if split == "train" else self.feed(split)
+                known[at] = read_rows(self.setup, self.state, programs.features, feed, rows)
+            batch = setup.dataset.splits[split]
+            return take({key: batch[key] for key in ("label", "id", "present")}, rows) | {
+                "features": self._own(known[at], i)}
+
+        if programs.end_epoch:
+            self.state = programs.end_epoch(self.state, features_of)
 
     def end_task(self, task: int, rows: Feed) -> None:
         """What the method does after a task: it visits its rows, in order, and ends it."""
-        programs = self.setup.programs
-        if programs.visit:
-            order = list(plan.visits([run.setup.tasks[task] for run in self.runs],
-                                     self.setup.config.train.batch_size))
-            for (_, counts), fed in rows.through(order):
-                self.state = programs.visit(self.state, fed, counts)
-        self.state = programs.end_task(self.state)
+        self._visit(self.setup.programs.visit, task, rows)
+        self.state = self.setup.programs.end_task(self.state)
 
     def save(self, last: bool = False) -> None:
         """Saves each run; a run whose parameters are not finite fails.
@@ -169,11 +187,29 @@ class Group:
         run.history.append(record)
         self.write(i, {"kind": "eval"} | record)
 
-    def _features_of(self, split: str, i: int) -> Batch:
-        rows = self.runs[i].setup.dataset.splits[split]
-        features = self._own(split_features(self.setup, self.state, rows), i)
-        return {key: rows[key] for key in ("label", "id", "present")} | {"features": features}
+    def _visit(self, visit, task: int, rows: Feed) -> None:
+        """The state after one pass of `visit`, if there is one, over the rows of a task."""
+        if visit:
+            order = list(plan.visits([run.setup.tasks[task] for run in self.runs],
+                                     self.setup.config.train.batch_size))
+            for (_, counts), fed in rows.through(order):
+                self.state = visit(self.state, fed, counts)
 
     def _own(self, outputs: Mapping[str, np.ndarray], i: int) -> dict[str, np.ndarray]:
         """The outputs of run i, taken from those of all runs ([N, S, ...] if there are several)."""
         return {name: x if len(self.runs) == 1 else x[:, i] for name, x in outputs.items()}
+
+
+def rows_of(setup: Setup, split: str, task: int) -> np.ndarray:
+    """The rows of a split that belong to a task that is learned."""
+    if split == "train":
+        return setup.tasks[task]
+    if setup.stream and not setup.config.stream.joint:
+        return setup.stream.tasks[task].indices[split]
+    return np.arange(batch_size(setup.dataset.splits[split]))
+
+
+def share_of(rows: np.ndarray, share: float) -> np.ndarray:
+    """A share of the rows, at least one, drawn without regard to what is in them or to any seed."""
+    count = max(round(share * len(rows)), 1)
+    return rows if count >= len(rows) else np.sort(np.random.default_rng(0).permutation(rows)[:count])

@@ -41,10 +41,14 @@ def run_steps(group: Group, progress: bool = False) -> list[Run | FloatingPointE
     with stop_signals() as stopped, tqdm(total=total, initial=start, unit="step", disable=not progress,
                                          mininterval=0.5) as bar:
         evaluate_first(group)
+        group.survey(rows)
+        epoch, phase = None, ""
         begin = time.perf_counter()
         for chunk, fed in rows.through(group.chunks()):
             called = time.perf_counter()
-            phase = programs.phase(Progress(chunk.task, chunk.epoch, group.step))
+            if epoch != (chunk.task, chunk.epoch):
+                epoch = chunk.task, chunk.epoch
+                phase = programs.phase(Progress(*epoch, group.step, group.extra))
             if group.step == start:
                 said = check_memory(programs.memory(group.state, fed, phase), memory_size())
                 if progress:
@@ -66,7 +70,7 @@ def run_steps(group: Group, progress: bool = False) -> list[Run | FloatingPointE
             if waiting and (stop or chunk.ends_epoch):
                 begin, waiting = show(bar, group, *waiting, begin), ()
             if chunk.ends_epoch and group.healthy():
-                group.end_epoch()
+                group.end_epoch(chunk.task, rows)
             if chunk.ends_task and group.healthy():
                 group.end_task(chunk.task, rows)
             ended = group.step == total

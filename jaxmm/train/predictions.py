@@ -10,6 +10,7 @@ from jaxmm.batch import Batch, Logits, batch_size
 from jaxmm.config import scalar_options
 from jaxmm.data.dataset import check_split
 from jaxmm.methods.common import TrainState
+from jaxmm.train.programs import Feed
 from jaxmm.train.scores import score, score_tasks
 from jaxmm.train.setup import Setup
 
@@ -64,11 +65,17 @@ def _read(setup, state, read, split, shown=""):
 
 
 def _read_rows(setup, state, read, split, placement, shown=""):
-    rows = batch_size(split)
-    order = list(zip(row_chunks(rows, setup.config.train.batch_size)))
-    feed, state = setup.programs.feed(split, placement), setup.programs.ready(state)
+    return read_rows(setup, state, read, setup.programs.feed(split, placement), np.arange(batch_size(split)), shown)
+
+
+def read_rows(setup: Setup, state: TrainState, read: Callable, feed: Feed, rows: np.ndarray, shown: str = "",
+              ) -> dict[str, np.ndarray]:
+    """What `read`, one of the compiled readers, finds in the rows int [N] of a split's feed: {name: [N, ...]}."""
+    rows = rows.astype(np.int32)
+    order = [(rows[chunk],) for chunk in row_chunks(len(rows), setup.config.train.batch_size)]
+    state = setup.programs.ready(state)
     parts = on_host(read(state, fed) for _, fed in feed.through(order))
-    return join_parts(tqdm(parts, shown, len(order), disable=not shown, unit="batch"), rows)
+    return join_parts(tqdm(parts, shown, len(order), disable=not shown, unit="batch"), len(rows))
 
 
 def on_host(parts: Iterable[Any]) -> Iterator[Any]:

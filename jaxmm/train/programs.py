@@ -60,7 +60,9 @@ class Programs(NamedTuple):
     squeezes: Callable[[TrainState, Fed], dict] | None      # rows at [B]
     ready: Callable[[TrainState], TrainState]       # before predictions for many batches, see `Method`
     phase: Callable[[Progress], str]
-    end_epoch: Callable[[TrainState, Callable], TrainState] | None  # features_of(split, run) -> Batch
+    begin: Callable[[TrainState], TrainState] | None    # of one run's copy
+    end_epoch: Callable[[TrainState, Callable], TrainState] | None  # features_of(split, share, run) -> Batch
+    survey: Callable[[TrainState, Fed, np.ndarray], TrainState] | None
     visit: Callable[[TrainState, Fed, np.ndarray], TrainState] | None
     # (state, rows at [1, B], bool [1, B]: rows that count)
     end_task: Callable[[TrainState], TrainState]
@@ -184,15 +186,14 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
         return found and (found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
                           + found.temp_size_in_bytes) or 0
 
-    def run_visit(state, rows, index, counts, options):
-        batch = gather(rows, index[0])
-        present = {m: p & counts[0] for m, p in batch["present"].items()}
-        return make_method(axis_name, options).visit(state, batch | {"present": present})
+    def visitor(name):
+        def visit(state, rows, index, counts, options):
+            batch = gather(rows, index[0])
+            present = {m: p & counts[0] for m, p in batch["present"].items()}
+            return getattr(make_method(axis_name, options), name)(state, batch | {"present": present})
 
-    compiled_visit = mapped(run_visit, (0, None, 1, 1, 0), 0, donate_argnums=0)
-
-    def visit(state, fed, counts):
-        return compiled_visit(state, *fed, parts(counts), values)
+        compiled = mapped(visit, (0, None, 1, 1, 0), 0, donate_argnums=0)
+        return lambda state, fed, counts: compiled(state, *fed, parts(counts), values)
 
     def run_ready(state, options):
         return make_method(axis_name, options).ready(state)
@@ -236,7 +237,10 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
 
     def end_epoch(state, features_of):
         return on_copies(lambda method, copy, i: method.end_epoch(
-            copy, lambda split: features_of(split, i)), state)
+            copy, lambda split, share=1.0: features_of(split, share, i)), state)
+
+    def begin(state):
+        return jax.tree.map(jnp.copy, method.begin(state))      # see `on_copies`
 
     def init(seed, batch):
         return compiled_init(jax.random.key(seed), batch)
@@ -244,8 +248,8 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
     compiled_init = jax.jit(method.init)
     return Programs(init, steps if method.step else None, memory, reader("predict"), reader("features"),
                     method.squeezes and reader("squeezes"), ready, method.phase or (lambda progress: ""),
-                    method.end_epoch and end_epoch,
-                    method.visit and visit, end_task, feed, place, fetch, count, num_runs,
+                    method.begin and begin, method.end_epoch and end_epoch,
+                    method.survey and visitor("survey"), method.visit and visitor("visit"), end_task, feed, place, fetch, count, num_runs,
                     method.teachers, method.teach, method.distils)
 
 

@@ -106,6 +106,7 @@ def _train_group(group, options) -> list[Run | FloatingPointError]:
                 for setup, workdir, _ in group]
         runs = [start_from(run) for run in runs]
         runs, errors = teach(runs, [location for _, _, location in group], options)
+        runs = [begin(run) for run in runs]
         results: dict[pathlib.Path, Run | FloatingPointError] = dict(errors)
         for step in sorted({run.step for run in runs}):
             same = [run for run in runs if run.step == step]
@@ -149,6 +150,13 @@ def start_from(run: Opened) -> Opened:
     if run.step or run.history or not names_weights(run.setup.config):
         return run
     return run._replace(state=state_from_main(run.state, functools.partial(named, run.setup)))
+
+
+def begin(run: Opened) -> Opened:
+    """The run, with what its method notes of its first state if it has not made a step yet."""
+    if run.step or run.history or not run.setup.programs.begin:
+        return run
+    return run._replace(state=run.setup.programs.begin(run.state))
 
 
 def learn(run: Opened, options: Mapping[str, Any]) -> TrainState:

@@ -173,6 +173,8 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
                 "their rows are streamed from the host" if streamed else
                 "convolutions over several runs at once are slow on CPU" if slow_together else "")
     steps_per_call = config.train.steps_per_call or (1 if obstacle else SCANNED_STEPS)
+    if programs.survey:
+        obstacle = obstacle or "each chooses its phases by what it finds before its first step"
     setup = Setup(config, dataset, spec, task, stream, tasks, programs, steps_per_call, make, obstacle,
                   checksums, shapes, to_float32, lambda step: schedule(epoch(step)))
     check_selection(setup)

@@ -241,7 +241,7 @@ def test_teachers_of_those_who_imagine_may_have_complete_rows(
         teaching.check_teachers(setup_lib.build(config, dataset=dataset, devices=ONE))
 
 
-@pytest.mark.parametrize("method", ["umt", "finetune", "g_blending", "self_distill_label"])
+@pytest.mark.parametrize("method", ["umt", "finetune", "g2d", "reconboost", "g_blending", "self_distill_label"])
 def test_teachers_that_know_later_tasks_are_refused(method, dataset, make_config, tmp_path):
     config = make_config(method)
     config.stream.kind, config.stream.num_tasks = "class", 3

@@ -78,6 +78,19 @@ def test_balancing_methods_have_the_values_that_others_measured():
         "train.epochs is 100, the paper's 80"]
 
 
+def test_methods_with_phases_have_the_values_of_their_papers_or_of_others():
+    """ReconBoost's own value is of another head, and is not shown."""
+    rows = ["g2d", "g2d+tau=0", "pmr", "pmr+fusion=film", "reconboost", "reconboost+agreement=false", "relearn"]
+    assert values(cremad.get_config, CREMAD, *rows) == {
+        ("g2d", None): {"fused": 85.89}, ("g2d+tau=0", None): {"fused": 78.63},
+        ("pmr", None): {"fused": 61.1, "audio": 57.83, "visual": 38.91}, ("pmr+fusion=film", None): {"fused": 61.8},
+        ("reconboost+agreement=false", None): {"fused": 74.01}, ("relearn", None): {"fused": 71.02}}
+    assert differences(cremad.get_config, CREMAD, "pmr+fusion=film") == []
+    assert differences(cremad.get_config, CREMAD, "g2d") == [
+        "optimizer.decay_epochs is 70, the paper's 200", "train.epochs is 100, the paper's 300",
+        "train.batch_size is 64, the paper's 16", "data.preprocess.visual.frames is 3, the paper's 1"]
+
+
 def test_options_belong_to_the_method_whatever_their_order_and_spelling():
     rows = ["mla+projection=none", "mla+dynamic_fusion=false+projection=none", "mla+alpha=0.5"]
     found = published.find(models(cremad.get_config(), *rows), CREMAD)["accuracy"]
@@ -291,7 +304,7 @@ def test_linear_probes_are_values_of_their_own(make_dataset, tmp_path):
 
 
 def test_every_published_value_can_be_read_and_has_a_protocol():
-    assert len(list(published._rows())) == 282 + 96 + 150 + 42 + 8 + 12
+    assert len(list(published._rows())) == 282 + 96 + 150 + 2 * (42 + 8) + 12 + 12 + 5 + 3
     for row in published._rows():
         assert 0 < float(row["mean"]) <= 100
         if not row["setting"] or row["setting"].startswith("data."):
@@ -336,4 +349,4 @@ def test_options_in_published_rows_are_options_of_their_methods():
                 variants.set_option(method_config(method), option, value, "published")
                 checked.add(f"{method}+{option}")
     assert checked == {"mla+projection", "mla+dynamic_fusion", "umt+weight",
-                       "finetune+encoder_scale"}
+                       "finetune+encoder_scale", "g2d+alpha", "g2d+beta", "g2d+tau", "pmr+fusion", "reconboost+agreement"}

@@ -152,7 +152,7 @@ def test_step_decay_comes_at_the_step_for_every_length_of_an_epoch(decay_epochs)
     places = [(i // n, i % n, n) for n in range(1, 61) for i in range(50 * n)]
     at, rate = jax.jit(lambda steps: (epoch(steps), schedule(epoch(steps))))(
         jnp.arange(len(places), dtype=jnp.int32))
-    np.testing.assert_array_equal(np.stack(at, 1), places)
+    np.testing.assert_array_equal(np.stack(at[:3], 1), places)
     np.testing.assert_array_equal(rate, [0.5 ** (done // decay_epochs) for done, _, _ in places])
 
 

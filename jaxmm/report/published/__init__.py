@@ -21,6 +21,7 @@ References:
   Tables of methods that balance modalities: BalanceBenchmark, arXiv 2502.10816, whose code scales the gradients
   of AGM the other way round, and values examples for SMV in the first batch alone. InfoReg, arXiv 2503.18595.
   MIDAS, arXiv 2509.25831.
+  G2D, arXiv 2506.21514. PMR, CVPR 2023. ReconBoost, arXiv 2405.09321, whose code has another head.
 """
 import csv
 import dataclasses
@@ -40,7 +41,8 @@ from jaxmm.report.variants import Variant
 from jaxmm.train.options import to_dict
 
 PAPERS = {"mla": "arXiv 2311.10707", "samm": "arXiv 2405.02766", "umt": "arXiv 2305.01233",
-          "balancebenchmark": "arXiv 2502.10816", "inforeg": "arXiv 2503.18595", "midas": "arXiv 2509.25831"}
+          "balancebenchmark": "arXiv 2502.10816", "inforeg": "arXiv 2503.18595", "midas": "arXiv 2509.25831",
+          "g2d": "arXiv 2506.21514", "pmr": "Fan et al., CVPR 2023", "reconboost": "arXiv 2405.09321"}
 PRETRAINED = ("cav_mae", "m3ae")
 SIZE_TOLERANCE = 0.1        # share by which numbers of examples may differ: files go missing
 NETWORK = ("width", "depth", "features", "patch", "stem")   # options that make another encoder
