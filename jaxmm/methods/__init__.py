@@ -7,7 +7,8 @@ from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
 from jaxmm.methods import (agm, avslowfast, continual, correlation, cpm_net, derpp, fusion, g_blending,
-                           imagination, lwf, mla, mmtm, ogm_ge, opm, qmf, rebalance, rubi, samm, smv, tate, taught)
+                           imagination, lwf, mla, mmtm, ogm_ge, opm, qmf, rebalance, rubi, samm, smv, tate,
+                           taught)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
