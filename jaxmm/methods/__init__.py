@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
-from jaxmm.methods import (agm, avslowfast, continual, correlation, cpm_net, derpp, fusion, g2d, g_blending,
-                           imagination, lwf, mla, mmtm, ogm_ge, opm, pmr, qmf, rebalance, reconboost, relearn,
-                           rubi, samm, smv, tate, taught)
+from jaxmm.methods import (agm, avslowfast, continual, correlation, cpm_net, derpp, fusion, g2d,
+                           g_blending, imagination, lwf, mla, mmtm, ogm_ge, opm, pmr, qmf, rebalance,
+                           reconboost, relearn, rubi, samm, smv, tate, taught)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
