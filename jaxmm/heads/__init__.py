@@ -103,6 +103,22 @@ def concat(num_outputs: int) -> Head:
     return Head(init, summed(parts), parts)
 
 
+def shared(num_outputs: int, who: str = "a shared head needs") -> Head:
+    """One linear layer that all modalities share; fused is the sum of their logits.
+
+    Raises:
+      UserError: encoders of different widths; `who` needs that, as the message begins.
+    """
+
+    def init(key, widths):
+        return linear_init(key, common_width(widths, who), num_outputs)
+
+    def parts(params, features):
+        return {m: linear(params, h) for m, h in features.items()}
+
+    return Head(init, summed(parts), parts)
+
+
 def film(num_outputs: int) -> Head:
     """Feature-wise linear modulation (Perez et al., 2018) by the first modality.
 
@@ -279,5 +295,5 @@ def logits_by_subset(head: Head, params: Any, features: Features, absent: Featur
     return by_adding
 
 
-FUSIONS = {"concat": concat, "sum": separate, "film": film, "gated": gated, "mlp": mlp,
+FUSIONS = {"concat": concat, "sum": separate, "shared": shared, "film": film, "gated": gated, "mlp": mlp,
            "attention": attention}

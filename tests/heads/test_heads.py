@@ -26,6 +26,17 @@ def test_separate_by_hand():
     np.testing.assert_allclose(logits["fused"], [[5, 13]])
 
 
+def test_shared_by_hand():
+    params = {"kernel": np.array([[1.0, 0.0], [2.0, -1.0]]), "bias": np.array([1.0, 0.0])}
+    features = FEATURES | {"a": np.array([[3.0, 1.0]], np.float32)}
+    logits = heads.shared(2).apply(params, features)
+    np.testing.assert_allclose(logits["a"], [[6, -1]])
+    np.testing.assert_allclose(logits["b"], [[6, -2]])
+    np.testing.assert_allclose(logits["fused"], [[12, -3]])
+    with pytest.raises(UserError, match="a shared head needs features of one size; found a 2, b 3"):
+        heads.shared(2).init(jax.random.key(0), {"a": 2, "b": 3})
+
+
 def test_concat_starts_as_one_layer_over_the_whole_width():
     """The slices are of one Glorot-normal kernel of the summed width, and of each other apart."""
     params = heads.concat(30).init(jax.random.key(0), {"b": 120, "a": 50})
@@ -40,12 +51,13 @@ def test_concat_starts_as_one_layer_over_the_whole_width():
 def test_what_a_head_draws_for_a_modality_follows_from_its_name(name):
     """Without "c" between them, and in another order, a and z get what they had, but for the scale."""
     init = heads.FUSIONS[name](3).init
-    few = init(jax.random.key(0), {"z": 4, "a": 4} if name in ("concat", "sum", "mlp", "attention")
+    few = init(jax.random.key(0), {"z": 4, "a": 4} if name in ("concat", "sum", "shared", "mlp", "attention")
                else {"a": 4, "z": 4})
     many = init(jax.random.key(0), {"a": 4, "c": 4, "z": 4})
     # Of film and gated the first modality has no slice of the last layer.
     pick = {"concat": lambda p: [p["kernel"]["a"], p["kernel"]["z"]],
             "sum": lambda p: [p["a"]["kernel"], p["z"]["kernel"]],
+            "shared": lambda p: [p["kernel"]],
             "film": lambda p: [p["modulation"]["z"]["kernel"], p["out"]["kernel"][-4:]],
             "gated": lambda p: [p["value"]["z"]["kernel"], p["out"]["kernel"][-4:]],
             "mlp": lambda p: [p["hidden"]["kernel"][:4], p["hidden"]["kernel"][-4:]],
@@ -145,7 +157,7 @@ def test_logits_of_subsets_and_their_shapley_values(name):
     """Those of the head on features of which some are replaced, additive or not; phi adds up to z_f."""
     rng = np.random.default_rng(1)
     head = HEADS[name](2)
-    assert bool(head.parts) == (name in ("concat", "sum", "with_unimodal_heads"))
+    assert bool(head.parts) == (name in ("concat", "sum", "shared", "with_unimodal_heads"))
     features, others = ({m: rng.normal(size=(4, 3)).astype(np.float32) for m in "abc"} for _ in range(2))
     params = scattered(head.init, dict.fromkeys("abc", 3))
     zeros = {m: np.zeros((1, 3), np.float32) for m in features}
