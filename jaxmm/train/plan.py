@@ -16,6 +16,7 @@ class Epoch(NamedTuple):
     done: chex.Array       # int32, epochs before it
     step: chex.Array       # int32, steps of its epoch before it
     steps: chex.Array      # int32, steps in an epoch
+    epochs: int = 1        # of the task
 
     @property
     def fraction(self) -> chex.Array:
@@ -55,7 +56,8 @@ def make_epoch(tasks: Sequence[Sequence[int]], config: TrainConfig) -> Callable[
         # Of the methods of searchsorted, the one without a loop, which accelerators would wait for.
         task = jnp.searchsorted(jnp.asarray(starts), step, side="right", method="compare_all") - 1
         steps = jnp.asarray(lengths)[task]
-        return Epoch(*jnp.divmod(step - jnp.asarray(starts)[task], steps), steps)
+        return Epoch(*jnp.divmod(step - jnp.asarray(starts)[task], steps), steps,
+                     config.epochs)
 
     return epoch
 
