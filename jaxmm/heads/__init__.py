@@ -241,6 +241,11 @@ def with_readouts(fuse: Callable[[Any, Features], chex.Array]) -> Callable[[Any,
     return apply
 
 
+def read_alone(head: Head) -> Head:
+    """`head` whose readout of a modality is its fused logits where all other features are 0."""
+    return Head(head.init, with_readouts(lambda params, features: head.apply(params, features)["fused"]), head.parts)
+
+
 def with_unimodal_heads(head: Head, num_outputs: int) -> Head:
     """`head` for the fused logits, and a separate linear layer as the readout of each modality."""
     unimodal = separate(num_outputs)

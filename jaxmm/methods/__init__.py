@@ -45,7 +45,7 @@ METHODS = {entry.options.name: entry for entry in (
           "joint training of a head with a hidden layer", UMT),
     Entry(fusion.FusedConfig("attention_head", "attention"), fusion.make_fused,
           "joint training of a head that attends over modalities", UMT),
-    Entry(fusion.FusedConfig("aux_ce"), fusion.make_aux_ce,
+    Entry(fusion.AuxCEConfig(), fusion.make_aux_ce,
           "concat with an additional loss for each modality", UMT),
     Entry(avslowfast.LateralDropoutConfig(), avslowfast.make_dropout,
           "concat that drops features of modalities; as AVSlowFast, also adds between encoders", UMT),

@@ -151,7 +151,7 @@ def measured(config, dataset):
 
 
 @pytest.mark.parametrize("name, weight, weighted, others", [
-    ("aux_ce", "", (), ("fused", "sound", "image")),
+    ("aux_ce", "weight", ("sound", "image"), ("fused",)),
     ("umt", "weight", ("distillation",), ("fused",)),
     ("samm", "beta", ("alignment", "replayed/alignment"), (
         "fused", "sound", "image", "replayed/fused", "replayed/sound", "replayed/image", "consistency"))])
