@@ -7,8 +7,8 @@ from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
 from jaxmm.methods import (agm, avslowfast, continual, correlation, cpm_net, derpp, fusion, g_blending,
-                           imagination, lwf, mla, mmtm, ogm_ge, opm, qmf, rebalance, rubi, samm, smv, tate,
-                           taught, tcmax)
+                           imagination, lwf, mla, mmpareto, mmtm, ogm_ge, opm, qmf, rebalance, rubi, samm,
+                           smv, tate, taught, tcmax)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
@@ -63,6 +63,8 @@ METHODS = {entry.options.name: entry for entry in (
           "repeats examples for the modality that contributes little to them", "SMV, arXiv 2309.06255"),
     Entry(qmf.QMFConfig(), qmf.make_qmf,
           "late fusion weighted by energy, confidence tied to history", "QMF, arXiv 2306.02050"),
+    Entry(mmpareto.MMParetoConfig(), mmpareto.make_mmpareto,
+          "aux_ce whose encoders follow a direction that harms neither loss", "MMPareto, arXiv 2405.17730"),
     Entry(tcmax.TCMaxConfig(), tcmax.make_tcmax,
           "maximises a bound on what modalities and label tell about each other", "TCMax, arXiv 2602.13015"),
     Entry(mmtm.MMTMConfig(), mmtm.make_mmtm,
