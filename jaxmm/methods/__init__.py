@@ -7,8 +7,8 @@ from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
 from jaxmm.methods import (agm, avslowfast, continual, correlation, cpm_net, derpp, fusion, g_blending,
-                           imagination, lwf, mla, mmpareto, mmtm, ogm_ge, opm, qmf, rebalance, rubi, samm,
-                           smv, tate, taught, tcmax)
+                           imagination, lfm, lwf, mla, mmpareto, mmtm, ogm_ge, opm, qmf, rebalance, rubi,
+                           samm, smv, tate, taught, tcmax)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
@@ -23,6 +23,7 @@ class Entry(NamedTuple):
     # (options, name of the data, training split, batch size): raises or warns of what does not suit it
     encodes: bool = True        # has encoders; if not it works on the inputs, whatever config.encoders says
     complete: bool = False      # its teachers may have learned from modalities that its own rows lack
+    of_length: bool = False     # what it does in an epoch depends on how many there are
 
 
 MLA, UMT = "MLA, arXiv 2311.10707", "UMT, arXiv 2305.01233"
@@ -63,6 +64,8 @@ METHODS = {entry.options.name: entry for entry in (
           "repeats examples for the modality that contributes little to them", "SMV, arXiv 2309.06255"),
     Entry(qmf.QMFConfig(), qmf.make_qmf,
           "late fusion weighted by energy, confidence tied to history", "QMF, arXiv 2306.02050"),
+    Entry(lfm.LFMConfig(), lfm.make_lfm,
+          "aligns the modalities first and fits the labels later", "LFM, NeurIPS 2024", of_length=True),
     Entry(mmpareto.MMParetoConfig(), mmpareto.make_mmpareto,
           "aux_ce whose encoders follow a direction that harms neither loss", "MMPareto, arXiv 2405.17730"),
     Entry(tcmax.TCMaxConfig(), tcmax.make_tcmax,
