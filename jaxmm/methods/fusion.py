@@ -32,6 +32,7 @@ class FusedConfig(MethodConfig):
     """Encoders and one fused head, trained jointly."""
     fusion: str = "concat"          # the fused head, a key of `heads.FUSIONS`
     hidden: int = 1024              # hidden units of the fusion "mlp"
+    scale: float = scalar(10.0)     # of the fusion "cosine": largest logit of a modality, > 0
 
 
 @dataclass
@@ -94,11 +95,11 @@ def make_fused(config: FusedConfig, model: Model) -> Method:
 
 
 def fused_head(config: FusedConfig, model: Model) -> heads.Head:
-    """The head `config.fusion`; one linear layer if there is only one modality."""
+    """The head `config.fusion`; for one modality it is one linear layer, but for "cosine"."""
     check_choice("method.fusion", config.fusion, heads.FUSIONS)
-    if len(model.encoders) == 1:
+    if len(model.encoders) == 1 and config.fusion != "cosine":
         return heads.concat(model.task.size)
-    options = {"hidden": config.hidden} if config.fusion == "mlp" else {}
+    options = {"mlp": {"hidden": config.hidden}, "cosine": {"scale": config.scale}}.get(config.fusion, {})
     return heads.FUSIONS[config.fusion](model.task.size, **options)
 
 
