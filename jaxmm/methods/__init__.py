@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
-from jaxmm.methods import (agm, avslowfast, continual, correlation, cpm_net, derpp, fusion, g_blending,
-                           imagination, lfm, lwf, mla, mmpareto, mmtm, ogm_ge, opm, qmf, rebalance, rubi,
-                           samm, smv, tate, taught, tcmax)
+from jaxmm.methods import (agm, amco, avslowfast, cml, continual, correlation, cpm_net, derpp, fusion,
+                           g_blending, imagination, lfm, lwf, mbsd, mla, mmpareto, mmtm, ogm_ge, opm, qmf,
+                           rebalance, rubi, samm, smv, tate, taught, tcmax)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
@@ -70,6 +70,12 @@ METHODS = {entry.options.name: entry for entry in (
           "aux_ce whose encoders follow a direction that harms neither loss", "MMPareto, arXiv 2405.17730"),
     Entry(tcmax.TCMaxConfig(), tcmax.make_tcmax,
           "maximises a bound on what modalities and label tell about each other", "TCMax, arXiv 2602.13015"),
+    Entry(cml.CMLConfig(), cml.make_cml,
+          "concat whose confidence must not grow when modalities are taken away", "CML, arXiv 2306.01265"),
+    Entry(amco.AMCoConfig(), amco.make_amco,
+          "masks features of the modality that the prediction depends on", "AMCo, Zhou et al., ICASSP 2023"),
+    Entry(mbsd.MBSDConfig(), mbsd.make_mbsd,
+          "aux_ce whose modalities imitate the one that does better on an example", "BalanceBenchmark, arXiv 2502.10816"),
     Entry(mmtm.MMTMConfig(), mmtm.make_mmtm,
           "encoders exchange information between their stages", "MMTM, arXiv 1911.08670"),
     Entry(rebalance.RebalanceConfig(), rebalance.make_mmtm_random,
