@@ -3,6 +3,7 @@
 A method is a few pure functions over one `TrainState`; its file holds only what is specific to it.
 """
 import functools
+import operator
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -214,7 +215,8 @@ def split_gradients(model: Model, params: Mapping[str, Any], loss_fn: Callable,
 
 def with_terms(terms: Metrics) -> Metrics:
     """The metrics of a loss of several terms: "loss", their sum, and each as "loss/NAME"."""
-    return {"loss": sum(terms.values())} | {f"loss/{name}": x for name, x in terms.items()}
+    total = functools.reduce(operator.add, terms.values())
+    return {"loss": total} | {f"loss/{name}": x for name, x in terms.items()}
 
 
 def apply_gradients(model: Model, state: TrainState, grads: Mapping[str, Any],

@@ -178,7 +178,7 @@ def make_modality_dropout(config: DropoutConfig, model: Model) -> Method:
                       perturb=functools.partial(drop_modality, config.rate))
 
 
-def drop_features(rate: float, key: chex.PRNGKey, features: heads.Features,
+def drop_features(rate: chex.Numeric, key: chex.PRNGKey, features: heads.Features,
                   batch: Batch) -> heads.Features:
     """Features [B, s] by modality, each 0 with probability `rate` and otherwise divided by 1 - rate.
 
