@@ -267,7 +267,7 @@ def with_readouts(fuse: Callable[[Any, Features], chex.Array]) -> Callable[[Any,
 
 def read_alone(head: Head) -> Head:
     """`head` whose readout of a modality is its fused logits where all other features are 0."""
-    return Head(head.init, with_readouts(lambda params, features: head.apply(params, features)["fused"]), head.parts)
+    return head._replace(apply=with_readouts(lambda params, features: head.apply(params, features)["fused"]))
 
 
 def with_unimodal_heads(head: Head, num_outputs: int) -> Head:
@@ -324,5 +324,5 @@ def logits_by_subset(head: Head, params: Any, features: Features, absent: Featur
     return by_adding
 
 
-FUSIONS = {"concat": concat, "sum": separate, "shared": shared, "cosine": cosine, "film": film, "gated": gated,
-           "mlp": mlp, "attention": attention}
+FUSIONS = {"concat": concat, "sum": separate, "shared": shared, "cosine": cosine, "film": film,
+           "gated": gated, "mlp": mlp, "attention": attention}

@@ -26,7 +26,7 @@ def divergence_from_mean(logits: Mapping[str, chex.Array], present: Mapping[str,
     mask = jnp.stack([present[m] for m in logits])[..., None]
     count = jnp.maximum(mask.sum(0), 1)
     mean = jnp.sum(jnp.where(mask, jnp.exp(log_p), 0.0), 0) / count
-    log_mean = jnp.log(jnp.maximum(mean, jnp.finfo(jnp.float32).tiny))      # where the mean is 0 it counts for nothing
+    log_mean = jnp.log(jnp.maximum(mean, jnp.finfo(jnp.float32).tiny))      # of a mean of 0 it does not count
     return jnp.sum(jnp.where(mask, mean * (log_mean - log_p), 0.0) / count, axis=(0, 2))
 
 

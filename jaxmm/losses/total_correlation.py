@@ -1,7 +1,7 @@
 """A bound on the total correlation of the modalities and the label (TCMax), for logits of pairs of both.
 
-Donsker and Varadhan: for any function z of inputs and class, with the expectation E over joint draws and Q over
-draws of each modality and of the class (uniform) by itself,
+Donsker and Varadhan: for any function z of inputs and class, with the expectation E over joint draws and Q
+over draws of each modality and of the class (uniform) by itself,
 
     TC(x_1, ..., x_M, y) >= E z(x_1 .. x_M)[y] - log Q exp z(x_1 .. x_M)[y].
 

@@ -29,10 +29,11 @@ class AMCoConfig(FusedConfig):
 def make_amco(config: AMCoConfig, model: Model) -> Method:
     """CE(z_f) + sum_m CE(z_m), of the fused head and its readouts, on features some of which are masked.
 
-    The prediction depends on the modality with the largest share of the evidence (see `shares`), before masks, if
-    that reaches `config.threshold`. Then each of its features is 0 with probability p, and otherwise divided by
-    1 - p; p = rate sin(pi/2 min(1, e / epochs)) in epoch e. Examples that have no other modality keep it. The
-    code of BalanceBenchmark has one mask for all examples of a batch, and reaches p = 1 within an epoch.
+    The prediction depends on the modality with the largest share of the evidence (see `shares`), before
+    masks, if that reaches `config.threshold`. Then each of its features is 0 with probability p, and
+    otherwise divided by 1 - p; p = rate sin(pi/2 min(1, e / epochs)) in epoch e. Examples that have no other
+    modality keep it. The code of BalanceBenchmark has one mask for all examples of a batch, and reaches p = 1
+    within an epoch.
 
     Raises:
       UserError: fewer than two modalities, an option out of range, an unknown fusion, or a task that is not a
@@ -72,7 +73,7 @@ def make_amco(config: AMCoConfig, model: Model) -> Method:
 
 
 def shares(model: Model, logits: Logits, present: Mapping[str, chex.Array]) -> dict[str, chex.Array]:
-    """The share of the evidence by modality: of exp z_m,c over all modalities that an example has and classes c.
+    """The share of the evidence by modality: sum_c exp z_m,c over that of all modalities of an example.
 
     It is the mean over the examples of the global batch that have the modality; 0 if none has.
     """
@@ -84,8 +85,9 @@ def shares(model: Model, logits: Logits, present: Mapping[str, chex.Array]) -> d
     return {m: jax.lax.stop_gradient(model.mean(part[i], present[m])) for i, m in enumerate(evidence)}
 
 
-def masked(share: Mapping[str, chex.Array], threshold: chex.Numeric, rate: chex.Array) -> dict[str, chex.Array]:
-    """The rate for the modality with the largest share if that reaches the threshold, and 0 for the others."""
+def masked(share: Mapping[str, chex.Array], threshold: chex.Numeric,
+           rate: chex.Array) -> dict[str, chex.Array]:
+    """The rate for the modality with the largest share, if that reaches the threshold; 0 for the others."""
     largest = jnp.max(jnp.stack(list(share.values())))
     return {m: jnp.where((x == largest) & (x >= threshold), rate, 0.0) for m, x in share.items()}
 

@@ -32,8 +32,8 @@ def make_cml(config: CMLConfig, model: Model) -> Method:
     mean is over the pairs of an example, see `overconfidence`, and then over the examples that have any.
 
     Raises:
-      UserError: fewer than two modalities or more than `jaxmm.shapley.MAX_PLAYERS`, a negative weight, an unknown
-        fusion, or a task that is not a classification.
+      UserError: fewer than two modalities or more than `jaxmm.shapley.MAX_PLAYERS`, a negative weight, an
+        unknown fusion, or a task that is not a classification.
     """
     check_at_least("method.weight", config.weight, 0)
     check_several(model, "cml takes modalities away")

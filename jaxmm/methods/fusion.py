@@ -40,7 +40,7 @@ class AuxCEConfig(FusedConfig):
     """A fused head, and a loss for each modality."""
     name: str = "aux_ce"
     weight: float = scalar(1.0)     # of the losses of the modalities, >= 0
-    detach_fusion: bool = False     # DGL: encoders learn from these losses alone, and the head from the fused one
+    detach_fusion: bool = False     # DGL: encoders learn from these losses alone, the head from the fused one
 
 
 @dataclass
@@ -115,10 +115,10 @@ def with_all_heads(config: FusedConfig, model: Model) -> Model:
 
 
 def make_aux_ce(config: AuxCEConfig, model: Model) -> Method:
-    """A fused head and a linear head per modality, each with its own CE: CE(z_f) + w sum_m CE(z_m) (UMT, w = 1).
+    """A fused head and a linear head per modality, with CE(z_f) + w sum_m CE(z_m) (UMT, w = 1).
 
-    With `config.detach_fusion` there is the fused head alone, and z_m is what it makes of modality m with all other
-    features 0: CE(z_f(sg(h))) + w sum_m CE(z_m), in which the weights of the head are constants.
+    With `config.detach_fusion` there is the fused head alone, and z_m is what it makes of modality m with all
+    other features 0: CE(z_f(sg(h))) + w sum_m CE(z_m), in which the weights of the head are constants.
 
     Raises:
       UserError: a negative weight, or an unknown fusion.

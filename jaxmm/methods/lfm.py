@@ -34,13 +34,14 @@ def make_lfm(config: LFMConfig, model: Model) -> Method:
     """w(e) CE(z_f) + (1 - w(e)) L_align, one linear layer for each modality and z_f the mean of their logits.
 
     w(e) is the curve that the released code has fitted over 200 epochs, stretched to the epochs of the run.
-    L_align is the divergence of the predictions from their mean, over the examples that have several modalities;
-    or, as the paper has it without all the details, the mean over pairs of modalities of a contrastive loss of
-    the features. The released code has both terms twice: its rate of learning is half of what is the same here.
+    L_align is the divergence of the predictions from their mean, over the examples that have several
+    modalities; or, as the paper has it without all the details, the mean over pairs of modalities of a
+    contrastive loss of the features. The released code has both terms twice: its learning rate is half of
+    what is the same here.
 
     Raises:
-      UserError: fewer than two modalities, an unknown alignment, a temperature <= 0; for "js" a task that is not a
-        classification, for "contrastive" features of several sizes.
+      UserError: fewer than two modalities, an unknown alignment, a temperature <= 0; for "js" a task that is
+        not a classification, for "contrastive" features of several sizes.
     """
     check_several(model, "lfm aligns modalities with each other")
     check_choice("method.align", config.align, ("js", "contrastive"))
@@ -66,7 +67,8 @@ def make_lfm(config: LFMConfig, model: Model) -> Method:
         features, present = model.gather((out.features, batch["present"]))
         pairs = list(itertools.combinations(features, 2))
         both = {(m, n): present[m] & present[n] for m, n in pairs}
-        losses = [contrastive_loss(features[m], features[n], both[m, n], config.temperature) for m, n in pairs]
+        losses = [contrastive_loss(features[m], features[n], both[m, n], config.temperature)
+                  for m, n in pairs]
         return weighted_mean(jnp.stack(losses), jnp.stack([both[pair].any() for pair in pairs]))
 
     def step(state, batch):

@@ -27,8 +27,8 @@ class MBSDConfig(FusedConfig):
 def make_mbsd(config: MBSDConfig, model: Model) -> Method:
     """CE(z_f) + sum_m CE(z_m) + w mean over pairs of modalities of `imitation`.
 
-    The mean over a pair is over the examples that have both. The code of BalanceBenchmark takes the divergence of
-    two single probabilities, which it forgets to take the logarithm of; here it is of the predictions.
+    The mean over a pair is over the examples that have both. The code of BalanceBenchmark takes the
+    divergence of two single probabilities, of which it forgets the logarithm; here it is of the predictions.
 
     Raises:
       UserError: fewer than two modalities, a negative weight, an unknown fusion, or a task that is not a

@@ -1,4 +1,4 @@
-"""MMPareto: each encoder follows a Pareto direction of its multimodal and unimodal loss (arXiv 2405.17730)."""
+"""MMPareto: encoders follow a Pareto direction of the fused and their own loss (arXiv 2405.17730)."""
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,8 @@ class MMParetoConfig(FusedConfig):
     """Losses and heads of `aux_ce`; encoders follow a direction that harms neither loss (MMPareto)."""
     name: str = "mmpareto"
     gamma: float = scalar(1.5)      # factor on the gradients of the encoders, > 0
-    norm: str = "encoder"           # norms are restored of a whole "encoder", or of each "tensor", as released
+    norm: str = "encoder"           # whose norms are restored: a whole "encoder"'s, or each "tensor"'s, as
+                                    # released
 
 
 def make_mmpareto(config: MMParetoConfig, model: Model) -> Method:

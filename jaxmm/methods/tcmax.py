@@ -28,14 +28,14 @@ class TCMaxConfig(FusedConfig):
 def make_tcmax(config: TCMaxConfig, model: Model) -> Method:
     """-mean z_f[y] + log mean exp z_f[c], the latter over tuples of examples, one by modality, and classes c.
 
-    It is at least minus the total correlation of the modalities and the label, and at its minimum softmax(z_f)
-    is p(y | x_1, ..., x_M). Where the fused logits are a sum over modalities the mean is over all tuples of the
-    global batch, otherwise over `config.tuples` of them, drawn at random. Only examples that have a modality are
-    in its place.
+    It is at least minus the total correlation of the modalities and the label, and at its minimum
+    softmax(z_f) is p(y | x_1, ..., x_M). Where the fused logits are a sum over modalities the mean is over
+    all tuples of the global batch, otherwise over `config.tuples` of them, drawn at random. Only examples
+    that have a modality are in its place.
 
     Raises:
-      UserError: an unknown fusion, or one that does not fit these encoders, fewer tuples than 1, a task that is
-        not a classification, or one with smoothed labels or weighted classes.
+      UserError: an unknown fusion, or one that does not fit these encoders, fewer tuples than 1, a task that
+        is not a classification, or one with smoothed labels or weighted classes.
     """
     check_at_least("method.tuples", config.tuples, 1)
     need_classes(model.task, "the bound of tcmax", "use concat")

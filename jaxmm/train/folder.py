@@ -118,10 +118,9 @@ def check_extension(workdir: pathlib.Path, known: Config, config: Config, extend
                  (config.optimizer.schedule in OF_LENGTH) +
                  [f"the loss of {config.method.name}"] * METHODS[config.method.name].of_length)
     if of_length and not extend:
-        raise UserError(f"{said}, and {of_length[0]} depends on "
-                        "it: the epochs already trained had another one than in a run of that length, and the "
-                        "next step jumps to its schedule; give --extend to continue anyway, or name another "
-                        "--workdir")
+        raise UserError(f"{said}, and {of_length[0]} depends on it: the epochs already trained had another one "
+                        "than in a run of that length, and the next step jumps to its schedule; give --extend "
+                        "to continue anyway, or name another --workdir")
 
 
 def lock(workdir: pathlib.Path) -> AbstractContextManager[None]:

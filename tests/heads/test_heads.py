@@ -44,10 +44,12 @@ def test_cosine_by_hand():
     np.testing.assert_allclose(logits["a"], [[10, -10]], rtol=1e-6)
     np.testing.assert_allclose(logits["b"], [[9.4868, 0]], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(logits["fused"], [[19.4868, -10]], rtol=1e-5)
-    # Neither the size of features nor that of weights counts; no logit passes 2 * 10. What is missing says nothing.
-    other = heads.cosine(2, 10.0).apply(params | {"b": 1e3 * params["b"]}, {m: 1e6 * h for m, h in FEATURES.items()})
+    # Neither the size of features nor that of weights counts: no logit passes 2 * 10. Features of 0 say nothing.
+    large = {m: 1e6 * h for m, h in FEATURES.items()}
+    other = heads.cosine(2, 10.0).apply(params | {"b": 1e3 * params["b"]}, large)
     np.testing.assert_allclose(other["fused"], logits["fused"], rtol=1e-5)
-    nothing, pull = jax.vjp(lambda h: heads.cosine(2).apply(params, {"a": h})["a"], np.zeros((1, 1), np.float32))
+    zero = np.zeros((1, 1), np.float32)
+    nothing, pull = jax.vjp(lambda h: heads.cosine(2).apply(params, {"a": h})["a"], zero)
     assert not nothing.any() and np.isfinite(pull(nothing + 1)[0]).all()
     with pytest.raises(UserError, match="method.scale=0"):
         heads.cosine(2, 0)
@@ -67,8 +69,7 @@ def test_concat_starts_as_one_layer_over_the_whole_width():
 def test_what_a_head_draws_for_a_modality_follows_from_its_name(name):
     """Without "c" between them, and in another order, a and z get what they had, but for the scale."""
     init = heads.FUSIONS[name](3).init
-    few = init(jax.random.key(0), {"z": 4, "a": 4} if name in ("concat", "sum", "shared", "cosine", "mlp", "attention")
-               else {"a": 4, "z": 4})
+    few = init(jax.random.key(0), {"a": 4, "z": 4} if name in ("film", "gated") else {"z": 4, "a": 4})
     many = init(jax.random.key(0), {"a": 4, "c": 4, "z": 4})
     # Of film and gated the first modality has no slice of the last layer.
     pick = {"concat": lambda p: [p["kernel"]["a"], p["kernel"]["z"]],

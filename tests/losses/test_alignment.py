@@ -13,7 +13,7 @@ def logs(*rows):
 
 
 def test_divergence_by_hand():
-    """Opposite predictions have the even one as their mean, ln(1 / (2 sqrt(.16))) from it; equal ones are 0."""
+    """Opposite predictions are ln(1 / (2 sqrt(.16))) from the even one, which is their mean; equal ones 0."""
     logits = {"a": logs([.8, .2], [.8, .2], [.8, .2]), "b": logs([.2, .8], [.8, .2], [.2, .8])}
     present = {"a": np.ones(3, bool), "b": np.array([True, True, False])}
     np.testing.assert_allclose(divergence_from_mean(logits, present), [.2231, 0, 0], atol=1e-4)
@@ -21,12 +21,14 @@ def test_divergence_by_hand():
     logits["c"], present["c"] = 1e4 * logs([.1, .9], [.8, .2], [.5, .5]), np.zeros(3, bool)
     np.testing.assert_allclose(divergence_from_mean(logits, present), [.2231, 0, 0], atol=1e-4)
     grads = jax.grad(lambda z: divergence_from_mean(z, present).sum())(logits)
-    assert all(np.isfinite(g).all() for g in grads.values()) and not grads["c"].any() and not grads["b"][2].any()
+    assert all(np.isfinite(g).all() for g in grads.values())
+    assert not grads["c"].any() and not grads["b"][2].any()
 
 
 def test_divergence_of_certain_predictions_is_finite():
     logits = {"a": jnp.array([[200.0, 0.0]]), "b": jnp.array([[200.0, 10.0]])}
-    value, grads = jax.value_and_grad(lambda z: divergence_from_mean(z, dict.fromkeys("ab", np.ones(1, bool)))[0])(logits)
+    present = dict.fromkeys("ab", np.ones(1, bool))
+    value, grads = jax.value_and_grad(lambda z: divergence_from_mean(z, present)[0])(logits)
     assert value == 0 and all(np.isfinite(g).all() for g in grads.values())
 
 

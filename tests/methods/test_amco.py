@@ -14,12 +14,13 @@ def test_shares_of_the_evidence_by_hand():
     """Sums of exp z of 3 and 1, then of 1 and 4; the third example has a alone, and nobody has c."""
     model = Model(dict.fromkeys("abc"), classification("xy"), None, None, None, 3, 3)
     present = {"a": np.ones(3, bool), "b": np.array([True, True, False]), "c": np.zeros(3, bool)}
-    logits = {"a": jnp.log(jnp.array([[1., 2], [.5, .5], [1, 1]])), "b": jnp.log(jnp.array([[.5, .5], [1., 3], [9, 9]])),
-              "c": jnp.full((3, 2), 50.0)}
-    found = shares(model, logits, present)
-    np.testing.assert_allclose([found[m] for m in "abc"], [(3 / 4 + 1 / 5 + 1) / 3, (1 / 4 + 4 / 5) / 2, 0], rtol=1e-5)
-    rates = [list(map(float, masked(found, threshold, jnp.float32(0.25)).values())) for threshold in (0.5, 0.7)]
-    assert rates == [[0.25, 0, 0], [0, 0, 0]]
+    evidence = {"a": [[1, 2], [.5, .5], [1, 1]], "b": [[.5, .5], [1, 3], [9, 9]], "c": [[1e9, 1e9]] * 3}
+    found = shares(model, {m: jnp.log(jnp.array(x)) for m, x in evidence.items()}, present)
+    expected = [(3 / 4 + 1 / 5 + 1) / 3, (1 / 4 + 4 / 5) / 2, 0]
+    np.testing.assert_allclose([found[m] for m in "abc"], expected, rtol=1e-5)
+    for threshold, rate in ((0.5, 0.25), (0.7, 0)):
+        rates = masked(found, threshold, jnp.float32(0.25))
+        assert [float(rates[m]) for m in "abc"] == [rate, 0, 0]
 
 
 def test_features_are_masked_by_example():
@@ -38,10 +39,12 @@ def test_features_are_masked_by_example():
 def test_rates_rise_with_the_epochs(make_dataset, make_config):
     """By a sine over two epochs of two steps; of one modality, on which the features then say less."""
     dataset = make_dataset(rows=(16, 8, 8))
-    setup = setup_lib.build(make_config(AMCoConfig(epochs=2, rate=0.8)), dataset=dataset, devices=jax.devices()[:1])
-    feed, state, found = setup.programs.feed(dataset.splits["train"], "device"), setup_lib.init_state(setup), []
-    for i in range(6):
-        state, metrics = setup.programs.steps(state, feed.at((np.arange(8) + i % 2 * 8).astype(np.int32)[None]))
+    config = make_config(AMCoConfig(epochs=2, rate=0.8))
+    setup = setup_lib.build(config, dataset=dataset, devices=jax.devices()[:1])
+    feed = setup.programs.feed(dataset.splits["train"], "device")
+    state, found, index = setup_lib.init_state(setup), [], np.arange(8, dtype=np.int32)[None]
+    for _ in range(6):
+        state, metrics = setup.programs.steps(state, feed.at(index))
         rates = [float(metrics[f"masked/{m}"][0]) for m in dataset.modalities]
         assert min(rates) == 0
         found.append(max(rates))

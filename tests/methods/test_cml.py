@@ -35,14 +35,16 @@ def test_loss_of_three_modalities_in_numpy(make_dataset, make_config):
     def run(key):
         state = method.init(key, batch)
         h = method.features(state, batch)
-        z = {s: apply(state.params["head"], {m: x * (m in s) for m, x in h.items()})["fused"] for s in subsets}
+        z = {s: apply(state.params["head"], {m: x * (m in s) for m, x in h.items()})["fused"]
+             for s in subsets}
         return {s: jax.nn.softmax(x) for s, x in z.items()}, method.step(state, batch)[1]
 
     p, metrics = jax.device_get(run(jax.random.key(0)))
     values, pairs = [], [(s, t) for s in subsets for t in subsets if set(s) < set(t)]
     assert len(pairs) == 12
     for i in range(8):
-        found = [max(0, p[s][i].max() - p[t][i].max()) for s, t in pairs if all(batch["present"][m][i] for m in t)]
+        found = [max(0, p[s][i].max() - p[t][i].max()) for s, t in pairs
+                 if all(batch["present"][m][i] for m in t)]
         values += [np.mean(found)] if found else []
     assert 0 < len(values) < 8
     np.testing.assert_allclose(metrics["loss/overconfidence"], 2 * np.mean(values), rtol=1e-4)

@@ -205,7 +205,8 @@ def test_detached_fusion_leaves_encoders_to_the_losses_of_their_modalities(missi
         state = built.init(jax.random.key(0), batch)
         state = state._replace(params=state.params | ({} if head is None else {"head": head}))
         after, metrics = built.step(state, batch)
-        return state.params, jax.tree.map(jnp.subtract, state.params, after.params), built.predict(state, batch), metrics
+        moved = jax.tree.map(jnp.subtract, state.params, after.params)
+        return state.params, moved, built.predict(state, batch), metrics
 
     @jax.jit
     def run():

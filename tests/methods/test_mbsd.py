@@ -19,5 +19,6 @@ def test_the_worse_modality_imitates_the_better_one():
     p, q = jnp.exp(a), jnp.exp(b)
     grads = jax.grad(lambda a, b: imitation(a, b, label).sum(), (0, 1))(a, b)
     of_distance = [p * (d - (p * d).sum(1, keepdims=True)) for p, d in ((p, p - q), (q, q - p))]
-    np.testing.assert_allclose(grads[0], .4 * (of_distance[0] + np.array([[0], [1], [0]]) * (p - q)), atol=1e-6)
-    np.testing.assert_allclose(grads[1], .4 * (of_distance[1] + np.array([[1], [0], [0]]) * (q - p)), atol=1e-6)
+    worse = np.array([[[0], [1], [0]], [[1], [0], [0]]])
+    np.testing.assert_allclose(grads[0], .4 * (of_distance[0] + worse[0] * (p - q)), atol=1e-6)
+    np.testing.assert_allclose(grads[1], .4 * (of_distance[1] + worse[1] * (q - p)), atol=1e-6)

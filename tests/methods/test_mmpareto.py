@@ -1,4 +1,5 @@
 """The Pareto direction by hand, its guards, and what a step does with it."""
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,7 +69,7 @@ def test_a_step_follows_it_in_each_encoder(make_dataset, make_config):
     of_either = jax.jit(lambda weight: change(build("aux_ce", **{"method.weight": weight}), state))
     (fused, _), (both, terms) = of_either(0.0), of_either(1.0)
     found, metrics = jax.jit(lambda: change(build(MMParetoConfig(gamma=2.0)), state))()
-    assert {k: float(x) for k, x in metrics.items()} == pytest.approx({k: float(x) for k, x in terms.items()}, rel=1e-5)
+    chex.assert_trees_all_close(metrics, terms, rtol=1e-5)
     np.testing.assert_allclose(flat(found["head"]), flat(both["head"]), rtol=1e-4, atol=1e-5)
     conflicts = []
     for m in dataset.modalities:
@@ -82,6 +83,7 @@ def test_a_step_follows_it_in_each_encoder(make_dataset, make_config):
 
 
 def test_options_out_of_range(make_dataset, make_config):
-    for options, said in (({"gamma": 0.0}, "method.gamma=0.0"), ({"norm": "leaf"}, "method.norm='leaf'.*encoder, tensor")):
+    for options, said in (({"gamma": 0.0}, "method.gamma=0.0"),
+                          ({"norm": "leaf"}, "method.norm='leaf'.*encoder, tensor")):
         with pytest.raises(UserError, match=said):
             setup_lib.build(make_config(MMParetoConfig(**options)), dataset=make_dataset())

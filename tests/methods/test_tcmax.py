@@ -13,7 +13,7 @@ ONE = jax.devices()[:1]
 
 
 def of_one_step(config, dataset):
-    """Logits, features and parameters of the head of the first state, and the loss of all rows of training there."""
+    """Logits, features and parameters of the head of the first state, and the loss of all training rows."""
     setup = setup_lib.build(config, dataset=dataset, devices=ONE)
     method, batch = setup.make_method(None, {}), dataset.splits["train"]
 
@@ -55,7 +55,8 @@ def test_loss_of_another_head_is_over_tuples(make_dataset, make_config):
 def test_tuples_are_drawn_of_each_modality_by_itself():
     features = {m: jnp.arange(6.0)[:, None] for m in "abc"}
     present = {"a": np.arange(6) % 2 == 0, "b": np.ones(6, bool), "c": np.zeros(6, bool)}
-    drawn = {m: np.asarray(h)[:, 0] for m, h in draw_tuples(jax.random.key(0), features, present, 6000).items()}
+    tuples = draw_tuples(jax.random.key(0), features, present, 6000)
+    drawn = {m: np.asarray(h)[:, 0] for m, h in tuples.items()}
     for m, values in (("a", [0, 2, 4]), ("b", range(6)), ("c", range(6))):
         found, counts = np.unique(drawn[m], return_counts=True)
         np.testing.assert_array_equal(found, values)
