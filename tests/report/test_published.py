@@ -80,9 +80,10 @@ def test_balancing_methods_have_the_values_that_others_measured():
 
 def test_losses_that_balance_have_the_values_of_their_papers():
     """Not those that no run here can have, as of DGL, whose test data lack a batch."""
-    rows = ["tcmax", "mmpareto", "lfm", "lfm+align=contrastive", "aux_ce+detach_fusion=true"]
+    rows = ["tcmax", "mmpareto", "lfm", "lfm+align=contrastive", "aux_ce+detach_fusion=true",
+            "concat+fusion=cosine"]
     found = {row: heads["fused"] for (row, _), heads in values(cremad.get_config, CREMAD, *rows).items()}
-    assert found == {"tcmax": 82.7, "mmpareto": 74.4, "lfm": 83.62}
+    assert found == {"tcmax": 82.7, "mmpareto": 74.4, "lfm": 83.62, "concat+fusion=cosine": 67.19}
     assert differences(cremad.get_config, CREMAD, "lfm") == [
         "optimizer.learning_rate is 0.001, the paper's 0.02",
         "optimizer.weight_decay is 0.0001, the paper's 0.00005",
@@ -347,5 +348,5 @@ def test_options_in_published_rows_are_options_of_their_methods():
             for option, value in options.items():
                 variants.set_option(method_config(method), option, value, "published")
                 checked.add(f"{method}+{option}")
-    assert checked == {"mla+projection", "mla+dynamic_fusion", "umt+weight",
+    assert checked == {"mla+projection", "mla+dynamic_fusion", "umt+weight", "concat+fusion",
                        "finetune+encoder_scale"}

@@ -19,9 +19,9 @@ and the value "?" is one that the paper does not give, "all" for a batch of the 
 References:
   MLA, arXiv 2311.10707. SAMM, arXiv 2405.02766. UMT and UME, arXiv 2305.01233.
   TCMax, arXiv 2602.13015. MMPareto, arXiv 2405.17730. LFM, NeurIPS 2024, whose values are of its code. DGL,
-          "tcmax": "arXiv 2602.13015", "mmpareto": "arXiv 2405.17730", "lfm": "Yang et al., NeurIPS 2024",
-          "dgl": "DGL, ICCV 2025",
-          "balancebenchmark": "arXiv 2502.10816", "inforeg": "arXiv 2503.18595", "midas": "arXiv 2509.25831"}
+  ICCV 2025. Tables of methods that balance modalities: BalanceBenchmark, arXiv 2502.10816, whose code scales
+  the gradients of AGM the other way round, values examples for SMV in the first batch alone, and has the
+  other faults that `setting` names. InfoReg, arXiv 2503.18595. MIDAS, arXiv 2509.25831.
 """
 import csv
 import dataclasses
