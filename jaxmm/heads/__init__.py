@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxmm.batch import Logits
-from jaxmm.errors import UserError, check_at_least
+from jaxmm.errors import UserError, check_above, check_at_least
 from jaxmm.keys import named_key
+from jaxmm.losses import normalize
 
 Features = Mapping[str, chex.Array]     # [B, s] by modality
 
@@ -99,6 +100,45 @@ def concat(num_outputs: int) -> Head:
         share = params["bias"] / len(features)
         return {m: linear({"kernel": params["kernel"][m], "bias": share}, h)
                 for m, h in features.items()}
+
+    return Head(init, summed(parts), parts)
+
+
+def shared(num_outputs: int, who: str = "a shared head needs") -> Head:
+    """One linear layer that all modalities share; fused is the sum of their logits.
+
+    Raises:
+      UserError: encoders of different widths; `who` needs that, as the message begins.
+    """
+
+    def init(key, widths):
+        return linear_init(key, common_width(widths, who), num_outputs)
+
+    def parts(params, features):
+        return {m: linear(params, h) for m, h in features.items()}
+
+    return Head(init, summed(parts), parts)
+
+
+def cosine(num_outputs: int, scale: chex.Numeric = 10.0) -> Head:
+    """scale cos(h_m, W_m[:, c]) for each modality, without biases; fused is their sum (MMCosine).
+
+    So no modality can outweigh another by the size of its features or weights: |z_m| <= scale. Features of 0,
+    as those of a modality that an example lacks, have logits 0.
+
+    Raises:
+      UserError: a scale <= 0.
+
+    References:
+      MMCosine, arXiv 2303.05338.
+    """
+    check_above("method.scale", scale, 0)
+
+    def init(key, widths):
+        return {m: linear_init(named_key(key, m), widths[m], num_outputs)["kernel"] for m in widths}
+
+    def parts(params, features):
+        return {m: scale * (normalize(h) @ normalize(params[m].T).T) for m, h in features.items()}
 
     return Head(init, summed(parts), parts)
 
@@ -225,6 +265,11 @@ def with_readouts(fuse: Callable[[Any, Features], chex.Array]) -> Callable[[Any,
     return apply
 
 
+def read_alone(head: Head) -> Head:
+    """`head` whose readout of a modality is its fused logits where all other features are 0."""
+    return head._replace(apply=with_readouts(lambda params, features: head.apply(params, features)["fused"]))
+
+
 def with_unimodal_heads(head: Head, num_outputs: int) -> Head:
     """`head` for the fused logits, and a separate linear layer as the readout of each modality."""
     unimodal = separate(num_outputs)
@@ -279,5 +324,5 @@ def logits_by_subset(head: Head, params: Any, features: Features, absent: Featur
     return by_adding
 
 
-FUSIONS = {"concat": concat, "sum": separate, "film": film, "gated": gated, "mlp": mlp,
-           "attention": attention}
+FUSIONS = {"concat": concat, "sum": separate, "shared": shared, "cosine": cosine, "film": film,
+           "gated": gated, "mlp": mlp, "attention": attention}

@@ -26,3 +26,16 @@ def weighted_mean(values: chex.Array, weights: chex.Array | None = None,
     total, count = reduce((jnp.sum(weights * values.astype(jnp.float32)), jnp.sum(weights)))
     count = jax.lax.stop_gradient(count)
     return total / jnp.where(count > 0, count, 1.0)
+
+
+def norm(x: chex.Array) -> chex.Array:
+    """Euclidean norm over the last axis, with gradient 0 at 0."""
+    square = jnp.sum(x ** 2, axis=-1)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
+def normalize(x: chex.Array) -> chex.Array:
+    """x over its norm along the last axis, in float32; 0 stays 0, with a finite gradient."""
+    x = x.astype(jnp.float32)
+    length = norm(x)[..., None]
+    return x / jnp.where(length > 0, length, 1.0)

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmm.losses import norm, normalize
+
 
 def distance_loss(
     student: chex.Array, teacher: chex.Array, weights: chex.Array | None = None
@@ -30,7 +32,7 @@ def distance_loss(
     pairs = weights[:, None] * weights[None, :]
 
     def relation(x):
-        distances = _norm(_differences(_normalize(x)))
+        distances = norm(_differences(normalize(x)))
         return distances / _mean(distances, pairs * (distances > 0), default=1.0)
 
     student, teacher = relation(student), relation(jax.lax.stop_gradient(teacher))
@@ -57,7 +59,7 @@ def angle_loss(
     triples = weights[:, None, None] * pairs.T[:, :, None] * pairs.T[:, None, :] * distinct
 
     def relation(x):
-        directions = _normalize(_differences(x))
+        directions = normalize(_differences(x))
         return jnp.einsum(
             "jid,jkd->jik", directions, directions, precision=jax.lax.Precision.HIGHEST)
 
@@ -86,18 +88,6 @@ def _differences(x: chex.Array) -> chex.Array:
     rounding = jnp.finfo(jnp.float32).eps ** 2 * (square[:, None] + square[None, :])
     same = jnp.sum(differences ** 2, axis=-1) <= rounding
     return jnp.where(same[..., None], 0.0, differences)
-
-
-def _norm(x: chex.Array) -> chex.Array:
-    """Euclidean norm over the last axis, with gradient 0 at 0."""
-    square = jnp.sum(x ** 2, axis=-1)
-    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-
-
-def _normalize(x: chex.Array) -> chex.Array:
-    """x over its norm along the last axis; 0 stays 0, with a finite gradient."""
-    norm = _norm(x.astype(jnp.float32))[..., None]
-    return x / jnp.where(norm > 0, norm, 1.0)
 
 
 def _mean(x: chex.Array, weights: chex.Array, default: float = 0.0) -> chex.Array:

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
-from jaxmm.methods import (agm, avslowfast, continual, correlation, cpm_net, derpp, fusion, g2d,
-                           g_blending, imagination, lwf, mla, mmtm, ogm_ge, opm, pmr, qmf, rebalance,
-                           reconboost, relearn, rubi, samm, smv, tate, taught)
+from jaxmm.methods import (agm, amco, avslowfast, cml, continual, correlation, cpm_net, derpp, fusion,
+                           g2d, g_blending, imagination, lfm, lwf, mbsd, mla, mmpareto, mmtm, ogm_ge,
+                           opm, pmr, qmf, rebalance, reconboost, relearn, rubi, samm, smv, tate, taught,
+                           tcmax)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
@@ -23,6 +24,7 @@ class Entry(NamedTuple):
     # (options, name of the data, training split, batch size): raises or warns of what does not suit it
     encodes: bool = True        # has encoders; if not it works on the inputs, whatever config.encoders says
     complete: bool = False      # its teachers may have learned from modalities that its own rows lack
+    of_length: bool = False     # what it does in an epoch depends on how many there are
 
 
 MLA, UMT = "MLA, arXiv 2311.10707", "UMT, arXiv 2305.01233"
@@ -45,7 +47,7 @@ METHODS = {entry.options.name: entry for entry in (
           "joint training of a head with a hidden layer", UMT),
     Entry(fusion.FusedConfig("attention_head", "attention"), fusion.make_fused,
           "joint training of a head that attends over modalities", UMT),
-    Entry(fusion.FusedConfig("aux_ce"), fusion.make_aux_ce,
+    Entry(fusion.AuxCEConfig(), fusion.make_aux_ce,
           "concat with an additional loss for each modality", UMT),
     Entry(avslowfast.LateralDropoutConfig(), avslowfast.make_dropout,
           "concat that drops features of modalities; as AVSlowFast, also adds between encoders", UMT),
@@ -67,6 +69,19 @@ METHODS = {entry.options.name: entry for entry in (
           "draws encoders back to their start by how much they overfit", "D&R, Wei et al., ECCV 2024"),
     Entry(qmf.QMFConfig(), qmf.make_qmf,
           "late fusion weighted by energy, confidence tied to history", "QMF, arXiv 2306.02050"),
+    Entry(lfm.LFMConfig(), lfm.make_lfm,
+          "aligns the modalities first and fits the labels later", "LFM, NeurIPS 2024", of_length=True),
+    Entry(mmpareto.MMParetoConfig(), mmpareto.make_mmpareto,
+          "aux_ce whose encoders follow a direction that harms neither loss", "MMPareto, arXiv 2405.17730"),
+    Entry(tcmax.TCMaxConfig(), tcmax.make_tcmax,
+          "maximises a bound on what modalities and label tell about each other", "TCMax, arXiv 2602.13015"),
+    Entry(cml.CMLConfig(), cml.make_cml,
+          "concat whose confidence must not grow when modalities are taken away", "CML, arXiv 2306.01265"),
+    Entry(amco.AMCoConfig(), amco.make_amco,
+          "masks features of the modality that the prediction depends on", "AMCo, Zhou et al., ICASSP 2023"),
+    Entry(mbsd.MBSDConfig(), mbsd.make_mbsd,
+          "aux_ce whose modalities imitate the one that does better on an example",
+          "BalanceBenchmark, arXiv 2502.10816"),
     Entry(mmtm.MMTMConfig(), mmtm.make_mmtm,
           "encoders exchange information between their stages", "MMTM, arXiv 1911.08670"),
     Entry(rebalance.RebalanceConfig(), rebalance.make_mmtm_random,

@@ -3,6 +3,7 @@
 A method is a few pure functions over one `TrainState`; its file holds only what is specific to it.
 """
 import functools
+import operator
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -184,9 +185,8 @@ def gradients(model: Model, params: Mapping[str, Any], loss_fn: Callable,
 
     def total(learned):
         loss, aux = loss_fn(params | learned)
-        terms = loss if isinstance(loss, Mapping) else {}
-        loss = sum(terms.values()) if terms else loss
-        return loss, ({"loss": loss} | {f"loss/{name}": x for name, x in terms.items()}, aux)
+        losses = with_terms(loss) if isinstance(loss, Mapping) else {"loss": loss}
+        return losses["loss"], (losses, aux)
 
     (_, (losses, aux)), grads = jax.value_and_grad(total, has_aux=True)(learned)
     return losses, aux, model.average(grads)
@@ -196,6 +196,33 @@ def scale_gradient(x: chex.Array, factor: chex.Numeric) -> chex.Array:
     """x itself, to the bit, with its gradient times `factor`."""
     constant = jax.lax.stop_gradient(x)
     return constant + jax.lax.stop_gradient(factor) * (x - constant)
+
+
+def split_gradients(model: Model, params: Mapping[str, Any], loss_fn: Callable,
+                    parts: Mapping[str, Collection[str]]) -> tuple[Metrics, Any, dict[str, dict[str, Any]]]:
+    """(losses, aux, gradients by part of the loss and parameter group) from one forward pass.
+
+    Like `gradients`, with a backward pass for each part.
+
+    Args:
+      model: its batch may be spread over devices.
+      params: by parameter group.
+      loss_fn: params -> (terms of the loss by name, aux).
+      parts: by name, the terms that make up each.
+    """
+    terms, pull, aux = jax.vjp(loss_fn, dict(params), has_aux=True)
+
+    def of_part(names):
+        grads, = pull({name: jnp.full_like(x, name in names) for name, x in terms.items()})
+        return model.average(grads)
+
+    return with_terms(terms), aux, {part: of_part(names) for part, names in parts.items()}
+
+
+def with_terms(terms: Metrics) -> Metrics:
+    """The metrics of a loss of several terms: "loss", their sum, and each as "loss/NAME"."""
+    total = functools.reduce(operator.add, terms.values())
+    return {"loss": total} | {f"loss/{name}": x for name, x in terms.items()}
 
 
 def apply_gradients(model: Model, state: TrainState, grads: Mapping[str, Any],

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 
 from jaxmm import heads
 from jaxmm.batch import Batch
-from jaxmm.config import MethodConfig
-from jaxmm.errors import check_choice, check_probability
+from jaxmm.config import MethodConfig, scalar
+from jaxmm.errors import check_at_least, check_choice, check_probability
 from jaxmm.heads.fusion import mean_logits
 from jaxmm.keys import named_key
-from jaxmm.methods.common import Method, make_joint
+from jaxmm.methods.common import (Method, finish_step, gradients, init_state, make_features, make_joint,
+                                  make_predict, step_key)
 from jaxmm.model import Model, select_modalities
 
 
@@ -31,6 +32,15 @@ class FusedConfig(MethodConfig):
     """Encoders and one fused head, trained jointly."""
     fusion: str = "concat"          # the fused head, a key of `heads.FUSIONS`
     hidden: int = 1024              # hidden units of the fusion "mlp"
+    scale: float = scalar(10.0)     # of the fusion "cosine": largest logit of a modality, > 0
+
+
+@dataclass
+class AuxCEConfig(FusedConfig):
+    """A fused head, and a loss for each modality."""
+    name: str = "aux_ce"
+    weight: float = scalar(1.0)     # of the losses of the modalities, >= 0
+    detach_fusion: bool = False     # DGL: encoders learn from these losses alone, the head from the fused one
 
 
 @dataclass
@@ -53,6 +63,12 @@ def modality_loss(model: Model, logits, batch, m: str):
 def late_loss(model: Model):
     """loss_fn(outputs, batch): sum_m l(z_m, y), its terms by modality."""
     return lambda logits, batch: {m: modality_loss(model, logits, batch, m) for m in model.encoders}
+
+
+def aux_ce_loss(model: Model, weight: chex.Numeric = 1.0):
+    """loss_fn(outputs, batch): l(z_f, y) and w l(z_m, y), the terms by head."""
+    return lambda logits, batch: {"fused": fused_loss(model)(logits, batch)} | {
+        m: weight * loss for m, loss in late_loss(model)(logits, batch).items()}
 
 
 def make_unimodal(config: UnimodalConfig, model: Model) -> Method:
@@ -79,11 +95,11 @@ def make_fused(config: FusedConfig, model: Model) -> Method:
 
 
 def fused_head(config: FusedConfig, model: Model) -> heads.Head:
-    """The head `config.fusion`; one linear layer if there is only one modality."""
+    """The head `config.fusion`; for one modality it is one linear layer, but for "cosine"."""
     check_choice("method.fusion", config.fusion, heads.FUSIONS)
-    if len(model.encoders) == 1:
+    if len(model.encoders) == 1 and config.fusion != "cosine":
         return heads.concat(model.task.size)
-    options = {"hidden": config.hidden} if config.fusion == "mlp" else {}
+    options = {"mlp": {"hidden": config.hidden}, "cosine": {"scale": config.scale}}.get(config.fusion, {})
     return heads.FUSIONS[config.fusion](model.task.size, **options)
 
 
@@ -98,18 +114,44 @@ def with_all_heads(config: FusedConfig, model: Model) -> Model:
                                                          model.task.size))
 
 
-def make_aux_ce(config: FusedConfig, model: Model) -> Method:
-    """A fused head and a linear head per modality, each with its own CE, all of weight 1 (UMT).
+def make_aux_ce(config: AuxCEConfig, model: Model) -> Method:
+    """A fused head and a linear head per modality, with CE(z_f) + w sum_m CE(z_m) (UMT, w = 1).
+
+    With `config.detach_fusion` there is the fused head alone, and z_m is what it makes of modality m with all
+    other features 0: CE(z_f(sg(h))) + w sum_m CE(z_m), in which the weights of the head are constants.
 
     Raises:
-      UserError: an unknown fusion.
+      UserError: a negative weight, or an unknown fusion.
+
+    References:
+      DGL, "Boosting multimodal learning via disentangled gradient learning", ICCV 2025.
     """
+    check_at_least("method.weight", config.weight, 0)
+    if config.detach_fusion:
+        return make_detached(config, model)
     model = with_all_heads(config, model)
+    return make_joint(model, aux_ce_loss(model, config.weight))
 
-    def loss_fn(logits, batch):
-        return {"fused": fused_loss(model)(logits, batch)} | late_loss(model)(logits, batch)
 
-    return make_joint(model, loss_fn)
+def make_detached(config: AuxCEConfig, model: Model) -> Method:
+    """`make_aux_ce` with gradients that are kept apart."""
+    model = model._replace(head=heads.read_alone(fused_head(config, model)))
+    loss_of, sg = aux_ce_loss(model, config.weight), jax.lax.stop_gradient
+
+    def init(key, batch):
+        return init_state(model, key, batch)
+
+    def step(state, batch):
+        batch = model.transform(step_key(state), batch)
+
+        def loss_fn(params):
+            out = model.run(params, state.batch_stats, batch, train=True, perturb=sg)
+            alone = model.head.apply(sg(params["head"]), out.features)
+            return loss_of(alone | {"fused": out.outputs["fused"]}, batch), out
+
+        return finish_step(model, state, batch, *gradients(model, state.params, loss_fn))
+
+    return Method(init, step, make_predict(model), make_features(model))
 
 
 def make_dropout(config: DropoutConfig, model: Model) -> Method:
@@ -136,7 +178,7 @@ def make_modality_dropout(config: DropoutConfig, model: Model) -> Method:
                       perturb=functools.partial(drop_modality, config.rate))
 
 
-def drop_features(rate: float, key: chex.PRNGKey, features: heads.Features,
+def drop_features(rate: chex.Numeric, key: chex.PRNGKey, features: heads.Features,
                   batch: Batch) -> heads.Features:
     """Features [B, s] by modality, each 0 with probability `rate` and otherwise divided by 1 - rate.
 

@@ -51,7 +51,7 @@ def make_g_blending(config: GBlendingConfig, model: Model) -> Method:
     def init(key, batch):
         zeros = jnp.zeros((2, len(names)))
         return init_state(model, key, batch, lambda key, _: {
-            "key": key, "weights": jnp.full(len(names), 1 / len(names), jnp.float32),
+            "key": key, "weights": jnp.full(len(names), 1 / len(names)),
             "sum": zeros, "count": zeros, "first": zeros, "last": zeros})
 
     def is_held(key, ids):
@@ -85,10 +85,10 @@ def make_g_blending(config: GBlendingConfig, model: Model) -> Method:
         """The method's own state after a step with these sums of losses and counts [2, K]."""
         extra = state.extra
         sums, count = extra["sum"] + sums, extra["count"] + count
-        epoch, within, steps, _ = model.epoch(state.step)
-        ends = within == steps - 1
+        epoch = model.epoch(state.step)
+        ends = epoch.step == epoch.steps - 1
         means = sums / jnp.maximum(count, 1.0)
-        place = epoch % config.window if config.weighting == "online" else epoch
+        place = epoch.done % config.window if config.weighting == "online" else epoch.done
         first = jnp.where(ends & (place == 0), means, extra["first"])
         last = jnp.where(ends, means, extra["last"])
         due = ends & (place == config.window - 1) & (config.weighting == "online")

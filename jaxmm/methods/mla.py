@@ -53,7 +53,7 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
     if config.dynamic_fusion:
         need_classes(model.task, "fusion by entropy", "set --config.method.dynamic_fusion=false")
     encoders = model.encoders
-    model = model._replace(head=shared_head(model.task.size),
+    model = model._replace(head=heads.shared(model.task.size, "mla shares one head, so encoders need"),
                            fuse=entropy_fused if config.dynamic_fusion else mean_logits)
 
     def init(key, batch):
@@ -61,7 +61,7 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
 
     def init_extra(key, widths):
         del key
-        size = heads.common_width(widths, "mla shares one head, so encoders need")
+        size = next(iter(widths.values()))
         # With hbar_{-1} = 0, P_0 is the identity for features="previous" too.
         return {"rls": rls.init(size), "previous": jnp.zeros(size)}
 
@@ -131,18 +131,6 @@ def make_mla(config: MLAConfig, model: Model) -> Method:
 def entropy_fused(logits, present) -> chex.Array:
     """Logits [B, C] fused by the entropy of each modality (eq. 6-8)."""
     return entropy_weighted(logits, present)[0]
-
-
-def shared_head(num_outputs: int) -> heads.Head:
-    """One linear layer s -> K that all modalities share. It returns no "fused" output."""
-
-    def init(key, widths):
-        return heads.linear_init(key, next(iter(widths.values())), num_outputs)
-
-    def apply(params, features):
-        return {m: heads.linear(params, h) for m, h in features.items()}
-
-    return heads.Head(init, apply)
 
 
 def check_options(config: MLAConfig) -> None:

@@ -26,6 +26,35 @@ def test_separate_by_hand():
     np.testing.assert_allclose(logits["fused"], [[5, 13]])
 
 
+def test_shared_by_hand():
+    params = {"kernel": np.array([[1.0, 0.0], [2.0, -1.0]]), "bias": np.array([1.0, 0.0])}
+    features = FEATURES | {"a": np.array([[3.0, 1.0]], np.float32)}
+    logits = heads.shared(2).apply(params, features)
+    np.testing.assert_allclose(logits["a"], [[6, -1]])
+    np.testing.assert_allclose(logits["b"], [[6, -2]])
+    np.testing.assert_allclose(logits["fused"], [[12, -3]])
+    with pytest.raises(UserError, match="a shared head needs features of one size; found a 2, b 3"):
+        heads.shared(2).init(jax.random.key(0), {"a": 2, "b": 3})
+
+
+def test_cosine_by_hand():
+    """a = 3 is along either weight; b = (1, 2) has the cosines 3 / sqrt(10) and 0 with (1, 1) and (2, -1)."""
+    params = {"a": np.array([[2.0, -5.0]]), "b": np.array([[1.0, 2.0], [1.0, -1.0]])}
+    logits = heads.cosine(2, 10.0).apply(params, FEATURES)
+    np.testing.assert_allclose(logits["a"], [[10, -10]], rtol=1e-6)
+    np.testing.assert_allclose(logits["b"], [[9.4868, 0]], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(logits["fused"], [[19.4868, -10]], rtol=1e-5)
+    # Neither the size of features nor that of weights counts: no logit passes 2 * 10. Features of 0 say nothing.
+    large = {m: 1e6 * h for m, h in FEATURES.items()}
+    other = heads.cosine(2, 10.0).apply(params | {"b": 1e3 * params["b"]}, large)
+    np.testing.assert_allclose(other["fused"], logits["fused"], rtol=1e-5)
+    zero = np.zeros((1, 1), np.float32)
+    nothing, pull = jax.vjp(lambda h: heads.cosine(2).apply(params, {"a": h})["a"], zero)
+    assert not nothing.any() and np.isfinite(pull(nothing + 1)[0]).all()
+    with pytest.raises(UserError, match="method.scale=0"):
+        heads.cosine(2, 0)
+
+
 def test_concat_starts_as_one_layer_over_the_whole_width():
     """The slices are of one Glorot-normal kernel of the summed width, and of each other apart."""
     params = heads.concat(30).init(jax.random.key(0), {"b": 120, "a": 50})
@@ -40,12 +69,13 @@ def test_concat_starts_as_one_layer_over_the_whole_width():
 def test_what_a_head_draws_for_a_modality_follows_from_its_name(name):
     """Without "c" between them, and in another order, a and z get what they had, but for the scale."""
     init = heads.FUSIONS[name](3).init
-    few = init(jax.random.key(0), {"z": 4, "a": 4} if name in ("concat", "sum", "mlp", "attention")
-               else {"a": 4, "z": 4})
+    few = init(jax.random.key(0), {"a": 4, "z": 4} if name in ("film", "gated") else {"z": 4, "a": 4})
     many = init(jax.random.key(0), {"a": 4, "c": 4, "z": 4})
     # Of film and gated the first modality has no slice of the last layer.
     pick = {"concat": lambda p: [p["kernel"]["a"], p["kernel"]["z"]],
             "sum": lambda p: [p["a"]["kernel"], p["z"]["kernel"]],
+            "shared": lambda p: [p["kernel"]],
+            "cosine": lambda p: [p["a"], p["z"]],
             "film": lambda p: [p["modulation"]["z"]["kernel"], p["out"]["kernel"][-4:]],
             "gated": lambda p: [p["value"]["z"]["kernel"], p["out"]["kernel"][-4:]],
             "mlp": lambda p: [p["hidden"]["kernel"][:4], p["hidden"]["kernel"][-4:]],
@@ -145,7 +175,7 @@ def test_logits_of_subsets_and_their_shapley_values(name):
     """Those of the head on features of which some are replaced, additive or not; phi adds up to z_f."""
     rng = np.random.default_rng(1)
     head = HEADS[name](2)
-    assert bool(head.parts) == (name in ("concat", "sum", "with_unimodal_heads"))
+    assert bool(head.parts) == (name in ("concat", "sum", "shared", "cosine", "with_unimodal_heads"))
     features, others = ({m: rng.normal(size=(4, 3)).astype(np.float32) for m in "abc"} for _ in range(2))
     params = scattered(head.init, dict.fromkeys("abc", 3))
     zeros = {m: np.zeros((1, 3), np.float32) for m in features}

@@ -5,9 +5,10 @@ import numpy as np
 import optax
 import pytest
 
+from jaxmm.config import OptimizerConfig
 from jaxmm.errors import UserError
 from jaxmm.methods import common
-from jaxmm.methods.fusion import DropoutConfig, UnimodalConfig, drop_features, drop_modality
+from jaxmm.methods.fusion import AuxCEConfig, DropoutConfig, UnimodalConfig, drop_features, drop_modality
 from jaxmm.model import Model
 from jaxmm.task import classification
 from jaxmm.train import predictions, setup as setup_lib
@@ -190,3 +191,33 @@ def test_accuracy_is_over_the_examples_that_have_the_modality():
                      devices=jax.devices()[:2])(*halves)
     np.testing.assert_array_equal(found["accuracy/sound"], [0, 0])
     np.testing.assert_array_equal(found["accuracy/image"], [np.nan, np.nan])
+
+
+def test_detached_fusion_leaves_encoders_to_the_losses_of_their_modalities(missing, make_config):
+    """Encoders get w times the gradients of `late` with the same head, which gets those of `concat`."""
+    batch = missing.splits["train"]
+    plain = OptimizerConfig(learning_rate=1.0, momentum=0.0, weight_decay=0.0, schedule="constant")
+
+    def change(method, head=None):
+        """Parameters of the first state, what a step subtracts from them, and the outputs before it."""
+        config = make_config(method, optimizer=plain)
+        built = setup_lib.build(config, dataset=missing, devices=jax.devices()[:1]).make_method(None, {})
+        state = built.init(jax.random.key(0), batch)
+        state = state._replace(params=state.params | ({} if head is None else {"head": head}))
+        after, metrics = built.step(state, batch)
+        moved = jax.tree.map(jnp.subtract, state.params, after.params)
+        return state.params, moved, built.predict(state, batch), metrics
+
+    @jax.jit
+    def run():
+        detached = change(AuxCEConfig(detach_fusion=True, weight=3.0))
+        layer = detached[0]["head"]
+        same = {m: {"kernel": layer["kernel"][m], "bias": layer["bias"]} for m in missing.modalities}
+        return detached, change("concat", layer), change("late", same)
+
+    (params, found, outputs, metrics), (_, of_concat, _, fused), (_, of_late, readouts, alone) = run()
+    chex.assert_trees_all_close(found["head"], of_concat["head"], rtol=1e-4, atol=1e-6)
+    for m in missing.modalities:
+        chex.assert_trees_all_close(found[m], jax.tree.map(lambda x: 3 * x, of_late[m]), rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(outputs[m], readouts[m], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(metrics["loss"], fused["loss"] + 3 * alone["loss"], rtol=1e-5)

@@ -15,7 +15,9 @@ from jaxmm.methods import METHODS
 from jaxmm.methods.correlation import CCAConfig, DCCAEConfig
 from jaxmm.methods.cpm_net import CPMNetConfig
 from jaxmm.methods.imagination import IFMMINConfig
+from jaxmm.methods.lfm import LFMConfig
 from jaxmm.methods.tate import TATEConfig
+from jaxmm.methods.tcmax import TCMaxConfig
 from jaxmm.model import Model, Optimizer
 from jaxmm.task import classification
 from jaxmm.train import checkpoints, loop, plan, predictions, setup as setup_lib
@@ -51,7 +53,9 @@ def what_is_learned(state):
                                            (DCCAEConfig(k=2, labels=False, weight=0.5), "mlp"),
                                            (IFMMINConfig(student=False), "mlp"),
                                            (CPMNetConfig(size=5, retune=False), "mlp"),
-                                           (TATEConfig(distill=False), "mlp")])
+                                           (TATEConfig(distill=False), "mlp"),
+                                           (TCMaxConfig(fusion="mlp", hidden=6, tuples=9), "mlp"),
+                                           (LFMConfig(align="contrastive"), "mlp")])
 def test_devices_and_resuming(name, encoder, make_dataset, make_config):
     """Five steps with three modalities, some missing, on the same global batches.
 
@@ -156,8 +160,9 @@ def measured(config, dataset):
 
 
 @pytest.mark.parametrize("name, weight, weighted, others", [
-    ("aux_ce", "", (), ("fused", "sound", "image")),
+    ("aux_ce", "weight", ("sound", "image"), ("fused",)),
     ("umt", "weight", ("distillation",), ("fused",)),
+    ("mbsd", "weight", ("imitation",), ("fused", "sound", "image")),
     ("samm", "beta", ("alignment", "replayed/alignment"), (
         "fused", "sound", "image", "replayed/fused", "replayed/sound", "replayed/image", "consistency"))])
 def test_terms_of_the_loss_add_up_with_their_weights(name, weight, weighted, others, make_dataset, make_config):

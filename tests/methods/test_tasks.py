@@ -16,7 +16,9 @@ RNG = np.random.default_rng(0)
 SHAPES = {"sound": 3, "image": 5}
 ROWS = 6
 # Those that need probabilities of classes, with the options (if any) that let them do without.
-NEED_CLASSES = {"qmf": None, "self_distill_label": None, "ume": None, "lwf": None, "smv": None, "g2d": None, "pmr": None, "reconboost": None, "relearn": None, "cpm_net": None, "tate": {"weigh": False},
+NEED_CLASSES = {"qmf": None, "self_distill_label": None, "ume": None, "lwf": None, "smv": None, "cpm_net": None,
+                "tate": {"weigh": False}, "tcmax": None, "lfm": {"align": "contrastive"}, "cml": None,
+                "amco": None, "mbsd": None, "g2d": None, "pmr": None, "reconboost": None, "relearn": None,
                 "mla": {"dynamic_fusion": False}, "samm": {"dynamic": False, "beta": 0.0}}
 ONE_PASS = {"ae", "cra", "mmin", "if_mmin", "tate"}     # whose steps compute the fused head alone
 TASKS = {"regression": (regression("ab"), RNG.normal(size=(ROWS, 2)).astype(np.float32)),

@@ -18,10 +18,11 @@ and the value "?" is one that the paper does not give, "all" for a batch of the 
 
 References:
   MLA, arXiv 2311.10707. SAMM, arXiv 2405.02766. UMT and UME, arXiv 2305.01233.
+  TCMax, arXiv 2602.13015. MMPareto, arXiv 2405.17730. LFM, NeurIPS 2024, whose values are of its code. DGL,
+  ICCV 2025. G2D, arXiv 2506.21514. PMR, CVPR 2023. ReconBoost, arXiv 2405.09321, whose code has another head.
   Tables of methods that balance modalities: BalanceBenchmark, arXiv 2502.10816, whose code scales the gradients
-  of AGM the other way round, and values examples for SMV in the first batch alone. InfoReg, arXiv 2503.18595.
-  MIDAS, arXiv 2509.25831.
-  G2D, arXiv 2506.21514. PMR, CVPR 2023. ReconBoost, arXiv 2405.09321, whose code has another head.
+  of AGM the other way round, values examples for SMV in the first batch alone, and has the other faults that
+  `setting` names. InfoReg, arXiv 2503.18595. MIDAS, arXiv 2509.25831.
 """
 import csv
 import dataclasses
@@ -41,8 +42,10 @@ from jaxmm.report.variants import Variant
 from jaxmm.train.options import to_dict
 
 PAPERS = {"mla": "arXiv 2311.10707", "samm": "arXiv 2405.02766", "umt": "arXiv 2305.01233",
-          "balancebenchmark": "arXiv 2502.10816", "inforeg": "arXiv 2503.18595", "midas": "arXiv 2509.25831",
-          "g2d": "arXiv 2506.21514", "pmr": "Fan et al., CVPR 2023", "reconboost": "arXiv 2405.09321"}
+          "tcmax": "arXiv 2602.13015", "mmpareto": "arXiv 2405.17730", "lfm": "Yang et al., NeurIPS 2024",
+          "dgl": "DGL, ICCV 2025", "g2d": "arXiv 2506.21514", "pmr": "Fan et al., CVPR 2023",
+          "reconboost": "arXiv 2405.09321",
+          "balancebenchmark": "arXiv 2502.10816", "inforeg": "arXiv 2503.18595", "midas": "arXiv 2509.25831"}
 PRETRAINED = ("cav_mae", "m3ae")
 SIZE_TOLERANCE = 0.1        # share by which numbers of examples may differ: files go missing
 NETWORK = ("width", "depth", "features", "patch", "stem")   # options that make another encoder
