@@ -22,6 +22,8 @@ class Head(NamedTuple):
     """Logits from features, as pure functions."""
     init: Callable[[chex.PRNGKey, Mapping[str, int]], Any]   # (key, widths by modality) -> params
     apply: Callable[[Any, Features], Logits]                 # (params, features) -> logits
+    last: Callable[[Any], list[tuple[str, ...]]] = lambda params: [()]
+    # params -> where in them the linear layers are that put out logits: {"kernel", "bias"}
 
 
 def linear_init(key: chex.PRNGKey, fan_in: int, fan_out: int) -> dict[str, chex.Array]:
@@ -81,7 +83,7 @@ def separate(num_outputs: int) -> Head:
         logits = {m: linear(params[m], h) for m, h in features.items()}
         return logits | {"fused": sum(logits.values())}
 
-    return Head(init, apply)
+    return Head(init, apply, lambda params: [(m,) for m in params])
 
 
 def concat(num_outputs: int) -> Head:
@@ -124,7 +126,7 @@ def film(num_outputs: int) -> Head:
             parts.append(gamma * features[m] + beta)
         return linear(params["out"], jnp.concatenate(parts, axis=-1))
 
-    return Head(init, with_readouts(fuse))
+    return Head(init, with_readouts(fuse), lambda params: [("out",)])
 
 
 def gated(num_outputs: int) -> Head:
@@ -148,7 +150,7 @@ def gated(num_outputs: int) -> Head:
         parts = [gate * linear(params["value"][m], features[m]) for m in others]
         return linear(params["out"], jnp.concatenate(parts, axis=-1))
 
-    return Head(init, with_readouts(fuse))
+    return Head(init, with_readouts(fuse), lambda params: [("out",)])
 
 
 def mlp(num_outputs: int, hidden: int = 1024) -> Head:
@@ -170,7 +172,7 @@ def mlp(num_outputs: int, hidden: int = 1024) -> Head:
         units = jax.nn.relu(linear(params["hidden"], concatenate(features)))
         return linear(params["out"], units)
 
-    return Head(init, with_readouts(fuse))
+    return Head(init, with_readouts(fuse), lambda params: [("out",)])
 
 
 def attention(num_outputs: int) -> Head:
@@ -227,7 +229,10 @@ def with_unimodal_heads(head: Head, num_outputs: int) -> Head:
         return (unimodal.apply(params["unimodal"], features)
                 | {"fused": head.apply(params["fused"], features)["fused"]})
 
-    return Head(init, apply)
+    def last(params):
+        return [(part, *path) for part, h in (("fused", head), ("unimodal", unimodal)) for path in h.last(params[part])]
+
+    return Head(init, apply, last)
 
 
 FUSIONS = {"concat": concat, "sum": separate, "film": film, "gated": gated, "mlp": mlp,
