@@ -1,6 +1,6 @@
 """Accuracies that the papers publish, to stand beside those of a comparison.
 
-`{mla,samm,umt}.csv` hold one value a row, in percent, with its table in the paper. Data sets,
+`{mla,samm,umt,der,cls_er}.csv` hold one value a row, in percent, with its table in the paper. Data sets,
 methods with their options, heads and the metric "probe" (of a linear probe) have their names here.
 `setting` says what else is special to a value: OPTION=VALUE of the config, as the rates of missing
 modalities, or what no run here can have (another encoder), whose values are not shown.
@@ -17,7 +17,8 @@ earlier one. `option` is one of
 and the value "?" is one that the paper does not give, "all" for a batch of the whole split.
 
 References:
-  MLA, arXiv 2311.10707. SAMM, arXiv 2405.02766. UMT and UME, arXiv 2305.01233.
+  MLA, arXiv 2311.10707. SAMM, arXiv 2405.02766. UMT and UME, arXiv 2305.01233. DER++ and its baselines, arXiv
+  2004.07211, as its first released code has them. CLS-ER, arXiv 2201.12604.
 """
 import csv
 import dataclasses
@@ -36,7 +37,8 @@ from jaxmm.report import variants
 from jaxmm.report.variants import Variant
 from jaxmm.train.options import to_dict
 
-PAPERS = {"mla": "arXiv 2311.10707", "samm": "arXiv 2405.02766", "umt": "arXiv 2305.01233"}
+PAPERS = {"mla": "arXiv 2311.10707", "samm": "arXiv 2405.02766", "umt": "arXiv 2305.01233",
+          "der": "arXiv 2004.07211", "cls_er": "arXiv 2201.12604"}
 PRETRAINED = ("cav_mae", "m3ae")
 SIZE_TOLERANCE = 0.1        # share by which numbers of examples may differ: files go missing
 NETWORK = ("width", "depth", "features", "patch", "stem")   # options that make another encoder
