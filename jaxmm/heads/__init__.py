@@ -230,7 +230,8 @@ def with_unimodal_heads(head: Head, num_outputs: int) -> Head:
                 | {"fused": head.apply(params["fused"], features)["fused"]})
 
     def last(params):
-        return [(part, *path) for part, h in (("fused", head), ("unimodal", unimodal)) for path in h.last(params[part])]
+        return [(part, *path) for part, own in (("fused", head), ("unimodal", unimodal))
+                for path in own.last(params[part])]
 
     return Head(init, apply, last)
 
