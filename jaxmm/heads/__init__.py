@@ -83,7 +83,7 @@ def separate(num_outputs: int) -> Head:
         logits = {m: linear(params[m], h) for m, h in features.items()}
         return logits | {"fused": sum(logits.values())}
 
-    return Head(init, apply, lambda params: [(m,) for m in params])
+    return Head(init, apply, last=lambda params: [(m,) for m in params])
 
 
 def concat(num_outputs: int) -> Head:
@@ -126,7 +126,7 @@ def film(num_outputs: int) -> Head:
             parts.append(gamma * features[m] + beta)
         return linear(params["out"], jnp.concatenate(parts, axis=-1))
 
-    return Head(init, with_readouts(fuse), lambda params: [("out",)])
+    return Head(init, with_readouts(fuse), last=lambda params: [("out",)])
 
 
 def gated(num_outputs: int) -> Head:
@@ -150,7 +150,7 @@ def gated(num_outputs: int) -> Head:
         parts = [gate * linear(params["value"][m], features[m]) for m in others]
         return linear(params["out"], jnp.concatenate(parts, axis=-1))
 
-    return Head(init, with_readouts(fuse), lambda params: [("out",)])
+    return Head(init, with_readouts(fuse), last=lambda params: [("out",)])
 
 
 def mlp(num_outputs: int, hidden: int = 1024) -> Head:
@@ -172,7 +172,7 @@ def mlp(num_outputs: int, hidden: int = 1024) -> Head:
         units = jax.nn.relu(linear(params["hidden"], concatenate(features)))
         return linear(params["out"], units)
 
-    return Head(init, with_readouts(fuse), lambda params: [("out",)])
+    return Head(init, with_readouts(fuse), last=lambda params: [("out",)])
 
 
 def attention(num_outputs: int) -> Head:
@@ -233,7 +233,7 @@ def with_unimodal_heads(head: Head, num_outputs: int) -> Head:
         return [(part, *path) for part, own in (("fused", head), ("unimodal", unimodal))
                 for path in own.last(params[part])]
 
-    return Head(init, apply, last)
+    return Head(init, apply, last=last)
 
 
 FUSIONS = {"concat": concat, "sum": separate, "film": film, "gated": gated, "mlp": mlp,
