@@ -9,7 +9,6 @@ from jaxmm.errors import UserError, suggest
 from jaxmm.methods import (agem, analytic, av_cil, avslowfast, cls_er, continual, correlation, cpm_net, derpp,
                            er_ace, er_aml, ewc, fusion, g_blending, imagination, lwf, mla, mmtm, ogm_ge, qmf,
                            rebalance, rubi, samm, tate, taught)
-                           rebalance, rubi, samm, tate, taught)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
