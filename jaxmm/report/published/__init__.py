@@ -17,7 +17,8 @@ earlier one. `option` is one of
 and the value "?" is one that the paper does not give, "all" for a batch of the whole split.
 
 References:
-  MLA, arXiv 2311.10707. SAMM, arXiv 2405.02766. UMT and UME, arXiv 2305.01233.
+  MLA, arXiv 2311.10707. SAMM, arXiv 2405.02766. UMT and UME, arXiv 2305.01233. DER++ and its baselines, arXiv
+  2004.07211, as its first released code has them. CLS-ER, arXiv 2201.12604.
   TCMax, arXiv 2602.13015. MMPareto, arXiv 2405.17730. LFM, NeurIPS 2024, whose values are of its code. DGL,
   ICCV 2025. G2D, arXiv 2506.21514. PMR, CVPR 2023. ReconBoost, arXiv 2405.09321, whose code has another head.
   Tables of methods that balance modalities: BalanceBenchmark, arXiv 2502.10816, whose code scales the gradients
@@ -42,6 +43,7 @@ from jaxmm.report.variants import Variant
 from jaxmm.train.options import to_dict
 
 PAPERS = {"mla": "arXiv 2311.10707", "samm": "arXiv 2405.02766", "umt": "arXiv 2305.01233",
+          "der": "arXiv 2004.07211", "cls_er": "arXiv 2201.12604",
           "tcmax": "arXiv 2602.13015", "mmpareto": "arXiv 2405.17730", "lfm": "Yang et al., NeurIPS 2024",
           "dgl": "DGL, ICCV 2025", "g2d": "arXiv 2506.21514", "pmr": "Fan et al., CVPR 2023",
           "reconboost": "arXiv 2405.09321",
@@ -111,7 +113,7 @@ def data_name(dataset: str, config: Config) -> str:
     stream = config.stream
     if stream.kind == "generalized":
         return f"gcil_{dataset}_{'longtail' if stream.long_tailed else 'uniform'}"
-    return {"class": "seq_", "domain": "dom_"}.get(stream.kind, "") + dataset
+    return {"class": "seq_", "domain": "dom_", "group": "group_"}.get(stream.kind, "") + dataset
 
 
 def _protocol(paper: str, dataset: str, method: str) -> dict[str, str]:
