@@ -80,7 +80,7 @@ def _pair_information(given, share):
 def information(joint: chex.Array) -> float:
     """The mutual information, in bits, of p(x, y) [K, C]."""
     apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
-    there = joint > 0
+    there = (joint > 0) & (apart > 0)       # products of the least numbers underflow
     return float(np.sum(joint[there] * np.log2(joint[there] / apart[there])))
 
 

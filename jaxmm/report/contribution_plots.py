@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 
 from jaxmm.evaluate.decomposition import Decomposition
-from jaxmm.report.plots import (EXTRA_COLOUR, GREY, INK, METHOD_COLOURS, MOST_MODALITIES, Figure, Page, head_looks,
-                                heading, legend, panels, styled)
+from jaxmm.report.plots import (DASHES, EXTRA_COLOUR, GREY, INK, MOST_MODALITIES, Figure, Page, head_looks, heading,
+                                legend, panels, styled)
 
-PARTS = ("redundant", "first alone", "second alone", "synergy")
+PARTS = {"redundant": INK, "first alone": "#7d8798", "second alone": "#c3c9d3", "synergy": EXTRA_COLOUR}
 
 
 def _axis(value: str) -> tuple[str, float]:
@@ -53,20 +53,19 @@ def overview(numbers: Mapping[str, Mapping[str, tuple[float, float, float]]],
     left.set_title("with 95% intervals")
     middle.set_title("Shapley, absent is")
     for axes in last:
-        _stack(axes, pairs)
+        bars |= _stack(axes, pairs)
     legend(figure, list(bars.values()), list(bars))
     return figure
 
 
 def _stack(axes, pairs):
-    """Horizontal bars of bits, a part after the other; the thin ones are under shuffled labels."""
-    shown = list(pairs.items())[:MOST_MODALITIES]
+    """Horizontal bars of bits, a part after the other, which are returned; thin ones are under shuffled labels."""
+    shown, bars = list(pairs.items())[:MOST_MODALITIES], {}
     for row, (_, both) in enumerate(shown):
-        for height, offset, parts in ((0.42, -0.12, both[0]), (0.16, 0.26, both[1])):
+        for height, offset, parts in ((0.16, 0.26, both[1]), (0.42, -0.12, both[0])):
             left = 0.0
-            for part, colour, x in zip(PARTS, METHOD_COLOURS, parts):
-                axes.barh(row + offset, max(x, 0), height, left=left, color=colour, zorder=2,
-                          label=part if not row and height > 0.2 else None)
+            for (part, colour), x in zip(PARTS.items(), parts):
+                bars[part] = axes.barh(row + offset, max(x, 0), height, left=left, color=colour, zorder=2)
                 left += max(x, 0)
     axes.set_yticks(range(len(shown)), [f"{a}\n{b}" for (a, b), _ in shown])
     axes.tick_params(axis="y", labelcolor=INK)
@@ -75,7 +74,7 @@ def _stack(axes, pairs):
     axes.grid(axis="x")
     axes.set_xlabel("bits; thin: labels shuffled")
     axes.set_title("what pairs tell")
-    axes.legend(loc="lower center", bbox_to_anchor=(0.5, -0.48), ncols=2, fontsize="small")
+    return bars
 
 
 @styled
@@ -128,7 +127,7 @@ def along_training(curve: Mapping[int, Mapping[str, float]], modalities: Sequenc
     steps = list(curve)
     for head, seen in head_looks(next(iter(curve.values())), modalities).items():
         points = scale * np.array([at[head] for at in curve.values()])
-        dashed = {"linestyle": (0, (3, 2)), "color": EXTRA_COLOUR} if head == "fused" else {"linestyle": "-"}
+        dashed = {"linestyle": DASHES if head == "fused" else "-"}
         axes.plot(steps, points, label="v(all)" if head == "fused" else head, **seen.dots(len(steps)) | dashed)
     axes.axhline(0, color=GREY, linewidth=0.8, zorder=1)
     axes.set_title(heading(title, page, modalities, 6.6))

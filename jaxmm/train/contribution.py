@@ -29,6 +29,7 @@ PROJECTED = 500         # examples, or draws, of a projection
 REPEATS = 3             # of it
 
 Pair = tuple[str, str]
+compiled_fit = jax.jit(fit_temperature)
 
 
 class Options(NamedTuple):
@@ -251,8 +252,7 @@ def information_by_example(run: Run, rows: Rows, fused: Fused | None, notes: lis
     there = np.all([val["present"][m] for m in modalities], axis=0) if val else np.zeros(0, bool)
     if val and there.any():
         known = evidence(open_rows(run, select(val, np.flatnonzero(there)), fused, {}), modalities, notes)
-        fit = jax.jit(fit_temperature)
-        logits = {s: z / float(fit(known[s], val["label"][there])) for s, z in logits.items()}
+        logits = {s: z / float(compiled_fit(known[s], val["label"][there])) for s, z in logits.items()}
     else:
         notes.append("calibration of the probabilities by example, as no validation row has all modalities")
     prior = contribution.log_prior(splits["train"]["label"], run.setup.task.size)

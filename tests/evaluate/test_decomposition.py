@@ -55,6 +55,7 @@ def test_the_least_information_of_bits_against_a_grid(seed):
 def test_information_by_hand():
     assert decomposition.information(np.array([[0.5, 0], [0, 0.5]])) == 1
     assert decomposition.information(np.full((3, 4), 1 / 12)) == pytest.approx(0)
+    assert decomposition.information(np.array([[0.5, 0], [0, 0.5], [1e-300, 0], [0, 1e-320]])) == pytest.approx(1)
 
 
 def test_frequencies_are_of_the_values_that_occur():
