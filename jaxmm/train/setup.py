@@ -159,7 +159,8 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
                      config.train.batch_size, spec.num_examples, config.train.gradient_norm, axis_name)
 
     def make(axis_name, options):
-        return over_views(make_method(replace(config, options).method, make_model(axis_name, options)), views, task)
+        method = make_method(replace(config, options).method, make_model(axis_name, options))
+        return over_views(method, views, task)
 
     programs = make_programs(make, devices, [scalar_options(config)], to_float32)
     if stream and not programs.steps:
