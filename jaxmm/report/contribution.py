@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmm import escape, files, shapley
-from jaxmm.batch import Batch
 from jaxmm.evaluate import contribution as numbers
 from jaxmm.evaluate.contribution import VALUES, Game
 from jaxmm.keys import named_rng
@@ -273,48 +272,46 @@ def example_rows(found: Contribution) -> list[dict[str, Any]]:
 def write(run: Run, workdir: pathlib.Path, split: str, options: Options) -> str:
     """The section on contribution: measures it on a split, writes files and plots, and returns the text."""
     batch, known = run.setup.dataset.splits[split], run.setup.dataset.modalities
-    found = measure(run, batch, options)
-    measured, drawn = estimates(found)
+    found, along = measure(run, batch, options), curve(run, workdir, batch, options)
     classes, examples = class_rows(found), example_rows(found)
     files.write(workdir / "contribution_classes.csv", csv_text(classes, list(classes[0])))
     files.write(workdir / "contribution_examples.csv", csv_text(examples, list(examples[0])))
     title = f"Contribution to {run.setup.config.method.name}, {split}"
-    bounds = {name: {m: (measured.by_modality[name][m], *numbers.interval(drawn.by_modality[name][m]))
-                     for m in found.modalities} for name in ("Shapley", "lost", "perceptual", "alone")}
     by_baseline = {b: shapley.values(numbers.means(g[options.value])) for b, g in found.games.items()}
     plots.save(workdir, "contribution", functools.partial(
-        contribution_plots.overview, bounds, by_baseline, found.pairs, known, options.value, title))
-    text = f"On {split} data. {describe(found)}\n![What each modality contributes](contribution.png)\n\n"
-    text += ("By class: [contribution_classes.csv](contribution_classes.csv); by example: "
-             "[contribution_examples.csv](contribution_examples.csv).")
+        contribution_plots.overview, drawn_numbers(found), by_baseline, found.pairs, known, options.value, title))
+    text = (f"On {split} data. {describe(found)}\n![What each modality contributes](contribution.png)\n\n"
+            "By class: [contribution_classes.csv](contribution_classes.csv); by example: "
+            "[contribution_examples.csv](contribution_examples.csv).\n")
     if len(classes) <= LONGEST_TABLE:
-        text += "\n\n" + class_table(found, classes)
         plots.save(workdir, "contribution_classes", functools.partial(
             contribution_plots.by_class, classes, found.modalities, known, options.value, f"{title}, by class"))
-        text += "\n![By class](contribution_classes.png)\n"
-    return text + training_text(run, workdir, batch, options, title)
+        text += f"\n{class_table(found, classes)}\n![By class](contribution_classes.png)\n"
+    if len(along) < 3:
+        return text + ("\nFor the curve along training keep more checkpoints: `--config.train.keep_checkpoints=N` "
+                       "and, for every n epochs, `--config.train.checkpoint_epochs=n` when training.\n")
+    rows = [{"step": step, "v(all)": values["fused"]} | {
+        f"Shapley {m}": value for m, value in values.items() if m != "fused"} for step, values in along.items()]
+    files.write(workdir / "contribution_training.csv", csv_text(rows, list(rows[0])))
+    plots.save(workdir, "contribution_training", functools.partial(
+        contribution_plots.along_training, along, known, options.value, f"{title}, along training"))
+    return text + ("\n![Along training](contribution_training.png)\n\nAlong training: "
+                   "[contribution_training.csv](contribution_training.csv).\n")
+
+
+def drawn_numbers(found: Contribution) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """(number, low, high) by name and modality of what is in the unit of the values."""
+    measured, drawn = estimates(found)
+    names = ["Shapley", "lost"] + ["perceptual"] * (found.options.value == "correct") + (
+        ["alone"] * (found.options.value != "nll"))
+    return {name: {m: (measured.by_modality[name][m], *numbers.interval(drawn.by_modality[name][m]))
+                   for m in found.modalities} for name in names}
 
 
 def class_table(found: Contribution, rows: Sequence[Mapping[str, Any]]) -> str:
     """Shapley values by class."""
     unit = units(found.options.value)
     shown = [{"class": row["class"], "examples": row["examples"], "v(all)": unit(row["v(all)"])} | {
-        m: unit(row[f"Shapley {m}"], "+") for m in found.modalities} | {
+        f"Shapley {m}": unit(row[f"Shapley {m}"], "+") for m in found.modalities} | {
         "cooperation": unit(row["cooperation"], "+")} for row in rows]
-    return "Shapley values by class:\n\n" + markdown(shown, list(shown[0]))
-
-
-def training_text(run: Run, workdir: pathlib.Path, split: Batch, options: Options, title: str) -> str:
-    """The curve along training, as a plot, where there are checkpoints for it."""
-    found = curve(run, workdir, split, options)
-    if len(found) < 3:
-        return ("\nFor the curve along training keep more checkpoints: `--config.train.keep_checkpoints=N` and, for "
-                "every n epochs, `--config.train.checkpoint_epochs=n` when training.\n")
-    plots.save(workdir, "contribution_training", functools.partial(
-        contribution_plots.along_training, found, run.setup.dataset.modalities, options.value,
-        f"{title}, along training"))
-    rows = [{"step": step} | {name: value for name, value in values.items() if name != "fused"}
-            | {"v(all)": values["fused"]} for step, values in found.items()]
-    files.write(workdir / "contribution_training.csv", csv_text(rows, list(rows[0])))
-    return ("\n![Along training](contribution_training.png)\n\nAlong training: "
-            "[contribution_training.csv](contribution_training.csv).\n")
+    return f"By class:\n\n{markdown(shown, list(shown[0]))}"

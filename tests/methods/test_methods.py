@@ -152,14 +152,19 @@ def test_what_a_method_predicts_from_features_is_what_it_predicts_from_inputs():
                        present={m: there | ~present["ab".replace(m, "")] for m, there in present.items()})
     model = Model(dict.fromkeys("ab", encoder), classification("xyz"), lambda key, batch: batch,
                   Optimizer(lambda params: {}, None), None, 8, 8)
+
+    def some(x):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        return rng.normal(size=x.shape).astype(x.dtype) if x.dtype == jnp.float32 else np.zeros(x.shape, x.dtype)
+
     seen = []
     for name, entry in METHODS.items():
         small = {"k": 2} if hasattr(entry.options, "k") else {"modality": "a"} if name == "unimodal" else {}
         options = dataclasses.replace(entry.options, **small)
         method = entry.make(options, model)
         if method.from_features:
-            state = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(x.dtype) if x.dtype == jnp.float32 else x,
-                                 jax.eval_shape(method.init, jax.random.key(0), batch))
+            state = jax.tree.map(some, jax.eval_shape(method.init, jax.random.key(0), batch))
             expected, features = method.predict(state, batch), method.features(state, batch)
             found = entry.make(options, on_features(model)).predict(state, {
                 "inputs": features, "present": {m: batch["present"][m] for m in features}})

@@ -230,7 +230,7 @@ def test_the_contribution_is_that_of_the_run_at_every_checkpoint(trained):
         f"class {c}": np.sum(found.labels == c) for c in (0, 1)}
     first, _, last = rows_of("training")
     assert [int(row["step"]) for row in rows_of("training")] == [4, 8, 12]
-    assert {m: float(last[m]) for m in phi} == pytest.approx(phi)
-    assert {m: float(first[m]) for m in phi} != pytest.approx(phi, rel=1e-2)
+    assert {m: float(last[f"Shapley {m}"]) for m in phi} == pytest.approx(phi)
+    assert {m: float(first[f"Shapley {m}"]) for m in phi} != pytest.approx(phi, rel=1e-2)
     for name in ("contribution", "contribution_classes", "contribution_training"):
         assert (subject.workdir / f"{name}.png").exists() and f"({name}.png)" in text

@@ -101,6 +101,14 @@ def test_rows_by_class_and_by_example():
     np.testing.assert_allclose([row["nll/audio"] for row in rows], shapley.values(found.game)["audio"])
 
 
+@pytest.mark.parametrize("value, names", [("correct", ["Shapley", "lost", "perceptual", "alone"]),
+                                          ("prob", ["Shapley", "lost", "alone"]), ("nll", ["Shapley", "lost"])])
+def test_what_is_drawn_together_has_one_unit(value, names):
+    found = contribution.drawn_numbers(made(ONES, ONES, ZEROS, options=Options(value=value)))
+    assert list(found) == names
+    assert found["Shapley"] == {"audio": (1, 1, 1), "visual": (0, 0, 0)}
+
+
 def test_numbers_that_round_to_nothing_have_no_sign():
     assert contribution.in_percent(-1e-9) == "0.0" and contribution.in_nats(-1e-5, "+") == "+0.000"
 
