@@ -225,7 +225,7 @@ def decomposition_text(found: Contribution) -> str:
         measured, control = both
         if control.total > COUNTED * measured.total:
             warnings.append(f"{' and '.join(pair)}: shuffled labels give {control.total:.2f} of "
-                            f"{measured.total:.2f} bits, so most of the parts may be counting; take more examples "
+                            f"{measured.total:.2f} bits, which is what counting alone makes; take more examples "
                             "or fewer clusters, or the parts by example")
     source = (f"of {found.options.clusters} clusters of the features" if found.options.clusters else
               "of the classes that the readouts predict")

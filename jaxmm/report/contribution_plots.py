@@ -69,7 +69,7 @@ def _stack(axes, pairs):
                 left += max(x, 0)
     axes.set_yticks(range(len(shown)), [f"{a}\n{b}" for (a, b), _ in shown])
     axes.tick_params(axis="y", labelcolor=INK)
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(shown), 3) - 0.5, -0.5)
     axes.grid(axis="y", visible=False)
     axes.grid(axis="x")
     axes.set_xlabel("bits; thin: labels shuffled")
