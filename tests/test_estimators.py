@@ -91,7 +91,7 @@ def test_fit_trains_the_run_of_the_command_and_load_predicts_like_it(splits, tmp
     found, there = model.contribution(X, y, value="prob"), test["present"]["sound"] & test["present"]["image"]
     assert found.ids.tolist() == np.flatnonzero(there).tolist() and "\n| image " in str(found)
     np.testing.assert_allclose(found.probability, p[range(16), np.searchsorted(names, y)][there], rtol=1e-5)
-    np.testing.assert_allclose(sum(found.phi.values()), found.probability - found.game[()])
+    np.testing.assert_allclose(sum(found.phi.values()), found.probability - found.game[()], atol=1e-5)
     with pytest.raises(UserError, match="y has 15 rows, X 16; expected as many"):
         model.contribution(X, y[1:])
 

@@ -224,8 +224,8 @@ def decomposition_text(found: Contribution) -> str:
             rows.append({"pair": title} | {name: fixed(x, 3) for name, x in zip(PARTS, [*part, part.total])})
         measured, control = both
         if control.total > COUNTED * measured.total:
-            warnings.append(f"{' and '.join(pair)}: shuffled labels give {control.total:.2f} of "
-                            f"{measured.total:.2f} bits, which is what counting alone makes; take more examples "
+            warnings.append(f"{' and '.join(pair)}: shuffled labels give {control.total:.3f} of "
+                            f"{measured.total:.3f} bits, which is what counting alone makes; take more examples "
                             "or fewer clusters, or the parts by example")
     source = (f"of {found.options.clusters} clusters of the features" if found.options.clusters else
               "of the classes that the readouts predict")

@@ -81,7 +81,7 @@ def test_shuffled_labels_that_tell_as_much_are_warned_of():
     measured, control = Decomposition(0.5, 0.25, 0.125, 0.125), Decomposition(0.0, 0.0, 0.0, 0.4)
     text = str(made(ONES, ONES, ONES, pairs={PAIR: (measured, control)}))
     assert re.search(r"\| audio, visual +\| +0\.500 \| 0\.250 \| +0\.125 \| +0\.125 \| 1\.000 \|", text)
-    assert "Warning: audio and visual: shuffled labels give 0.40 of 1.00 bits" in text
+    assert "Warning: audio and visual: shuffled labels give 0.400 of 1.000 bits" in text
     few = Decomposition(0.0, 0.0, 0.0, 0.05)
     assert "Warning" not in str(made(ONES, ONES, ONES, pairs={PAIR: (measured, few)}))
     assert "Left out: a, which is b." in str(made(ONES, ONES, ONES, notes=["a, which is b"]))
