@@ -16,7 +16,7 @@ import json
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -25,18 +25,20 @@ from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.utils.validation import check_is_fitted
 
 from jaxmm import data, files
-from jaxmm.batch import label_array, real_numbers
+from jaxmm.batch import Batch, label_array, real_numbers
 from jaxmm.caches import use_compilation_cache
 from jaxmm.config import AugmentConfig, Config, DataConfig, EncoderConfig
 from jaxmm.data import arrays, new_rows
 from jaxmm.data.dataset import Dataset, listed
+from jaxmm.data.rows import join
 from jaxmm.errors import UserError, suggest
 from jaxmm.files import PathLike
 from jaxmm.experiments import compare as comparing
 from jaxmm.experiments import configs, folders, listing, series
 from jaxmm.methods import METHODS
 from jaxmm.report import comparison, predictions, variants
-from jaxmm.train import hosts
+from jaxmm.report.contribution import Report
+from jaxmm.train import contribution, hosts
 from jaxmm.train.options import check_counts, from_dict, to_dict
 from jaxmm.train.predictions import predict_block
 from jaxmm.train.restore import restore
@@ -145,14 +147,18 @@ class Estimator(BaseEstimator):
             self.classes_ = np.array(run.setup.spec.class_names) if classes is None else classes
         return self
 
+    def _batches(self, X: Rows) -> Iterator[Batch]:
+        """The rows, checked, by blocks."""
+        check_is_fitted(self, "run_")
+        setup = self.run_.setup
+        inputs, present = as_arrays("X", X)
+        for _, batch in new_rows.array_blocks("X", inputs, present, setup.spec, setup.config.train.batch_size):
+            yield batch
+
     def _outputs(self, X: Rows, features: bool = False):
         """(batch, outputs by head, features by modality) of the rows, by blocks."""
-        check_is_fitted(self, "run_")
-        setup, state = self.run_.setup, self.run_.state
-        inputs, present = as_arrays("X", X)
-        size = setup.config.train.batch_size
-        for _, batch in new_rows.array_blocks("X", inputs, present, setup.spec, size):
-            yield batch, *predict_block(setup, state, batch, features)
+        for batch in self._batches(X):
+            yield batch, *predict_block(self.run_.setup, self.run_.state, batch, features)
 
     def _predicted(self, X: Rows) -> dict[str, np.ndarray]:
         """What `predictions.describe` says of the head that stands for the method, [N, ...] by name."""
@@ -188,6 +194,29 @@ class Classifier(ClassifierMixin, Estimator):
     def predict_proba(self, X: Rows) -> np.ndarray:
         """Probabilities [N, C] of the classes in the order of `classes_`, or of each label."""
         return self._predicted(X)["probability"]
+
+    def contribution(self, X: Rows, y: ArrayLike, *, baseline: str = "method", value: str = "correct",
+                     clusters: int = 0) -> Report:
+        """What each modality gives to the predictions, over the rows that have all; printed, it is a report.
+
+        Args:
+          X: see `jaxmm.estimators`.
+          y: their classes [N].
+          baseline: what stands for an absent modality in the report: "method" (what the method does without
+            it), "zero", "mean" or "permute".
+          value: what is divided among modalities: "correct", "prob" or "nll".
+          clusters: of features, for the information decomposition; 0: the classes that readouts predict.
+
+        Raises:
+          UserError: see `jaxmm.train.contribution.measure`; or the training data are gone.
+        """
+        split = join(list(self._batches(X)))
+        contribution.used(self.run_)        # of classes, which labels are then numbers of
+        labels = number("y", as_labels("y", y, False), self.classes_)
+        if len(labels) != len(split["label"]):
+            raise UserError(f"y has {len(labels)} rows, X {len(split['label'])}; expected as many")
+        return Report(*contribution.measure(self.run_, split | {"label": labels.astype(np.int32)},
+                                            contribution.Options(baseline, value, clusters)))
 
 
 class Regressor(RegressorMixin, Estimator):

@@ -87,6 +87,14 @@ def test_fit_trains_the_run_of_the_command_and_load_predicts_like_it(splits, tmp
     assert "32 train, 16 val examples" in report and "The table is of the last epoch, 2." in report
     assert report.count("| fused") == 1 and "jaxmm predict --workdir=" in report
 
+    # What modalities contribute is that of the run, labels as y has them.
+    found, there = model.contribution(X, y, value="prob"), test["present"]["sound"] & test["present"]["image"]
+    assert found.ids.tolist() == np.flatnonzero(there).tolist() and "\n| image " in str(found)
+    np.testing.assert_allclose(found.probability, p[range(16), np.searchsorted(names, y)][there], rtol=1e-5)
+    np.testing.assert_allclose(sum(found.phi.values()), found.probability - found.game[()], atol=1e-5)
+    with pytest.raises(UserError, match="y has 15 rows, X 16; expected as many"):
+        model.contribution(X, y[1:])
+
     # As a list, from a folder that was moved, without the file.
     listed = jaxmm.rows(X)
     assert [sorted(row) for row in listed] == [
@@ -99,6 +107,8 @@ def test_fit_trains_the_run_of_the_command_and_load_predicts_like_it(splits, tmp
         np.testing.assert_array_equal(other.predict_proba(listed), expected)
         assert other.get_params() == TINY | {"method": "concat", "verbose": False,
                                              "workdir": other is model and tmp_path / "python" or None}
+    with pytest.raises(UserError, match="moved: the data it was trained on are needed for this"):
+        jaxmm.load(tmp_path / "moved").contribution(X, y)
     with pytest.raises(UserError, match="moved: the data it was trained on .* were given from Python; name"):
         restore(tmp_path / "moved", devices=ONE).setup.dataset.splits["test"]     # pylint: disable=W0106
 
@@ -167,6 +177,8 @@ def test_numbers_and_labels_that_hold_or_not_are_predicted_too(splits, tmp_path)
     p = labels.predict_proba(X)
     assert p.shape == (32, 3) and not np.allclose(p.sum(1), 1)
     np.testing.assert_array_equal(labels.predict(X), p > 0.5)
+    with pytest.raises(UserError, match="contribution of modalities needs a classification; the task is multilabel"):
+        labels.contribution(X, holds)
 
 
 def test_scikit_learn_searches_and_validates(splits):

@@ -16,7 +16,8 @@ Or it analyses the model, and writes the results as `analysis.md` with plots int
 --probe shows what a linear classifier reads from every encoder, at each checkpoint; --gap how far apart
 the features of the modalities are; --per_class on which classes fusion beats the sum of the modalities;
 --robustness how accuracy falls with noise and missing modalities; --utilization how much encoders that
-exchange information (`mmtm` and similar methods) use it. Runs named by --reference are compared with
+exchange information (`mmtm` and similar methods) use it; --contribution what each modality gives to the
+predictions, and whether they interact. Runs named by --reference are compared with
 the model: models of one modality each (method `unimodal`), and for --per_class any other method.
 """
 from absl import flags
@@ -35,17 +36,26 @@ PREDICTIONS = flags.DEFINE_string("predictions", "", "File for the prediction of
 ANALYSES = {name: flags.DEFINE_bool(name, False, f"Analyse {what}.", flag_values=FLAGS) for name, what in {
     "probe": "what each encoder's features tell", "gap": "how far apart modalities' features lie",
     "per_class": "the accuracy by class", "robustness": "noise and missing modalities",
-    "utilization": "what encoders tell each other"}.items()}
+    "utilization": "what encoders tell each other", "contribution": "what each modality gives"}.items()}
+BASELINE = flags.DEFINE_string("baseline", "method", "What --contribution puts for an absent modality: what the "
+                               "method does without it, zero, the mean feature, or permute, that of other examples.",
+                               flag_values=FLAGS)
+VALUE = flags.DEFINE_string("value", "correct", "What --contribution divides: correct, prob or nll.",
+                            flag_values=FLAGS)
+CLUSTERS = flags.DEFINE_integer("clusters", 0, "Clusters of features for the information decomposition of "
+                                "--contribution, in place of the readouts' classes.", flag_values=FLAGS)
 REFERENCE = flags.DEFINE_list("reference", [], "Run folders to compare the analyses with.", flag_values=FLAGS)
 
 
 def main() -> None:
     from jaxmm.experiments import evaluate, folders
+    from jaxmm.train.contribution import Options
     names = [name for name, flag in ANALYSES.items() if flag.value]
-    evaluate.check_together(names, [*DROP.value, *NOISE.value], PREDICTIONS.value, REFERENCE.value)
+    options = Options(BASELINE.value, VALUE.value, CLUSTERS.value)
+    evaluate.check_together(names, [*DROP.value, *NOISE.value], PREDICTIONS.value, REFERENCE.value, options)
     workdir = folders.trained(WORKDIR.value, "av_digits_mla")
     if names:
-        print(evaluate.analyse(workdir, STEP.value, SPLIT.value, names, REFERENCE.value, DATA.value))
+        print(evaluate.analyse(workdir, STEP.value, SPLIT.value, names, REFERENCE.value, DATA.value, options))
     else:
         print(evaluate.evaluate(workdir, STEP.value, SPLIT.value, DROP.value, NOISE.value, DATA.value,
                                 PREDICTIONS.value))

@@ -15,6 +15,7 @@ from jaxmm.report import analysis, continual
 from jaxmm.report import predictions as table
 from jaxmm.report.tables import scores_table
 from jaxmm.train import validity
+from jaxmm.train.contribution import Options
 from jaxmm.train.predictions import make_weights, predict_split
 from jaxmm.train.restore import restore
 from jaxmm.train.scores import score, score_tasks
@@ -69,7 +70,7 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
 
 
 def check_together(names: Sequence[str], changes: Sequence[str], predictions: str,
-                   references: Sequence[str]) -> None:
+                   references: Sequence[str], options: Options = Options()) -> None:
     """Raises UserError for options that do not go together: analyses, `changes` to the data and files."""
     if references and not names:
         raise UserError("--reference is for analyses; name one, such as --probe")
@@ -78,6 +79,9 @@ def check_together(names: Sequence[str], changes: Sequence[str], predictions: st
                         "as it is; --robustness shows both")
     if names and predictions:
         raise UserError(f"--predictions does not go with --{names[0]}; ask for them alone")
+    for option, value in options._asdict().items():
+        if "contribution" not in names and value != Options._field_defaults[option]:
+            raise UserError(f"--{option} is for --contribution; add that, or leave it out")
 
 
 def write_predictions(run: Run, batch: Batch, logits: Logits, path: str) -> None:
@@ -90,13 +94,13 @@ def write_predictions(run: Run, batch: Batch, logits: Logits, path: str) -> None
 
 
 def analyse(workdir: pathlib.Path, step: int | None, split: str, names: Sequence[str],
-            references: Sequence[str], path: str = "") -> str:
+            references: Sequence[str], path: str = "", options: Options = Options()) -> str:
     """The analyses called `names`, which are also written into the run folder, as is said."""
     run = restore(workdir, step, data=path)
     check_choice("--split", split, SPLITS)
     others = [analysis.Trained(restore(folder, None, data=path), folder)
               for folder in map(files.expand, references)]
-    found = analysis.write(run, workdir, names, split, others)
+    found = analysis.write(run, workdir, names, split, others, options)
     return f"{found}\n\n{escape.printable(workdir / analysis.FILE)} shows it with the plots."
 
 

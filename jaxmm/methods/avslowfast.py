@@ -63,4 +63,4 @@ def make_dropout(config: LateralDropoutConfig, model: Model) -> Method:
 
         return finish_step(model, state, batch, *gradients(model, state.params, loss_fn))
 
-    return Method(init, step, make_predict(model), make_features(model))
+    return Method(init, step, make_predict(model), make_features(model), from_features=False)

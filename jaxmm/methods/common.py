@@ -73,6 +73,7 @@ class Method(NamedTuple):
     # the state with what `predict` and `features` need of it for every batch, which they compute themselves
     # for other states
     distils: bool = False       # imitates its teachers, so it must not share their initial weights
+    from_features: bool = True  # `predict` depends on the inputs only by `features`, each of its modality alone
 
 
 def only(batch: Batch, modalities: Collection[str]) -> Batch:
@@ -165,6 +166,19 @@ def on_inputs(model: Model, refusal: Callable[[str], str]) -> Model:
         return Encoder(lambda key, x: ({}, {}), own, (), own)
 
     return model._replace(encoders={m: encoder(m) for m in model.encoders})
+
+
+def on_features(model: Model) -> Model:
+    """The model of the same heads on batches that hold the features of encoders in place of inputs.
+
+    A method of it predicts what it predicts from the inputs, if it does so `from_features`, see `Method`.
+    """
+    def apply(params, batch_stats, x, *, train, mask=None):
+        del params, train, mask
+        return x, batch_stats
+
+    encoder = Encoder(lambda key, x: ({}, {}), apply, (), apply)
+    return model._replace(encoders=dict.fromkeys(model.encoders, encoder), transform=lambda key, batch: batch)
 
 
 def gradients(model: Model, params: Mapping[str, Any], loss_fn: Callable,

@@ -219,9 +219,10 @@ def make_phases(config: CCAConfig, model: Model, init, correlate, solve=None) ->
         return project(state.params, out.features, batch["present"])
 
     if not config.labels:
-        return Method(init, correlate, predict, features, end_task=solve)
+        return Method(init, correlate, predict, features, end_task=solve, from_features=False)
     unlabelled = dataclasses.replace(config, labels=False, teachers="")
-    return Method(init, read_out, predict, features, teachers={name_of(unlabelled): unlabelled}, teach=teach)
+    return Method(init, read_out, predict, features, teachers={name_of(unlabelled): unlabelled}, teach=teach,
+                  from_features=False)
 
 
 def run(model: Model, params, batch_stats, batch: Batch, *, train: bool | Collection[str]) -> Output:

@@ -155,9 +155,10 @@ def make_cpm_net(config: CPMNetConfig, model: Model) -> Method:
         return state._replace(params=found.params, extra=found.extra)
 
     if not config.retune:
-        return Method(init, learn, predict, features, ready=ready)
+        return Method(init, learn, predict, features, ready=ready, from_features=False)
     first = dataclasses.replace(config, retune=False, teachers="")
-    return Method(init, retune, predict, features, ready=ready, teachers={name_of(first): first}, teach=teach)
+    return Method(init, retune, predict, features, ready=ready, teachers={name_of(first): first}, teach=teach,
+                  from_features=False)
 
 
 def init_decoders(config: CPMNetConfig) -> Callable:

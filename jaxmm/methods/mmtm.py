@@ -28,7 +28,7 @@ def make_mmtm(config: MMTMConfig, model: Model) -> Method:
       Joze et al., "MMTM: multimodal transfer module for CNN fusion", CVPR 2020.
     """
     model = exchanging_model(config, model)
-    return make_joint(model, late_loss(model))._replace(squeezes=make_squeezes(model))
+    return make_joint(model, late_loss(model))._replace(squeezes=make_squeezes(model), from_features=False)
 
 
 def exchanging_model(config: MMTMConfig, model: Model) -> Model:

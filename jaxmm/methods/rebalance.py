@@ -144,7 +144,7 @@ def make_rebalanced(config: RebalanceConfig, model: Model, init_extra: Callable,
         return state, metrics | {f"alone/{m}": x.astype(jnp.float32) for m, x in alone.items()}
 
     return Method(init, step, make_predict(model), make_features(model),
-                  squeezes=make_squeezes(model))
+                  squeezes=make_squeezes(model), from_features=False)
 
 
 def speed(grads, params) -> chex.Array:

@@ -61,7 +61,7 @@ def make_rubi(config: RUBiConfig, model: Model) -> Method:
         return finish_step(model, state, batch, *gradients(model, state.params, loss_fn))
 
     return Method(init, step, make_predict(model), make_features(model),
-                  squeezes=make_squeezes(model))
+                  squeezes=make_squeezes(model), from_features=False)
 
 
 def masked_head(num_outputs: int, biased, hidden: int) -> Head:

@@ -23,10 +23,11 @@ from jaxmm.evaluate.gap import modality_gap, principal_plane
 from jaxmm.train.scores import head_rows
 from jaxmm.evaluate.probe import probe_encoders
 from jaxmm.evaluate.utilization import imbalance, utilization, with_means
-from jaxmm.report import analysis_plots, plots, units
+from jaxmm.report import analysis_plots, contribution, plots, units
 from jaxmm.report.tables import capital, csv_text, markdown, percent, sort_heads
 from jaxmm.train.scores import main_head
 from jaxmm.train import validity
+from jaxmm.train.contribution import Options
 from jaxmm.train.restore import restore_each
 from jaxmm.train.predictions import predict_split, split_features, split_squeezes
 from jaxmm.train.setup import Run
@@ -52,22 +53,25 @@ class Trained(NamedTuple):
 
 
 def write(run: Run, workdir, names: Sequence[str], split: str,
-          references: Sequence[Trained] = ()) -> str:
+          references: Sequence[Trained] = (), options: Options = Options()) -> str:
     """Writes the analyses called `names` into the run folder; returns their text.
 
     Args:
       run: to be analysed.
       workdir: its folder.
-      names: of analyses, keys of `ANALYSES`.
+      names: of analyses, keys of `TITLES`.
       split: the split to predict; probes are always tested on "test".
       references: other runs on the same data to compare with, such as unimodal ones.
+      options: of the contribution.
 
     Raises:
       UserError: references on other data, or an analysis that this run does not allow.
     """
     subject = Trained(run, pathlib.Path(workdir))
     check_references(subject, references)
-    made = {TITLES[name]: ANALYSES[name](subject, split, references) for name in names}
+    analyses = ANALYSES | {"contribution": lambda subject, split, references: contribution.write(
+        subject.run, subject.workdir, split, options)}
+    made = {TITLES[name]: analyses[name](subject, split, references) for name in names}
     data = f"on the data {'-'.join(run.setup.checksums.values())}."
     changed = escape.markdown(validity.describe(run.setup.dataset.name, run.changed))
     note = f"Note: {changed}. " if changed else ""
@@ -368,4 +372,4 @@ ANALYSES: Mapping[str, Callable[[Trained, str, Sequence[Trained]], str]] = {
     "probe": probe_section, "gap": gap_section, "per_class": class_section,
     "robustness": robustness_section, "utilization": utilization_section}
 TITLES = {"probe": "Linear probes", "gap": "Modality gap", "per_class": "By class",
-          "robustness": "Robustness", "utilization": "Utilization"}
+          "robustness": "Robustness", "utilization": "Utilization", "contribution": "Contribution"}

@@ -44,7 +44,8 @@ class Setup(NamedTuple):
     tasks: list[np.ndarray]         # rows of the training split, by task that is learned
     programs: Programs
     steps_per_call: int
-    make_method: Callable[[str | None, Options], Method]    # (axis_name, scalar options)
+    make_model: Callable[[str | None, Options], Model]      # (axis_name, scalar options) -> without a head
+    make_method: Callable[[str | None, Options], Method]    # of the same
     obstacle: str                   # why it cannot share a program with other runs; "" if it can
     checksums: dict[str, str]       # by available split: its `fingerprint`, tasks included
     shapes: dict[str, tuple[int, ...]]      # of an example as its encoder gets it, by modality
@@ -145,7 +146,7 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
     schedule = make_schedule(config.optimizer, config.train.epochs)
     views = make_views(config.data)
 
-    def make(axis_name, options):
+    def make_model(axis_name, options):
         changed = replace(config, options)
         optimizer = by_encoder(accumulate(make_optimizer(changed.optimizer, config.train.epochs, epoch),
                                           config.train.accumulate), encoder_configs)
@@ -154,9 +155,12 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
             with of(f"encoders.{m}"):
                 encoders[m] = make_encoder(c, ranks[m], num_tokens=spec.num_tokens.get(m, 0),
                                            axis_name=axis_name)
-        model = Model(encoders, learned, transform, optimizer, epoch,
-                      config.train.batch_size, spec.num_examples, config.train.gradient_norm, axis_name)
-        return over_views(make_method(changed.method, model), views, task)
+        return Model(encoders, learned, transform, optimizer, epoch,
+                     config.train.batch_size, spec.num_examples, config.train.gradient_norm, axis_name)
+
+    def make(axis_name, options):
+        method = make_method(replace(config, options).method, make_model(axis_name, options))
+        return over_views(method, views, task)
 
     programs = make_programs(make, devices, [scalar_options(config)], to_float32)
     if stream and not programs.steps:
@@ -175,8 +179,8 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
     steps_per_call = config.train.steps_per_call or (1 if obstacle else SCANNED_STEPS)
     if programs.survey:
         obstacle = obstacle or "each chooses its phases by what it finds before its first step"
-    setup = Setup(config, dataset, spec, task, stream, tasks, programs, steps_per_call, make, obstacle,
-                  checksums, shapes, to_float32, lambda step: schedule(epoch(step)))
+    setup = Setup(config, dataset, spec, task, stream, tasks, programs, steps_per_call, make_model, make,
+                  obstacle, checksums, shapes, to_float32, lambda step: schedule(epoch(step)))
     check_selection(setup)
     size, memory = state_size(setup), memory_size()    # finds shapes that do not fit, too
     if size > memory:

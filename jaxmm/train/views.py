@@ -46,7 +46,8 @@ def is_cut(section: PreprocessConfig) -> bool:
 def over_views(method: Method, views: Mapping[str, np.ndarray], task: Task) -> Method:
     """The method that predicts the mean over the views; with a single one the method itself."""
     count = len(views["moment"])
-    return method if count == 1 else method._replace(predict=_mean(method.predict, views, task))
+    return method if count == 1 else method._replace(
+        predict=_mean(method.predict, views, task), from_features=False)
 
 
 def _mean(predict: Callable, views: Mapping[str, np.ndarray], task: Task) -> Callable:

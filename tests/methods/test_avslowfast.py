@@ -113,6 +113,7 @@ def test_pathways_are_dropped_in_a_share_of_the_steps():
         new, _ = step(state._replace(step=jnp.int32(i)), batch())
         weight = jax.tree.leaves(new.opt_state["exchange"])
         dropped += all(not np.asarray(x).any() for x in weight if np.asarray(x).ndim > 1)
+    assert not method.from_features     # which are not of each modality alone
     assert 40 <= dropped <= 56      # of a binomial distribution with mean 48, deviation 3.1
 
 

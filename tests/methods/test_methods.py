@@ -12,6 +12,7 @@ from jaxmm.batch import make_batch
 from jaxmm.config import EncoderConfig, OptimizerConfig, TrainConfig
 from jaxmm.encoders import Encoder, frozen
 from jaxmm.methods import METHODS
+from jaxmm.methods.common import on_features
 from jaxmm.methods.correlation import CCAConfig, DCCAEConfig
 from jaxmm.methods.cpm_net import CPMNetConfig
 from jaxmm.methods.imagination import IFMMINConfig
@@ -149,6 +150,40 @@ def test_frozen_encoders_and_their_batch_statistics_pass_every_step_as_they_are(
                 assert old.aval == new.aval, (name, path)
             seen.add(name)
     assert len(seen) >= len(METHODS) - 4
+
+
+def test_what_a_method_predicts_from_features_is_what_it_predicts_from_inputs():
+    """To the bit, of any state and with modalities missing, where it says that it does so."""
+    def stage(params, stats, x, *, train, mask=None):
+        return jnp.tanh(x @ params["w"]), stats
+
+    encoder = Encoder(lambda key, x: ({"w": jnp.zeros((3, 4))}, {}), stage, (stage,),
+                      lambda params, stats, x, **options: (x, stats))
+    rng = np.random.default_rng(0)
+    present = {"a": np.arange(8) % 3 > 0, "b": np.arange(8) % 4 > 0}
+    batch = make_batch({m: rng.normal(size=(8, 3)).astype(np.float32) for m in "ab"}, np.arange(8) % 3,
+                       present={m: there | ~present["ab".replace(m, "")] for m, there in present.items()})
+    model = Model(dict.fromkeys("ab", encoder), classification("xyz"), lambda key, batch: batch,
+                  Optimizer(lambda params: {}, None), None, 8, 8)
+
+    def some(x):
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            return jax.random.key(0)
+        return rng.normal(size=x.shape).astype(x.dtype) if x.dtype == jnp.float32 else np.zeros(x.shape, x.dtype)
+
+    seen = []
+    for name, entry in METHODS.items():
+        small = {"k": 2} if hasattr(entry.options, "k") else {"modality": "a"} if name == "unimodal" else {}
+        options = dataclasses.replace(entry.options, **small)
+        method = entry.make(options, model)
+        if method.from_features:
+            state = jax.tree.map(some, jax.eval_shape(method.init, jax.random.key(0), batch))
+            expected, features = method.predict(state, batch), method.features(state, batch)
+            found = entry.make(options, on_features(model)).predict(state, {
+                "inputs": features, "present": {m: batch["present"][m] for m in features}})
+            chex.assert_trees_all_equal(found, expected)
+            seen.append(name)
+    assert set(METHODS) - set(seen) == {"mmtm", "mmtm_random", "mmtm_guided", "rubi", "cpm_net", "cca", "dcca", "dccae"}
 
 
 def measured(config, dataset):

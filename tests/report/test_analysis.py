@@ -14,6 +14,7 @@ from jaxmm.evaluate.probe import probe_encoders
 from jaxmm.report import analysis
 from jaxmm.report.analysis import Trained, all_features, predict, unimodal, write
 from jaxmm.report.tables import percent
+from jaxmm.train.contribution import Options, measure
 from jaxmm.train.schedule import train
 from jaxmm.train.restore import restore_each
 from jaxmm.train.setup import Run, build, init_state
@@ -208,3 +209,28 @@ def test_utilization_by_hand(make_dataset, make_config, tmp_path):
     assert image == ["image", percent(whole), percent(alone), f"{100 * (whole - alone) / whole:+.1f}"]
     with pytest.raises(UserError, match="--utilization is for encoders that exchange.*concat do not"):
         write(untrained(make_config("concat"), dataset), tmp_path, ["utilization"], "test")
+
+
+def test_the_contribution_is_that_of_the_run_at_every_checkpoint(trained):
+    subject = trained["concat"]
+    batch, options = subject.run.setup.dataset.splits["test"], Options("zero", "prob")
+    text = write(subject.run, subject.workdir, ["contribution"], "test", options=options)
+    found = measure(subject.run, batch, options)
+    phi = {m: x.mean() for m, x in found.phi.items()}
+    table = tables(text)[0]
+    assert [row[0] for row in table] == ["modality", "image", "sound"]
+    assert [row[3].split()[0] for row in table[1:]] == [percent(phi[m]) for m in ("image", "sound")]
+
+    def rows_of(name):
+        with (subject.workdir / f"contribution_{name}.csv").open() as file:
+            return list(csv.DictReader(file))
+
+    assert [int(row["id"]) for row in rows_of("examples")] == found.ids.tolist()
+    assert {row["class"]: int(row["examples"]) for row in rows_of("classes")} == {
+        f"class {c}": np.sum(found.labels == c) for c in (0, 1)}
+    first, _, last = rows_of("training")
+    assert [int(row["step"]) for row in rows_of("training")] == [4, 8, 12]
+    assert {m: float(last[f"Shapley {m}"]) for m in phi} == pytest.approx(phi)
+    assert {m: float(first[f"Shapley {m}"]) for m in phi} != pytest.approx(phi, rel=1e-2)
+    for name in ("contribution", "contribution_classes", "contribution_training"):
+        assert (subject.workdir / f"{name}.png").exists() and f"({name}.png)" in text
