@@ -33,7 +33,7 @@ def subsets(players: Sequence[str]) -> list[Subset]:
 def values(game: Mapping[Subset, Any]) -> dict[str, Any]:
     """The Shapley value of each player, of the type of the game's values.
 
-        phi_m = sum over S without m of |S|! (M - |S| - 1)! / M! (v(S + m) - v(S))
+        phi_m = sum over S without m of s! (M - s - 1)! / M! (v(S + m) - v(S)),  s the size of S
 
     They add up to v(all) - v(empty).
 

@@ -9,7 +9,7 @@ import jaxmm
 PACKAGE = pathlib.Path(jaxmm.__file__).parent
 ORDER = [               # what stands in a line may import each other
     ("errors", "escape", "extras", "keys", "signals", "caches", "files", "processes", "provenance"),
-    ("config",), ("batch", "metrics", "task"),
+    ("config",), ("batch", "metrics", "task", "shapley"),
     ("data", "encoders", "heads", "losses", "state", "model", "pretrained"),
     ("prepare",), ("methods",),
     ("train",),

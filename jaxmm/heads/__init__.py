@@ -125,8 +125,8 @@ def shared(num_outputs: int, who: str = "a shared head needs") -> Head:
 def cosine(num_outputs: int, scale: chex.Numeric = 10.0) -> Head:
     """scale cos(h_m, W_m[:, c]) for each modality, without biases; fused is their sum (MMCosine).
 
-    So no modality can outweigh another by the size of its features or weights: |z_m| <= scale. Features of 0,
-    as those of a modality that an example lacks, have logits 0.
+    So no modality can outweigh another by the size of its features or weights: no logit is above the scale.
+    Features of 0, as those of a modality that an example lacks, have logits 0.
 
     Raises:
       UserError: a scale <= 0.
