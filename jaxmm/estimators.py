@@ -33,12 +33,13 @@ from jaxmm.data.dataset import Dataset, listed
 from jaxmm.data.rows import join
 from jaxmm.errors import UserError, suggest
 from jaxmm.files import PathLike
+from jaxmm.evaluate import measure as contribution
 from jaxmm.experiments import compare as comparing
 from jaxmm.experiments import configs, folders, listing, series
 from jaxmm.methods import METHODS
 from jaxmm.report import comparison, predictions, variants
 from jaxmm.report.contribution import Report
-from jaxmm.train import contribution, hosts
+from jaxmm.train import hosts
 from jaxmm.train.options import check_counts, from_dict, to_dict
 from jaxmm.train.predictions import predict_block
 from jaxmm.train.restore import restore
@@ -208,7 +209,7 @@ class Classifier(ClassifierMixin, Estimator):
           clusters: of features, for the information decomposition; 0: the classes that readouts predict.
 
         Raises:
-          UserError: see `jaxmm.train.contribution.measure`; or the training data are gone.
+          UserError: see `jaxmm.evaluate.measure.measure`; or the training data are gone.
         """
         split = join(list(self._batches(X)))
         contribution.used(self.run_)        # of classes, which labels are then numbers of

@@ -49,7 +49,7 @@ REFERENCE = flags.DEFINE_list("reference", [], "Run folders to compare the analy
 
 def main() -> None:
     from jaxmm.experiments import evaluate, folders
-    from jaxmm.train.contribution import Options
+    from jaxmm.evaluate.measure import Options
     names = [name for name, flag in ANALYSES.items() if flag.value]
     options = Options(BASELINE.value, VALUE.value, CLUSTERS.value)
     evaluate.check_together(names, [*DROP.value, *NOISE.value], PREDICTIONS.value, REFERENCE.value, options)

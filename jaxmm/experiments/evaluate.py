@@ -15,7 +15,7 @@ from jaxmm.report import analysis, continual
 from jaxmm.report import predictions as table
 from jaxmm.report.tables import scores_table
 from jaxmm.train import validity
-from jaxmm.train.contribution import Options
+from jaxmm.evaluate.measure import Options
 from jaxmm.train.predictions import make_weights, predict_split
 from jaxmm.train.restore import restore
 from jaxmm.train.scores import score, score_tasks

@@ -27,7 +27,7 @@ from jaxmm.report import analysis_plots, contribution, plots, units
 from jaxmm.report.tables import capital, csv_text, markdown, percent, sort_heads
 from jaxmm.train.scores import main_head
 from jaxmm.train import validity
-from jaxmm.train.contribution import Options
+from jaxmm.evaluate.measure import Options
 from jaxmm.train.restore import restore_each
 from jaxmm.train.predictions import predict_split, split_features, split_squeezes
 from jaxmm.train.setup import Run

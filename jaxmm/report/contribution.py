@@ -12,7 +12,7 @@ from jaxmm.evaluate.contribution import VALUES, Game
 from jaxmm.keys import named_rng
 from jaxmm.report import contribution_plots, plots
 from jaxmm.report.tables import csv_text, markdown
-from jaxmm.train.contribution import Contribution, Options, Pair, curve, measure
+from jaxmm.evaluate.measure import Contribution, Options, Pair, curve, measure
 from jaxmm.train.setup import Run
 
 ADDITIVE = 1e-4         # distance from its projection up to which a model is called additive

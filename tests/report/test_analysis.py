@@ -14,7 +14,7 @@ from jaxmm.evaluate.probe import probe_encoders
 from jaxmm.report import analysis
 from jaxmm.report.analysis import Trained, all_features, predict, unimodal, write
 from jaxmm.report.tables import percent
-from jaxmm.train.contribution import Options, measure
+from jaxmm.evaluate.measure import Options, measure
 from jaxmm.train.schedule import train
 from jaxmm.train.restore import restore_each
 from jaxmm.train.setup import Run, build, init_state

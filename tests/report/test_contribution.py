@@ -8,7 +8,7 @@ from jaxmm.evaluate.contribution import Additive
 from jaxmm.evaluate.decomposition import Decomposition
 from jaxmm.report import contribution, contribution_plots
 from jaxmm.report.contribution import Report, class_rows, describe, example_rows
-from jaxmm.train.contribution import Contribution, Options
+from jaxmm.evaluate.measure import Contribution, Options
 
 PAIR = ("audio", "visual")
 ONES, ZEROS = np.ones(40), np.zeros(40)

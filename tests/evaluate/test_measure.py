@@ -9,8 +9,8 @@ from jaxmm.evaluate import contribution as numbers
 from jaxmm.evaluate import decomposition
 from jaxmm.evaluate.contribution import ABSENT, MEAN, ZERO
 from jaxmm.state.calibration import fit_temperature
-from jaxmm.train.composed import compile_head, predict_from_features, predict_from_inputs
-from jaxmm.train.contribution import Options, choose_rows, measure, mean_features
+from jaxmm.evaluate.composed import compile_head, predict_from_features, predict_from_inputs
+from jaxmm.evaluate.measure import Options, choose_rows, measure, mean_features
 from jaxmm.train.predictions import predict_split, split_features
 from jaxmm.train.setup import Run, build, init_state
 
@@ -150,7 +150,7 @@ def test_what_cannot_be_measured_is_said_in_a_line(mla, concat, start):
 
 
 def test_more_rows_than_there_is_room_for_are_drawn(concat, monkeypatch):
-    monkeypatch.setattr("jaxmm.train.contribution.ROOM", 20)
+    monkeypatch.setattr("jaxmm.evaluate.measure.ROOM", 20)
     notes, batch = [], concat.setup.dataset.splits["test"]
     chosen = choose_rows(batch, PAIR, np.random.default_rng(0), notes)
     assert len(chosen["id"]) == 5 == len(set(chosen["id"]) & set(complete(batch)["id"]))

@@ -18,7 +18,7 @@ from jaxmm.keys import named_rng
 from jaxmm.metrics import log_softmax
 from jaxmm.state.calibration import fit_temperature
 from jaxmm.task import need_classes
-from jaxmm.train.composed import Fused, compile_head, predict_from_features, predict_from_inputs
+from jaxmm.evaluate.composed import Fused, compile_head, predict_from_features, predict_from_inputs
 from jaxmm.train.predictions import predict_split, split_features
 from jaxmm.train.restore import restore_each
 from jaxmm.train.scores import main_head
