@@ -10,7 +10,7 @@ import numpy as np
 from jaxmm import shapley
 from jaxmm.config import scalar
 from jaxmm.errors import check_at_least
-from jaxmm.heads import subset_logits
+from jaxmm.heads import logits_by_subset
 from jaxmm.methods.common import (Method, check_several, finish_step, gradients, init_state, make_features,
                                   make_predict, step_key)
 from jaxmm.methods.fusion import FusedConfig, fused_loss, with_fused_head
@@ -49,8 +49,8 @@ def make_cml(config: CMLConfig, model: Model) -> Method:
 
         def loss_fn(params):
             out = model.run(params, state.batch_stats, batch, train=True)
-            logits = {s: subset_logits(model.head, params["head"], out.features, s) for s in subsets}
-            confidence = {s: jax.nn.softmax(z.astype(jnp.float32)).max(-1) for s, z in logits.items()}
+            logits = logits_by_subset(model.head, params["head"], out.features)
+            confidence = {s: jax.nn.softmax(logits(s).astype(jnp.float32)).max(-1) for s in subsets}
             values, counts = overconfidence(confidence, batch["present"])
             return {"fused": fused_loss(model)(out.outputs, batch),
                     "overconfidence": config.weight * model.mean(values, counts)}, out
