@@ -100,6 +100,8 @@ def _make_config(method: MethodConfig | str = "concat", *, encoder=None, modalit
         config.method.modality = next(iter(modalities))
     if isinstance(method, str) and hasattr(config.method, "k"):
         config.method.k = 2     # inputs have few numbers
+    if isinstance(method, str) and method in ("opm", "smv"):
+        config.method.warmup_epochs = 0     # few runs would get past the default
     for m in modalities:
         config.encoders[m] = encoder or EncoderConfig(name="mlp", width=6, depth=1)
     return config

@@ -17,6 +17,7 @@ from jaxmm.methods.correlation import CCAConfig, DCCAEConfig
 from jaxmm.methods.cpm_net import CPMNetConfig
 from jaxmm.methods.imagination import IFMMINConfig
 from jaxmm.methods.lfm import LFMConfig
+from jaxmm.methods.smv import SMVConfig
 from jaxmm.methods.tate import TATEConfig
 from jaxmm.methods.tcmax import TCMaxConfig
 from jaxmm.model import Model, Optimizer
@@ -56,7 +57,8 @@ def what_is_learned(state):
                                            (CPMNetConfig(size=5, retune=False), "mlp"),
                                            (TATEConfig(distill=False), "mlp"),
                                            (TCMaxConfig(fusion="mlp", hidden=6, tuples=9), "mlp"),
-                                           (LFMConfig(align="contrastive"), "mlp")])
+                                           (LFMConfig(align="contrastive"), "mlp"),
+                                           (SMVConfig(level="modality", warmup_epochs=0), "mlp")])
 def test_devices_and_resuming(name, encoder, make_dataset, make_config):
     """Five steps with three modalities, some missing, on the same global batches.
 
