@@ -12,6 +12,7 @@ References:
   (backward and forward transfer).
   Chaudhry et al., "Riemannian walk for incremental learning", ECCV 2018 (forgetting).
   SAMM, arXiv 2405.02766 (stability, plasticity, trade-off, task recency).
+  Pian et al., "Audio-visual class-incremental learning", ICCV 2023 (accuracy and forgetting over all steps).
 """
 import chex
 import numpy as np
@@ -21,6 +22,24 @@ def forgetting(R: chex.Array) -> float:
     """Mean over the earlier tasks of the best accuracy before the last task minus the one after it."""
     R = _check(R)
     return _mean(np.max(R[:-1, :-1], axis=0, initial=0.0) - R[-1, :-1])
+
+
+def mean_forgetting(R: chex.Array) -> float:
+    """`forgetting` after every task from the second on, averaged over these tasks."""
+    R = _check(R)
+    return _mean(np.array([forgetting(R[:t, :t]) for t in range(2, len(R) + 1)]))
+
+
+def average_incremental_accuracy(R: chex.Array, sizes: chex.Array) -> float:
+    """Mean over the tasks learned of the accuracy on the examples of all tasks so far.
+
+    Args:
+      R: [T, T].
+      sizes: [T] test examples of each task, which weigh it.
+    """
+    R, sizes = _check(R), np.asarray(sizes, np.float64)
+    chex.assert_shape(sizes, R.shape[:1])
+    return _mean(np.array([_weighted_mean(R[t, :t + 1], sizes[:t + 1]) for t in range(len(R))]))
 
 
 def backward_transfer(R: chex.Array) -> float:
@@ -63,6 +82,12 @@ def _check(R: chex.Array) -> np.ndarray:
     R = np.asarray(R, np.float64)
     chex.assert_shape(R, (len(R), len(R)))
     return R
+
+
+def _weighted_mean(x: np.ndarray, weights: np.ndarray) -> float:
+    """Mean of the numbers in x; NaN if there are none."""
+    known = ~np.isnan(x)
+    return float(np.average(x[known], weights=weights[known])) if weights[known].any() else np.nan
 
 
 def _mean(x: np.ndarray) -> float:

@@ -16,7 +16,7 @@ KINDS = {"class": "class-incremental", "domain": "domain-incremental",
 # Metrics of the matrix R [T, T] that need a run which learned task by task.
 OVER_TIME = {"stability": continual.stability, "plasticity": continual.plasticity,
              "trade_off": continual.trade_off, "forgetting": continual.forgetting,
-             "backward_transfer": continual.backward_transfer}
+             "mean_forgetting": continual.mean_forgetting, "backward_transfer": continual.backward_transfer}
 OWN_TEST_DATA = ("plasticity", "trade_off")     # not where tasks are tested on all classes seen
 
 HEADLINES = {
@@ -75,8 +75,13 @@ def summary(history: Sequence[Mapping[str, Any]], kind: str) -> dict[str, dict[s
         if len(R) == R.shape[1]:
             metrics[head] |= {name: fn(R) for name, fn in OVER_TIME.items()
                               if kind != "generalized" or name not in OWN_TEST_DATA}
-            if kind != "generalized":
-                metrics[head]["forward_transfer"] = continual.forward_transfer(R, before[head])
+            if kind == "generalized":       # a task is tested on the classes of all so far
+                metrics[head]["average_incremental_accuracy"] = continual.plasticity(R)
+                continue
+            if "examples" in last:          # runs of older versions do not say
+                metrics[head]["average_incremental_accuracy"] = continual.average_incremental_accuracy(
+                    R, last["examples"][head])
+            metrics[head]["forward_transfer"] = continual.forward_transfer(R, before[head])
     return metrics
 
 

@@ -149,7 +149,7 @@ def read_history(workdir: PathLike, meta: Mapping[str, Any],
 def _is_evaluation(record: Any, scores: Collection[str]) -> bool:
     if not isinstance(record, dict) or record.get("split") not in SPLITS:
         return False
-    over_tasks = [record[name] for name in ("class_incremental", "task_incremental", "recency")
+    over_tasks = [record[name] for name in ("class_incremental", "task_incremental", "examples", "recency")
                   if name in record]
     return (all(type(record.get(name)) is int for name in ("step", "epoch", "task"))
             and _by_head(record.get("scores"), lambda by_metric: isinstance(by_metric, dict)

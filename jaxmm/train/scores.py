@@ -83,13 +83,13 @@ def score_tasks(logits: Mapping[str, np.ndarray], split: Batch, stream: Stream,
 
     Returns:
       "class_incremental" and "task_incremental": [T] by head, the latter with the logits of the
-      labels that a task does not have left out; "recency", if no label is in two tasks: [T] by
+      labels that a task does not have left out; "examples": [T] by head, how many they are of; "recency", if no label is in two tasks: [T] by
       head, the share of all predictions that fall in each task's labels. None where no example of
       a task has the modality.
     """
     labels = task_labels(stream)
     counted = head_rows(logits, split["present"])
-    scores = {"class_incremental": {}, "task_incremental": {}, "recency": {}}
+    scores = {"class_incremental": {}, "task_incremental": {}, "examples": {}, "recency": {}}
     for head, z in logits.items():
         present = counted[head]
         rows = [task.indices[name][present[task.indices[name]]] for task in stream.tasks]
@@ -97,6 +97,7 @@ def score_tasks(logits: Mapping[str, np.ndarray], split: Batch, stream: Stream,
         truth = [split["label"][r] for r in rows]
         scores["class_incremental"][head] = [_accuracy(z[r], y) for r, y in zip(rows, truth)]
         scores["task_incremental"][head] = [_accuracy(m, y) for m, y in zip(masked, truth)]
+        scores["examples"][head] = list(map(len, rows))
         if _disjoint(labels):
             task_of = np.zeros(z.shape[1], int)
             for task, kept in enumerate(labels):

@@ -22,6 +22,18 @@ def test_worked_example(metric, several, one):
     np.testing.assert_allclose(metric(R[:1, :1]), one)
 
 
+def test_accuracy_and_forgetting_over_all_steps():
+    R = np.array([[0.9, 0, 0], [0.7, 0.8, 0], [0.5, 0.6, 0.7]])
+    np.testing.assert_allclose(continual.average_incremental_accuracy(R, [5, 5, 5]), 0.75)
+    np.testing.assert_allclose(continual.average_incremental_accuracy(R, [1, 3, 0]),
+                               (0.9 + (0.7 + 3 * 0.8) / 4 + (0.5 + 3 * 0.6) / 4) / 3)
+    np.testing.assert_allclose(continual.mean_forgetting(R), 0.25)
+    np.testing.assert_allclose(continual.forgetting(R), 0.3)
+    R[:, 0] = np.nan        # no example of the first task has the modality
+    np.testing.assert_allclose(continual.average_incremental_accuracy(R, [0, 5, 5]), (0.8 + 0.65) / 2)
+    assert np.isnan(continual.mean_forgetting(R[:1, :1]))
+
+
 def test_forward_transfer():
     np.testing.assert_allclose(
         continual.forward_transfer(R, [0.3, 0.1, 0.2]), ((0.2 - 0.1) + (0.3 - 0.2)) / 2)

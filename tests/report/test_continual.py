@@ -8,7 +8,8 @@ def record(task, split="test", **values):
     """All heads alike but for `values`: (class-incremental, task-incremental) by head."""
     return {"task": task, "split": split,
             "class_incremental": {head: plain for head, (plain, _) in values.items()},
-            "task_incremental": {head: masked for head, (_, masked) in values.items()}}
+            "task_incremental": {head: masked for head, (_, masked) in values.items()},
+            "examples": {head: [0 if x is None else 4 for x in plain] for head, (plain, _) in values.items()}}
 
 
 NONE = [None, None, None]
@@ -28,12 +29,14 @@ def test_summary_of_the_tasks_that_can_be_scored():
         "mean_accuracy": 0.5, "task_incremental": 0.8, "stability": 0.35,
         "plasticity": (0.9 + 0.8 + 0.8) / 3,
         "trade_off": 2 * 0.35 * (2.5 / 3) / (0.35 + 2.5 / 3),
-        "forgetting": (0.6 + 0.4) / 2, "backward_transfer": (-0.6 - 0.4) / 2,
+        "forgetting": (0.6 + 0.4) / 2, "mean_forgetting": (0.4 + 0.5) / 2,
+        "average_incremental_accuracy": (0.9 + 0.65 + 0.5) / 3, "backward_transfer": (-0.6 - 0.4) / 2,
         "forward_transfer": (0.2 + 0.2) / 2})
     # No example of the second task has sound: tasks one and three are all there is.
     assert metrics["sound"] == pytest.approx({
         "mean_accuracy": 0.4, "task_incremental": 0.6, "stability": 0.2, "plasticity": 0.7,
-        "trade_off": 2 * 0.2 * 0.7 / 0.9, "forgetting": 0.6, "backward_transfer": -0.6,
+        "trade_off": 2 * 0.2 * 0.7 / 0.9, "forgetting": 0.6, "mean_forgetting": (0.2 + 0.6) / 2,
+        "average_incremental_accuracy": (0.8 + 0.6 + 0.4) / 3, "backward_transfer": -0.6,
         "forward_transfer": 0.2})
 
 
@@ -48,8 +51,11 @@ def test_generalized_streams_count_the_last_test_set_which_holds_all_classes_see
     assert metrics["fused"]["cumulative_accuracy"] == 0.8
     assert metrics["fused"]["task_incremental"] == 0.9
     # The test data of a task hold the classes learned before it: nothing is of the task alone.
-    assert set(metrics["fused"]) == {"cumulative_accuracy", "task_incremental", "stability",
-                                     "forgetting", "backward_transfer"}
+    assert set(metrics["fused"]) == {"cumulative_accuracy", "task_incremental", "stability", "forgetting",
+                                     "mean_forgetting", "average_incremental_accuracy", "backward_transfer"}
+    assert metrics["fused"]["average_incremental_accuracy"] == pytest.approx(2.5 / 3)
+    older = [{name: x for name, x in r.items() if name != "examples"} for r in HISTORY]
+    assert "average_incremental_accuracy" not in continual.summary(older, "class")["fused"]
     seen = continual.seen_accuracy(HISTORY, "generalized")
     np.testing.assert_allclose(seen["fused"], [0.9, 0.8, 0.8])
 
