@@ -94,6 +94,8 @@ def _make_config(method: MethodConfig | str = "concat", *, encoder=None, modalit
         train=TrainConfig(**{"epochs": 2, "batch_size": 8} | train))
     if hasattr(config.method, "blocks"):
         config.method.blocks = min(config.method.blocks, 2)
+    if hasattr(config.method, "expansion"):
+        config.method.expansion = min(config.method.expansion, 8)
     if config.method.name == "unimodal" and not config.method.modality:
         config.method.modality = next(iter(modalities))
     if isinstance(method, str) and hasattr(config.method, "k"):

@@ -94,8 +94,7 @@ def train_seeds(config: Config, workdir: pathlib.Path, command: str) -> str:
     hosts.from_main(lambda: check_parent(workdir))
     configs = over_seeds(config)
     folders = [workdir / f"seed_{c.train.seed}" for c in configs]
-    method = variants.Variant(config.method.name, "", getattr(config.method, "capacity", None),
-                              config)
+    method = variants.Variant(config.method.name, "", variants.buffer_of(config.method), config)
     results = []
     runs = train_many(configs, folders, dataset=data.load(config.data))
     for each, folder, run in zip(configs, folders, runs):

@@ -25,6 +25,8 @@ class Head(NamedTuple):
     parts: Callable[[Any, Features], Logits] | None = None
     # of an additive head: (params, features) -> [B, C] by modality, of which each depends on the features of
     # its modality alone, and which add up to the fused logits
+    last: Callable[[Any], list[tuple[str, ...]]] = lambda params: [()]
+    # params -> where in them the linear layers are that put out logits: {"kernel", "bias"}
 
 
 def linear_init(key: chex.PRNGKey, fan_in: int, fan_out: int) -> dict[str, chex.Array]:
@@ -83,7 +85,7 @@ def separate(num_outputs: int) -> Head:
     def parts(params, features):
         return {m: linear(params[m], h) for m, h in features.items()}
 
-    return Head(init, summed(parts), parts)
+    return Head(init, summed(parts), parts, last=lambda params: [(m,) for m in params])
 
 
 def concat(num_outputs: int) -> Head:
@@ -125,7 +127,7 @@ def film(num_outputs: int) -> Head:
             parts.append(gamma * features[m] + beta)
         return linear(params["out"], jnp.concatenate(parts, axis=-1))
 
-    return Head(init, with_readouts(fuse))
+    return Head(init, with_readouts(fuse), last=lambda params: [("out",)])
 
 
 def gated(num_outputs: int) -> Head:
@@ -149,7 +151,7 @@ def gated(num_outputs: int) -> Head:
         parts = [gate * linear(params["value"][m], features[m]) for m in others]
         return linear(params["out"], jnp.concatenate(parts, axis=-1))
 
-    return Head(init, with_readouts(fuse))
+    return Head(init, with_readouts(fuse), last=lambda params: [("out",)])
 
 
 def mlp(num_outputs: int, hidden: int = 1024) -> Head:
@@ -171,7 +173,7 @@ def mlp(num_outputs: int, hidden: int = 1024) -> Head:
         units = jax.nn.relu(linear(params["hidden"], concatenate(features)))
         return linear(params["out"], units)
 
-    return Head(init, with_readouts(fuse))
+    return Head(init, with_readouts(fuse), last=lambda params: [("out",)])
 
 
 def attention(num_outputs: int) -> Head:
@@ -238,9 +240,13 @@ def with_unimodal_heads(head: Head, num_outputs: int) -> Head:
         return (unimodal.apply(params["unimodal"], features)
                 | {"fused": head.apply(params["fused"], features)["fused"]})
 
+    def last(params):
+        return [(part, *path) for part, own in (("fused", head), ("unimodal", unimodal))
+                for path in own.last(params[part])]
+
     of_fused = head.parts
     parts = of_fused and (lambda params, features: of_fused(params["fused"], features))
-    return Head(init, apply, parts)
+    return Head(init, apply, parts, last)
 
 
 def subset_logits(head: Head, params: Any, features: Features, subset: Collection[str],

@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
-from jaxmm.methods import (agm, avslowfast, continual, correlation, cpm_net, derpp, fusion, g2d,
-                           g_blending, imagination, lwf, mla, mmtm, ogm_ge, opm, pmr, qmf, rebalance,
-                           reconboost, relearn, rubi, samm, smv, tate, taught)
+from jaxmm.methods import (agem, agm, analytic, av_cil, avslowfast, cls_er, continual, correlation, cpm_net,
+                           derpp, er_ace, er_aml, ewc, fusion, g2d, g_blending, imagination, lwf, mla, mmtm,
+                           ogm_ge, opm, pmr, qmf, rebalance, reconboost, relearn, rubi, samm, smv, tate, taught)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
@@ -117,8 +117,25 @@ METHODS = {entry.options.name: entry for entry in (
           "replay, alignment between modalities, consistency, dynamic fusion", SAMM),
     Entry(derpp.DERConfig(), derpp.make_derpp,
           "replay of examples and of the outputs stored with them", "DER++, arXiv 2004.07211"),
+    Entry(er_ace.ERACEConfig(), er_ace.make_er_ace,
+          "replay; new examples compete with the classes of their batch alone", "ER-ACE, arXiv 2104.05025"),
+    Entry(er_aml.ERAMLConfig(), er_aml.make_er_aml,
+          "replay; new examples are compared with others, and the head learns from the memory",
+          "ER-AML, arXiv 2104.05025"),
+    Entry(cls_er.CLSERConfig(), cls_er.make_cls_er,
+          "replay; imitates a fast and a slow average of the network, and predicts by the slow one",
+          "CLS-ER, arXiv 2201.12604"),
+    Entry(agem.AGEMConfig(), agem.make_agem,
+          "steps that do not raise the loss of a replayed batch", "A-GEM, arXiv 1812.00420"),
+    Entry(av_cil.AVCILConfig(), av_cil.make_av_cil,
+          "replay; old and new classes apart, old groups distilled, modalities contrasted",
+          "AV-CIL, arXiv 2308.11073"),
     Entry(lwf.LwFConfig(), lwf.make_lwf,
           "imitates the network as it was before the task", "LwF, arXiv 1606.09282"),
+    Entry(ewc.EWCConfig(), ewc.make_ewc,
+          "holds the weights that earlier tasks need", "online EWC, arXiv 1805.06370"),
+    Entry(analytic.AnalyticConfig(), analytic.make_analytic,
+          "ridge regression on encoders that are frozen after the first task", "ACIL, arXiv 2205.14922"),
     Entry(imagination.AutoencoderConfig("ae"), imagination.make_autoencoder,
           "reconstructs modalities that it hides from itself", "Bengio et al., NeurIPS 2006"),
     Entry(imagination.AutoencoderConfig("cra", blocks=3, skip=True, transition=True),

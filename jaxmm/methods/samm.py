@@ -5,7 +5,6 @@ Its relational distance is in `jaxmm.losses.relational`, its dynamic inference i
 """
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 
 from jaxmm.config import scalar
@@ -16,8 +15,8 @@ from jaxmm.losses.relational import angle_loss, distance_loss
 from jaxmm.keys import named_key
 from jaxmm.methods.common import (Method, finish_step, gradients, init_state,
                                   make_features, make_predict, only, step_key)
-from jaxmm.methods.continual import (ERConfig, check_memory, concatenate, init_memory, remember,
-                                     sample_past)
+from jaxmm.methods.continual import (MemoryConfig, check_memory, concatenate, init_memory,
+                                     over_memory, remember, sample_past, with_nme)
 from jaxmm.methods.fusion import modality_loss, with_all_heads
 from jaxmm.model import Model, select_modalities
 from jaxmm.state import calibration, replay
@@ -25,7 +24,7 @@ from jaxmm.task import Task, likelihood, need_classes
 
 
 @dataclass
-class SAMMConfig(ERConfig):
+class SAMMConfig(MemoryConfig):
     """Semantic-aware multimodal continual learning (arXiv 2405.02766)."""
     name: str = "samm"
     lambda_: float = scalar(0.01)   # weight of the unimodal terms, >= 0
@@ -136,7 +135,7 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
     def end_task(state):
         """Temperature by head, fitted on the filled part of the memory in evaluation mode."""
         memory = state.extra["memory"]
-        logits = predict_memory(static_predict, state, memory.storage, model.batch_size)
+        logits = over_memory(static_predict, state, memory.storage, model.batch_size)
         present = head_present(memory.storage["present"], encoders)
         temperature = {h: calibration.fit_temperature(
             logits[h], memory.storage["label"], replay.filled(memory) & present[h])
@@ -147,9 +146,9 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
         return confidences({h: outputs[h] for h in all_heads}, state.extra["temperature"],
                            head_present(present, encoders))
 
-    return Method(init, step, predict, make_features(model),
-                  weights=weights if config.dynamic else None,
-                  end_task=end_task if model.task.name == "classification" else None)
+    return with_nme(config, model, Method(
+        init, step, predict, make_features(model), weights=weights if config.dynamic else None,
+        end_task=end_task if model.task.name == "classification" else None))
 
 
 def consistency_target(task: Task, outputs, stored, labels, present):
@@ -174,19 +173,6 @@ def head_present(present, modalities):
     """bool [B] by head: an example that lacks a modality has neither its head nor the fused one."""
     own = {m: present[m] for m in modalities}
     return own | {"fused": jnp.stack(list(own.values())).all(0)}
-
-
-def predict_memory(predict, state, storage, chunk: int):
-    """Logits [capacity, C] by head, computed in chunks: all slots at once may not fit in memory."""
-    compiled = jax.jit(predict)
-    slots = len(storage["label"])
-    parts = []
-    for start in range(0, slots, chunk):
-        # All chunks have one shape; the rows that the last one repeats are dropped.
-        first = min(start, slots - chunk)
-        part = compiled(state, jax.tree.map(lambda x, i=first: x[i:i + chunk], storage))
-        parts.append(jax.tree.map(lambda z, skip=start - first: z[skip:], part))
-    return jax.tree.map(lambda *z: jnp.concatenate(z), *parts)
 
 
 def check_options(config: SAMMConfig, model: Model) -> None:

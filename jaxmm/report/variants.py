@@ -80,12 +80,17 @@ def _variants(name: str, config_for, capacities, modalities) -> Iterator[Variant
             raise UserError(f"--methods={name}: {method} cannot be trained on one modality; "
                             f"use unimodal:{modality}")
         config = _with(config, modalities=modality)
-    if not hasattr(config.method, "capacity"):
+    if buffer_of(config.method) is None:
         yield Variant(row, modality, None, config)
         return
     for capacity in capacities if capacities and "capacity" not in options else [
             config.method.capacity]:
         yield Variant(row, modality, capacity, _with(config, capacity=capacity))
+
+
+def buffer_of(method: MethodConfig) -> int | None:
+    """The examples that a method's memory is said to hold; None without a memory, or with one of bytes."""
+    return None if getattr(method, "capacity_bytes", 0) else getattr(method, "capacity", None)
 
 
 def parse(name: str) -> tuple[str, str, dict[str, str]]:

@@ -125,8 +125,14 @@ def sample(state: ReplayState, batch_size: int, *, balanced: bool = False,
         start = jax.lax.axis_index(axis_name) * batch_size
         slots = jax.lax.dynamic_slice_in_dim(slots, start, batch_size)
         valid = jax.lax.dynamic_slice_in_dim(valid, start, batch_size)
+    state, batch = read(state, slots)
+    return state._replace(sample_key=sample_key), batch, valid
+
+
+def read(state: ReplayState, slots: chex.Array) -> tuple[ReplayState, chex.ArrayTree]:
+    """(The same state, what is in `slots` int [B]); a later `add` writes after this."""
     batch = jax.tree.map(lambda x: x[slots], state.storage)
-    return state._replace(seen=_after(state.seen, batch), sample_key=sample_key), batch, valid
+    return state._replace(seen=_after(state.seen, batch)), batch
 
 
 def size(state: ReplayState) -> chex.Array:

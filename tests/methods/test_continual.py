@@ -74,12 +74,13 @@ def test_resume_inside_and_at_the_end_of_a_task(stop, make_dataset, make_config,
 def test_one_modality_alone(make_dataset, make_config):
     """Neither parameters nor memory hold anything of the other modality."""
     dataset = make_dataset()
-    config = make_config(ERConfig(modalities="image", capacity=16))
+    row = 5 * 4 + 2 * 4 + 1         # bytes of image, label, id and mask
+    config = make_config(ERConfig(modalities="image", capacity_bytes=17 * row - 1))
     setup = setup_lib.build(config, dataset=dataset, devices=ONE)
     feed = setup.programs.feed(dataset.splits["train"], "device")
     state, _ = setup.programs.steps(setup_lib.init_state(setup), feed.at(np.arange(8, dtype=np.int32)[None]))
     assert set(state.params) == {"image", "head"}
-    assert set(state.extra["memory"].storage["inputs"]) == {"image"}
+    assert {m: x.shape for m, x in state.extra["memory"].storage["inputs"].items()} == {"image": (16, 5)}
     logits = predictions.predict_split(setup, state, dataset.splits["val"])
     np.testing.assert_array_equal(logits["image"], logits["fused"])
 

@@ -25,8 +25,9 @@ def build(method, dataset, make_config):
         return state, float(metrics["loss"][0])
 
     def logits(state):
-        """Of the fused head on all training rows: without batch norm as in training."""
-        return predictions.predict_split(setup, state, dataset.splits["train"])["fused"].astype(float)
+        """By head, on all training rows: without batch norm as in training."""
+        found = predictions.predict_split(setup, state, dataset.splits["train"])
+        return {head: z.astype(float) for head, z in found.items()}
 
     return setup, setup_lib.init_state(setup), step, logits
 
@@ -35,44 +36,65 @@ def log_softmax(z):
     return z - np.log(np.exp(z).sum(-1, keepdims=True))
 
 
-def test_derpp_matches_the_logits_of_insertion(make_dataset, make_config):
+def over_heads(dataset, lambda_, rows, loss):
+    """The mean loss of the fused head over the rows, and lambda times those of the others."""
+    present = {m: p[rows] for m, p in dataset.splits["train"]["present"].items()}
+    return loss("fused").mean() + lambda_ * sum(loss(m)[p].mean() for m, p in present.items())
+
+
+@pytest.mark.parametrize("lambda_", [0.0, 0.5])
+def test_derpp_matches_the_logits_of_insertion(lambda_, make_dataset, make_config):
     """The second step replays, twice, all that the memory holds: the eight examples of the first."""
     dataset = make_dataset(missing=True)
     label, first, second = dataset.splits["train"]["label"], np.arange(8), np.arange(8, 16)
-    method = DERConfig(capacity=16, replay_batch=12, alpha=3.0, beta=0.7)
+    method = DERConfig(capacity=16, replay_batch=12, alpha=3.0, beta=0.7, lambda_=lambda_)
     _, state, step, logits = build(method, dataset, make_config)
-    stored = logits(state)[first]
+
+    def cross_entropy(z, rows):
+        return over_heads(dataset, lambda_, rows, lambda head: -log_softmax(z[head])[rows, label[rows]])
+
+    stored = logits(state)
     state, loss = step(state, first)
-    np.testing.assert_allclose(loss, -log_softmax(stored)[first, label[first]].mean(), rtol=1e-4)
+    np.testing.assert_allclose(loss, cross_entropy(stored, first), rtol=1e-4)
     z = logits(state)
-    np.testing.assert_allclose(state.extra["memory"].storage["logits"][:8], stored, atol=1e-4)
+    for head, kept in state.extra["memory"].storage["logits"].items():
+        assert lambda_ or head == "fused"
+        np.testing.assert_allclose(kept[:8], stored[head][first], atol=1e-4)
     state, loss = step(state, second)
-    cross_entropy = -log_softmax(z)[np.arange(32), label]
-    expected = (cross_entropy[second].mean() + 3.0 * np.square(z[first] - stored).mean()
-                + 0.7 * cross_entropy[first].mean())
+    dark = over_heads(dataset, lambda_, first, lambda head: np.square(z[head] - stored[head])[first].mean(-1))
+    expected = cross_entropy(z, second) + 3.0 * dark + 0.7 * cross_entropy(z, first)
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
-def test_lwf_distils_the_old_classes_alone(make_dataset, make_config):
+@pytest.mark.parametrize("lambda_", [0.0, 0.5])
+def test_lwf_distils_the_old_classes_alone(lambda_, make_dataset, make_config):
     """Classes 0 and 1, then 1 and 2: CE over what was seen, KL over the old classes."""
-    dataset = make_dataset()
+    dataset = make_dataset(missing=True)
     label = dataset.splits["train"]["label"]
     early, late = np.flatnonzero(label < 2)[:8], np.flatnonzero(label > 0)[8:16]
-    setup, state, step, logits = build(LwFConfig(alpha=2.0, temperature=3.0), dataset, make_config)
+    method = LwFConfig(alpha=2.0, temperature=3.0, lambda_=lambda_)
+    setup, state, step, logits = build(method, dataset, make_config)
+
+    def cross_entropy(z, rows, seen):
+        return over_heads(dataset, lambda_, rows, lambda head: -log_softmax(
+            z[head][rows, :seen])[np.arange(8), label[rows]])
+
     z = logits(state)
     state, loss = step(state, early)
-    np.testing.assert_allclose(loss, -log_softmax(z[early, :2])[np.arange(8), label[early]].mean(),
-                               rtol=1e-4)
+    np.testing.assert_allclose(loss, cross_entropy(z, early, 2), rtol=1e-4)
     state = setup.programs.end_task(state)
     before = logits(state)
+
+    def drift(head):
+        old, new = (log_softmax(x[head][late, :2] / 3.0) for x in (before, z))
+        return (np.exp(old) * (old - new)).sum(-1)
+
     for i in range(2):      # at the first of them nothing is forgotten yet
         z = logits(state)
         state, loss = step(state, late)
-        old, new = (log_softmax(x[late, :2] / 3.0) for x in (before, z))
-        drift = (np.exp(old) * (old - new)).sum(-1).mean()
-        assert (drift > 1e-4) == (i > 0)
-        np.testing.assert_allclose(loss, -log_softmax(z[late])[np.arange(8), label[late]].mean()
-                                   + 2.0 * 3.0**2 * drift, rtol=1e-4)
+        forgotten = over_heads(dataset, lambda_, late, drift)
+        assert (forgotten > 1e-4) == (i > 0)
+        np.testing.assert_allclose(loss, cross_entropy(z, late, 3) + 2.0 * 3.0**2 * forgotten, rtol=1e-4)
     np.testing.assert_array_equal(state.extra["seen"].first, [0, 0, 1])
 
 
@@ -91,8 +113,9 @@ def test_lwf_may_train_the_head_of_a_new_task_first(make_dataset, make_config):
 @pytest.mark.parametrize("method, message", [
     (DERConfig(alpha=-1.0), "method.alpha=-1.0"), (DERConfig(beta=float("nan")), "method.beta=nan"),
     (DERConfig(replay_batch=60, capacity=50), "method.capacity=50 is smaller than the replay batch"),
-    (DERConfig(replay_batch=-1), "method.replay_batch=-1"), (LwFConfig(alpha=-1.0), "method.alpha"),
-    (LwFConfig(temperature=0.0), "method.temperature=0.0")])
+    (DERConfig(replay_batch=-1), "method.replay_batch=-1"), (DERConfig(lambda_=-1.0), "method.lambda_=-1.0"),
+    (DERConfig(capacity_bytes=8 * 54 - 1), "bytes=431 holds 7 examples of 54 bytes, and the replay batch has 8"),
+    (LwFConfig(alpha=-1.0), "method.alpha"), (LwFConfig(temperature=0.0), "method.temperature=0.0")])
 def test_options_out_of_range(method, message, make_dataset, make_config):
     with pytest.raises(UserError, match=message):
         setup_lib.build(make_config(method), dataset=make_dataset(), devices=ONE)

@@ -17,6 +17,7 @@ SHAPES = {"sound": 3, "image": 5}
 ROWS = 6
 # Those that need probabilities of classes, with the options (if any) that let them do without.
 NEED_CLASSES = {"qmf": None, "self_distill_label": None, "ume": None, "lwf": None, "smv": None, "g2d": None, "pmr": None, "reconboost": None, "relearn": None, "cpm_net": None, "tate": {"weigh": False},
+                "er_ace": None, "er_aml": None, "av_cil": None, "analytic": None,
                 "mla": {"dynamic_fusion": False}, "samm": {"dynamic": False, "beta": 0.0}}
 ONE_PASS = {"ae", "cra", "mmin", "if_mmin", "tate"}     # whose steps compute the fused head alone
 TASKS = {"regression": (regression("ab"), RNG.normal(size=(ROWS, 2)).astype(np.float32)),

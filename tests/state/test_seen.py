@@ -3,6 +3,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxmm.state import seen
 
@@ -25,9 +26,22 @@ def test_classes_of_all_devices_are_seen_on_each():
 
 
 def test_restricted_classes_have_no_probability_and_no_gradient():
-    """Of er-ace: z = (3, 1, 0, 0), class 1, allowed 1 and 2: 0.3133."""
-    z, allowed = jnp.array([3.0, 1, 0, 0]), np.array([False, True, True, False])
-    loss = lambda z: -jax.nn.log_softmax(seen.restrict(z, allowed))[1]
-    np.testing.assert_allclose(loss(z), 0.3133, atol=5e-5)
-    gradient = jax.grad(loss)(z)
+    """Of er-ace: z = (3, 1, 0, 0), class 1, allowed 1 and 2: 0.3133, with 3, too: 0.5514, and all: 2.2110."""
+    def loss(z, *allowed):
+        return -jax.nn.log_softmax(seen.restrict(z, np.isin(np.arange(4), allowed)))[1]
+
+    z = jnp.array([3.0, 1, 0, 0])
+    np.testing.assert_allclose([loss(z, 1, 2), loss(z, 1, 2, 3), loss(z, 0, 1, 2, 3)], [0.3133, 0.5514, 2.2110],
+                               atol=5e-5)
+    gradient = jax.grad(loss)(z, 1, 2)
     assert gradient[0] == gradient[3] == 0 and gradient[2] > 0
+
+
+@pytest.mark.parametrize("label, expected", [(2, 0.6931), (0, 0.1269)])
+def test_the_side_of_a_label(label, expected):
+    """Of av-cil: z = (2, 0, 1, 1), old classes 0 and 1, new ones 2 and 3; class 4 is on neither side."""
+    state = seen.update(seen.next_task(seen.update(seen.init(5), jnp.array([0, 1]))), jnp.array([2, 3, 1]))
+    side = seen.own_side(state, jnp.array([label]))
+    np.testing.assert_array_equal(side[0], np.isin(np.arange(5), [2, 3] if label == 2 else [0, 1]))
+    z = seen.restrict(jnp.array([[2.0, 0, 1, 1, 9]]), side)
+    np.testing.assert_allclose(-jax.nn.log_softmax(z)[0, label], expected, atol=5e-5)
