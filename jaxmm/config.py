@@ -145,6 +145,8 @@ class StreamConfig:
     kind: str = ""                  # "class", "domain" or "generalized" incremental; "": no stream
     num_tasks: int = 5              # "generalized": at most, as the data may run out earlier
     joint: bool = False             # learn all tasks at once (upper bound), evaluate them one by one
+    budget: int = 0                 # "joint": learn only so many examples, equally many of each class, drawn
+                                    # by the seed; 0: all
     order: str = "shuffled"         # "class": order of the classes, "shuffled" by the seed or "sorted"
     seed: int = 0                   # of the draw of classes for each task
     coarse: str = ""                # "domain": CSV file with the columns class, coarse

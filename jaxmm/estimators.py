@@ -35,7 +35,7 @@ from jaxmm.files import PathLike
 from jaxmm.experiments import compare as comparing
 from jaxmm.experiments import configs, folders, listing, series
 from jaxmm.methods import METHODS
-from jaxmm.report import comparison, predictions
+from jaxmm.report import comparison, predictions, variants
 from jaxmm.train import hosts
 from jaxmm.train.options import check_counts, from_dict, to_dict
 from jaxmm.train.predictions import predict_block
@@ -290,8 +290,7 @@ def compare(source: Rows | str, y: ArrayLike | None = None, *, test: Labelled | 
     own_data = isinstance(source, str)
     given = source if isinstance(source, str) else defaults_for(y, np.asarray(y).dtype.kind == "f")
     methods = list(methods or configs.default_methods(given) or comparing.DEFAULT_METHODS)
-    names = ["sgd" if name == "joint" else name for name in (
-        name.partition("+")[0].partition(":")[0] for name in methods)]
+    names = [variants.trained(name.partition("+")[0].partition(":")[0]) for name in methods]
     check_names(names, options, given, OWN if own_data else DECIDED)
     config_for = functools.partial(make_config, epochs=epochs, options=options, given=given)
     config = config_for(names[0])

@@ -65,4 +65,4 @@ def test_commands_have_the_flags_configs_and_methods_that_are_named(page):
             else:
                 assert flag in known, (name, word)
             if flag == "methods":
-                assert {m.partition(":")[0].partition("+")[0] for m in value.split(",")} <= {*METHODS, "joint"}
+                assert {m.partition(":")[0].partition("+")[0] for m in value.split(",")} <= {*METHODS, "joint", "gdumb"}

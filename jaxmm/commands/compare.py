@@ -29,8 +29,8 @@ comparison has it, with differences to one of the methods:
 
 A method may be of one modality alone and have options of its own: `er:audio`, `unimodal:audio`,
 `samm+consistency=false`, `mla+projection=none+alpha=0.5`. `unimodal` trains one model for each
-modality, `joint` is `sgd` on all tasks of a stream at once, and --capacities goes to the methods
-that have a memory.
+modality, `joint` is `sgd` on all tasks of a stream at once, `gdumb` the same on as many examples as a
+memory has, all classes alike, and --capacities goes to the methods that have a memory.
 
 Seed i of a comparison adds i to config.train.seed and, on a stream, to config.stream.seed: the order
 of the tasks varies too, as in SAMM. Methods that start from trained models use runs of the same

@@ -168,6 +168,25 @@ def joint(labels: np.ndarray) -> Stream:
     return add_split(Stream(_tasks([classes]), _identity(classes)), "train", labels)
 
 
+def balanced_rows(labels: np.ndarray, rows: np.ndarray, size: int, seed: int) -> np.ndarray:
+    """Of these rows as many as `size`, sorted, drawn by the seed: of each class equally many, as far as it has them.
+
+    Args:
+      labels: int [N], of the split.
+      rows: int [n], of the split.
+      size: at least 1.
+      seed: of the draw, by which the classes that give one more are drawn, too.
+    """
+    if size < 1:
+        raise UserError(f"stream.budget={size}; expected at least 1 example, or 0 for all")
+    rows = np.random.default_rng(seed).permutation(rows)
+    turn = np.zeros(len(rows), int)     # how many of its class come before a row
+    for c in np.unique(labels[rows]):
+        own = labels[rows] == c
+        turn[own] = np.arange(own.sum())
+    return np.sort(rows[np.argsort(turn, kind="stable")[:size]])
+
+
 def add_split(stream: Stream, split: str, labels: np.ndarray) -> Stream:
     """The stream with the examples of one more split: those of each task's evaluated classes.
 

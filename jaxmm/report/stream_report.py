@@ -21,7 +21,8 @@ from jaxmm.report.units import unit
 def facts(config: StreamConfig, stream: Stream) -> str:
     """The stream in a few words."""
     words = f"{continual.KINDS[config.kind]}, {len(stream.tasks)} tasks, seed {config.seed}"
-    return f"{words}, all learned at once" if config.joint else words
+    few = f" from {config.budget} examples, all classes alike" if config.budget else ""
+    return f"{words}, all learned at once{few}" if config.joint else words
 
 
 def write(run: Run, outputs: Logits, workdir: pathlib.Path, title: str,

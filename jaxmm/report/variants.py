@@ -2,7 +2,8 @@
 
 A name is METHOD, then optionally `:MODALITY` for a model of one modality alone, then any number of
 `+OPTION=VALUE` for options of the method: `samm`, `er:audio`, `samm+consistency=false`. The name
-`joint` is `sgd` on all tasks of a stream at once.
+`joint` is `sgd` on all tasks of a stream at once, and `gdumb` the same on a class-balanced memory alone (Prabhu et
+al., ECCV 2020).
 """
 import copy
 import dataclasses
@@ -11,6 +12,9 @@ from typing import Any, NamedTuple
 
 from jaxmm.config import Config, MethodConfig
 from jaxmm.errors import UserError, suggest
+
+
+AT_ONCE = ("joint", "gdumb")        # names of `sgd` on a stream that is learned at once
 
 
 class Variant(NamedTuple):
@@ -57,17 +61,18 @@ def expand(names: Sequence[str], config_for: Callable[[str], Config], capacities
 
 def _variants(name: str, config_for, capacities, modalities) -> Iterator[Variant]:
     method, modality, options = parse(name)
-    config = copy.deepcopy(config_for("sgd" if method == "joint" else method))
-    if config.method.name != ("sgd" if method == "joint" else method):
+    config = copy.deepcopy(config_for(trained(method)))
+    if config.method.name != trained(method):
         raise UserError(f"config.method.name={config.method.name}: "
                         "here --methods names the methods")
-    if method == "joint":
+    if method in AT_ONCE:
         if not config.stream.kind:
-            raise UserError("joint learns all tasks of a stream at once, and this config has no "
+            raise UserError(f"{method} learns all tasks of a stream at once, and this config has no "
                             "stream; use sgd, or set config.stream.kind")
         config.stream.joint = True
     for option, value in options.items():
-        set_option(config.method, option, value, "--methods")
+        of_stream = method == "gdumb" and option == "capacity"
+        set_option(config.stream if of_stream else config.method, "budget" if of_stream else option, value, "--methods")
     settings = [f"{k}={v}" for k, v in options.items() if k != "capacity"]
     if method == "unimodal":
         chosen = modality or config.method.modality
@@ -80,12 +85,23 @@ def _variants(name: str, config_for, capacities, modalities) -> Iterator[Variant
             raise UserError(f"--methods={name}: {method} cannot be trained on one modality; "
                             f"use unimodal:{modality}")
         config = _with(config, modalities=modality)
+    if method == "gdumb":
+        for size in ([config.stream.budget] if "capacity" in options else
+                     capacities or [config_for("er").method.capacity]):
+            yield Variant(row, modality, size, dataclasses.replace(
+                config, stream=dataclasses.replace(config.stream, budget=size)))
+        return
     if buffer_of(config.method) is None:
         yield Variant(row, modality, None, config)
         return
     for capacity in capacities if capacities and "capacity" not in options else [
             config.method.capacity]:
         yield Variant(row, modality, capacity, _with(config, capacity=capacity))
+
+
+def trained(method: str) -> str:
+    """The method that is trained under a name."""
+    return "sgd" if method in AT_ONCE else method
 
 
 def buffer_of(method: MethodConfig) -> int | None:

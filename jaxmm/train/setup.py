@@ -13,7 +13,7 @@ from jaxmm.config import Config, EncoderConfig, PreprocessConfig, TextConfig, re
 from jaxmm.data.dataset import Dataset, fingerprint, say
 from jaxmm.data.feeding import check_streaming, device_memory, is_streamed, place_training
 from jaxmm.data.spec import DataSpec, check_same_form, coarse_map, example, make_spec
-from jaxmm.data.streams import Stream, make_stream
+from jaxmm.data.streams import Stream, balanced_rows, make_stream
 from jaxmm.data.text import check_encoder
 from jaxmm.data.transform import Transform, make_transform, normalise, on_host
 from jaxmm.encoders import NETWORKS, make_encoder, network_name
@@ -234,7 +234,15 @@ def _make_tasks(config: Config, dataset: Dataset, spec: DataSpec | None,
                  "a stream of tasks", "use a config without a stream")
     dataset, stream = make_stream(config.stream, dataset, spec and coarse_map(spec))
     tasks = [task.indices["train"] for task in stream.tasks]
-    return dataset, stream, rows_with(dataset, used, [np.concatenate(tasks)] if config.stream.joint else tasks)
+    if not config.stream.joint:
+        if config.stream.budget:
+            raise UserError(f"stream.budget={config.stream.budget} is for a stream that is learned at once; set "
+                            "--config.stream.joint, or leave it out")
+        return dataset, stream, rows_with(dataset, used, tasks)
+    rows, = rows_with(dataset, used, [np.concatenate(tasks)])
+    if config.stream.budget:
+        rows = balanced_rows(dataset.splits["train"]["label"], rows, config.stream.budget, config.stream.seed)
+    return dataset, stream, [rows]
 
 
 def kinds(config: Config, spec: DataSpec) -> dict[str, str]:

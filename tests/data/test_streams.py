@@ -42,6 +42,19 @@ def test_class_incremental_by_hand():
         assert task.indices["train"].dtype == np.int64
 
 
+def test_rows_of_a_balanced_memory():
+    """Classes 0 and 1 have four rows in the stream, class 2 one, class 3 none: 3, 3 and 1 of seven."""
+    labels = np.array([3, 0, 1, 0, 1, 0, 1, 2, 0, 1, 3])
+    rows = np.flatnonzero(labels < 3)
+    found = [streams.balanced_rows(labels, rows, 7, seed) for seed in range(20)]
+    assert all(np.bincount(labels[x]).tolist() == [3, 3, 1] and (np.diff(x) > 0).all() for x in found)
+    assert len({tuple(x) for x in found}) > 5 and set(np.concatenate(found)) == set(rows)
+    np.testing.assert_array_equal(found[0], streams.balanced_rows(labels, rows, 7, 0))
+    np.testing.assert_array_equal(streams.balanced_rows(labels, rows, 100, 0), rows)
+    with pytest.raises(UserError, match="stream.budget=-1; expected at least 1 example"):
+        streams.balanced_rows(labels, rows, -1, 0)
+
+
 def test_class_incremental_uses_every_example_once_in_even_groups():
     stream = streams.class_incremental(labels_of(11, 200), 4, seed=1)
     assert [len(task.classes) for task in stream.tasks] == [3, 3, 3, 2]

@@ -78,6 +78,17 @@ def test_joint_is_sgd_on_all_tasks_at_once():
         expand("joint", config_for=lambda m: Config(method=method_config(m)))
 
 
+def test_gdumb_is_joint_on_as_many_examples_as_a_memory_holds():
+    few, many, er, _ = expand("gdumb:image", "er", capacities=[100, 200])
+    assert [(v.folder, v.buffer, v.config.stream.budget, v.config.stream.joint) for v in (few, many)] == [
+        ("gdumb_image_100", 100, 100, True), ("gdumb_image_200", 200, 200, True)]
+    assert few.config.method.name == "sgd" and few.config.method.modalities == "image"
+    assert er.config.stream.budget == 0 and not er.config.stream.joint
+    assert [v.buffer for v in expand("gdumb", "gdumb+capacity=7")] == [ERConfig().capacity, 7]
+    with pytest.raises(UserError, match="budget='x' of stream; expected a whole number"):
+        expand("gdumb+capacity=x")
+
+
 def test_one_modality():
     er, = expand("er:image")
     assert (er.method, er.modality, er.config.method.modalities) == ("er:image", "image", "image")
