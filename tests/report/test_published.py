@@ -304,7 +304,7 @@ def test_linear_probes_are_values_of_their_own(make_dataset, tmp_path):
 
 
 def test_every_published_value_can_be_read_and_has_a_protocol():
-    assert len(list(published._rows())) == 282 + 96 + 150 + 2 * (42 + 8) + 12 + 12 + 5 + 3
+    assert len(list(published._rows())) == 282 + 96 + 150 + 2 * (42 + 8) + 12 + 12 + 5 + 3 + 11 + 2
     for row in published._rows():
         assert 0 < float(row["mean"]) <= 100
         if not row["setting"] or row["setting"].startswith("data."):

@@ -22,6 +22,7 @@ References:
   of AGM the other way round, and values examples for SMV in the first batch alone. InfoReg, arXiv 2503.18595.
   MIDAS, arXiv 2509.25831.
   G2D, arXiv 2506.21514. PMR, CVPR 2023. ReconBoost, arXiv 2405.09321, whose code has another head.
+  DER++ and its baselines, arXiv 2004.07211, as its first released code has them. CLS-ER, arXiv 2201.12604.
 """
 import csv
 import dataclasses
@@ -42,7 +43,8 @@ from jaxmm.train.options import to_dict
 
 PAPERS = {"mla": "arXiv 2311.10707", "samm": "arXiv 2405.02766", "umt": "arXiv 2305.01233",
           "balancebenchmark": "arXiv 2502.10816", "inforeg": "arXiv 2503.18595", "midas": "arXiv 2509.25831",
-          "g2d": "arXiv 2506.21514", "pmr": "Fan et al., CVPR 2023", "reconboost": "arXiv 2405.09321"}
+          "g2d": "arXiv 2506.21514", "pmr": "Fan et al., CVPR 2023", "reconboost": "arXiv 2405.09321",
+          "der": "arXiv 2004.07211", "cls_er": "arXiv 2201.12604"}
 PRETRAINED = ("cav_mae", "m3ae")
 SIZE_TOLERANCE = 0.1        # share by which numbers of examples may differ: files go missing
 NETWORK = ("width", "depth", "features", "patch", "stem")   # options that make another encoder
