@@ -34,16 +34,27 @@ def test_replay_remembers_what_fine_tuning_forgets(make_dataset, make_config, tm
     assert (last["er"] - last["sgd"])[:-1].min() > 0.5 and (last["joint"] - last["sgd"])[:-1].min() > 0.5
 
 
-@pytest.mark.parametrize("stop", [5, 10, 12])
-def test_resume_inside_and_at_the_end_of_a_task(stop, make_dataset, make_config, tmp_path,
+class Stop:
+    """A batch that cannot be read."""
+    def __getitem__(self, i):
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("method, stop", [("samm", 5), ("samm", 10), ("samm", 12), ("av_cil", 12),
+                                          ("ewc", "visit"), ("analytic", "visit")])
+def test_resume_inside_and_at_the_end_of_a_task(method, stop, make_dataset, make_config, tmp_path,
                                                 monkeypatch):
-    """Tasks end after 5 and 10 steps; the memory, its keys and the history come back bit by bit."""
+    """Tasks end after 5 and 10 steps; the memory, its keys and the history come back bit by bit.
+
+    Or it stops when a part of the second task's rows has been visited.
+    """
     dataset = make_dataset(rows=(60, 12, 12))
 
     def train(name):
-        config = make_config("samm", epochs=1, batch_size=4, steps_per_call=1,
+        config = make_config(method, epochs=1, batch_size=4, steps_per_call=1,
                              optimizer=OptimizerConfig(learning_rate=0.02, schedule="constant"))
-        config.method.capacity = 12
+        if hasattr(config.method, "capacity"):
+            config.method.capacity = 12
         config.stream = StreamConfig(kind="class", num_tasks=3)
         return schedule.train(config, tmp_path / name, dataset=dataset, devices=ONE, progress=False)
 
@@ -52,7 +63,7 @@ def test_resume_inside_and_at_the_end_of_a_task(stop, make_dataset, make_config,
 
     whole = train("whole")
     with monkeypatch.context() as patch:
-        chunk_of = plan.Chunks.__getitem__
+        chunk_of, visits = plan.Chunks.__getitem__, plan.visits
 
         def killed(chunks, number):
             chunk = chunk_of(chunks, number)
@@ -60,7 +71,14 @@ def test_resume_inside_and_at_the_end_of_a_task(stop, make_dataset, make_config,
                 raise KeyboardInterrupt
             return chunk
 
-        patch.setattr(plan.Chunks, "__getitem__", killed)
+        def cut_short(tasks, batch_size):
+            order = list(visits(tasks, batch_size))
+            return order if np.array_equal(tasks[0], whole.setup.tasks[0]) else [order[0], Stop()]
+
+        if stop == "visit":
+            patch.setattr(plan, "visits", cut_short)
+        else:
+            patch.setattr(plan.Chunks, "__getitem__", killed)
         with pytest.raises(KeyboardInterrupt):
             train("cut")
     resumed = train("cut")
@@ -143,7 +161,9 @@ def test_a_run_of_part_of_the_modalities_learns_from_rows_that_have_one(
     (dict(kind="class", num_tasks=0), "0 tasks"),
     (dict(kind="time"), "stream.kind='time'; expected class, domain or generalized"),
     (dict(kind="domain", coarse="nowhere.csv"), "nowhere.csv"),
-    (dict(kind="generalized", num_tasks=2, phase_size=0), "phase_size is 0")])
+    (dict(kind="generalized", num_tasks=2, phase_size=0), "phase_size is 0"),
+    (dict(kind="class", num_tasks=3, budget=9), "stream.budget=9 is for a stream that is learned at once"),
+    (dict(kind="class", num_tasks=3, joint=True, budget=7), "train.batch_size=8; .* 7 training examples")])
 def test_streams_that_cannot_be_made_are_refused(stream, message, make_dataset, make_config):
     config = make_config("sgd")
     config.stream = StreamConfig(**stream)

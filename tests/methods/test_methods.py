@@ -55,8 +55,8 @@ def what_is_learned(state):
 def test_devices_and_resuming(name, encoder, make_dataset, make_config):
     """Five steps with three modalities, some missing, on the same global batches.
 
-    On one device and on eight, parameters, own state, metrics and predictions agree, a step after
-    the end of a task included; a state that was taken off the devices after three steps and put back
+    On one device and on eight, parameters, own state, metrics and predictions agree, visits of a task's
+    rows and a step after its end included; a state that was taken off the devices after three steps and put back
     goes on to the same bits. So does one of data with other values in place of what is missing. The encoder
     of `flow` is frozen, and keeps its bits.
     """
@@ -88,6 +88,9 @@ def test_devices_and_resuming(name, encoder, make_dataset, make_config):
                 chex.assert_trees_all_equal(last, metrics)
                 chex.assert_trees_all_equal(what_is_learned(other), what_is_learned(state))
                 chex.assert_trees_all_equal(predictions.predict_split(setup, other, splits["test"]), logits)
+        if setup.programs.visit:
+            for index, counts in plan.visits([np.arange(40)], 16):
+                state = setup.programs.visit(state, feed.at(index), counts)
         if setup.programs.steps:
             state, metrics = steps(setup, setup.programs.end_task(state), feed, 5, 6)
         end = setup.programs.fetch(state)
@@ -133,7 +136,8 @@ def test_frozen_encoders_and_their_batch_statistics_pass_every_step_as_they_are(
         paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
         kept = {i for i, path in enumerate(paths) if path.startswith((".params['a']", ".batch_stats['a']"))}
         changed = {i for i, path in enumerate(paths) if path.startswith(".params['head']")}
-        for step in method.step.values() if isinstance(method.step, Mapping) else [method.step]:
+        steps = method.step.values() if isinstance(method.step, Mapping) else [method.step]
+        for step in list(steps)[:1] if name == "analytic" else steps:       # whose other step changes nothing
             jaxpr = jax.make_jaxpr(lambda state, batch, step=step: step(state, batch)[0])(state, batch).jaxpr
             same = {i for i, (old, new) in enumerate(zip(jaxpr.invars, jaxpr.outvars)) if old is new}
             assert kept <= same and len(kept) == 2 and not changed & same, name
@@ -199,7 +203,8 @@ def test_all_methods_of_a_seed_start_alike_in_every_modality_they_share():
     batch = make_batch({m: np.zeros((2, 2), np.float32) for m in "abc"}, [0, 1])
     variants = [(name, {"modality": "b"} if name == "unimodal" else {}) for name in METHODS]
     variants += [("unimodal", {"modality": "c"})]
-    variants += [(name, {"modalities": "b,c"}) for name in ("sgd", "er", "samm", "derpp", "lwf")]
+    variants += [(name, {"modalities": "b,c"}) for name, entry in METHODS.items()
+                 if hasattr(entry.options, "modalities")]
     first = {}
     for name, changes in variants:
         small = {"k": 2} if hasattr(METHODS[name].options, "k") else {}
