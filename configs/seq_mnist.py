@@ -4,31 +4,43 @@ An `.npz` with {split}/visual, images [28, 28] of bytes, and {split}/label; what
 used. Two layers of 100 units, pixels in [0, 1], plain SGD, batches of 10. With all 60,000 digits a task
 is one epoch (--config.train.epochs=1); by default ten, as many steps with 6,000.
 
-    python -m launch.train --config=configs/seq_mnist.py:er --config.data.path=FILE.npz \
-        --config.train.seeds=3 --config.method.capacity=200 --config.optimizer.learning_rate=0.01
+    python -m launch.train --config=configs/seq_mnist.py:er,200 --config.data.path=FILE.npz \
+        --config.train.seeds=3
 
-Accuracy over all classes after the last task, in percent: published (Buzzega et al., arXiv 2004.07211,
-lwf and sgd too), and here with 6,000 digits, mean and deviation over three seeds, with these options:
+METHOD,BUFFER takes the options of `tuned.csv` for a method with a memory of so many examples, and METHOD alone those
+of one without a memory; `python -m benchmarks.reproduce --data=FILE.npz` trains all rows and says which miss their
+figure.
 
-    method  capacity  rate                                          published          here
-    sgd               0.03                                              19.60    19.5 ± 0.1
-    lwf               0.03  alpha=0.25 head_epochs=10 *                 19.62    19.7 ± 0.1 +
-    er           200  0.01                                              80.43    80.3 ± 0.3
-    er           500  0.1                                               86.12    87.0 ± 1.1
-    derpp        200  0.03  alpha=0.2 beta=0 (DER)                      84.55    87.0 ± 0.7
-    derpp        200  0.03  alpha=0.2 beta=1 replay_batch=128           85.61    87.2 ± 1.3 +
-    derpp        500  0.03  alpha=1 beta=0.5                            91.00    91.5 ± 1.2
+Accuracy over all classes after the last task, in percent: published (Buzzega et al., arXiv 2004.07211, lwf, sgd, ewc
+and agem too; CLS-ER, arXiv 2201.12604), and here with 6,000 digits, mean and deviation over three seeds:
 
-* and --config.train.epochs=20 --config.optimizer.weight_decay=5e-4: mammoth's distillation has no T^2,
-and the head of a new task learns first, alone. + measured with the digits numbered in another order,
-the tasks the same.
+    method        buffer  published          here
+    sgd                       19.60    19.5 ± 0.1
+    ewc                       20.46
+    lwf                       19.62    19.7 ± 0.1 +
+    agem             200      45.72
+    er               200      80.43    80.3 ± 0.3
+    er               500      86.12    87.0 ± 1.1
+    derpp+beta=0     200      84.55    87.0 ± 0.7  (DER)
+    derpp            200      85.61    87.2 ± 1.3 +
+    derpp            500      91.00    91.5 ± 1.2
+    cls_er           200      89.54
+    cls_er           500      92.05
+
+Mammoth's distillation has no T^2, so alpha is a quarter of its own, and the head of a new task learns first, alone,
+which doubles the epochs of lwf. + measured with the digits numbered in another order, the tasks the same. Those
+without a figure here were not trained yet.
 """
 from jaxmm.config import (Config, DataConfig, EncoderConfig, OptimizerConfig, PreprocessConfig,
                           StreamConfig, TrainConfig)
+from jaxmm.experiments import presets
 from jaxmm.methods import method_config
+from jaxmm.report import variants
 
 
-def get_config(method: str = "er") -> Config:
+def get_config(argument: str = "er") -> Config:
+    row, _, buffer = argument.partition(",")
+    method, _, options = variants.parse(row)
     config = Config(
         data=DataConfig(name="arrays", preprocess={"visual": PreprocessConfig(mean=(0.0,), std=(255.0,))}),
         stream=StreamConfig(kind="class", num_tasks=5, order="sorted"),
@@ -39,4 +51,8 @@ def get_config(method: str = "er") -> Config:
     if hasattr(config.method, "modalities"):
         config.method.modalities = "visual"
     config.encoders["visual"] = EncoderConfig(name="mlp", width=100, depth=2)
+    memory = {"capacity": buffer} if buffer and hasattr(config.method, "capacity") else {}
+    presets.set_options(config, {f"method.{name}": value for name, value in (options | memory).items()},
+                        f"--config=seq_mnist:{argument}")
+    presets.set_options(config, presets.tuned("seq_mnist", row, buffer), "configs/tuned.csv")
     return config

@@ -1,12 +1,16 @@
 """Parts that the configs of real data sets share."""
+import csv
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from jaxmm.config import (Config, EncoderConfig, FramesConfig, OptimizerConfig, SpectrogramConfig,
                           TextConfig, TrainConfig)
 from jaxmm.encoders import NETWORKS
 from jaxmm.errors import UserError
+from jaxmm.experiments import configs
 from jaxmm.methods import method_config
+from jaxmm.report import variants
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 RAW = {"mean": (0.0,), "std": (1.0,)}       # spectrograms are left as they are
@@ -31,6 +35,31 @@ def make_config(argument: str) -> tuple[Config, bool]:
     if hasattr(config.method, "capacity"):
         config.method.capacity = 1000
     return config, size == "smoke"
+
+
+def tuned(stream: str, row: str, buffer: str) -> dict[str, str]:
+    """Options by path, as text, that `tuned.csv` beside the configs has for a method on a stream; none if it has none.
+
+    Args:
+      stream: as shipped configs are called.
+      row: as methods are called in comparisons, see `jaxmm.report.variants`.
+      buffer: examples in the memory; rows of methods without one hold for any.
+    """
+    with open(configs.folder() / "tuned.csv", encoding="utf-8", newline="") as file:
+        for found in csv.DictReader(file):
+            if (found["stream"], found["method"]) == (stream, row) and found["buffer"] in ("", buffer):
+                return dict(pair.split("=") for pair in found["options"].split())
+    return {}
+
+
+def set_options(config: Config, options: Mapping[str, str], where: str) -> None:
+    """Sets options of a config by their paths from text; `where` is what messages call their source."""
+    for path, value in options.items():
+        *sections, name = path.split(".")
+        section: Any = config
+        for key in sections:
+            section = section[key] if isinstance(section, dict) else getattr(section, key)
+        variants.set_option(section, name, value, where)
 
 
 def on_features(config: Config, modalities: Sequence[str]) -> Config:

@@ -1,10 +1,15 @@
+import csv
+
 import jax
 import numpy as np
 import pytest
 
+from benchmarks import reproduce
 from configs import seq_mnist
 from jaxmm import data
 from jaxmm.errors import UserError
+from jaxmm.experiments import configs
+from jaxmm.train.options import to_dict
 from jaxmm.train.setup import build
 
 
@@ -32,3 +37,41 @@ def test_only_classes_come_in_order():
     config.stream.kind = "generalized"
     with pytest.raises(UserError, match="stream.order=sorted is for stream.kind=class"):
         data.streams.make_stream(config.stream, data.load(data.DataConfig(name="synthetic", kind="A")))
+
+
+def test_tuned_options_are_those_of_the_config_of_their_row():
+    """Every row has a figure to reach, and changes what it says, and no more."""
+    with open(configs.folder() / "tuned.csv", encoding="utf-8", newline="") as file:
+        rows = {f"{row['method']},{row['buffer']}".rstrip(","): row for row in csv.DictReader(file)}
+    assert [name.replace(",", "/") for name in rows] == list(reproduce.figures())
+    for name, row in rows.items():
+        config = seq_mnist.get_config(name)
+        method, _, option = row["method"].partition("+")
+        assert config.method.name == method
+        assert not row["buffer"] or config.method.capacity == int(row["buffer"])
+        expected = dict(pair.split("=") for pair in f"{row['options']} method.{option}".split() if "=" in pair)
+        for path, value in expected.items():
+            found = to_dict(config)
+            for key in path.split("."):
+                found = found[key]
+            assert str(found).lower() == value or float(found) == float(value), (name, path)
+    assert seq_mnist.get_config("er,77").optimizer == seq_mnist.get_config("er").optimizer     # of which nothing is known
+    with pytest.raises(UserError, match="seq_mnist:er,few: capacity='few' of er; expected a whole number"):
+        seq_mnist.get_config("er,few")
+
+
+def test_a_row_misses_by_what_is_beyond_its_margin():
+    figure = {"published": "80.43", "all_digits": "79.1", "few_digits": "", "within": "3"}
+    few = reproduce.compared(figure, [76.0, 78.0], False)
+    assert (few["figure"], few["mean"], few["difference"], few["misses"], few["holds"]) == (
+        80.43, 77.0, -3.43, 0.43, False)
+    many = reproduce.compared(figure, [76.0, 78.0], True)
+    assert (many["figure"], many["misses"], many["holds"]) == (79.1, 0.0, True)
+    assert not reproduce.compared(figure, [], True)["holds"]      # all diverged
+
+
+def test_of_all_digits_a_task_is_one_epoch():
+    lwf, er = seq_mnist.get_config("lwf"), seq_mnist.get_config("er")
+    for config in (lwf, er):
+        reproduce.in_one_epoch(config)
+    assert (lwf.train.epochs, lwf.method.head_epochs, er.train.epochs) == (2, 1, 1)
