@@ -142,12 +142,12 @@ class TaskConfig:
 @dataclass
 class StreamConfig:
     """A stream of tasks made from the data set, for continual learning."""
-    kind: str = ""                  # "class", "domain" or "generalized" incremental; "": no stream
+    kind: str = ""                  # "class", "domain", "group" or "generalized" incremental; "": no stream
     num_tasks: int = 5              # "generalized": at most, as the data may run out earlier
     joint: bool = False             # learn all tasks at once (upper bound), evaluate them one by one
     budget: int = 0                 # "joint": learn only so many examples, equally many of each class, drawn
                                     # by the seed; 0: all
-    order: str = "shuffled"         # "class": order of the classes, "shuffled" by the seed or "sorted"
+    order: str = "shuffled"         # "class", "group": order of these, "shuffled" by the seed or "sorted"
     seed: int = 0                   # of the draw of classes for each task
     coarse: str = ""                # "domain": CSV file with the columns class, coarse
     phase_size: int = 1000          # "generalized": examples in a task

@@ -9,7 +9,7 @@ predict. Optional too: `{split}/present/{modality}` bool [N], False where an exa
 rows of their own have labels of their own, in place of those of the split: `{split}/{modality}/label`;
 see `jaxmm/data/unpaired.py`. `train/group` [N], whole numbers or text, says which rows belong together
 (one speaker, one patient): they are not divided when validation data or folds (`jaxmm/data/folds.py`) are
-taken of train.
+taken of train. Where `val` and `test` are there, too, and say `{split}/group`, a stream may learn group after group.
 """
 import collections
 import contextlib
@@ -63,7 +63,7 @@ def assemble(path: pathlib.Path, arrays: Mapping[str, np.ndarray], config: DataC
     """
     arrays = dict(arrays)
     names = {key: _names(path, key, arrays.pop(key)) for key in NAMES if key in arrays}
-    group = _group(path, arrays)
+    groups = _groups(path, arrays)
     splits = collections.defaultdict(lambda: {"inputs": {}, "present": {}})
     for name, array in arrays.items():
         split, _, rest = name.partition("/")
@@ -102,9 +102,12 @@ def assemble(path: pathlib.Path, arrays: Mapping[str, np.ndarray], config: DataC
     if class_names is None:
         class_names = _numbered(path, splits["train"]["label"])
     where, train = str(path), splits["train"]
-    if group is not None and len(group) != len(train["label"]):
-        raise UserError(f"{path}: train/group has {len(group)} rows, train/label {len(train['label'])}; expected "
-                        "one for each row")
+    for split, group in groups.items():
+        rows = len(labels.get(split, ()))
+        if len(group) != rows:
+            raise UserError(f"{path}: {split}/group has {len(group)} rows, {split}/label {rows}; expected one for "
+                            "each row")
+    group = np.unique(groups["train"], return_inverse=True)[1] if groups else None
     if config.folds:
         tested = folds.assign(where, train["label"], group, config.folds, config.seed) == config.fold
         splits = folds.cut(where, train, tested, group, config)
@@ -112,20 +115,23 @@ def assemble(path: pathlib.Path, arrays: Mapping[str, np.ndarray], config: DataC
         splits |= unpaired.split_each(where, train, config)
     elif "val" not in splits:
         splits |= folds.hold_out(where, train, group, config)
-    return Dataset(path.stem, {s: splits[s] for s in SPLITS if s in splits}, class_names)
+    return Dataset(path.stem, {s: splits[s] for s in SPLITS if s in splits}, class_names,
+                   groups=groups if len(groups) > 1 else {})
 
 
-def _group(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> np.ndarray | None:
-    """Numbers [N] of the groups of train, taken out of the arrays; of another rank they are a modality."""
-    names = [name for name in (f"{split}/group" for split in SPLITS) if name in arrays and arrays[name].ndim == 1]
-    if other := set(names) - {"train/group"}:
-        raise UserError(f"{path}: {min(other)} is not used; groups are those of train/group: remove it")
-    if not names:
-        return None
-    group = arrays.pop("train/group")
-    if group.dtype.kind not in "iuSU":
-        raise UserError(f"{path}: train/group is {group.dtype}; expected whole numbers or text")
-    return np.unique(group, return_inverse=True)[1]
+def _groups(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The groups of rows by split, taken out of the arrays: of train alone, or of all splits.
+
+    Arrays of another rank are a modality.
+    """
+    found = {split: arrays.pop(name) for split in SPLITS if arrays.get(name := f"{split}/group", np.zeros(())).ndim == 1}
+    if set(found) not in (set(), {"train"}, set(SPLITS)):
+        raise UserError(f"{path}: {min(set(found) - {"train"})}/group is not used; groups are those of train/group, or of all of "
+                        f"{', '.join(SPLITS)}: remove it, or add the others")
+    for split, group in found.items():
+        if group.dtype.kind not in "iuSU":
+            raise UserError(f"{path}: {split}/group is {group.dtype}; expected whole numbers or text")
+    return found
 
 
 def read(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -33,6 +33,8 @@ class Dataset(NamedTuple):
                                       # the JSON of another tokenizer than WordPiece alone
     files: Mapping[str, Any] = {}     # of a table of files: "columns", their kinds by modality, and the
                                       # "options" that they were decoded with
+    groups: Mapping[str, np.ndarray] = {}   # by split: whole numbers or text [N], such as the speaker of each
+                                      # row, where every split of a file says so
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ class Task(NamedTuple):
     classes: np.ndarray                 # int64 [k], sorted: classes of its training examples
     evaluated: np.ndarray               # int64 [e], sorted: classes of its evaluation examples
     indices: dict[str, np.ndarray]      # by split, int64 [n], sorted: its examples
+    groups: tuple[str, ...] = ()        # those whose examples it has, where they are tasks
 
 
 class Stream(NamedTuple):
@@ -46,10 +47,10 @@ def make_stream(config: StreamConfig, dataset: Dataset,
     labels = {split: batch["label"] for split, batch in dataset.splits.items()}
     class_names = dataset.class_names
     check_choice("stream.order", config.order, ("shuffled", "sorted"))
-    if config.order == "sorted" and config.kind != "class":
-        raise UserError(f"stream.order=sorted is for stream.kind=class; here it is {config.kind}")
+    if config.order == "sorted" and config.kind not in ("class", "group"):
+        raise UserError(f"stream.order=sorted is for stream.kind=class or group; here it is {config.kind}")
+    seed = None if config.order == "sorted" else config.seed
     if config.kind == "class":
-        seed = None if config.order == "sorted" else config.seed
         stream = class_incremental(labels["train"], config.num_tasks, seed)
     elif config.kind == "domain":
         coarse = coarse or read_coarse_map(config.coarse, class_names)
@@ -59,9 +60,14 @@ def make_stream(config: StreamConfig, dataset: Dataset,
         stream = generalized_class_incremental(
             labels["train"], config.num_tasks, config.phase_size, config.max_classes,
             config.long_tailed, config.seed)
+    elif config.kind == "group":
+        if not dataset.groups:
+            raise UserError(f"stream.kind=group: {dataset.name} does not say which group its rows are of; it takes "
+                            "an .npz file with train/group, val/group and test/group")
+        stream = group_incremental(labels, dataset.groups, config.num_tasks, seed)
     else:
-        raise UserError(f"stream.kind={config.kind!r}; expected class, domain or generalized")
-    for split in [name for name in labels if name != "train"]:
+        raise UserError(f"stream.kind={config.kind!r}; expected class, domain, group or generalized")
+    for split in [name for name in labels if name not in stream.tasks[0].indices]:
         stream = add_split(stream, split, labels[split])
     splits = {split: batch | {"label": relabel(stream, batch["label"])}
               for split, batch in dataset.splits.items()}
@@ -115,6 +121,39 @@ def domain_incremental(fine_labels: np.ndarray, coarse_map: Mapping[int, str | i
         for group, part in zip(groups, np.array_split(rng.permutation(members), num_tasks)):
             group.extend(part)
     return add_split(Stream(_tasks(groups), label_of), "train", fine_labels)
+
+
+def group_incremental(labels: Mapping[str, np.ndarray], groups: Mapping[str, np.ndarray], num_tasks: int,
+                      seed: int | None) -> Stream:
+    """Tasks with the same labels, of the examples of other groups, such as speakers or sessions.
+
+    Args:
+      labels: int [N] by split.
+      groups: whole numbers or text [N] by split; those of other splits are groups of the training split.
+      num_tasks: between 1 and the number of groups, which are dealt out as evenly as can be.
+      seed: of the order of the groups; None: sorted.
+    """
+    known = np.unique(groups["train"])
+    if not 1 <= num_tasks <= len(known):
+        raise UserError(f"{num_tasks} tasks cannot share {len(known)} groups; expected 1 to {len(known)} tasks")
+    for split, found in groups.items():
+        if len(other := np.setdiff1d(found, known)):
+            raise UserError(f"groups {listed(other)} of split {split!r} have no training example; expected groups of "
+                            "the training split")
+    order = known if seed is None else np.random.default_rng(seed).permutation(known)
+    tasks = []
+    for number, part in enumerate(np.array_split(order, num_tasks), 1):
+        part = np.sort(part)
+        indices = {split: np.flatnonzero(np.isin(found, part)) for split, found in groups.items()}
+        for split, rows in indices.items():
+            if not rows.size:
+                raise UserError(f"task {number} of {num_tasks}, groups {listed(part)}, has no example in split "
+                                f"{split!r}; use fewer tasks or a larger split")
+        learned = np.unique(labels["train"][indices["train"]])
+        tested = np.unique(np.concatenate([labels[split][rows] for split, rows in indices.items() if split != "train"]
+                                          or [learned]))
+        tasks.append(Task(learned.astype(np.int64), tested.astype(np.int64), indices, tuple(map(str, part))))
+    return Stream(tuple(tasks), _identity(_classes(labels["train"])))
 
 
 def generalized_class_incremental(labels: np.ndarray, num_phases: int, phase_size: int,
@@ -225,19 +264,22 @@ def to_json(stream: Stream) -> dict:
     """A JSON-serialisable description: the classes of each task and the number of its examples by split."""
     return {
         "label_of": stream.label_of.tolist(),
-        "tasks": [{"classes": task.classes.tolist(), "evaluated": task.evaluated.tolist(),
+        "tasks": [{"classes": task.classes.tolist(), "evaluated": task.evaluated.tolist()}
+                  | ({"groups": list(task.groups)} if task.groups else {}) | {
                    "examples": {split: len(index) for split, index in task.indices.items()}}
                   for task in stream.tasks],
     }
 
 
 def describe(stream: Stream, class_names: Sequence[str]) -> str:
-    """A Markdown table of the tasks: number, classes, examples in each split."""
+    """A Markdown table of the tasks: number, groups if it is made of them, classes, examples in each split."""
     splits = list(stream.tasks[0].indices)
-    lines = [f"| task | classes | {' | '.join(splits)} |",
-             f"|---:|:---|{'---:|' * len(splits)}"]
+    grouped = bool(stream.tasks[0].groups)
+    lines = [f"| task |{' groups |' * grouped} classes | {' | '.join(splits)} |",
+             f"|---:|{':---|' * (1 + grouped)}{'---:|' * len(splits)}"]
     for number, task in enumerate(stream.tasks, 1):
-        names = escape.markdown("; ".join(class_names[c] for c in task.classes))
+        columns = [task.groups] * grouped + [[class_names[c] for c in task.classes]]
+        names = " | ".join(escape.markdown("; ".join(column)) for column in columns)
         counts = " | ".join(str(len(task.indices[split])) for split in splits)
         lines.append(f"| {number} | {names} | {counts} |")
     return "\n".join(lines) + "\n"

@@ -11,7 +11,7 @@ from jaxmm.report.units import unit
 from jaxmm.task import Task
 
 KINDS = {"class": "class-incremental", "domain": "domain-incremental",
-         "generalized": "generalised class-incremental"}
+         "group": "group-incremental", "generalized": "generalised class-incremental"}
 
 # Metrics of the matrix R [T, T] that need a run which learned task by task.
 OVER_TIME = {"stability": continual.stability, "plasticity": continual.plasticity,

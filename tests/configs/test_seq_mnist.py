@@ -35,7 +35,7 @@ def test_digits_come_in_order_and_pixels_are_fractions(tmp_path):
 def test_only_classes_come_in_order():
     config = seq_mnist.get_config("er")
     config.stream.kind = "generalized"
-    with pytest.raises(UserError, match="stream.order=sorted is for stream.kind=class"):
+    with pytest.raises(UserError, match="stream.order=sorted is for stream.kind=class or group"):
         data.streams.make_stream(config.stream, data.load(data.DataConfig(name="synthetic", kind="A")))
 
 

@@ -6,9 +6,10 @@ import pytest
 
 from jaxmm import data
 from jaxmm.batch import make_batch
-from jaxmm.config import DataConfig
+from jaxmm.config import DataConfig, StreamConfig
 from jaxmm.data import folds
 from jaxmm.data.rows import Rows, join, select
+from jaxmm.data.streams import make_stream
 from jaxmm.errors import UserError
 
 
@@ -66,6 +67,23 @@ def test_validation_of_data_with_a_test_split_keeps_groups_whole(tmp_path):
     assert held and not held & set(group[rows_of(splits["train"])])
 
 
+def test_groups_of_all_splits_make_a_stream(tmp_path):
+    """Of speakers in every split; without validation groups it is said what is missing."""
+    more = {f"{split}/{name}": x for split in ("val", "test") for name, x in (
+        ("x", np.zeros((4, 2), np.float32)), ("label", np.arange(4) % 2), ("group", np.array(["b", "a", "b", "a"])))}
+    config = dataclasses.replace(write(tmp_path / "a.npz", np.arange(12) % 2, np.repeat(["a", "b"], 6), **more), folds=0)
+    dataset = data.load(config)
+    assert {split: x.tolist() for split, x in dataset.groups.items()} == {
+        "train": ["a"] * 6 + ["b"] * 6, "val": ["b", "a", "b", "a"], "test": ["b", "a", "b", "a"]}
+    _, stream = make_stream(StreamConfig(kind="group", num_tasks=2, order="sorted"), dataset)
+    assert [task.indices["val"].tolist() for task in stream.tasks] == [[1, 3], [0, 2]]
+    for lost, message in (({"val/group"}, "test/group is not used; .* add the others"),
+                          ({"val/x", "val/label"}, "val/group has 4 rows, val/label 0")):
+        with pytest.raises(UserError, match=message):
+            data.load(dataclasses.replace(write(tmp_path / "b.npz", np.arange(12) % 2, np.repeat(["a", "b"], 6), **{
+                name: x for name, x in more.items() if name not in lost}), folds=0))
+
+
 @pytest.mark.parametrize("change, message", [
     ({"folds": 1}, "data.folds=1; expected 2 to 1000"),
     ({"fold": 5}, "data.fold=5; expected 0 to 4, as data.folds=5"),
@@ -85,7 +103,7 @@ def test_folds_that_cannot_be_are_refused(change, message, tmp_path):
     ({"train/group": np.arange(11)}, "train/group has 11 rows, train/label 12"),
     ({"train/group": np.arange(12.0)}, "train/group is float64; expected whole numbers or text"),
     ({"train/group": np.arange(12) % 4}, "has 4 groups, too few for 5 parts"),
-    ({"val/group": np.arange(12)}, "val/group is not used; groups are those of train/group"),
+    ({"val/group": np.arange(12)}, "val/group is not used; groups are those of train/group, or of all"),
 ])
 def test_files_that_folds_do_not_fit_are_refused(more, message, tmp_path):
     with pytest.raises(UserError, match=message):

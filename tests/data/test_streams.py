@@ -42,6 +42,29 @@ def test_class_incremental_by_hand():
         assert task.indices["train"].dtype == np.int64
 
 
+GROUPS = {"train": np.array(["ann", "bob", "cy", "bob", "ann"]), "test": np.array(["cy", "ann", "bob"])}
+GROUPED = {"train": np.array([0, 1, 2, 0, 1]), "test": np.array([2, 0, 1])}
+
+
+def test_groups_are_tasks_of_their_own_examples():
+    stream = streams.group_incremental(GROUPED, GROUPS, 3, None)
+    assert [task.groups for task in stream.tasks] == [("ann",), ("bob",), ("cy",)]
+    assert [{split: x.tolist() for split, x in task.indices.items()} for task in stream.tasks] == [
+        {"train": [0, 4], "test": [1]}, {"train": [1, 3], "test": [2]}, {"train": [2], "test": [0]}]
+    assert [task.classes.tolist() for task in stream.tasks] == [[0, 1], [0, 1], [2]]
+    assert [task.evaluated.tolist() for task in stream.tasks] == [[0], [1], [2]]
+    np.testing.assert_array_equal(streams.relabel(stream, GROUPED["train"]), GROUPED["train"])
+    assert "| 1 | ann | a; b | 2 | 1 |" in streams.describe(stream, "abc").splitlines()
+    assert json.loads(as_text(stream))["tasks"][1]["groups"] == ["bob"]
+    pairs = {streams.group_incremental(GROUPED, GROUPS, 2, seed).tasks[0].groups for seed in range(20)}
+    assert pairs == {("ann", "bob"), ("ann", "cy"), ("bob", "cy")}
+    for num_tasks, test, message in ((4, GROUPS["test"], "4 tasks cannot share 3 groups"),
+                                     (3, np.array(["cy", "ann", "di"]), "groups di of split 'test' have no training"),
+                                     (3, np.array(["cy", "ann", "ann"]), "groups bob, has no example in split 'test'")):
+        with pytest.raises(UserError, match=message):
+            streams.group_incremental(GROUPED, GROUPS | {"test": test}, num_tasks, None)
+
+
 def test_rows_of_a_balanced_memory():
     """Classes 0 and 1 have four rows in the stream, class 2 one, class 3 none: 3, 3 and 1 of seven."""
     labels = np.array([3, 0, 1, 0, 1, 0, 1, 2, 0, 1, 3])

@@ -159,7 +159,8 @@ def test_a_run_of_part_of_the_modalities_learns_from_rows_that_have_one(
 @pytest.mark.parametrize("stream, message", [
     (dict(kind="class", num_tasks=4), "4 tasks cannot share 3 classes"),
     (dict(kind="class", num_tasks=0), "0 tasks"),
-    (dict(kind="time"), "stream.kind='time'; expected class, domain or generalized"),
+    (dict(kind="time"), "stream.kind='time'; expected class, domain, group or generalized"),
+    (dict(kind="group"), "stream.kind=group: tiny does not say which group its rows are of"),
     (dict(kind="domain", coarse="nowhere.csv"), "nowhere.csv"),
     (dict(kind="generalized", num_tasks=2, phase_size=0), "phase_size is 0"),
     (dict(kind="class", num_tasks=3, budget=9), "stream.budget=9 is for a stream that is learned at once"),

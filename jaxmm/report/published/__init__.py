@@ -110,7 +110,7 @@ def data_name(dataset: str, config: Config) -> str:
     stream = config.stream
     if stream.kind == "generalized":
         return f"gcil_{dataset}_{'longtail' if stream.long_tailed else 'uniform'}"
-    return {"class": "seq_", "domain": "dom_"}.get(stream.kind, "") + dataset
+    return {"class": "seq_", "domain": "dom_", "group": "group_"}.get(stream.kind, "") + dataset
 
 
 def _protocol(paper: str, dataset: str, method: str) -> dict[str, str]:
