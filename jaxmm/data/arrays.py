@@ -126,7 +126,8 @@ def _groups(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> dict[str, np.n
     """
     found = {split: arrays.pop(name) for split in SPLITS if arrays.get(name := f"{split}/group", np.zeros(())).ndim == 1}
     if set(found) not in (set(), {"train"}, set(SPLITS)):
-        raise UserError(f"{path}: {min(set(found) - {"train"})}/group is not used; groups are those of train/group, or of all of "
+        other = min(set(found) - {"train"})
+        raise UserError(f"{path}: {other}/group is not used; groups are those of train/group, or of all of "
                         f"{', '.join(SPLITS)}: remove it, or add the others")
     for split, group in found.items():
         if group.dtype.kind not in "iuSU":
