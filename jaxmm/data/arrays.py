@@ -9,7 +9,8 @@ predict. Optional too: `{split}/present/{modality}` bool [N], False where an exa
 rows of their own have labels of their own, in place of those of the split: `{split}/{modality}/label`;
 see `jaxmm/data/unpaired.py`. `train/group` [N], whole numbers or text, says which rows belong together
 (one speaker, one patient): they are not divided when validation data or folds (`jaxmm/data/folds.py`) are
-taken of train. Where `val` and `test` are there, too, and say `{split}/group`, a stream may learn group after group.
+taken of train. Where `val` and `test` are there, too, and say `{split}/group`, a stream may learn group after
+group.
 """
 import collections
 import contextlib
@@ -124,7 +125,8 @@ def _groups(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> dict[str, np.n
 
     Arrays of another rank are a modality.
     """
-    found = {split: arrays.pop(name) for split in SPLITS if arrays.get(name := f"{split}/group", np.zeros(())).ndim == 1}
+    named = {split: f"{split}/group" for split in SPLITS if f"{split}/group" in arrays}
+    found = {split: arrays.pop(name) for split, name in named.items() if arrays[name].ndim == 1}
     if set(found) not in (set(), {"train"}, set(SPLITS)):
         other = min(set(found) - {"train"})
         raise UserError(f"{path}: {other}/group is not used; groups are those of train/group, or of all of "

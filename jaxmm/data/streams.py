@@ -62,8 +62,8 @@ def make_stream(config: StreamConfig, dataset: Dataset,
             config.long_tailed, config.seed)
     elif config.kind == "group":
         if not dataset.groups:
-            raise UserError(f"stream.kind=group: {dataset.name} does not say which group its rows are of; it takes "
-                            "an .npz file with train/group, val/group and test/group")
+            raise UserError(f"stream.kind=group: {dataset.name} does not say which group its rows are of; it "
+                            "takes an .npz file with train/group, val/group and test/group")
         stream = group_incremental(labels, dataset.groups, config.num_tasks, seed)
     else:
         raise UserError(f"stream.kind={config.kind!r}; expected class, domain, group or generalized")
@@ -138,8 +138,8 @@ def group_incremental(labels: Mapping[str, np.ndarray], groups: Mapping[str, np.
         raise UserError(f"{num_tasks} tasks cannot share {len(known)} groups; expected 1 to {len(known)} tasks")
     for split, found in groups.items():
         if len(other := np.setdiff1d(found, known)):
-            raise UserError(f"groups {listed(other)} of split {split!r} have no training example; expected groups of "
-                            "the training split")
+            raise UserError(f"groups {listed(other)} of split {split!r} have no training example; expected "
+                            "groups of the training split")
     order = known if seed is None else np.random.default_rng(seed).permutation(known)
     tasks = []
     for number, part in enumerate(np.array_split(order, num_tasks), 1):
@@ -150,8 +150,8 @@ def group_incremental(labels: Mapping[str, np.ndarray], groups: Mapping[str, np.
                 raise UserError(f"task {number} of {num_tasks}, groups {listed(part)}, has no example in split "
                                 f"{split!r}; use fewer tasks or a larger split")
         learned = np.unique(labels["train"][indices["train"]])
-        tested = np.unique(np.concatenate([labels[split][rows] for split, rows in indices.items() if split != "train"]
-                                          or [learned]))
+        others = [labels[split][rows] for split, rows in indices.items() if split != "train"]
+        tested = np.unique(np.concatenate(others or [learned]))
         tasks.append(Task(learned.astype(np.int64), tested.astype(np.int64), indices, tuple(map(str, part))))
     return Stream(tuple(tasks), _identity(_classes(labels["train"])))
 

@@ -38,7 +38,7 @@ def make_config(argument: str) -> tuple[Config, bool]:
 
 
 def tuned(stream: str, row: str, buffer: str) -> dict[str, str]:
-    """Options by path, as text, that `tuned.csv` beside the configs has for a method on a stream; none if it has none.
+    """Options by path, as text, that `tuned.csv` beside the configs has for a method on a stream, if any.
 
     Args:
       stream: as shipped configs are called.

@@ -114,7 +114,8 @@ def make_av_cil(config: AVCILConfig, model: common.Model) -> common.Method:
 
 def group_divergence(logits, old_logits, known, temperature):
     """sum_t T^2 KL(softmax(z*[G_t] / T) || softmax(z[G_t] / T)) [B] over the groups G_t of old classes."""
-    new, old = (grouped_log_softmax(z / temperature, known.first) for z in (logits, jax.lax.stop_gradient(old_logits)))
+    old_logits = jax.lax.stop_gradient(old_logits)
+    new, old = (grouped_log_softmax(z / temperature, known.first) for z in (logits, old_logits))
     terms = jnp.where(seen.old(known), jnp.exp(old) * (old - new), 0.0)
     return temperature ** 2 * terms.sum(1)
 

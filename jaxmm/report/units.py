@@ -38,7 +38,8 @@ UNITS = {
     "task_incremental": Unit("task-incremental"), "stability": Unit("stability"),
     "plasticity": Unit("plasticity"), "trade_off": Unit("trade-off"),
     "average_incremental_accuracy": Unit("average incremental accuracy"),
-    "forgetting": Unit("forgetting"), "mean_forgetting": Unit("mean forgetting"), "backward_transfer": Unit("backward transfer"),
+    "forgetting": Unit("forgetting"), "mean_forgetting": Unit("mean forgetting"),
+    "backward_transfer": Unit("backward transfer"),
     "forward_transfer": Unit("forward transfer"),
 }
 UNITS = {metric: found._replace(lower=metric in metrics.LOWER_IS_BETTER) for metric, found in UNITS.items()}

@@ -2,8 +2,8 @@
 
 A name is METHOD, then optionally `:MODALITY` for a model of one modality alone, then any number of
 `+OPTION=VALUE` for options of the method: `samm`, `er:audio`, `samm+consistency=false`. The name
-`joint` is `sgd` on all tasks of a stream at once, and `gdumb` the same on a class-balanced memory alone (Prabhu et
-al., ECCV 2020).
+`joint` is `sgd` on all tasks of a stream at once, and `gdumb` the same on a class-balanced memory alone
+(Prabhu et al., ECCV 2020).
 """
 import copy
 import dataclasses
@@ -71,8 +71,10 @@ def _variants(name: str, config_for, capacities, modalities) -> Iterator[Variant
                             "stream; use sgd, or set config.stream.kind")
         config.stream.joint = True
     for option, value in options.items():
-        of_stream = method == "gdumb" and option == "capacity"
-        set_option(config.stream if of_stream else config.method, "budget" if of_stream else option, value, "--methods")
+        if method == "gdumb" and option == "capacity":
+            set_option(config.stream, "budget", value, "--methods")
+        else:
+            set_option(config.method, option, value, "--methods")
     settings = [f"{k}={v}" for k, v in options.items() if k != "capacity"]
     if method == "unimodal":
         chosen = modality or config.method.modality

@@ -83,9 +83,9 @@ def score_tasks(logits: Mapping[str, np.ndarray], split: Batch, stream: Stream,
 
     Returns:
       "class_incremental" and "task_incremental": [T] by head, the latter with the logits of the
-      labels that a task does not have left out; "examples": [T] by head, how many they are of; "recency", if no label is in two tasks: [T] by
-      head, the share of all predictions that fall in each task's labels. None where no example of
-      a task has the modality.
+      labels that a task does not have left out; "examples": [T] by head, how many they are of;
+      "recency", if no label is in two tasks: [T] by head, the share of all predictions that fall in
+      each task's labels. None where no example of a task has the modality.
     """
     labels = task_labels(stream)
     counted = head_rows(logits, split["present"])
