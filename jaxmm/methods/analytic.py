@@ -52,7 +52,7 @@ def make_analytic(config: AnalyticConfig, model: common.Model) -> common.Method:
         total = sum(widths.values())
         return {"random": {m: jax.random.normal(named_key(key, m), (width, config.expansion)) / total ** 0.5
                            for m, width in in_order(widths).items()},
-                "sums": dict.fromkeys(heads, sums), "tasks": jnp.zeros((), jnp.int32),
+                "sums": dict.fromkeys(heads, sums), "frozen": jnp.zeros((), bool),
                 "weights": {head: jnp.zeros((config.expansion, model.task.size)) for head in heads}}
 
     def expand(state, features):
@@ -65,7 +65,7 @@ def make_analytic(config: AnalyticConfig, model: common.Model) -> common.Method:
         """Those of the closed form, as soon as there is one."""
         out = model.run(state.params, state.batch_stats, batch, train=False)
         found = {head: phi @ state.extra["weights"][head] for head, phi in expand(state, out.features).items()}
-        return {head: jnp.where(state.extra["tasks"] > 0, z, out.outputs[head]) for head, z in found.items()}
+        return {head: jnp.where(state.extra["frozen"], z, out.outputs[head]) for head, z in found.items()}
 
     def learn(state, batch):
         batch = model.transform(common.step_key(state), batch)
@@ -75,7 +75,8 @@ def make_analytic(config: AnalyticConfig, model: common.Model) -> common.Method:
             return continual.by_head(config, model, lambda head: model.task.loss(
                 out.outputs[head], batch["label"]), batch["present"]), out
 
-        return common.finish_step(model, state, batch, *common.gradients(model, state.params, loss_fn))
+        return common.finish_step(model, state, batch, *common.gradients(model, state.params, loss_fn),
+                                  extra=state.extra | {"frozen": jnp.zeros((), bool)})
 
     def rest(state, batch):
         """Changes nothing: the examples count when the task ends."""
@@ -88,14 +89,16 @@ def make_analytic(config: AnalyticConfig, model: common.Model) -> common.Method:
         batch = model.transform(None, common.only(batch, model.encoders))
         features = model.run(state.params, state.batch_stats, batch, train=False).features
         counts = batch["present"] | {"fused": continual.counted(batch)}
-        sums = {head: ridge.add(state.extra["sums"][head], phi, batch["label"], counts[head],
-                                axis_name=model.axis_name) for head, phi in expand(state, features).items()}
-        return state._replace(extra=state.extra | {"sums": sums})
+        # Those of other features than the encoders give now do not count.
+        old = jax.tree.map(lambda x: jnp.where(state.extra["frozen"], x, 0.0), state.extra["sums"])
+        sums = {head: ridge.add(old[head], phi, batch["label"], counts[head], axis_name=model.axis_name)
+                for head, phi in expand(state, features).items()}
+        return state._replace(extra=state.extra | {"sums": sums, "frozen": jnp.ones((), bool)})
 
     def end_task(state):
         weights = {head: jnp.asarray(ridge.solve(sums, config.gamma, balanced=config.balanced))
                    for head, sums in state.extra["sums"].items()}
-        return state._replace(extra=state.extra | {"weights": weights, "tasks": state.extra["tasks"] + 1})
+        return state._replace(extra=state.extra | {"weights": weights})
 
     return common.Method(
         init, {"learn": learn, "rest": rest}, lambda state, batch: outputs(state, model.transform(None, batch)),

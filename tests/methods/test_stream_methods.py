@@ -283,6 +283,9 @@ def test_analytic_is_ridge_regression_on_all_tasks_together(balanced):
     again, metrics = method.step["rest"](state, batches[1])
     chex.assert_trees_all_equal(again.params, state.params)
     state = method.end_task(visit(again, batches[1]))
+    longer, _ = step(state, batches[0])     # encoders that learn again have other features
+    only = method.end_task(visit(longer, batches[1])).extra["sums"]["fused"]
+    assert only.counts.sum() == ROWS and state.extra["sums"]["fused"].counts.sum() == 2 * ROWS
     x = {m: np.concatenate([np.where(b["present"][m][:, None], b["inputs"][m], 0) for b in batches]).astype(float)
          for m in SHAPES}
     present = {m: np.concatenate([b["present"][m] for b in batches]) for m in SHAPES}
