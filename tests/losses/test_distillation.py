@@ -24,6 +24,14 @@ def test_kl_divergence_by_hand():
         assert not gradients[1].any()
 
 
+def test_what_continual_methods_add_for_two_classes():
+    """DER++ with weight 0.5: z' = (0, 0), z* = (1, 0); LwF: h* = (0, 0), z = (1, 0) at temperatures 1 and 2."""
+    even, tilted = np.zeros((1, 2), np.float32), np.float32([[1, 0]])
+    np.testing.assert_allclose(0.5 * mean_squared_error(even, tilted), [0.25])
+    for t, expected in ((1.0, 0.1201), (2.0, 0.1237)):
+        np.testing.assert_allclose(kl_divergence(tilted, even, t)[0], expected, atol=5e-5)
+
+
 def test_kl_divergence_of_opposite_certainties():
     far = np.float32([[1e4, -1e4, 0]])
     loss, gradients = kl_divergence(far, -far, 2.0)
