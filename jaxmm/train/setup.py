@@ -24,7 +24,7 @@ from jaxmm.methods.common import Method, TrainState
 from jaxmm.model import Model
 from jaxmm.pretrained import load
 from jaxmm.task import Task, check_labels, make_task, need_classes, with_smoothing, with_weights
-from jaxmm.train import plan
+from jaxmm.train import experts, plan
 from jaxmm.train.optimizers import PLATEAU, accumulate, by_encoder, make_optimizer, make_schedule
 from jaxmm.train.options import LARGEST, check_augmentation, check_single
 from jaxmm.train.programs import Options, Programs, make_programs
@@ -110,6 +110,8 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
     for split, batch in dataset.splits.items():
         check_labels(split, task, batch["label"])
     learned = _learned_task(config, task, dataset, tasks)
+    experts.check(config, task)
+    prior = experts.log_prior(config, task, dataset)
     for section in ("encoders", "augment"):
         unknown = set(getattr(config, section)) - set(spec.modalities)
         if unknown:
@@ -156,7 +158,9 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
                                            axis_name=axis_name)
         model = Model(encoders, learned, transform, optimizer, epoch,
                       config.train.batch_size, spec.num_examples, config.train.gradient_norm, axis_name)
-        return over_views(make_method(changed.method, model), views, task)
+        method = over_views(make_method(changed.method, model), views, task)
+        kind = config.train.experts
+        return experts.with_experts(method, kind, prior, spec.modalities) if kind else method
 
     programs = make_programs(make, devices, [scalar_options(config)], to_float32)
     if stream and not programs.steps:
