@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxmm.batch import Batch, Logits, batch_size, take
 from jaxmm.data.feeding import Mapped, place_training
+from jaxmm.methods import METHODS
 from jaxmm.methods.common import TrainState
 from jaxmm.train import experts, hosts, plan
 from jaxmm.train.opened import Opened, kept_model
@@ -38,7 +39,8 @@ class Group:
 
     def fail(self, i: int, error: FloatingPointError) -> None:
         """Marks a run as failed; it is left out from now on."""
-        self.errors[i] = FloatingPointError(f"{self.runs[i].workdir}: {error}")
+        cure = METHODS[self.setup.config.method.name].cure
+        self.errors[i] = FloatingPointError(f"{self.runs[i].workdir}: {error}" + f", or with {cure}" * bool(cure))
 
     def feed(self, split: str) -> Feed:
         """The rows of a split."""
