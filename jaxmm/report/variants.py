@@ -2,7 +2,7 @@
 
 A name is METHOD, then optionally `:MODALITY` for a model of one modality alone, then any number of
 `+OPTION=VALUE` for options of the method: `samm`, `er:audio`, `samm+consistency=false`. The name
-`joint` is `sgd` on all tasks of a stream at once.
+`joint` is `sgd` on all tasks of a stream at once, `recipe=NAME` a method with options of its run.
 """
 import copy
 import dataclasses
@@ -13,12 +13,20 @@ from jaxmm.config import Config, MethodConfig
 from jaxmm.errors import UserError, suggest
 
 
+RECIPE = "recipe="      # what the name of a method with options of its run begins with
+
+
 class Variant(NamedTuple):
     """One model to be trained, with every seed."""
     method: str             # its row in the table: METHOD:MODALITY+OPTION=VALUE
     modality: str           # the only one; "" for all
     buffer: int | None      # examples its memory holds, if it has one
     config: Config
+
+    @property
+    def recipe(self) -> bool:
+        """Whether it is a recipe, whose options are those of its teachers, too."""
+        return self.method.startswith(RECIPE)
 
     @property
     def folder(self) -> str:
@@ -58,7 +66,7 @@ def expand(names: Sequence[str], config_for: Callable[[str], Config], capacities
 def _variants(name: str, config_for, capacities, modalities) -> Iterator[Variant]:
     method, modality, options = parse(name)
     config = copy.deepcopy(config_for("sgd" if method == "joint" else method))
-    if config.method.name != ("sgd" if method == "joint" else method):
+    if config.method.name != ("sgd" if method == "joint" else method) and not method.startswith(RECIPE):
         raise UserError(f"config.method.name={config.method.name}: "
                         "here --methods names the methods")
     if method == "joint":
