@@ -259,7 +259,7 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
     With `probe` the scores of a modality get the accuracy of a linear probe of its encoder.
     """
     start = time.perf_counter()
-    for i, (run, trained) in enumerate(_train_all(runs, dataset, progress)):
+    for i, (run, trained) in enumerate(train_all(runs, dataset, progress)):
         if isinstance(trained, FloatingPointError):
             print(f"[{i + 1}/{len(runs)}] diverged: {trained}", flush=True)
             yield comparison.read_result(run.variant, run.repeat, None)
@@ -275,7 +275,8 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
         start = time.perf_counter()
 
 
-def _train_all(runs, dataset, progress) -> Iterator[tuple[Planned, Run | FloatingPointError]]:
+def train_all(runs: Sequence[Planned], dataset: Dataset, progress: bool = True,
+              ) -> Iterator[tuple[Planned, Run | FloatingPointError]]:
     """The runs as they are done; the seeds of a model at once where one program can."""
     for _, seeds in itertools.groupby(runs, key=lambda run: run.variant.folder):
         seeds = list(seeds)

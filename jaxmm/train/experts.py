@@ -82,6 +82,20 @@ def fit(outputs: Logits, split: Batch, found: Experts, kind: str) -> Experts:
     return experts.fit(found, taken, split["label"], there, weighted=kind != "equal")
 
 
+def cross_fitted(outputs: Logits, split: Batch, found: Experts, kind: str) -> np.ndarray:
+    """The outputs [N, C] of this head on validation data, each half of it by what was fitted to the other one."""
+    labels = split["label"]
+    fused = np.empty((len(labels), len(found.log_prior)), np.float32)
+    order = np.random.default_rng(0).permutation(len(labels))
+    for rows, others in ((order[::2], order[1::2]), (order[1::2], order[::2])):
+        def part(chosen):
+            return ({h: z[chosen] for h, z in outputs.items()},
+                    {"label": labels[chosen], "present": {m: p[chosen] for m, p in split["present"].items()}})
+        own, (known, rest) = part(rows), part(others)
+        fused[rows] = fuse(own[0], fit(known, rest, found, kind), own[1]["present"])[HEAD]
+    return fused
+
+
 def takes_part(heads: Mapping[str, chex.Array], present: Mapping[str, chex.Array]) -> dict[str, chex.Array]:
     """bool [B] by head: a modality where it is present, the fused head where any of the heads' modalities is."""
     own = {m: jnp.asarray(present[m]) for m in present if m in heads}
