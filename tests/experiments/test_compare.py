@@ -124,7 +124,7 @@ def test_methods_that_diverge_are_marked_and_the_others_go_on(config_for, make_d
 def test_the_table_is_complete_where_a_method_diverges(choose_arrays, tmp_path):
     """Also if it is the baseline of the others, and the last one. Where all do there is an error."""
     chosen = choose_arrays((24, 16, 8), {"train.epochs": 3, "train.batch_size": 8})
-    lost = "umt+weight=1e30"
+    lost = "qmf+weight=1e30"
 
     def run(methods, **options):
         return compare.compare(chosen, methods, 1, str(tmp_path / "work"), (), False, "command", **options)

@@ -1,5 +1,6 @@
 import dataclasses
 
+import jax
 import pytest
 
 from jaxmm import data
@@ -7,6 +8,7 @@ from jaxmm.config import replace
 from jaxmm.errors import UserError
 from jaxmm.experiments import compare, configs, planning, recipes
 from jaxmm.methods import METHODS
+from jaxmm.train.restore import restore
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -51,6 +53,8 @@ def test_recipes_are_rows_of_a_comparison_and_their_teachers_train_as_they_do(ch
     assert [run.teachers for run in runs] == [f"{folder}/{{teacher}}/seed_{{seed}}", ""]
     assert [run.config.train.epochs for run in runs] == [20, 40]
     short = chosen._replace(overrides=chosen.overrides | {"train.epochs": 1})
-    said = compare.compare(short, ["recipe=default"], 1, str(folder), (), False, "command").splitlines()
+    said = compare.compare(short, ["recipe=ensemble"], 1, str(folder), (), False, "command").splitlines()
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said if line.startswith("| ")]
-    assert cells[0] == ["method", "image", "sound", "fused", "experts"] and cells[-1][0] == "recipe=default"
+    assert cells[0] == ["method", "image", "sound", "fused", "experts"] and cells[-1][0] == "recipe=ensemble"
+    found = restore(folder / "recipe=ensemble/seed_0", devices=jax.devices()[:1]).state.experts        # which makes no steps itself
+    assert len(found.weight) == 2 and any(float(w) != 1 for w in found.weight.values())
