@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
-from jaxmm.methods import (agm, amco, avslowfast, cml, continual, correlation, cpm_net, derpp, fusion,
-                           g2d, g_blending, imagination, lfm, lwf, mbsd, mla, mmpareto, mmtm, ogm_ge,
-                           opm, pmr, qmf, rebalance, reconboost, relearn, rubi, samm, smv, tate, taught,
-                           tcmax)
+from jaxmm.methods import (agm, amco, avslowfast, cml, continual, correlation, cpm_net, derpp, fusion, g2d,
+                           g_blending, imagination, lfm, lwf, mbsd, mla, mla_tcmax, mmpareto, mmtm, ogm_ge, opm,
+                           pmr, qmf, rebalance, reconboost, relearn, rubi, samm, smv, tate, taught, tcmax)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
@@ -93,6 +92,9 @@ METHODS = {entry.options.name: entry for entry in (
           "mmtm whose loss is masked by the prediction of one modality", "RUBi, arXiv 1906.10169"),
     Entry(mla.MLAConfig(), mla.make_mla,
           "one modality at a time through a shared head with projected gradient", MLA, pairs=False),
+    Entry(mla_tcmax.MLATCMaxConfig(), mla_tcmax.make_mla_tcmax,
+          "mla whose last epochs train all modalities at once, as tcmax", f"{MLA}; TCMax, arXiv 2602.13015",
+          of_length=True),
     Entry(taught.UMTConfig(), taught.make_umt,
           "joint training that imitates features of unimodal teachers", UMT, cure=taught.CURE),
     Entry(g2d.G2DConfig(), g2d.make_g2d,
