@@ -238,6 +238,9 @@ class TrainConfig:
                                     # validation: then that is tested, restored and predicts
     score: str = ""                 # HEAD/SCORE on validation that "best", patience and the schedule
                                     # "plateau" go by, as fused/accuracy; "": what reports lead with
+    experts: str = ""               # add the head "experts", which reports lead with: the product of the
+                                    # predictions of single modalities, calibrated on validation data, with
+                                    # "equal" weights or "fitted" ones, or of "all" and the fused head, fitted
     patience: int = 0               # stop after more than this many evaluations without a better score;
                                     # 0: train all epochs
     checkpoint_epochs: int = 1      # save every N epochs, and at the end

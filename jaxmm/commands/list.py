@@ -2,6 +2,7 @@
 
     jaxmm list methods              # with a line and the paper of each
     jaxmm list configs              # that --config=NAME:METHOD finds from any folder
+    jaxmm list recipes              # for --config=NAME:recipe=default
     jaxmm list datasets
     jaxmm list encoders
     jaxmm list options [METHOD]     # of a method; of every run

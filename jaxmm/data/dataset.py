@@ -18,7 +18,7 @@ from jaxmm.task import check_labels, kind_of, make_task
 
 SPLITS = ("train", "val", "test")
 SAMPLED_ROWS = 512          # for the statistics of rows that are read on demand
-RESERVED = ("head", "fused", "dynamic", "nme", "label", "exchange",   # taken by heads and parameter groups
+RESERVED = ("head", "fused", "dynamic", "nme", "experts", "label", "exchange",     # taken by heads and groups
             "projection", "decoder")
 
 

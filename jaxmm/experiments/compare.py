@@ -1,4 +1,5 @@
 """Several methods over several seeds, compared."""
+import collections
 import dataclasses
 import functools
 import itertools
@@ -61,13 +62,13 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: 
     config_for, sizes = functools.partial(configs.config_for, chosen), parse_capacities(capacities)
     if folds:
         load = data.load_folds(dataclasses.replace(config.data, folds=folds))
-        _, tables, workdirs = cross_validate(load, folds, config_for, methods, folder, command, sizes, probe, page,
-                                             baseline=baseline)
+        results, tables, workdirs = cross_validate(load, folds, config_for, methods, folder, command, sizes, probe,
+                                                   page, baseline=baseline)
     else:
-        _, tables, workdirs = compare_on(data.load(config.data), config.stream, config_for, methods, seeds,
-                                         folder, command, sizes, probe, page, settings=settings,
-                                         tune_seeds=tune_seeds, baseline=baseline)
-    return said(tables, folder, workdirs)
+        results, tables, workdirs = compare_on(data.load(config.data), config.stream, config_for, methods, seeds,
+                                               folder, command, sizes, probe, page, settings=settings,
+                                               tune_seeds=tune_seeds, baseline=baseline)
+    return said(tables, folder, workdirs, results)
 
 
 def methods_of(chosen: Chosen, methods: Sequence[str] | None) -> Sequence[str]:
@@ -75,11 +76,19 @@ def methods_of(chosen: Chosen, methods: Sequence[str] | None) -> Sequence[str]:
     return configs.default_methods(chosen.path) or DEFAULT_METHODS if methods is None else methods
 
 
-def said(tables: str, folder: pathlib.Path, workdirs: Sequence[pathlib.Path]) -> str:
-    """The tables of a comparison, where they are, and what to type to look into its last run."""
+def said(tables: str, folder: pathlib.Path, workdirs: Sequence[pathlib.Path],
+         results: Sequence[comparison.Result]) -> str:
+    """The tables of a comparison, where they are, what to type to look into its last run, and what diverged.
+
+    `workdirs` are those of the runs that did not diverge.
+    """
     one = escape.command([f"--workdir={workdirs[-1]}"])
+    lost = collections.Counter(result.method for result in results if result.diverged)
+    made = collections.Counter(result.method for result in results)
+    listed = ", ".join(f"{method} ({count} of {made[method]} runs)" for method, count in lost.items())
     return (f"\n{tables}\n{run_report.where(folder)} To look into one of the runs:\n"
-            f"  {as_typed('evaluate')} {one}")
+            f"  {as_typed('evaluate')} {one}"
+            + f"\nDiverged: {escape.printable(listed)}; the lines on these runs say what to do." * bool(lost))
 
 
 def compare_on(dataset: Dataset, stream: StreamConfig, config_for: Callable[[str], Config],
@@ -139,7 +148,7 @@ def _tune(planner: Callable[..., list[Planned]], models: Sequence[variants.Varia
             choices.append(tuning.choose(part, settings, seen, progress))
     chosen = {choice.model.folder: tuning.typed(choice.model.config, settings[choice.best])
               for choice in choices if choice.best is not None}
-    check_any_finished(list(chosen) or [False], folder)
+    check_any_finished([choice.best is not None for choice in choices], folder, "methods")
     runs = planner(tuned=chosen)
     claim(run for run in runs if run.variant.folder in chosen)
     results = []
@@ -154,7 +163,7 @@ def _tune(planner: Callable[..., list[Planned]], models: Sequence[variants.Varia
     costs = [report.Cost(*(report.examples(part / name, dataset.modalities) for part in (
         folder / tuning.FOLDER, folder)), seconds[name]) for name in (model.folder for model in models)]
     report.write_csv(choices, folder / "tuning.csv")
-    return [run for run in runs if run.variant.folder in chosen], results, report.section(choices, costs, seeds)
+    return runs, results, report.section(choices, costs, seeds)
 
 
 def read_settings(tune: str, tune_seeds: int, folds: int) -> list[dict[str, str]]:
@@ -221,7 +230,8 @@ def cross_validate(load: Callable[[int], Dataset], folds: int, config_for: Calla
 
 def write(results: Sequence[comparison.Result], runs: Iterable[Planned], dataset: Dataset, folder: pathlib.Path,
           **how) -> tuple[str, list[pathlib.Path]]:
-    """Writes the report and the flat table of all runs, see `comparison.write`: the tables, and the run folders.
+    """Writes the report and the flat table of all runs, see `comparison.write`: the tables, and the folders of
+    the runs that did not diverge.
 
     Raises:
       FloatingPointError: all diverged.
@@ -229,9 +239,8 @@ def write(results: Sequence[comparison.Result], runs: Iterable[Planned], dataset
     check_any_finished([not result.diverged for result in results], folder)
     runs = list(runs)
     tables = comparison.write(results, dataset, folder, task_config=runs[0].config.task, **how)
-    workdirs = [run.workdir for run in runs]
-    flat.write(folder, workdirs)
-    return tables, workdirs
+    flat.write(folder, [run.workdir for run in runs])
+    return tables, [run.workdir for run, result in zip(runs, results) if not result.diverged]
 
 
 def parse_capacities(values: Sequence[str]) -> list[int]:
@@ -250,7 +259,7 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
     With `probe` the scores of a modality get the accuracy of a linear probe of its encoder.
     """
     start = time.perf_counter()
-    for i, (run, trained) in enumerate(_train_all(runs, dataset, progress)):
+    for i, (run, trained) in enumerate(train_all(runs, dataset, progress)):
         if isinstance(trained, FloatingPointError):
             print(f"[{i + 1}/{len(runs)}] diverged: {trained}", flush=True)
             yield comparison.read_result(run.variant, run.repeat, None)
@@ -266,7 +275,8 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
         start = time.perf_counter()
 
 
-def _train_all(runs, dataset, progress) -> Iterator[tuple[Planned, Run | FloatingPointError]]:
+def train_all(runs: Sequence[Planned], dataset: Dataset, progress: bool = True,
+              ) -> Iterator[tuple[Planned, Run | FloatingPointError]]:
     """The runs as they are done; the seeds of a model at once where one program can."""
     for _, seeds in itertools.groupby(runs, key=lambda run: run.variant.folder):
         seeds = list(seeds)

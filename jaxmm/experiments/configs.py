@@ -12,6 +12,8 @@ import jaxmm
 from jaxmm import files
 from jaxmm.config import Config
 from jaxmm.errors import UserError, of, suggest
+from jaxmm.experiments import recipes
+from jaxmm.report.variants import RECIPE
 
 DEFAULT = "av_digits"
 
@@ -62,12 +64,15 @@ def load(path: str) -> Config:
     """The config that FILE.py makes of the argument after a colon, or that FILE.json holds.
 
     FILE.py is executed. FILE.json holds options and is never executed; a method after a colon replaces
-    its method.
+    its method. "recipe=NAME" in place of a method is one of `recipes`.
 
     Raises:
       UserError: it cannot be loaded, is not a config, or has values of other types than its options.
     """
     file, argument = split(path)
+    name, comma, size = argument.partition(",")     # as in FILE.py:METHOD,smoke
+    if name.startswith(RECIPE):
+        return recipes.config_of(name, lambda method: load(f"{file}:{method}{comma}{size}"))
     return check(path, _read_json(file, argument) if file.suffix == ".json" else _run(file, argument))
 
 

@@ -135,11 +135,11 @@ def _stablehlo(run: Run) -> tuple[bytes, dict[str, Any], list[str]]:
 
 
 def _safetensors(run: Run) -> tuple[bytes, None, list[str]]:
-    """Parameters and batch statistics by path, with `model.json` and `config.json` as metadata."""
+    """Parameters, batch statistics and experts by path, with `model.json` and `config.json` as metadata."""
     state = run.setup.programs.fetch(run.state)
     # In C order, whatever order they have: the format knows no other.
     arrays = {name: np.array(x, order="C") for name, x in flatten(
-        {"params": state.params, "batch_stats": state.batch_stats}).items()}
+        {"params": state.params, "batch_stats": state.batch_stats, "experts": state.experts}).items()}
     metadata = {"model": json.dumps(to_json(run.setup.spec)), "config": json.dumps(to_dict(run.setup.config)),
                 "made_by": json.dumps(provenance.describe()), "step": str(_step(run))}
     return safetensors.save(arrays, metadata), None, []

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from jaxmm.config import PREPROCESS, AugmentConfig, Config, EncoderConfig
 from jaxmm.errors import UserError, all_as_typed, as_typed, suggest
-from jaxmm.experiments import configs, sources
+from jaxmm.experiments import configs, recipes, sources
 
 
 def listing(what: str, name: str = "") -> str:
@@ -100,4 +100,9 @@ def table(found: Iterable[tuple[str, str]]) -> str:
     return "\n".join(lines)
 
 
-KINDS = {"methods": methods, "configs": shipped, "datasets": datasets, "encoders": encoders, "options": options}
+def recipe_lines() -> list[tuple[str, str]]:
+    """The recipes, with the method of each and what it is for."""
+    return [(name, f"{recipe.method}: {recipe.about}") for name, recipe in zip(recipes.names(), recipes.RECIPES.values())]
+
+
+KINDS = {"methods": methods, "configs": shipped, "recipes": recipe_lines, "datasets": datasets, "encoders": encoders, "options": options}

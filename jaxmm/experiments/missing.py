@@ -61,13 +61,13 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, rates: Sequence[str],
                        folder, part=f"missing_{report.name(rate)}") for rate in values}
     claim(itertools.chain(*runs.values()))
     results = {rate: list(make_runs(part, masked[rate])) for rate, part in runs.items()}
-    check_any_finished([not r.diverged for part in results.values() for r in part], folder)
+    made, planned = [list(itertools.chain(*parts.values())) for parts in (results, runs)]
+    check_any_finished([not result.diverged for result in made], folder)
     known = {rate: published.find([run.variant for run in part], masked[rate])["accuracy"]
              for rate, part in runs.items()}
-    workdirs = [run.workdir for part in runs.values() for run in part]
     table = report.write(results, masked, mask, folder, command, known, page, config.task)
-    flat.write(folder, workdirs)
-    return said(table, folder, workdirs)
+    flat.write(folder, [run.workdir for run in planned])
+    return said(table, folder, [run.workdir for run, result in zip(planned, made) if not result.diverged], made)
 
 
 def parse_rates(values: Sequence[str]) -> list[float]:

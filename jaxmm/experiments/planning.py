@@ -50,8 +50,8 @@ def plan(config_for: Callable[[str], Config], methods: Sequence[str], seeds: int
       capacities: sizes of the memory.
       fold: of a cross-validation, which `dataset` then is; every run is made once then.
       part: folder, within that of a method, that the runs are in; "": none.
-      tuned: options of each method, by its folder. Teachers then have those of their student, and lie in its
-        folder; otherwise methods share them.
+      tuned: options of each method, by its folder. Teachers then have those of their student, as with recipes,
+        and lie in its folder; otherwise methods share them.
 
     Raises:
       UserError: an error in one of the runs.
@@ -71,7 +71,7 @@ def plan(config_for: Callable[[str], Config], methods: Sequence[str], seeds: int
             config = setup.config       # with what its files of weights say
             repeat = config.train.seed if fold is None else fold
             within = f"{part}/" * bool(part)
-            teachers = "" if tuned else f"{workdir}/{{teacher}}/{within}seed_{{seed}}"
+            teachers = "" if tuned or variant.recipe else f"{workdir}/{{teacher}}/{within}seed_{{seed}}"
             runs.append(Planned(variant, config, repeat, setup.stream, folder, teachers))
             check_start(setup, folder)
     return runs

@@ -112,10 +112,10 @@ def train_seeds(config: Config, workdir: pathlib.Path, command: str) -> str:
     return comparison.write(results, learned, workdir, command, config.stream.kind, task_config=config.task)
 
 
-def check_any_finished(finished: Sequence[bool], workdir: pathlib.Path) -> None:
-    """Raises FloatingPointError if all of several runs diverged."""
+def check_any_finished(finished: Sequence[bool], workdir: pathlib.Path, what: str = "runs") -> None:
+    """Raises FloatingPointError if all of several runs, or of what they are of, diverged."""
     if not any(finished):
-        raise FloatingPointError(f"{workdir}: all {len(finished)} runs diverged; {REMEDY}")
+        raise FloatingPointError(f"{workdir}: all {len(finished)} {what} diverged; {REMEDY}")
 
 
 def train_sweep(config: Config, workdir: pathlib.Path, path: str, values: list[float],

@@ -70,6 +70,35 @@ def _confidence(stacked, mask):
     return jnp.where(mask, jnp.max(jax.nn.softmax(stacked), axis=-1), 0.0)
 
 
+def product_of_experts(
+    logits: Mapping[str, chex.Array],
+    temperatures: Mapping[str, chex.Numeric],
+    weights: Mapping[str, chex.Numeric],
+    log_prior: chex.Array,
+    present: Mapping[str, chex.Array] | None = None,
+) -> chex.Array:
+    """The product of calibrated predictions: sum_m w_m log p_m - (sum_m w_m - 1) log prior.
+
+    With p_m = softmax(z_m / T_m) and weights of 1 it is the rule of Bayes for modalities that are independent
+    of each other given the class. Heads that take no part drop out of both sums; without any there is the
+    prior.
+
+    Args:
+      logits: z [B, C] by head, finite.
+      temperatures: T > 0 by head.
+      weights: w >= 0 by head.
+      log_prior: [C], log of the share of each class.
+      present: bool [B] by head.
+
+    Returns:
+      Fused logits [B, C].
+    """
+    stacked, mask = _stack({k: z / temperatures[k] for k, z in logits.items()}, present)
+    shares = jnp.where(mask, jnp.stack([jnp.float32(weights[k]) for k in logits])[:, None], 0.0)
+    log_p = jax.nn.log_softmax(stacked)
+    return jnp.sum(shares[..., None] * log_p, axis=0) - (shares.sum(axis=0) - 1)[:, None] * log_prior
+
+
 def mean_logits(
     logits: Mapping[str, chex.Array], present: Mapping[str, chex.Array] | None = None
 ) -> chex.Array:

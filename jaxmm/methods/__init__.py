@@ -8,8 +8,8 @@ from jaxmm.config import MethodConfig
 from jaxmm.errors import UserError, suggest
 from jaxmm.methods import (agem, agm, amco, analytic, av_cil, avslowfast, cls_er, cml, continual,
                            correlation, cpm_net, derpp, er_ace, er_aml, ewc, fusion, g2d, g_blending,
-                           imagination, lfm, lwf, mbsd, mla, mmpareto, mmtm, ogm_ge, opm, pmr, qmf,
-                           rebalance, reconboost, relearn, rubi, samm, smv, tate, taught, tcmax)
+                           imagination, lfm, lwf, mbsd, mla, mla_tcmax, mmpareto, mmtm, ogm_ge, opm, pmr,
+                           qmf, rebalance, reconboost, relearn, rubi, samm, smv, tate, taught, tcmax)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
 
@@ -23,6 +23,7 @@ class Entry(NamedTuple):
     check: Callable[[Any, str, Batch, int], None] | None = None
     # (options, name of the data, training split, batch size): raises or warns of what does not suit it
     encodes: bool = True        # has encoders; if not it works on the inputs, whatever config.encoders says
+    cure: str = ""              # options of its own that keep a loss finite which is not
     complete: bool = False      # its teachers may have learned from modalities that its own rows lack
     of_length: bool = False     # what it does in an epoch depends on how many there are
 
@@ -92,8 +93,11 @@ METHODS = {entry.options.name: entry for entry in (
           "mmtm whose loss is masked by the prediction of one modality", "RUBi, arXiv 1906.10169"),
     Entry(mla.MLAConfig(), mla.make_mla,
           "one modality at a time through a shared head with projected gradient", MLA, pairs=False),
+    Entry(mla_tcmax.MLATCMaxConfig(), mla_tcmax.make_mla_tcmax,
+          "mla whose last epochs train all modalities at once, as tcmax", f"{MLA}; TCMax, arXiv 2602.13015",
+          of_length=True),
     Entry(taught.UMTConfig(), taught.make_umt,
-          "joint training that imitates features of unimodal teachers", UMT),
+          "joint training that imitates features of unimodal teachers", UMT, cure=taught.CURE),
     Entry(g2d.G2DConfig(), g2d.make_g2d,
           "imitates unimodal teachers, the weaker modalities first", "G2D, arXiv 2506.21514"),
     Entry(taught.UMEConfig(), taught.make_ume,
@@ -101,14 +105,14 @@ METHODS = {entry.options.name: entry for entry in (
     Entry(taught.SelfDistillConfig(), taught.make_self_distill_label,
           "joint training that imitates labels of a trained twin", UMT),
     Entry(taught.SelfDistillConfig("self_distill_feature", weight=50.0), taught.make_self_distill_feature,
-          "joint training that imitates features of a trained twin", UMT),
+          "joint training that imitates features of a trained twin", UMT, cure=taught.CURE),
     Entry(taught.FinetuneConfig(), taught.make_finetune,
           "joint training that starts from unimodal encoders", UMT),
     Entry(reconboost.ReconBoostConfig(), reconboost.make_reconboost,
           "trains one modality a stage on what the others get wrong", "ReconBoost, arXiv 2405.09321"),
     Entry(taught.TaughtConfig("frozen_linear"), taught.make_frozen_linear,
           "a head on frozen unimodal encoders", UMT),
-    Entry(taught.TaughtConfig("frozen_linear_on_distilled"), taught.make_frozen_linear_on_distilled,
+    Entry(taught.ImitatingConfig("frozen_linear_on_distilled"), taught.make_frozen_linear_on_distilled,
           "a head on frozen encoders that UMT distilled", UMT),
     Entry(cpm_net.CPMNetConfig(), cpm_net.make_cpm_net,
           "a code of each example, decoded into every modality", "CPM-Net, arXiv 2011.06170", pairs=False,

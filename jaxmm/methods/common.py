@@ -30,6 +30,7 @@ class TrainState(NamedTuple):
     key: chex.PRNGKey              # of the run; step i uses fold_in(key, i)
     step: chex.Array               # int32 scalar, steps done
     extra: Any = ()                # the method's own: RLS matrix, replay memory, temperatures
+    experts: Any = ()              # `state.experts.Experts`, of a run that predicts by their product
 
 
 class Progress(NamedTuple):

@@ -8,6 +8,7 @@ A student that imitates teachers must not share their initial weights, so they a
 seed. Where a method takes over trained weights, they come from runs with the same seed.
 """
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -16,13 +17,16 @@ import jax.numpy as jnp
 
 from jaxmm import heads
 from jaxmm.config import MethodConfig, scalar
-from jaxmm.errors import UserError, check_at_least
+from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.losses.distillation import kl_divergence, mean_squared_error
 from jaxmm.methods.common import (Method, TrainState, finish_step, gradients, init_state,
                                   make_features, make_predict, step_key)
 from jaxmm.methods.fusion import FusedConfig, UnimodalConfig, with_fused_head
 from jaxmm.model import Model
 from jaxmm.task import need_classes
+
+TINY = 1e-6     # mean square of features that are taken for 0
+CURE = "method.distance=normalised and method.warmup_epochs=3"
 
 
 @dataclass
@@ -37,7 +41,16 @@ class TaughtConfig(FusedConfig):
 
 
 @dataclass
-class UMTConfig(TaughtConfig):
+class ImitatingConfig(TaughtConfig):
+    """A method that imitates trained models, or starts from one that did."""
+    distance: str = "mse"           # of features: "mse" as published, which diverges where they are large;
+                                    # "relative", over the mean square of the teacher's; or "normalised", of
+                                    # features scaled to a mean square of 1
+    warmup_epochs: float = 0.0      # the weight of the distillation rises linearly over this many epochs
+
+
+@dataclass
+class UMTConfig(ImitatingConfig):
     """Distils from unimodal teachers (UMT, arXiv 2305.01233)."""
     name: str = "umt"
     weight: float = scalar(50.0)    # of the distillation, >= 0
@@ -45,8 +58,8 @@ class UMTConfig(TaughtConfig):
 
 
 @dataclass
-class SelfDistillConfig(TaughtConfig):
-    """Distils from a trained model of the same kind."""
+class SelfDistillConfig(ImitatingConfig):
+    """Distils from a trained model of the same kind. Its `distance` is of "self_distill_feature"."""
     name: str = "self_distill_label"
     weight: float = scalar(1.0)     # of the distillation, >= 0
     temperature: float = 4.0        # of "self_distill_label", > 0
@@ -74,13 +87,18 @@ def make_umt(config: UMTConfig, model: Model) -> Method:
     trained on it alone. Teacher and student see the same augmented input. Without `config.labels`
     the loss is the distillation alone.
 
+    The curvature of this loss grows with w times the square of the features. At w = 50 and rates at which
+    the labels are learned, features of a mean square of 3 are too large: it diverges within a few steps. The
+    other values of `config.distance` take that square out, see `imitation`; a warm-up of w lets the rest of
+    the curvature fall before it counts.
+
     Raises:
-      UserError: a negative weight, or an unknown fusion.
+      UserError: a negative weight or warm-up, an unknown distance or fusion.
     """
 
     def distillation(out, teacher, batch):
-        return sum(model.mean(mean_squared_error(out.features[m], teacher.features[m]),
-                              batch["present"][m]) for m in model.encoders)
+        return sum(imitation(model, config.distance, mean_squared_error, out.features[m],
+                             teacher.features[m], batch["present"][m]) for m in model.encoders)
 
     return make_distilled(config, model, distillation, unimodal_models(model), unimodal_encoders,
                           labels=config.labels)
@@ -90,8 +108,8 @@ def make_self_distill_label(config: SelfDistillConfig, model: Model) -> Method:
     """CE(z_f, y) + w KL of the softened predictions of a trained model of the same kind (UMT).
 
     Raises:
-      UserError: a negative weight, a temperature below 0.001, an unknown fusion, or a task that is
-        not a classification.
+      UserError: a negative weight or warm-up, a temperature below 0.001, an unknown fusion, or a task
+        that is not a classification.
     """
     check_at_least("method.temperature", config.temperature, 1e-3)
     need_classes(model.task, "distillation of softened predictions", "use self_distill_feature")
@@ -108,11 +126,12 @@ def make_self_distill_feature(config: SelfDistillConfig, model: Model) -> Method
     """CE(z_f, y) + w MSE of the fused feature of a trained model of the same kind (UMT).
 
     Raises:
-      UserError: a negative weight, or an unknown fusion.
+      UserError: a negative weight or warm-up, an unknown distance or fusion.
     """
 
     def distillation(out, teacher, batch):
-        return model.mean(feature_error(out.features, teacher.features, batch["present"]))
+        error = functools.partial(feature_error, present=batch["present"])
+        return imitation(model, config.distance, error, out.features, teacher.features)
 
     return make_distilled(config, model, distillation, fused_model(config), whole_model)
 
@@ -127,9 +146,41 @@ def feature_error(a: heads.Features, b: heads.Features, present) -> jax.Array:
     return total / jnp.maximum(sum(widths.values()), 1)
 
 
-def make_distilled(config: TaughtConfig, model: Model, distillation, teachers, collect, *,
+def imitation(model: Model, distance: str, error, student, teacher, present=None) -> jax.Array:
+    """Mean over the global batch of error(student, teacher) [B], of features or of trees of them.
+
+    A squared error becomes relative if it is divided by that of a student who puts out 0, the mean square of
+    the teacher's features. (Their variance would vanish where one row alone has the modality.) Or the
+    features themselves are scaled, row by row: then the student's may grow as they like.
+
+    Args:
+      model: whose batch it is.
+      distance: see `ImitatingConfig`.
+      error: of two trees, by row.
+      student: features [B, s].
+      teacher: of the same shapes.
+      present: bool [B], the rows that count; all by default.
+    """
+    if distance == "normalised":
+        student, teacher = jax.tree.map(normalise, (student, teacher))
+    loss = model.mean(error(student, teacher), present)
+    if distance != "relative":
+        return loss
+    square = model.mean(error(teacher, jax.tree.map(jnp.zeros_like, teacher)), present)
+    return loss / jnp.maximum(square, TINY)
+
+
+def normalise(features: jax.Array) -> jax.Array:
+    """Rows [B, s] scaled to a mean square of 1, float32; rows of nearly 0 stay near it."""
+    features = features.astype(jnp.float32)
+    return features * jax.lax.rsqrt(jnp.mean(features ** 2, axis=-1, keepdims=True) + TINY)
+
+
+def make_distilled(config: ImitatingConfig, model: Model, distillation, teachers, collect, *,
                    labels: bool = True) -> Method:
     """A method with the loss CE(z_f, y) + w distillation(output, teacher's output, batch).
+
+    In the first `config.warmup_epochs` w rises linearly from 0.
 
     Args:
       config: has `weight`, and names the fused head.
@@ -140,7 +191,14 @@ def make_distilled(config: TaughtConfig, model: Model, distillation, teachers, c
       labels: whether the cross-entropy is part of the loss.
     """
     check_at_least("method.weight", config.weight, 0)
+    check_at_least("method.warmup_epochs", config.warmup_epochs, 0)
+    check_choice("method.distance", config.distance, ("mse", "relative", "normalised"))
     model = with_fused_head(config, model)
+
+    def weight(step):
+        if not config.warmup_epochs:
+            return config.weight
+        return config.weight * jnp.minimum(model.epoch(step).fraction / config.warmup_epochs, 1)
 
     def init(key, batch):
         state = init_state(model, key, batch)
@@ -157,7 +215,7 @@ def make_distilled(config: TaughtConfig, model: Model, distillation, teachers, c
 
         def loss_fn(params):
             out = model.run(params, state.batch_stats, batch, train=True)
-            terms = {"distillation": config.weight * distillation(out, teacher, batch)}
+            terms = {"distillation": weight(state.step) * distillation(out, teacher, batch)}
             if labels:
                 terms["fused"] = model.mean(model.task.loss(out.outputs["fused"], batch["label"]))
             return terms, out
@@ -195,14 +253,14 @@ def make_frozen_linear(config: TaughtConfig, model: Model) -> Method:
                             groups=("head",))
 
 
-def make_frozen_linear_on_distilled(config: TaughtConfig, model: Model) -> Method:
+def make_frozen_linear_on_distilled(config: ImitatingConfig, model: Model) -> Method:
     """A fused head on frozen encoders that were trained by distillation alone (UMT).
 
     Raises:
       UserError: an unknown fusion.
     """
-    distilled = UMTConfig(labels=False)
-    return make_transferred(config, model, {"umt+labels=false": distilled}, whole_model,
+    distilled = UMTConfig(labels=False, distance=config.distance, warmup_epochs=config.warmup_epochs)
+    return make_transferred(config, model, {name_of(distilled): distilled}, whole_model,
                             groups=("head",))
 
 

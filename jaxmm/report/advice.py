@@ -1,6 +1,9 @@
-"""Which method to use for several modalities, UMT or UME, by the rule of their paper.
+"""Which method to train: by trials of several, or UMT or UME by the rule of their paper.
 
-A head on frozen unimodal encoders is compared with the average of the unimodal predictions, on
+Of several methods, in order from simple to costly, the advice is the first that the best of them is not
+significantly ahead of: a lead that chance would often make is worth no cost.
+
+By the rule a head on frozen unimodal encoders is compared with the average of the unimodal predictions, on
 validation data. If the head is better, paired features matter: distil (UMT). Otherwise an ensemble
 (UME) is as good, without further training (arXiv 2305.01233, section 3). "Better" means significantly
 better, as UME is cheaper: over draws of validation rows and seeds, a lead of this size would rarely
@@ -22,7 +25,20 @@ from jaxmm.report.units import number, unit
 from jaxmm.task import Task
 from jaxmm.train.options import to_dict
 
-LEVEL = 0.05        # probability of advising UMT where no head is better, over all heads together
+LEVEL = 0.05        # probability of a lead where there is none, over all that are compared together
+
+
+class Lead(NamedTuple):
+    """How far one model is ahead of another."""
+    name: str           # of the former; or of the latter, where several are left behind
+    gain: float         # in the headline, over seeds and rows
+    error: float        # standard error of the gain
+    needed: float       # the gain needed for significance
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the gain is significant."""
+        return self.gain > self.needed
 
 
 class Advice(NamedTuple):
@@ -59,20 +75,54 @@ def contributions(task: Task, outputs: np.ndarray, labels: np.ndarray) -> np.nda
 def advise(average: np.ndarray, heads: Mapping[str, np.ndarray], metric: str = "accuracy") -> Advice:
     """UMT if some head is significantly ahead of the average, otherwise UME.
 
-    The test is a one-sided t test on the paired gain of a head, at `LEVEL` divided by the number of
-    heads, as the best of several is taken (Bonferroni).
+    For the test see `lead`; the best of several heads is taken.
 
     Args:
       average: [S, N], `contributions` of the averaged prediction, by seed and validation row.
       heads: the same of heads on the same frozen encoders, by name.
       metric: the headline.
     """
-    found, sign = [], -1 if unit(metric).lower else 1
-    for name, rows in heads.items():
-        gain, error, freedom = paired_gain(sign * np.subtract(rows, average, dtype=np.float64))
-        needed = error * stats.t.ppf(1 - LEVEL / len(heads), freedom)
-        found.append(Advice("umt" if gain > needed else "ume", name, gain, error, float(needed)))
-    return max(found, key=lambda advice: advice.gain - advice.needed)
+    found = max((lead(name, rows, average, len(heads), metric) for name, rows in heads.items()),
+                key=lambda each: each.gain - each.needed)
+    return Advice("umt" if found.ahead else "ume", *found)
+
+
+def lead(name: str, rows: np.ndarray, others: np.ndarray, tests: int, metric: str = "accuracy") -> Lead:
+    """How far a model is ahead of another, by a one-sided t test on the paired gain.
+
+    Its level is `LEVEL` divided by the number of `tests`, as the best of several is taken (Bonferroni).
+
+    Args:
+      name: of the lead.
+      rows: [S, N], `contributions` of the model, by seed and validation row.
+      others: the same of the other.
+      tests: how many are made.
+      metric: the headline.
+    """
+    sign = -1 if unit(metric).lower else 1
+    gain, error, freedom = paired_gain(sign * np.subtract(rows, others, dtype=np.float64))
+    return Lead(name, gain, error, float(error * stats.t.ppf(1 - LEVEL / tests, freedom)))
+
+
+class Choice(NamedTuple):
+    """One of several methods."""
+    method: str         # the advice
+    best: str           # that of the best headline
+    leads: dict[str, Lead]      # of the best over each other method, by its name
+
+
+def choose(scores: Mapping[str, np.ndarray], metric: str = "accuracy") -> Choice:
+    """The first method that the best one is not significantly ahead of.
+
+    Args:
+      scores: [S, N], `contributions` by seed and validation row, of methods from simple to costly.
+      metric: the headline.
+    """
+    sign = -1 if unit(metric).lower else 1
+    best = max(scores, key=lambda name: sign * scores[name].mean())
+    leads = {name: lead(name, scores[best], rows, len(scores) - 1, metric)
+             for name, rows in scores.items() if name != best}
+    return Choice(next(name for name in scores if name == best or not leads[name].ahead), best, leads)
 
 
 def paired_gain(differences: np.ndarray) -> tuple[float, float, float]:
@@ -129,11 +179,48 @@ def text(advice: Advice, average: np.ndarray, heads: Mapping[str, np.ndarray],
             + f"\nRecommendation: **{advice.method.upper()}**. {why}\n")
 
 
-def write(workdir: pathlib.Path, shown: str, config: Config, command: str) -> pathlib.Path:
+def text_of_choice(choice: Choice, scores: Mapping[str, np.ndarray], costs: Mapping[str, str],
+                   metric: str = "accuracy") -> str:
+    """The table of all methods and the recommendation, as Markdown.
+
+    Args:
+      choice: see `choose`.
+      scores: as there.
+      costs: what each method took, as text.
+      metric: the headline.
+    """
+    title, (seeds, size) = unit(metric).title, scores[choice.best].shape
+    behind = f"behind {choice.best}"
+    rows = [{"on validation data": name, "M examples": costs[name],
+             title: number(metric, values.mean(), values.mean(1).std(ddof=1) if seeds > 1 else None),
+             behind: number(metric, found.gain, found.error) if (found := choice.leads.get(name)) else ""}
+            for name, values in scores.items()]
+    over = f"{size} validation rows" + (f" and {seeds} seeds" if seeds > 1 else ", one seed")
+
+    def said(found: Lead) -> str:
+        return (f"{number(metric, found.gain, sign='+')}, standard error {number(metric, found.error)} over {over}; "
+                f"it takes {number(metric, found.needed, sign='+')}")
+
+    simpler = [choice.leads[name] for name in [*scores][:[*scores].index(choice.method)]]
+    why = []
+    if choice.method != choice.best:
+        why.append(f"{choice.best} has the best mean, but is not ahead of it by more than chance makes the best of "
+                   f"{len(scores)} ({said(choice.leads[choice.method])}).")
+    if simpler:     # all are behind
+        nearest = min(simpler, key=lambda found: found.gain - found.needed)
+        why.append(f"{choice.best} is ahead of every method before {choice.method} in the table, of the nearest of "
+                   f"them, {nearest.name}, by {said(nearest)}.")
+    else:
+        why.append("It has the best mean, and none is simpler." if choice.method == choice.best else "None is simpler.")
+    return (markdown(rows, ["on validation data", title, behind, "M examples"])
+            + f"\nRecommendation: **{choice.method}**. {' '.join(why)}\n")
+
+
+def write(workdir: pathlib.Path, shown: str, config: Config, command: str, title: str = "UMT or UME?") -> pathlib.Path:
     """Writes `advice.md`, and `next.json` with the config to run next, whose path it returns."""
     path = workdir / "next.json"
     files.write(path, json.dumps(to_dict(config), indent=2) + "\n")
-    files.write(workdir / "advice.md", f"""# UMT or UME?
+    files.write(workdir / "advice.md", f"""# {title}
 
 {shown}
 Made by

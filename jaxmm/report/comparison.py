@@ -13,7 +13,6 @@ import numpy as np
 from jaxmm import escape, files
 from jaxmm.config import Config, TaskConfig
 from jaxmm.data.dataset import Dataset
-from jaxmm.errors import UserError
 from jaxmm.report import continual, plots, significance, stream_plots, units
 from jaxmm.report.published import Value, Values
 from jaxmm.report.records import DIVERGED, Cell, Record, pivot
@@ -334,17 +333,12 @@ def difference_rows(table: Iterable[Record], metric: str, baseline: str) -> list
     """For each method, the mean of the paired differences of its main head to that of the baseline, with its
     standard error, over the seeds that both have.
 
-    A method without a fused head has a row for each head. Differences of one seed have no error.
-
-    Raises:
-      UserError: the comparison has no such method.
+    A method without a fused head has a row for each head. Differences of one seed have no error. There are no
+    rows if all runs of the baseline diverged.
     """
     scores, rows = by_head(table, metric), []
     own = [cells for (method, _), cells in scores.items() if method == baseline]
-    if not own:
-        raise UserError(f"--baseline={baseline}: no run of it has a result; expected one of "
-                        f"{', '.join(dict.fromkeys(method for method, _ in scores))}")
-    start = dict(own[0][main_head(own[0])].values)
+    start = dict(own[0][main_head(own[0])].values) if own else {}
     for row, cells in scores.items():
         main = main_head(cells)
         for head in [main] if main in FUSED else cells:
@@ -361,6 +355,12 @@ def difference_rows(table: Iterable[Record], metric: str, baseline: str) -> list
 def difference_section(table: Sequence[Record], metric: str, baseline: str, repeats: str) -> str:
     """The part of a report with `difference_rows`."""
     rows = difference_rows(table, metric, baseline)
+    if not rows:
+        return f"""
+## Against {escape.markdown(baseline)}
+
+There are no {repeats} in which both {escape.markdown(baseline)} and another method have a result.
+"""
     columns = [*_row_columns([(row["method"], row["buffer"]) for row in rows]), "head", "difference", "seeds"]
     return f"""
 ## Against {escape.markdown(baseline)}

@@ -3,7 +3,7 @@
 A name is METHOD, then optionally `:MODALITY` for a model of one modality alone, then any number of
 `+OPTION=VALUE` for options of the method: `samm`, `er:audio`, `samm+consistency=false`. The name
 `joint` is `sgd` on all tasks of a stream at once, and `gdumb` the same on a class-balanced memory alone
-(Prabhu et al., ECCV 2020).
+(Prabhu et al., ECCV 2020). `recipe=NAME` is a method with options of its run.
 """
 import copy
 import dataclasses
@@ -15,6 +15,7 @@ from jaxmm.errors import UserError, suggest
 
 
 AT_ONCE = ("joint", "gdumb")        # names of `sgd` on a stream that is learned at once
+RECIPE = "recipe="      # what the name of a method with options of its run begins with
 
 
 class Variant(NamedTuple):
@@ -23,6 +24,11 @@ class Variant(NamedTuple):
     modality: str           # the only one; "" for all
     buffer: int | None      # examples its memory holds, if it has one
     config: Config
+
+    @property
+    def recipe(self) -> bool:
+        """Whether it is a recipe, whose options are those of its teachers, too."""
+        return self.method.startswith(RECIPE)
 
     @property
     def folder(self) -> str:
@@ -62,7 +68,7 @@ def expand(names: Sequence[str], config_for: Callable[[str], Config], capacities
 def _variants(name: str, config_for, capacities, modalities) -> Iterator[Variant]:
     method, modality, options = parse(name)
     config = copy.deepcopy(config_for(trained(method)))
-    if config.method.name != trained(method):
+    if config.method.name != trained(method) and not method.startswith(RECIPE):
         raise UserError(f"config.method.name={config.method.name}: "
                         "here --methods names the methods")
     if method in AT_ONCE:

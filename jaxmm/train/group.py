@@ -6,10 +6,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmm.batch import Batch, batch_size, take
+from jaxmm.batch import Batch, Logits, batch_size, take
 from jaxmm.data.feeding import Mapped, place_training
+from jaxmm.methods import METHODS
 from jaxmm.methods.common import TrainState
-from jaxmm.train import hosts, plan
+from jaxmm.train import experts, hosts, plan
 from jaxmm.train.opened import Opened, kept_model
 from jaxmm.train.optimizers import PLATEAU, update_plateau
 from jaxmm.train.plan import Chunk
@@ -38,7 +39,8 @@ class Group:
 
     def fail(self, i: int, error: FloatingPointError) -> None:
         """Marks a run as failed; it is left out from now on."""
-        self.errors[i] = FloatingPointError(f"{self.runs[i].workdir}: {error}")
+        cure = METHODS[self.setup.config.method.name].cure
+        self.errors[i] = FloatingPointError(f"{self.runs[i].workdir}: {error}" + f", or with {cure}" * bool(cure))
 
     def feed(self, split: str) -> Feed:
         """The rows of a split."""
@@ -70,6 +72,8 @@ class Group:
     def evaluate(self, split: str, task: int, epoch: int) -> None:
         """Scores a split after `epoch` epochs of the stream's `task`."""
         logits = predict_split(self.setup, self.state, self.setup.dataset.splits[split])
+        if split == "val":
+            logits |= self._fit_experts(logits)
         for i, _ in self.healthy():
             self._record(i, logits, self.step, task, epoch, split)
 
@@ -179,6 +183,18 @@ class Group:
         return [(self.step, state) if i in self.errors else
                 kept_model(run._replace(step=self.step, state=state))
                 for i, (run, state) in enumerate(zip(self.runs, self._copies()))]
+
+    def _fit_experts(self, logits: Logits) -> dict[str, np.ndarray]:
+        """Fits the experts of the state, if it has any, to the outputs on validation data; theirs there."""
+        found, val = self._of_runs(self.state.experts), self.setup.dataset.splits["val"]
+        if not found[0]:
+            return {}
+        for i, _ in self.healthy():
+            found[i] = experts.fit(self._own(logits, i), val, found[i], self.setup.config.train.experts)
+        self.state = self.state._replace(experts=self.setup.programs.place(stack(found)))
+        fused = [experts.fuse(self._own(logits, i), own, val["present"]) for i, own in enumerate(found)]
+        return {head: np.asarray(fused[0][head]) if len(fused) == 1 else
+                np.stack([own[head] for own in fused], axis=1) for head in fused[0]}
 
     def _record(self, i: int, logits, step: int, task: int, epoch: int, split: str) -> None:
         run = self.runs[i]

@@ -35,7 +35,7 @@ def score(outputs: Mapping[str, np.ndarray], split: Batch,
     return scores
 
 
-FUSED = ("dynamic", "fused")    # heads over all modalities, the first that is there before the others
+FUSED = ("experts", "dynamic", "fused")     # heads over all modalities, the first that is there before the others
 
 
 def main_head(heads: Iterable[str]) -> str:

@@ -24,7 +24,7 @@ from jaxmm.methods.common import Method, TrainState
 from jaxmm.model import Model
 from jaxmm.pretrained import load
 from jaxmm.task import Task, check_labels, make_task, need_classes, with_smoothing, with_weights
-from jaxmm.train import plan
+from jaxmm.train import experts, plan
 from jaxmm.train.optimizers import PLATEAU, accumulate, by_encoder, make_optimizer, make_schedule
 from jaxmm.train.options import LARGEST, check_augmentation, check_single
 from jaxmm.train.programs import Options, Programs, make_programs
@@ -111,6 +111,8 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
     for split, batch in dataset.splits.items():
         check_labels(split, task, batch["label"])
     learned = _learned_task(config, task, dataset, tasks)
+    experts.check(config, task)
+    prior = experts.log_prior(config, task, dataset)
     for section in ("encoders", "augment"):
         unknown = set(getattr(config, section)) - set(spec.modalities)
         if unknown:
@@ -160,7 +162,8 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
 
     def make(axis_name, options):
         method = make_method(replace(config, options).method, make_model(axis_name, options))
-        return over_views(method, views, task)
+        method, kind = over_views(method, views, task), config.train.experts
+        return experts.with_experts(method, kind, prior, spec.modalities) if kind else method
 
     programs = make_programs(make, devices, [scalar_options(config)], to_float32)
     if stream and not programs.steps:

@@ -121,6 +121,25 @@ def test_methods_that_diverge_are_marked_and_the_others_go_on(config_for, make_d
     assert lines[2].startswith(f"[3/3] {tmp_path}/concat/seed_0: ")
 
 
+def test_the_table_is_complete_where_a_method_diverges(choose_arrays, tmp_path):
+    """Also if it is the baseline of the others, and the last one. Where all do there is an error."""
+    chosen = choose_arrays((24, 16, 8), {"train.epochs": 3, "train.batch_size": 8})
+    lost = "qmf+weight=1e30"
+
+    def run(methods, **options):
+        return compare.compare(chosen, methods, 1, str(tmp_path / "work"), (), False, "command", **options)
+
+    said = run(["late", lost], baseline=lost).splitlines()
+    rows = {line.split("|")[1].strip(): line for line in said if line.startswith("| ")}
+    assert "diverged" in rows[lost] and "diverged" not in rows["late"]
+    assert said[-2].endswith("work/late/seed_0")
+    assert said[-1] == f"Diverged: {lost} (1 of 1 runs); the lines on these runs say what to do."
+    report = (tmp_path / "work/report.md").read_text()
+    assert rows["late"] in report and rows[lost] in report and "There are no seeds in which both" in report
+    with pytest.raises(FloatingPointError, match="work: all 1 runs diverged"):
+        run([lost])
+
+
 def test_everything_wrong_is_found_before_anything_is_made(config_for, make_dataset, tmp_path):
     dataset, workdir = make_dataset(), tmp_path / "work"
 

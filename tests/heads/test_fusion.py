@@ -18,6 +18,7 @@ TEMPERATURES = {"audio": 0.5, "visual": 1.0, "text": 3.0}
 entropy_weighted = jax.jit(fusion.entropy_weighted)
 confidence_weighted = jax.jit(fusion.confidence_weighted)
 mean_logits = jax.jit(fusion.mean_logits)
+product_of_experts = jax.jit(fusion.product_of_experts)
 
 
 def test_entropy_weighted_equals_the_equations():
@@ -93,3 +94,34 @@ def test_mean_logits_by_hand():
     np.testing.assert_allclose(mean_logits(logits), [[2, 4]] * 2)
     present = {"audio": jnp.array([True, False]), "visual": jnp.array([True, True])}
     np.testing.assert_allclose(mean_logits(logits, present), [[2, 4], [3, 6]])
+
+
+@pytest.mark.parametrize("prior, first, second, expected", [
+    ((0.5, 0.5), (0.8, 0.2), (0.6, 0.4), (6 / 7, 1 / 7)), ((0.7, 0.3), (0.8, 0.2), (0.6, 0.4), (0.72, 0.28)),
+    ((0.7, 0.3), (0.8, 0.2), None, (0.8, 0.2)), ((0.7, 0.3), None, None, (0.7, 0.3))])
+def test_product_of_experts_by_hand(prior, first, second, expected):
+    """By Bayes; one expert is itself, and none is the prior."""
+    told = {"audio": first, "visual": second}
+    logits = {m: np.log(np.float32([p or (np.nan, np.nan)])) for m, p in told.items()}
+    present = {m: np.array([p is not None]) for m, p in told.items()}
+    weights = dict.fromkeys(told, 1.0)
+    fused = product_of_experts(logits, weights, weights, np.log(np.float32(prior)), present)
+    np.testing.assert_allclose(softmax(fused, axis=-1), [expected], rtol=1e-5)
+
+
+def test_product_of_experts_equals_the_equation():
+    weights, prior = {"audio": 0.5, "visual": 2.0, "text": 0.0}, np.float32([0.2, 0.3, 0.5])
+    got = softmax(product_of_experts(LOGITS, TEMPERATURES, weights, np.log(prior), PRESENT), axis=-1)
+    for i in range(4):
+        p = np.ones(3)
+        total = 0.0
+        for m in LOGITS:
+            if PRESENT[m][i]:
+                p, total = p * softmax(LOGITS[m][i] / TEMPERATURES[m]) ** weights[m], total + weights[m]
+        p *= prior ** (1 - total)
+        np.testing.assert_allclose(got[i], p / p.sum(), rtol=1e-4)
+    # The order of the classes means nothing.
+    order = np.array([2, 0, 1])
+    turned = product_of_experts({m: z[:, order] for m, z in LOGITS.items()}, TEMPERATURES, weights,
+                                np.log(prior[order]), PRESENT)
+    np.testing.assert_allclose(softmax(turned, axis=-1), got[:, order], rtol=1e-5)

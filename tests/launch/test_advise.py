@@ -23,7 +23,7 @@ def write_npz(path, paired):
 
 
 def test_advice_follows_the_data_and_can_be_trained(tmp_path, launch):
-    options = [f"--config={ARRAYS}", "--config.train.epochs=30",
+    options = [f"--config={ARRAYS}", "--rule", "--config.train.epochs=30",
                "--config.train.checkpoint_epochs=30", "--config.train.eval_epochs=30",
                "--config.encoders.a.width=8", "--config.encoders.b.width=8",
                "--config.optimizer.learning_rate=0.1"]

@@ -74,6 +74,7 @@ def test_a_config_in_json_is_one_like_any_other(tmp_path, launch):
     (WriteError("x could not be written (Permission denied)"), 74, "mend that, and"),
     (OSError(28, "No space left on device", "report.md"), 74, "free some space, and"),
     (PermissionError(13, "Permission denied", "report.md"), 2, "report.md: Permission denied"),
+    (FloatingPointError("work: all 2 runs diverged"), 3, "error: work: all 2 runs diverged"),
 ])
 def test_only_a_full_disk_is_told_to_want_space(error, code, said, capsys, monkeypatch):
     def main():

@@ -10,6 +10,7 @@ from jaxmm.batch import take
 from jaxmm.config import OptimizerConfig, scalar_options
 from jaxmm.methods.fusion import UnimodalConfig
 from jaxmm.methods.g2d import G2DConfig, find_strongest
+from jaxmm.methods.mla_tcmax import MLATCMaxConfig
 from jaxmm.methods.pmr import PMRConfig
 from jaxmm.methods.reconboost import ReconBoostConfig
 from jaxmm.methods.relearn import RelearnConfig
@@ -38,7 +39,7 @@ def teachers(dataset, make_config, tmp_path_factory):
 
 
 @pytest.mark.parametrize("options", [G2DConfig(), ReconBoostConfig(stage_epochs=1, joint_epochs=1),
-                                     PMRConfig(share=0.5), RelearnConfig(every=1)], ids=lambda options: options.name)
+                                     PMRConfig(share=0.5), RelearnConfig(every=1), MLATCMaxConfig(joint=0.5)], ids=lambda options: options.name)
 def test_stopped_in_every_epoch_or_on_two_devices(options, dataset, teachers, make_config, tmp_path, monkeypatch):
     """The same bits after stops in the middle of each epoch, and so of each phase; on two devices up to rounding."""
     if hasattr(options, "teachers"):

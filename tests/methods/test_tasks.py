@@ -20,7 +20,7 @@ NEED_CLASSES = {"qmf": None, "self_distill_label": None, "ume": None, "lwf": Non
                 "tate": {"weigh": False}, "tcmax": None, "lfm": {"align": "contrastive"}, "cml": None,
                 "amco": None, "mbsd": None, "g2d": None, "pmr": None, "reconboost": None, "relearn": None,
                 "er_ace": None, "er_aml": None, "av_cil": None, "analytic": None,
-                "mla": {"dynamic_fusion": False}, "samm": {"dynamic": False, "beta": 0.0}}
+                "mla_tcmax": None, "mla": {"dynamic_fusion": False}, "samm": {"dynamic": False, "beta": 0.0}}
 ONE_PASS = {"ae", "cra", "mmin", "if_mmin", "tate"}     # whose steps compute the fused head alone
 TASKS = {"regression": (regression("ab"), RNG.normal(size=(ROWS, 2)).astype(np.float32)),
          "multilabel": (multilabel("ab"), RNG.random((ROWS, 2)) < 0.5)}

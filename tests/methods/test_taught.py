@@ -6,12 +6,14 @@ import pytest
 
 from jaxmm.config import EncoderConfig, OptimizerConfig
 from jaxmm.errors import UserError
+from jaxmm.losses.distillation import mean_squared_error
 from jaxmm.methods import method_config
 from jaxmm.methods.fusion import FusedConfig, UnimodalConfig
 from jaxmm.methods.imagination import IFMMINConfig
 from jaxmm.methods.tate import TATEConfig
 from jaxmm.methods.taught import (FinetuneConfig, SelfDistillConfig, TaughtConfig, UMEConfig,
-                                  UMTConfig, mean_probability, name_of)
+                                  UMTConfig, imitation, mean_probability, name_of)
+from jaxmm.model import Model
 from jaxmm.train import opened, predictions, schedule, setup as setup_lib, teaching
 from jaxmm.train.restore import restore
 
@@ -82,19 +84,55 @@ def cross_entropy(logits, label):
     return np.log(np.exp(logits).sum(-1)) - logits[np.arange(len(label)), label]
 
 
-@pytest.mark.parametrize("labels", [True, False])
-def test_umt_loss_by_hand(labels, dataset, imitated, make_config):
-    """CE + 50 sum_m MSE, the mean over batch and feature of the examples that have m."""
+@pytest.mark.parametrize("labels, distance, warmup", [
+    (True, "mse", 0.0), (False, "normalised", 0.0), (True, "relative", 2.0)])
+def test_umt_loss_by_hand(labels, distance, warmup, dataset, imitated, make_config):
+    """CE + 50 sum_m MSE, the mean over batch and feature of the examples that have m.
+
+    Or of features scaled to a mean square of 1, or over that of the teacher's; after one of two epochs of
+    warm-up, which have four steps, with half the weight.
+    """
     root, teachers = imitated
-    setup, state = taught_state(make_config(UMTConfig(labels=labels)), dataset, root)
+    options = UMTConfig(labels=labels, distance=distance, warmup_epochs=warmup)
+    setup, state = taught_state(make_config(options), dataset, root)
     h, logits, batch = features_and_logits(setup, state, dataset)
     expected = cross_entropy(logits["fused"], batch["label"]).mean() if labels else 0.0
     for m, teacher in teachers.items():
-        target = features_and_logits(teacher.setup, teacher.state, dataset)[0][m]
-        squares = np.square(h[m].astype(np.float64) - target)
-        expected += 50 * squares[batch["present"][m]].mean()
-    _, metrics = step(setup, state, dataset)
+        there = batch["present"][m]
+        target, own = (x[m][there].astype(np.float64) for x in (
+            features_and_logits(teacher.setup, teacher.state, dataset)[0], h))
+        if distance == "normalised":
+            target, own = (x / np.sqrt(np.square(x).mean(1, keepdims=True) + 1e-6) for x in (target, own))
+        square = np.square(target).mean() if distance == "relative" else 1.0
+        expected += 50 * (0.5 if warmup else 1.0) * np.square(own - target).mean() / square
+    _, metrics = step(setup, state._replace(step=state.step + 4), dataset)
     np.testing.assert_allclose(metrics["loss"][0], expected, rtol=1e-5)
+
+
+def test_distances_of_features_by_hand():
+    """Neither "relative" nor "normalised" depends on the unit; rows that do not count say nothing."""
+    model = Model({}, None, None, None, None, 1, 1)
+    student, teacher = np.float32([[3, 4], [1, 0], [9, 9]]), np.float32([[6, 8], [0, 1], [0, 0]])
+    counts = np.array([True, True, False])
+
+    def of(distance, present, unit=1.0):
+        return float(imitation(model, distance, mean_squared_error, unit * student, unit * teacher, present))
+
+    assert of("mse", counts) == pytest.approx((12.5 + 1) / 2)
+    for unit in (1.0, 1e3):
+        assert of("relative", counts, unit) == pytest.approx((12.5 + 1) / (50 + 0.5))
+        assert of("normalised", counts, unit) == pytest.approx((0 + 2) / 2, rel=1e-4)
+    for distance in ("relative", "normalised"):
+        nobody = np.zeros(3, bool)
+        assert of(distance, nobody) == 0
+        slope = jax.grad(lambda h, d=distance: imitation(model, d, mean_squared_error, h, teacher, counts))(
+            jnp.zeros((3, 2)))
+        assert np.isfinite(slope).all()
+
+
+def test_a_loss_that_is_not_finite_is_said_with_what_cures_it(dataset, imitated, make_config, tmp_path):
+    with pytest.raises(FloatingPointError, match="or with optimizer.clip_norm, or with method.distance=normalised and"):
+        run(make_config(UMTConfig(weight=1e30, teachers=f"{imitated[0]}/{WHERE}")), tmp_path / "run", dataset)
 
 
 @pytest.mark.parametrize("name", ["self_distill_label", "self_distill_feature"])

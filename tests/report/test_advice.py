@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import stats
 
 from jaxmm.config import Config
 from jaxmm.methods import method_config
@@ -88,6 +89,35 @@ def test_one_seed_is_said_to_be_one():
     found = advice.advise(rows(50), {"linear": rows(60)})
     np.testing.assert_allclose([found.gain, found.error], [0.1, (0.09 / 99)**0.5])
     assert "over 100 validation rows, one seed" in advice.text(found, rows(50), {"linear": rows(60)})
+
+
+def test_the_simplest_method_that_is_not_behind_is_chosen():
+    """Of rows [S, N]: the last has the best mean; the one before it is level, the first is not."""
+    scores = {"simple": rows(50, 60, 70), "middle": rows(74, 86, 97), "costly": rows(74, 86, 98)}
+    found = advice.choose(scores)
+    assert (found.method, found.best, [*found.leads]) == ("middle", "costly", ["simple", "middle"])
+    assert found.leads["simple"].ahead and not found.leads["middle"].ahead
+    # Two tests: each at half the level, with the error of crossed rows and seeds.
+    gain, error, freedom = advice.paired_gain(scores["costly"].astype(float) - scores["simple"])
+    np.testing.assert_allclose(found.leads["simple"][1:], [gain, error, error * stats.t.ppf(0.975, freedom)])
+    text = advice.text_of_choice(found, scores, dict.fromkeys(scores, "0.1"))
+    cells = [[c.strip() for c in line.split("|")[1:-1]] for line in text.splitlines()[:5]]
+    assert cells[0] == ["on validation data", "accuracy", "behind costly", "M examples"]
+    assert cells[2][:2] == ["simple", "60.0 ± 10.0"] and cells[2][2].startswith("26.0 ± ")
+    assert cells[4] == ["costly", "86.0 ± 12.0", "", "0.1"]
+    assert "Recommendation: **middle**. costly has the best mean, but is not ahead of it by more" in text
+    assert "costly is ahead of every method before middle in the table, of the nearest of them, simple, by +26.0" in text
+
+
+def test_a_method_that_is_best_and_simplest_or_alone_is_chosen():
+    scores = {"simple": rows(80), "other": rows(70)}
+    found = advice.choose(scores)
+    assert found.method == found.best == "simple"
+    assert "It has the best mean, and none is simpler." in advice.text_of_choice(found, scores, dict.fromkeys(scores, ""))
+    assert advice.choose({"only": rows(70)}) == advice.Choice("only", "only", {})
+    # Of errors less is better, and the first of equals is the best.
+    errors = {"a": np.full((1, 9), 2.0) + np.arange(9) / 9, "b": np.full((1, 9), 1.0), "c": np.full((1, 9), 1.0)}
+    assert advice.choose(errors, "mae").method == advice.choose(errors, "mae").best == "b"
 
 
 def test_the_next_config_is_the_one_that_was_written(tmp_path):
