@@ -45,7 +45,7 @@ def test_options_are_read_by_their_type():
     ("consistency", "no", "consistency='no' of samm; expected true or false"),
     ("capacity", "1.5", "capacity='1.5' of samm; expected a whole number"),
     ("beta", "much", "beta='much' of samm; expected a number"),
-    ("betta", "1", "samm has no option 'betta'; did you mean beta? Expected one of fusion, hidden, modalities, lambda_, capacity"),
+    ("betta", "1", "samm has no option 'betta'; did you mean beta? Expected one of fusion, hidden, scale, modalities, lambda_, capacity"),
     ("name", "er", "samm has no option 'name'"),
 ])
 def test_bad_options(option, value, message):
