@@ -67,7 +67,8 @@ METHODS = {entry.options.name: entry for entry in (
     Entry(pmr.PMRConfig(), pmr.make_pmr,
           "draws features of slow modalities to prototypes of their classes", "PMR, Fan et al., CVPR 2023"),
     Entry(relearn.RelearnConfig(), relearn.make_relearn,
-          "draws encoders back to their start by how much they overfit", "D&R, Wei et al., ECCV 2024"),
+          "draws encoders back to their start by how much they overfit", "D&R, Wei et al., ECCV 2024",
+          of_length=True),      # it does not after the last epoch
     Entry(qmf.QMFConfig(), qmf.make_qmf,
           "late fusion weighted by energy, confidence tied to history", "QMF, arXiv 2306.02050"),
     Entry(lfm.LFMConfig(), lfm.make_lfm,
@@ -99,7 +100,7 @@ METHODS = {entry.options.name: entry for entry in (
     Entry(taught.UMTConfig(), taught.make_umt,
           "joint training that imitates features of unimodal teachers", UMT, cure=taught.CURE),
     Entry(g2d.G2DConfig(), g2d.make_g2d,
-          "imitates unimodal teachers, the weaker modalities first", "G2D, arXiv 2506.21514"),
+          "imitates unimodal teachers, the weaker modalities first", "G2D, arXiv 2506.21514", of_length=True),
     Entry(taught.UMEConfig(), taught.make_ume,
           "average of the predictions of unimodal models", UMT, pairs=False),
     Entry(taught.SelfDistillConfig(), taught.make_self_distill_label,

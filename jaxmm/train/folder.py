@@ -64,8 +64,8 @@ def _made_by(workdir: pathlib.Path) -> Any:
 def check_folder(workdir: pathlib.Path, config: Config, extend: bool = False) -> bool:
     """Whether the folder holds a run of this config.
 
-    The config may have more epochs: then the run is continued. If the learning rate or the loss depends
-    on the number of epochs this needs `extend`.
+    The config may have more epochs: then the run is continued. If the learning rate or what the method does
+    in an epoch depends on their number this needs `extend`.
 
     Raises:
       UserError: the folder is neither new, nor empty, nor of a run of this config.
@@ -116,7 +116,7 @@ def check_extension(workdir: pathlib.Path, known: Config, config: Config, extend
         raise UserError(f"{said}; the first tasks of a stream are over: name another --workdir")
     of_length = ([f"the learning rate of the schedule {config.optimizer.schedule}"] *
                  (config.optimizer.schedule in OF_LENGTH) +
-                 [f"the loss of {config.method.name}"] * METHODS[config.method.name].of_length)
+                 [f"the course of {config.method.name}"] * METHODS[config.method.name].of_length)
     if of_length and not extend:
         raise UserError(f"{said}, and {of_length[0]} depends on it: the epochs already trained had another one "
                         "than in a run of that length, and the next step jumps to its schedule; give --extend "

@@ -78,5 +78,5 @@ def test_a_loss_that_depends_on_the_length_needs_a_word(make_dataset, make_confi
     dataset, config = make_dataset(rows=(8, 8, 8)), make_config("lfm", epochs=1)
     longer, options = replace(config, {"train.epochs": 2}), {"devices": ONE, "progress": False}
     schedule.train(config, tmp_path, dataset=dataset, **options)
-    with pytest.raises(UserError, match="the loss of lfm depends on it.*give --extend"):
+    with pytest.raises(UserError, match="the course of lfm depends on it.*give --extend"):
         schedule.train(longer, tmp_path, dataset=dataset, **options)

@@ -8,6 +8,7 @@ import pytest
 
 from jaxmm.batch import take
 from jaxmm.config import OptimizerConfig, scalar_options
+from jaxmm.errors import UserError
 from jaxmm.methods.fusion import UnimodalConfig
 from jaxmm.methods.g2d import G2DConfig, find_strongest
 from jaxmm.methods.mla_tcmax import MLATCMaxConfig
@@ -15,7 +16,7 @@ from jaxmm.methods.pmr import PMRConfig
 from jaxmm.methods.reconboost import ReconBoostConfig
 from jaxmm.methods.relearn import RelearnConfig
 from jaxmm.signals import Preempted
-from jaxmm.train import checkpoints, schedule, setup as setup_lib, teaching
+from jaxmm.train import checkpoints, folder, schedule, setup as setup_lib, teaching
 
 ONE, WHERE = jax.devices()[:1], "{teacher}/seed_{seed}"
 EPOCHS = 3      # of 4 steps each
@@ -108,3 +109,12 @@ def test_which_of_five_encoders_each_phase_leaves_as_they_are(options, make_data
         assert still == {"all": ""} | {f"without_{m}": m for m in shapes}
     else:
         assert still == {"joint": ""} | {f"stage_{m}": "abcde".replace(m, "") for m in shapes}
+
+
+@pytest.mark.parametrize("name", ["g2d", "relearn"])
+def test_more_epochs_need_a_word_where_phases_go_by_their_number(name, make_config, tmp_path):
+    shorter, longer = (make_config(name, epochs=epochs) for epochs in (2, 4))
+    with pytest.raises(UserError, match=f"train.epochs was 2, is 4, and the course of {name} depends on it"):
+        folder.check_extension(tmp_path, shorter, longer, extend=False)
+    folder.check_extension(tmp_path, shorter, longer, extend=True)
+    folder.check_extension(tmp_path, make_config("pmr", epochs=2), make_config("pmr", epochs=4), extend=False)
