@@ -112,7 +112,7 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
         check_labels(split, task, batch["label"])
     learned = _learned_task(config, task, dataset, tasks)
     experts.check(config, task)
-    prior = experts.log_prior(config, task, dataset)
+    prior = experts.log_prior(config, task, dataset) if config.train.experts else None
     for section in ("encoders", "augment"):
         unknown = set(getattr(config, section)) - set(spec.modalities)
         if unknown:
