@@ -51,7 +51,7 @@ def make_g_blending(config: GBlendingConfig, model: Model) -> Method:
     def init(key, batch):
         zeros = jnp.zeros((2, len(names)))
         return init_state(model, key, batch, lambda key, _: {
-            "key": key, "weights": jnp.full(len(names), 1 / len(names)),
+            "key": key, "weights": jnp.full(len(names), 1 / len(names), jnp.float32),
             "sum": zeros, "count": zeros, "first": zeros, "last": zeros})
 
     def is_held(key, ids):
