@@ -212,7 +212,8 @@ def test_compare(tmp_path, refused):
 
 def test_advise(tmp_path, refused):
     refused("launch.advise", [(expected, [*options(tmp_path), *arguments]) for expected, arguments in [
-        ("--seeds=0", ["--seeds=0"]), ("'methods'", ["--methods=late"]), ("s3://x", ["--workdir=s3://x"]),
+        ("--seeds=0", ["--seeds=0"]), ("'nothing' is unknown", ["--methods=nothing"]), ("--budget=0", ["--budget=0"]),
+        ("leave out --methods", ["--rule", "--methods=late"]), ("s3://x", ["--workdir=s3://x"]),
         ("no such file", ["--config.data.path=x.npz"]), ("stream", ["--config.stream.kind=class"]),
         ("'rest'", ["rest"])]])
 
