@@ -30,6 +30,7 @@ FOLDER = "checkpoints"
 UNFINISHED = "*.orbax-checkpoint-tmp*"      # folders of a save that was cut short
 MOST_BYTES = 3500                           # of a run folder's path; Linux allows 4096 for a whole path
 SPARE_BYTES = 1 << 20                       # what a checkpoint takes besides its arrays
+MOVED = {"extra/memory/storage/logits": "extra/memory/storage/logits/fused"}    # arrays of older versions (derpp)
 # Errors of reading that do not mean a damaged file: permissions, too many open files, the disk.
 OUT_OF_REACH = (errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE)
 REMEDY = ("start again in another folder with a lower optimizer.learning_rate or with "
@@ -187,13 +188,14 @@ def flatten(tree) -> dict[str, np.ndarray]:
 
 
 def unflatten(target, leaves: Mapping[str, np.ndarray]):
-    """The arrays in the form of `target`, a tree of arrays or their shapes.
+    """The arrays in the form of `target`, a tree of arrays or their shapes; see `MOVED`.
 
     Raises:
       ValueError: names, shapes or types are not those of the target.
     """
     expected = jax.tree_util.tree_leaves_with_path(target)
     names = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in expected]
+    leaves = {MOVED[name] if MOVED.get(name) in names else name: x for name, x in leaves.items()}
     if set(names) != set(leaves):
         raise ValueError(f"arrays {sorted(set(names) ^ set(leaves))[:4]} do not match")
     result = []

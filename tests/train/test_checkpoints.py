@@ -422,3 +422,13 @@ def test_other_odd_paths_are_taken(tmp_path):
         step, state, _ = checkpoints.restore(manager, {"params": np.zeros(3)})
     assert step == 1
     np.testing.assert_array_equal(state["params"], [0, 1, 2])
+
+
+def test_arrays_of_older_versions_are_found_where_they_are_now():
+    logits = np.arange(6, dtype=np.float32).reshape(2, 3)
+    old = {"extra/memory/storage/logits": logits}
+    new = {"extra": {"memory": {"storage": {"logits": {"fused": jax.ShapeDtypeStruct((2, 3), np.float32)}}}}}
+    np.testing.assert_array_equal(
+        checkpoints.unflatten(new, old)["extra"]["memory"]["storage"]["logits"]["fused"], logits)
+    same = {"extra": {"memory": {"storage": {"logits": jax.ShapeDtypeStruct((2, 3), np.float32)}}}}
+    np.testing.assert_array_equal(checkpoints.unflatten(same, old)["extra"]["memory"]["storage"]["logits"], logits)
