@@ -107,6 +107,6 @@ def pick(memory, batch, at):
     """(memory, its slots `at`, int [B], or from its capacity on rows of the batch)."""
     capacity = len(memory.storage["id"])
     memory, stored = replay.read(memory, jnp.minimum(at, capacity - 1))
-    fresh = jax.tree.map(lambda x: x[jnp.maximum(at - capacity, 0)], batch)
+    fresh = jax.tree.map(lambda x: jnp.asarray(x)[jnp.maximum(at - capacity, 0)], batch)
     return memory, jax.tree.map(lambda x, y: jnp.where(
         (at < capacity).reshape(-1, *[1] * (x.ndim - 1)), x, y), stored, fresh)

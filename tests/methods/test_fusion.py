@@ -8,6 +8,7 @@ import pytest
 from jaxmm.config import OptimizerConfig
 from jaxmm.errors import UserError
 from jaxmm.methods import common
+from jaxmm.methods.avslowfast import LateralDropoutConfig
 from jaxmm.methods.fusion import AuxCEConfig, DropoutConfig, UnimodalConfig, drop_features, drop_modality
 from jaxmm.model import Model
 from jaxmm.task import classification
@@ -170,9 +171,9 @@ def test_dropped_modality():
 
 
 def test_rates_out_of_range(make_dataset, make_config):
-    for name in ("dropout", "modality_dropout"):
+    for config in (LateralDropoutConfig("dropout", rate=1.0), DropoutConfig("modality_dropout", rate=1.0)):
         with pytest.raises(UserError, match="method.rate=1.0"):
-            setup_lib.build(make_config(DropoutConfig(name, rate=1.0)), dataset=make_dataset())
+            setup_lib.build(make_config(config), dataset=make_dataset())
 
 
 def test_accuracy_is_over_the_examples_that_have_the_modality():

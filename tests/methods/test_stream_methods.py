@@ -359,9 +359,10 @@ def test_the_end_of_a_task_aligns_every_head(config):
         chex.assert_trees_all_equal(state.extra["old"][0], state.params)
 
 
-@pytest.mark.parametrize("fusion", sorted(heads.FUSIONS))
+@pytest.mark.parametrize("fusion", sorted(set(heads.FUSIONS) - {"cosine"}))     # the size of whose weights is nothing
 def test_heads_say_where_their_last_layers_are(fusion):
     """A column of their kernels, and its bias, is all that an output depends on there."""
+    assert heads.cosine(4).last({}) == []
     head = heads.with_unimodal_heads(heads.FUSIONS[fusion](4), 4)
     params = head.init(jax.random.key(0), SHAPES)
     features = {m: jnp.ones((2, n)) for m, n in SHAPES.items()}
