@@ -83,6 +83,17 @@ def is_end(part: int | None) -> bool:
     return part is None or part < 0
 
 
+def finish(net: nn.Module, *maps):
+    """The means [B, C] of maps [B, ..., C] side by side; then a Dense layer, if `net.features` asks for one.
+
+    Called within a module, of which the layer is a part.
+    """
+    x = jnp.concatenate([mean_pool(x) for x in maps], -1)
+    if net.features not in (0, x.shape[-1]):
+        x = nn.Dense(net.features, dtype=x.dtype, name="Dense_0")(x)
+    return x
+
+
 def max_pool(x, size: int):
     """Max-pool of [B, H, W, C] with stride 2 over windows of `size`, as in PyTorch.
 

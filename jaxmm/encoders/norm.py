@@ -1,4 +1,5 @@
 """Batch normalisation over the rows that count."""
+import functools
 from collections.abc import Callable
 
 import chex
@@ -36,6 +37,14 @@ class BatchNorm(nn.Module):
                 running.value += (1 - self.momentum) * lax.stop_gradient(new - running.value)
         factor = scale * lax.rsqrt(var + self.epsilon)
         return (x.astype(jnp.float32) * factor + (bias - mean * factor)).astype(x.dtype)
+
+
+def batch_norm(axis_name: str | None, train: bool, mask: chex.Array | None) -> Callable[..., Callable]:
+    """norm(**options) -> x -> x: a new `BatchNorm` with these options in a network that is applied so."""
+    def norm(**options):
+        return functools.partial(BatchNorm(axis_name, **options), train=train, mask=mask)
+
+    return norm
 
 
 def moments(x: chex.Array, mask: chex.Array | None = None, axis_name: str | None = None):

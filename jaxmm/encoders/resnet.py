@@ -4,8 +4,8 @@ import functools
 from flax import linen as nn
 
 from jaxmm.encoders.conv import Conv
-from jaxmm.encoders.networks import is_end, max_pool, mean_pool, stages_of
-from jaxmm.encoders.norm import BatchNorm
+from jaxmm.encoders.networks import finish, is_end, max_pool, stages_of
+from jaxmm.encoders.norm import batch_norm
 
 STEMS = ("standard", "small")       # that a user may name
 SIZES = {"standard": (7, 2), "small": (3, 1), "video": ((3, 7), (1, 2))}     # of the stem's kernel, and stride
@@ -52,7 +52,8 @@ class ResNet(nn.Module):
 
     The stem is 7x7 with stride 2 and a max-pool ("standard") or 3x3 ("small", for images of about
     32 pixels). With `conv` Conv3D, which sees clips [B, T, H, W, C], it is 3x7x7 with stride 2 in space
-    ("video"), and the stride of stages is in time, too: torchvision's r3d_18. Then come stages of blocks; from the second on, each doubles the width and halves the size.
+    ("video"), and the stride of stages is in time, too: torchvision's r3d_18. Then come stages of blocks; from the
+    second on, each doubles the width and halves the size.
     Bottlenecks put out four times as many channels. As a chain, the stem is stage 0 and its max-pool
     belongs to stage 1.
     """
@@ -75,8 +76,7 @@ class ResNet(nn.Module):
         make_block = nn.remat(self.block) if self.remat else self.block
         conv = functools.partial(self.conv, lowering=self.lowering)
 
-        def norm(**kwargs):
-            return functools.partial(BatchNorm(self.axis_name, **kwargs), train=train, mask=mask)
+        norm = batch_norm(self.axis_name, train, mask)
 
         for stage in stages_of(self, part):
             if stage == 0:
@@ -91,9 +91,4 @@ class ResNet(nn.Module):
                 stride = 2 if stage > 1 and i == 0 else 1
                 x = make_block(self.width * 2**(stage - 1), stride, conv, norm,
                                name=f"{self.block.__name__}_{before + i}")(x)
-        if not is_end(part):
-            return x
-        x = mean_pool(x)
-        if self.features not in (0, x.shape[-1]):
-            x = nn.Dense(self.features, dtype=x.dtype, name="Dense_0")(x)
-        return x
+        return finish(self, x) if is_end(part) else x

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 
 from jaxmm.encoders.conv import Conv
 from jaxmm.encoders.conv3d import Conv3D
-from jaxmm.encoders.networks import is_end, mean_pool, stages_of
-from jaxmm.encoders.norm import BatchNorm
+from jaxmm.encoders.networks import finish, is_end, stages_of
+from jaxmm.encoders.norm import batch_norm
 from jaxmm.encoders.resnet import Bottleneck, connect
 
 
@@ -61,8 +61,7 @@ class Separable(nn.Module):
     def __call__(self, x, *, train: bool, mask=None, part: int | None = None):
         conv = functools.partial(Conv, lowering=self.lowering)
 
-        def norm(**kwargs):
-            return functools.partial(BatchNorm(self.axis_name, **kwargs), train=train, mask=mask)
+        norm = batch_norm(self.axis_name, train, mask)
 
         for stage in stages_of(self, part):
             if stage == 0:
@@ -75,9 +74,4 @@ class Separable(nn.Module):
             for i in range(self.blocks[stage - 1]):
                 stride = 2 if stage > 1 and i == 0 else 1
                 x = make(self.width * 2**(stage - 1), stride, conv, norm, name=f"block_{stage}_{i}")(x)
-        if not is_end(part):
-            return x
-        x = mean_pool(x)
-        if self.features not in (0, x.shape[-1]):
-            x = nn.Dense(self.features, dtype=x.dtype, name="Dense_0")(x)
-        return x
+        return finish(self, x) if is_end(part) else x

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmm.encoders.conv3d import Conv3D
-from jaxmm.encoders.networks import is_end, max_pool, mean_pool, stages_of
-from jaxmm.encoders.norm import BatchNorm
+from jaxmm.encoders.networks import finish, is_end, max_pool, stages_of
+from jaxmm.encoders.norm import batch_norm
 from jaxmm.encoders.resnet import connect
 from jaxmm.errors import UserError
 
@@ -95,7 +95,7 @@ class Slow(nn.Module):
         make = _stages(self, train, mask)
         for i in stages_of(self, part):
             x = make(i, "slow", self.width, SLOW)(x)
-        return _finish(self, x) if is_end(part) else x
+        return finish(self, x) if is_end(part) else x
 
 
 class SlowFast(nn.Module):
@@ -125,9 +125,9 @@ class SlowFast(nn.Module):
         for i in stages_of(self, part):
             slow, fast = make(i, "slow", self.width, SLOW)(slow), make(i, "fast", self.width // BETA, FAST)(fast)
             if i in self.after:
-                lateral = Lateral(self.lateral, _conv(self), _norm(self, train, mask), name=f"lateral_{i}")
+                lateral = Lateral(self.lateral, _conv(self), batch_norm(self.axis_name, train, mask), name=f"lateral_{i}")
                 slow = jnp.concatenate([slow, lateral(fast)], -1)
-        return _finish(self, slow, fast) if is_end(part) else (slow, fast)
+        return finish(self, slow, fast) if is_end(part) else (slow, fast)
 
 
 def slow_frames(x):
@@ -147,25 +147,11 @@ def _stages(net, train, mask):
     block = nn.remat(VideoBottleneck) if net.remat else VideoBottleneck
 
     def make(i, path, width, times):
-        return Stage(i, net.blocks[i - 1], width, times[i], block, _conv(net), _norm(net, train, mask),
-                     name=f"{path}_{i}")
+        return Stage(i, net.blocks[i - 1], width, times[i], block, _conv(net),
+                     batch_norm(net.axis_name, train, mask), name=f"{path}_{i}")
 
     return make
 
 
 def _conv(net):
     return functools.partial(Conv3D, lowering=net.lowering)
-
-
-def _norm(net, train, mask):
-    def norm(**kwargs):
-        return functools.partial(BatchNorm(net.axis_name, **kwargs), train=train, mask=mask)
-    return norm
-
-
-def _finish(net, *paths):
-    """Means over time and space of all pathways, side by side; then a Dense layer, if one is asked for."""
-    x = jnp.concatenate([mean_pool(x) for x in paths], -1)
-    if net.features not in (0, x.shape[-1]):
-        x = nn.Dense(net.features, dtype=x.dtype, name="Dense_0")(x)
-    return x

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmm.config import scalar
-from jaxmm.errors import check_at_least, check_probability
+from jaxmm.errors import check_at_least, check_probability, check_share
 from jaxmm.keys import named_key
 from jaxmm.losses.distillation import mean_squared_error
 from jaxmm.methods import common, continual
@@ -39,7 +39,7 @@ def make_cls_er(config: CLSERConfig, model: common.Model) -> common.Method:
     check_at_least("method.weight", config.weight, 0)
     check_probability("method.alpha", config.alpha)
     for name in AVERAGES:
-        continual.check_share(f"method.r_{name}", getattr(config, f"r_{name}"))
+        check_share(f"method.r_{name}", getattr(config, f"r_{name}"))
     model = continual.chosen_model(config, model)
     continual.check_memory(config, model)
 

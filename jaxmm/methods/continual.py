@@ -282,13 +282,6 @@ def counted(batch) -> chex.Array:
     return jnp.stack(list(batch["present"].values())).any(0)
 
 
-def check_share(option: str, value: float) -> None:
-    """Raises UserError unless `value` is in [0, 1], or traced."""
-    check_at_least(option, value, 0)
-    if not isinstance(value, jax.core.Tracer) and value > 1:
-        raise UserError(f"{option}={value}; expected a share in [0, 1]")
-
-
 def concatenate(a, b):
     """Two batches in one."""
     return jax.tree.map(lambda x, y: jnp.concatenate([x, y]), a, b)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmm.config import scalar
-from jaxmm.errors import UserError, check_at_least, check_choice, suggest
+from jaxmm.errors import UserError, check_at_least, check_choice, check_share, suggest
 from jaxmm.methods import common, continual
 from jaxmm.model import names_of
 from jaxmm.task import likelihood
@@ -41,7 +41,7 @@ def make_ewc(config: EWCConfig, model: common.Model) -> common.Method:
       UserError: an option out of range, or a weight of a group that there is not.
     """
     check_at_least("method.lam", config.lam, 0)
-    continual.check_share("method.gamma", config.gamma)
+    check_share("method.gamma", config.gamma)
     check_choice("method.fisher", config.fisher, ("label", "weighted"))
     model = continual.chosen_model(config, model)
     weights = read_weights(config.lam_of, (*model.encoders, "head"))
