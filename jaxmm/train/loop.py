@@ -177,7 +177,7 @@ def mean_metrics(values: Mapping[str, np.ndarray], step: int) -> dict[str, float
             f"the loss of step {first} is {values['loss'][np.argmin(finite)]}; the last good "
             f"checkpoint is kept; {REMEDY}")
     means = {name: mean_of_numbers(x) for name, x in values.items()}
-    return {name: mean for name, mean in means.items() if name == "loss" or abs(mean) < MOST}
+    return {name: mean for name, mean in means.items() if abs(mean) < MOST}
 
 
 def mean_of_numbers(values: np.ndarray) -> float:

@@ -271,6 +271,14 @@ def test_means_leave_out_steps_without_a_number():
     assert loop.mean_metrics(values, 3) == {"loss": 3.0, "accuracy/sound": 0.75}
 
 
+def test_a_loss_that_is_large_makes_a_record_and_what_overflows_is_left_out():
+    large = np.finfo(np.float32).max
+    means = loop.mean_metrics({"loss": np.float32([1e25, large]), "gradient_norm": np.float32([1, np.inf])}, 2)
+    assert means == {"loss": pytest.approx(large / 2 + 5e24)}
+    record = {"kind": "train", "step": 2} | means
+    assert writers.parse(json.dumps(record).encode()) == record
+
+
 def test_a_full_disk_stops_the_run_or_not_as_the_config_says(make_dataset, make_config, tmp_path,
                                                               monkeypatch, caplog):
     """The checkpoint of the second epoch of four does not fit; the end is the same either way."""
