@@ -6,7 +6,7 @@
 Every method has one trial of each learning rate; the best on validation data is that of all its seeds, its
 teachers included, and test data are used once. Gradients are clipped at norm 1 for all, as `agm` needs it.
 `recipe=ensemble` has the budget of a teacher and its student. Finished runs in --workdir are reused, so that the
-same command goes on where it was stopped, and methods can be added; --output gets the tables and the picture.
+same command goes on where it was stopped; --output gets the tables and the picture, of the methods named alone.
 """
 import argparse
 import pathlib
