@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxmm.config import FlowConfig, FramesConfig, PreprocessConfig, SpectrogramConfig
 from jaxmm.data.spectrogram import spectrogram
+from jaxmm.errors import UserError
 from jaxmm.keys import named_key
 
 GREY = (0.299, 0.587, 0.114)    # shares of red, green and blue in what is seen as brightness (ITU-R BT.601)
@@ -40,6 +41,31 @@ def crop_sound(x: chex.Array, moment: chex.Array, config: SpectrogramConfig) -> 
     chex.assert_rank(x, 1)
     size = round(config.rate * config.crop_seconds) or len(x)
     return _cut(x, moment, size).astype(jnp.float32) / 32768
+
+
+def elsewhere(key: chex.PRNGKey, moment: chex.Array, gap: float) -> chex.Array:
+    """A scalar drawn uniformly from what of [0, 1] is `gap` or more, at most 1/2, from `moment`."""
+    below, above = jnp.maximum(moment - gap, 0), jnp.maximum(1 - gap - moment, 0)
+    place = jax.random.uniform(key) * (below + above)
+    return jnp.where(place < below, place, jnp.minimum(moment + gap + place - below, 1))
+
+
+def gap_of(modality: str, x: chex.Array, seconds: float, config: PreprocessConfig) -> float:
+    """How far moments lie apart whose cuts of sound int16 [B, T] begin `seconds` apart.
+
+    Raises:
+      UserError: it is no sound that is cut, or some moment has no other one so far from it.
+    """
+    where = f"data.preprocess.{modality}"
+    if not isinstance(config, SpectrogramConfig) or x.ndim != 2:
+        raise UserError(f"{where}: a second sound of each example is asked for, and {modality} is not read as sound "
+                        "that is cut in training; choose a method, or options of it, that need none")
+    spare = x.shape[1] / config.rate - (config.crop_seconds or x.shape[1] / config.rate)
+    if spare < 2 * seconds:
+        raise UserError(f"{where}: a second sound of each example is cut {seconds:g} s or more from the first; found "
+                        f"{where}.seconds={config.seconds:g} and crop_seconds={config.crop_seconds:g}, expected "
+                        f"crop_seconds above 0 and seconds at least {2 * seconds:g} more")
+    return seconds / spare
 
 
 def crop_frames(x: chex.Array, moment: chex.Array, config: FramesConfig) -> chex.Array:

@@ -16,7 +16,7 @@ from jaxmm.batch import Batch
 from jaxmm.config import (AugmentConfig, FramesConfig, PreprocessConfig, SpectrogramConfig,
                           TextConfig)
 from jaxmm.data.dataset import statistics
-from jaxmm.data.preprocess import preprocess
+from jaxmm.data.preprocess import elsewhere, gap_of, preprocess
 from jaxmm.data.rows import Rows
 from jaxmm.errors import UserError
 from jaxmm.keys import named_key
@@ -30,7 +30,8 @@ def make_transform(statistics: Norms,
                    sections: Mapping[str, PreprocessConfig] | None = None) -> Transform:
     """transform(key, batch): inputs preprocessed, normalised, and augmented unless key is None.
 
-    A batch may say by "view" at which "moment" and "place" evaluation looks, see `preprocess`.
+    A batch may say by "view" at which "moment" and "place" evaluation looks, see `preprocess`, and by "apart" how
+    many seconds or more from what training would hear with this key, instead of that, it is to hear.
 
     Args:
       statistics: mean and standard deviation by modality, broadcast against its inputs. Modalities
@@ -44,16 +45,20 @@ def make_transform(statistics: Norms,
         inputs = {}
         batch = dict(batch)
         view = {"moment": 0.5} | batch.pop("view", {})
+        apart = view.pop("apart", None)
         for m, x in batch["inputs"].items():
             section = sections.get(m, PreprocessConfig())
 
             def keys(name):             # one for each example
                 return jax.vmap(jax.random.fold_in, (None, 0))(named_key(key, name), batch["id"])
 
+            gap = None if apart is None else gap_of(m, x, apart, section)
             if isinstance(section, (FramesConfig, SpectrogramConfig)) and key is None:
                 x = over_examples(lambda e, s=section: preprocess(None, x=e, config=s, **view), x)
             elif isinstance(section, (FramesConfig, SpectrogramConfig)):
                 moments = jax.vmap(jax.random.uniform)(keys("moment"))      # alike for all m
+                if gap is not None:
+                    moments = jax.vmap(elsewhere, (0, 0, None))(keys("apart"), moments, gap)
                 x = over_examples(lambda k, t, e, s=section: preprocess(k, t, e, s),
                                   keys(f"preprocess/{m}"), moments, x)
             if m in statistics:

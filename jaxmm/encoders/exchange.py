@@ -110,15 +110,25 @@ def lateral_add(after: tuple[int, ...], main: str, axis_name: str | None = None)
         del mean
         x, new = maps[main], {}
         for m in params:
-            net = Connection(x.shape[-1], axis_name)
-            added, updated = net.apply({"params": params[m], "batch_stats": stats[m]}, maps[m], x.shape[1],
-                                       train=train, mask=present[m], mutable=["batch_stats"])
-            there = present[m] & (True if alone is None else ~jnp.asarray(alone[main]))
-            x = x + jnp.where(there.reshape(-1, *[1] * 4), added, 0)
-            new[m] = updated["batch_stats"]
+            added, new[m] = connect(params[m], stats[m], maps[m], x, train=train, mask=present[m],
+                                    axis_name=axis_name)
+            x = add(x, added, present[m] & (True if alone is None else ~jnp.asarray(alone[main])))
         return maps | {main: x}, new
 
     return Exchange(after, init, apply)
+
+
+def connect(params, stats, x: chex.Array, to: chex.Array, *, train: bool, mask: chex.Array | None = None,
+            axis_name: str | None = None) -> tuple[chex.Array, chex.ArrayTree]:
+    """(what a `Connection` makes of maps x, like the maps `to` [B, T, H, W, C] but [B, T, 1, 1, C]; new stats)."""
+    added, updated = Connection(to.shape[-1], axis_name).apply(
+        {"params": params, "batch_stats": stats}, x, to.shape[1], train=train, mask=mask, mutable=["batch_stats"])
+    return added, updated["batch_stats"]
+
+
+def add(x: chex.Array, added: chex.Array, there: chex.Array) -> chex.Array:
+    """The maps x [B, T, H, W, C] with what is `added` [B, T, 1, 1, C] to those of which `there` [B] holds."""
+    return x + jnp.where(there.reshape(-1, *[1] * 4), added, 0)
 
 
 def seen(x: chex.Array | tuple[chex.Array, ...]) -> chex.Array:

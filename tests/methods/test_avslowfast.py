@@ -1,5 +1,6 @@
 import dataclasses
 import functools
+import pathlib
 
 import chex
 import jax
@@ -8,9 +9,12 @@ import numpy as np
 import pytest
 
 from jaxmm.batch import make_batch
-from jaxmm.config import OptimizerConfig, TrainConfig
+from jaxmm.config import OptimizerConfig, SpectrogramConfig, TrainConfig
+from jaxmm.data.transform import make_transform
 from jaxmm.encoders import Encoder
 from jaxmm.errors import UserError
+from jaxmm.heads import linear
+from jaxmm.methods import avslowfast
 from jaxmm.methods.avslowfast import LateralDropoutConfig, make_dropout
 from jaxmm.methods.fusion import DropoutConfig
 from jaxmm.methods import fusion
@@ -129,9 +133,169 @@ def test_two_halves_of_a_batch_are_the_whole():
     ({"main": "visual"}, {}, "method.main='visual'; expected one of"),
     ({"main": "audio"}, {}, "the encoder of audio does not see motion"),
     ({"main": "video", "drop_pathway": 1.5}, {}, "method.drop_pathway=1.5; expected a probability"),
+    ({"sync_weight": 1.0}, {}, "method.sync_weight=1 compares .* name it by --config.method.main"),
+    ({"main": "video", "sync_weight": -1.0}, {}, "method.sync_weight=-1.0; expected a number of at least 0"),
+    ({"main": "video", "sync_weight": 1.0}, {}, "behind the last three of five stages .* found video 4"),
     ({"main": "video"}, {"stages": 3}, "behind the third and the fourth stage of each encoder; found video 3")])
 def test_what_cannot_be_added(options, of, message):
     with pytest.raises(UserError, match=message) as error:
         method = make_dropout(dataclasses.replace(LateralDropoutConfig("dropout"), **options), model(**of))
         jax.eval_shape(method.init, jax.random.key(0), batch())
     assert "\n" not in str(error.value)
+
+
+def synchronised(**options):
+    return LateralDropoutConfig("dropout", main="video", **{"sync_weight": 1.0, "sync_epochs": 1} | options)
+
+
+SOUND = {m: SpectrogramConfig(rate=100, seconds=3.0, crop_seconds=1.0, n_fft=20, hop=25, mels=4, center=False,
+                              preemphasis=0.0, window=0) for m in ("audio", "sensor")}
+
+
+@functools.cache
+def hearing(axis_name=None):
+    """The model on clips and two modalities of sound, in epochs of two steps of all eight clips."""
+    epoch = plan.make_epoch([range(16)], TrainConfig(batch_size=8, epochs=3))
+    return model(axis_name, stages=5)._replace(transform=make_transform({}, {}, SOUND), epoch=epoch)
+
+
+@functools.cache
+def recorded(value=0):
+    rows = batch()
+    rng = np.random.default_rng(2)
+    inputs = {"video": np.where(rows["present"]["video"][:, None, None, None, None], rows["inputs"]["video"],
+                                np.nan if value else 0)}
+    inputs |= {m: np.where(rows["present"][m][:, None], rng.integers(-9000, 9000, (8, 300)), value).astype(np.int16)
+               for m in SOUND}
+    return rows | {"inputs": inputs}
+
+
+@functools.cache
+def synced(drop_pathway, axis_name=None, seeds=()):
+    """States, metrics and predictions of four steps, of which the last two are of the second epoch."""
+    method = make_dropout(synchronised(drop_pathway=drop_pathway), hearing(axis_name))
+
+    def run(state, rows):
+        states, metrics = [state], []
+        for _ in range(4):
+            state, found = method.step(state, rows)
+            states.append(state)
+            metrics.append(found)
+        return states, metrics, method.predict(state, rows)
+
+    states = [jax.jit(method.init)(jax.random.key(seed), recorded()) for seed in seeds or (3,)]
+    if seeds:
+        return jax.jit(jax.vmap(run, (0, None)))(jax.tree.map(lambda *x: jnp.stack(x), *states), recorded())
+    if axis_name:
+        one_each = jax.tree.map(lambda x: x[:, None], recorded())
+        return jax.jit(jax.vmap(run, (None, 0), axis_name=axis_name))(*states, one_each)
+    compiled = jax.jit(run)
+    return compiled(*states, recorded()), compiled
+
+
+def test_loss_for_synchronisation_of_the_authors():
+    """Their loss, its gradients and the clips that count; tolerances are shares of the largest number."""
+    with np.load(pathlib.Path(__file__).with_name("avslowfast_sync.npz"), allow_pickle=False) as file:
+        found = dict(file)
+    visual, aligned, other = (found[f"input/{name}"].transpose(0, 2, 3, 4, 1) for name in (
+        "visual", "aligned", "other"))
+    sounds = found["input/raw_audio"].reshape(5, 2, 8, 4)
+    valid = avslowfast.comparable(sounds[:, 0], sounds[:, 1])
+    assert valid.tolist() == found["output/valid"].tolist() == [False, False, True, True, True]
+
+    def loss_fn(params, visual):
+        v, a, b = (linear(params[name], avslowfast.squeeze(x)) for name, x in (
+            ("ref_fc", visual), ("query_fc", aligned), ("query_fc", other)))
+        return model().mean(avslowfast.sync_loss(v, a, b), valid)
+
+    params = {name: {"kernel": found[f"weights/{name}.weight"].T, "bias": found[f"weights/{name}.bias"]}
+              for name in ("ref_fc", "query_fc")}
+    loss, (grads, of_visual) = jax.jit(jax.value_and_grad(loss_fn, (0, 1)))(params, visual)
+    np.testing.assert_allclose(loss, found["output/loss"], rtol=1e-5)
+    expected = {name: found[f"output/gradient/{name}"] for name in (
+        "ref_fc.weight", "query_fc.weight", "query_fc.bias")} | {
+            "visual": found["output/gradient_visual"].transpose(0, 2, 3, 4, 1)}
+    got = {f"{name}.weight": grads[name]["kernel"].T for name in grads} | {
+        "query_fc.bias": grads["query_fc"]["bias"], "visual": of_visual}
+    for name, x in expected.items():
+        np.testing.assert_allclose(got[name], x, atol=1e-4 * np.abs(x).max(), err_msg=name)
+
+
+def test_loss_for_synchronisation_by_hand():
+    x, y = np.float32([[3, 4]]), np.float32([[-4, 3]])
+    for v, a, other, expected in ((x, 2 * x, -x, 0), (x, x, x, 0.99**2 / 2), (x, y, 5 * x, (0.5 + 0.99**2) / 2),
+                                  (x, -x, y, (1 + (0.99 - 0.5**0.5)**2) / 2)):
+        np.testing.assert_allclose(avslowfast.sync_loss(v, a, other), [expected], rtol=1e-5, atol=1e-6)
+    grads = jax.grad(lambda v: avslowfast.sync_loss(v, x, v).sum())(jnp.zeros((1, 2)))
+    assert np.isfinite(grads).all()
+
+
+def test_sounds_that_cannot_be_compared():
+    x = np.random.default_rng(0).normal(size=(4, 3, 5)).astype(np.float32)
+    y = np.stack([x[0] + 1, 3 * x[1], 0.05 * x[3], x[2]])       # another, alike, silent, another
+    assert avslowfast.comparable(x, y).tolist() == [True, False, False, True]
+    assert avslowfast.comparable(y, x).tolist() == [True, False, False, True]
+
+
+@pytest.mark.parametrize("late, expected", [(False, [1, 2, 3, 4, 5, 6, 7, 0]), (True, [1, 2, 3, 4, 5, 0, 6, 7])])
+def test_other_sounds_are_of_the_next_clip(late, expected):
+    """Of all clips or, late, of three fourths of them, wherever their rows are."""
+    rows = {"inputs": {"audio": np.arange(8.0)}, "present": {"audio": np.arange(8) > 2}, "id": np.arange(8)}
+    for devices in (1, 2, 8):
+        parts = jax.tree.map(lambda x, n=devices: x.reshape(n, -1), rows)
+        found = jax.vmap(lambda part: avslowfast.other_sounds(model("devices"), part, jnp.asarray(late)),
+                         axis_name="devices")(parts)
+        assert found["inputs"]["audio"].ravel().tolist() == expected
+        assert found["present"]["audio"].ravel().tolist() == [i > 2 for i in expected]
+
+
+def test_stages_that_have_been_told_are_not_compared():
+    """The projections of later stages learn in steps that add nothing, and the encoders of all modalities then."""
+    for drop_pathway, learn in ((0.0, [True, False, False]), (1.0, [True, True, True])):
+        (states, metrics, _), _ = synced(drop_pathway)
+        moved = [any(np.abs(a - b).max() > 0 for a, b in zip(*(jax.tree.leaves(
+            state.params["sync"][f"stage_{i}"]) for state in states[:2]))) for i in (2, 3, 4)]
+        assert moved == learn
+        assert all(0 < found["loss/sync"] for found in metrics)
+        np.testing.assert_allclose(metrics[0]["loss"], metrics[0]["loss/sync"] + metrics[0]["loss/fused"], rtol=1e-6)
+
+
+def test_steps_are_those_of_dropout_but_for_the_loss_for_synchronisation():
+    """With a weight near 0 and encoders without batch statistics of their own, before any weight decays."""
+    always = dict(drop_pathway=1.0)
+    states = []
+    for weight in (1e-9, 0.0):
+        method = make_dropout(synchronised(sync_weight=weight, **always), hearing())
+        state = jax.jit(method.init)(jax.random.key(3), recorded())
+        states.append(jax.jit(method.step)(state, recorded())[0])
+    groups = ("audio", "sensor", "video", "head")
+    chex.assert_trees_all_close(*({g: s.params[g] for g in groups} for s in states), rtol=1e-5, atol=1e-7)
+    assert "sync" in states[0].params and "sync" not in states[1].params
+    assert set(states[0].params["exchange"]) - set(states[1].params["exchange"]) == {"stage_4"}
+
+
+def test_batches_over_devices_seeds_and_later_starts_are_one_run_with_the_loss_for_synchronisation():
+    """On eight devices, of several seeds at once, resumed, and whatever stands for what is missing."""
+    (states, metrics, outputs), compiled = synced(0.5)
+    there = jax.tree.map(lambda x: x[0], synced(0.5, "devices")[:2])
+    chex.assert_trees_all_close((states[-1].params, states[-1].batch_stats, metrics),
+                                (there[0][-1].params, there[0][-1].batch_stats, there[1]), rtol=1e-3, atol=1e-5)
+    of_seeds = jax.tree.map(lambda x: x[1], synced(0.5, None, (5, 3)))
+    chex.assert_trees_all_close((states[-1].params, outputs), (of_seeds[0][-1].params, of_seeds[2]),
+                                rtol=1e-3, atol=1e-5)
+    other, *_ = compiled(states[0], recorded(77))
+    chex.assert_trees_all_equal(states[-1].params, other[-1].params)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(states[-1].params))
+
+
+def test_sound_that_has_no_second_cut():
+    rows = recorded()
+    method = make_dropout(synchronised(), hearing()._replace(transform=make_transform(
+        {}, {}, SOUND | {"sensor": dataclasses.replace(SOUND["sensor"], crop_seconds=2.1)})))
+    with pytest.raises(UserError, match="data.preprocess.sensor: .*0.5 s or more from the first; found .*seconds=3 "
+                                        "and crop_seconds=2.1, expected .* at least 1 more") as error:
+        jax.eval_shape(method.init, jax.random.key(0), rows)
+    assert "\n" not in str(error.value)
+    stored = make_dropout(synchronised(), hearing()._replace(transform=make_transform({}, {}, {})))
+    with pytest.raises(UserError, match="data.preprocess.audio: .* not read as sound"):
+        jax.eval_shape(stored.init, jax.random.key(0), rows)
