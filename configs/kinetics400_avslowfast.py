@@ -3,9 +3,10 @@ r"""Kinetics-400 by AVSlowFast (Xiao et al., arXiv 2001.08740), the intermediate
 Both pathways of SlowFast see 64 consecutive frames of 30 a second, the fast one every second of them, so 15
 frames a second are stored. An audio pathway hears the same two seconds, as the logarithm of 80 mel bands, and is
 added to the slow pathway behind its third and fourth stage, in training in one of five steps (DropPathway). The
-optional loss for synchronisation is not in this package. Training is SlowFast's with batches of 32: SGD with
-Nesterov momentum, a cosine over 196 epochs from 0.1, dropout 0.5 before the head; the released settings scale the
-learning rate with the batch, so here it is 0.05. Evaluation averages over ten clips and three crops.
+loss for synchronisation is off; --config.method.sync_weight=1 adds it, as in the released settings. Training is
+SlowFast's with batches of 32: SGD with Nesterov momentum, a cosine over 196 epochs from 0.1, dropout 0.5 before
+the head; the released settings scale the learning rate with the batch, so here it is 0.05. Evaluation averages
+over ten clips and three crops.
 
     python -m launch.prepare --dataset=kinetics400 --source=DIR --output=data/15fps \
         --audio_rate=16000 --short_side=256 --fps=15 --allow_skipped=0.2

@@ -12,6 +12,7 @@ from PIL import Image, ImageEnhance
 from jaxmm.config import FlowConfig, FramesConfig, SpectrogramConfig
 from jaxmm.data import decode, preprocess, spectrogram
 from jaxmm.data.prepared import Sound
+from jaxmm.errors import UserError
 from jaxmm.experiments.presets import cav_mae_sound
 
 KEY = jax.random.key(0)
@@ -112,6 +113,27 @@ def test_sound_and_frames_are_cropped_at_the_same_moment():
         np.testing.assert_allclose(seconds, first + np.arange(320) / 80, atol=1e-4)
         seconds = preprocess.crop_frames(frames, moment, frames_config)[:, 0, 0, 0] / 10
         np.testing.assert_allclose(seconds, first + np.arange(40) / 10, atol=0.01)
+
+
+@pytest.mark.parametrize("moment, allowed", [(0.1, [(0.4, 1.0)]), (0.5, [(0.0, 0.2), (0.8, 1.0)]), (1.0, [(0.0, 0.7)])])
+def test_another_moment_is_anywhere_far_enough(moment, allowed):
+    """Uniform over all that is 0.3 or more away: a share of each part, and its mean, as its length says."""
+    drawn = np.asarray(jax.vmap(preprocess.elsewhere, (0, None, None))(jax.random.split(KEY, 4000), moment, 0.3))
+    whole = sum(b - a for a, b in allowed)
+    inside = [drawn[(drawn > a - 1e-6) & (drawn < b + 1e-6)] for a, b in allowed]
+    assert sum(map(len, inside)) == 4000
+    for part, (a, b) in zip(inside, allowed):
+        assert abs(len(part) / 4000 - (b - a) / whole) < 0.03
+        assert abs(part.mean() - (a + b) / 2) < 0.03 and np.ptp(part) > 0.95 * (b - a)
+    assert preprocess.elsewhere(KEY, 0.5, 0.5) in (0, 1)
+
+
+def test_seconds_as_a_share_of_moments():
+    config = SpectrogramConfig(rate=100, seconds=10.0, crop_seconds=2.0)
+    assert preprocess.gap_of("m", np.zeros((2, 1000), np.int16), 0.5, config) == 0.5 / 8
+    for options, shape in (({"crop_seconds": 0.0}, (2, 1000)), ({"crop_seconds": 9.1}, (2, 1000)), ({}, (2, 5, 4))):
+        with pytest.raises(UserError, match="data.preprocess.m: a second sound"):
+            preprocess.gap_of("m", np.zeros(shape, np.int16), 0.5, dataclasses.replace(config, **options))
 
 
 def test_enlarging_is_that_of_pillow():

@@ -135,6 +135,25 @@ def test_modalities_are_cropped_at_the_same_moment():
     assert np.ptp(began) > 1
 
 
+def test_a_second_cut_is_as_far_from_the_first_as_asked_for_and_else_alike():
+    """Sound of 3 s that counts time, cut to 1 s: half a second or more away, and augmented as the first."""
+    sound = np.broadcast_to((20 * np.arange(300)).astype(np.int16), (200, 300))
+    sections = {"sound": SpectrogramConfig(rate=100, seconds=3, crop_seconds=1, n_fft=50, hop=50, center=False,
+                                           log=False, preemphasis=0.0)}
+    batch = make_batch({"sound": sound}, np.zeros(200))
+    apply = transform.make_transform({}, {}, sections)
+    first, second = (jax.jit(lambda more=more: apply(KEY, batch | more))()["inputs"]["sound"][:, 0, 0] * 32768
+                     / (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(50) / 50)).sum() / 20 / 100
+                     for more in ({}, {"view": {"apart": 0.5}}))
+    assert np.abs(second - first).min() > 0.48      # of cuts that begin 0.5 s apart, to a sample
+    assert (second < first).any() and (second > first).any()
+    masked = transform.make_transform({}, {"sound": AugmentConfig(time_mask=2)}, sections)
+    silent = [np.asarray(masked(KEY, batch | more)["inputs"]["sound"] == 0).all(axis=1)
+              for more in ({}, {"view": {"apart": 0.5}})]
+    np.testing.assert_array_equal(*silent)
+    assert silent[0].any()
+
+
 def test_mel_spectrograms_are_masked_by_time_along_their_first_axis():
     section = SpectrogramConfig(rate=1000, seconds=1, n_fft=64, hop=32, mels=8)
     sound = np.random.default_rng(0).integers(-9999, 9999, (4, 1000)).astype(np.int16)

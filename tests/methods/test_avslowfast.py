@@ -16,6 +16,7 @@ from jaxmm.errors import UserError
 from jaxmm.heads import linear
 from jaxmm.methods import avslowfast
 from jaxmm.methods.avslowfast import LateralDropoutConfig, make_dropout
+from jaxmm.methods.common import only, own_key, step_key
 from jaxmm.methods.fusion import DropoutConfig
 from jaxmm.methods import fusion
 from jaxmm.model import Model
@@ -23,6 +24,7 @@ from jaxmm.task import classification
 from jaxmm.train import plan
 from jaxmm.train.optimizers import make_optimizer
 
+SEED = 11       # whose steps 0 and 3 add nothing, and steps 1 and 2 do, at a probability of 1/2
 ROWS = {"video": (2, 2, 2, 3), "audio": (4, 5, 1), "sensor": (2, 3, 1)}
 
 
@@ -148,49 +150,51 @@ def synchronised(**options):
     return LateralDropoutConfig("dropout", main="video", **{"sync_weight": 1.0, "sync_epochs": 1} | options)
 
 
-SOUND = {m: SpectrogramConfig(rate=100, seconds=3.0, crop_seconds=1.0, n_fft=20, hop=25, mels=4, center=False,
-                              preemphasis=0.0, window=0) for m in ("audio", "sensor")}
+SOUND = {"audio": SpectrogramConfig(rate=100, seconds=3.0, crop_seconds=1.0, n_fft=20, hop=25, mels=4, center=False,
+                                    preemphasis=0.0, window=0)}
 
 
 @functools.cache
 def hearing(axis_name=None):
-    """The model on clips and two modalities of sound, in epochs of two steps of all eight clips."""
+    """The model on clips and sound, in epochs of two steps."""
     epoch = plan.make_epoch([range(16)], TrainConfig(batch_size=8, epochs=3))
-    return model(axis_name, stages=5)._replace(transform=make_transform({}, {}, SOUND), epoch=epoch)
+    whole = model(axis_name, stages=5)
+    return whole._replace(transform=make_transform({}, {}, SOUND), epoch=epoch,
+                          encoders={m: whole.encoders[m] for m in ("audio", "video")})
 
 
 @functools.cache
 def recorded(value=0):
-    rows = batch()
-    rng = np.random.default_rng(2)
-    inputs = {"video": np.where(rows["present"]["video"][:, None, None, None, None], rows["inputs"]["video"],
-                                np.nan if value else 0)}
-    inputs |= {m: np.where(rows["present"][m][:, None], rng.integers(-9000, 9000, (8, 300)), value).astype(np.int16)
-               for m in SOUND}
-    return rows | {"inputs": inputs}
+    """Eight rows, with NaN and this sample in place of what is missing unless it is 0."""
+    rows, rng = only(batch(), ("audio", "video")), np.random.default_rng(2)
+    missing = {m: ~rows["present"][m].reshape(8, *[1] * n) for m, n in (("audio", 1), ("video", 4))}
+    return rows | {"inputs": {
+        "audio": np.where(missing["audio"], value, rng.integers(-9000, 9000, (8, 300))).astype(np.int16),
+        "video": np.where(missing["video"], np.nan if value else 0, rows["inputs"]["video"])}}
 
 
 @functools.cache
-def synced(drop_pathway, axis_name=None, seeds=()):
-    """States, metrics and predictions of four steps, of which the last two are of the second epoch."""
-    method = make_dropout(synchronised(drop_pathway=drop_pathway), hearing(axis_name))
+def stepped(axis_name=None, seeds=False):
+    """(init, step) compiled, of a method that adds something in half of the steps.
 
-    def run(state, rows):
-        states, metrics = [state], []
-        for _ in range(4):
-            state, found = method.step(state, rows)
-            states.append(state)
-            metrics.append(found)
-        return states, metrics, method.predict(state, rows)
+    Over eight devices if they have a name, or of several states at once.
+    """
+    method = make_dropout(synchronised(drop_pathway=0.5), hearing(axis_name))
+    step = jax.vmap(method.step, (None, 0), axis_name=axis_name) if axis_name else (
+        jax.vmap(method.step, (0, None)) if seeds else method.step)
+    return jax.jit(method.init), jax.jit(step)
 
-    states = [jax.jit(method.init)(jax.random.key(seed), recorded()) for seed in seeds or (3,)]
-    if seeds:
-        return jax.jit(jax.vmap(run, (0, None)))(jax.tree.map(lambda *x: jnp.stack(x), *states), recorded())
-    if axis_name:
-        one_each = jax.tree.map(lambda x: x[:, None], recorded())
-        return jax.jit(jax.vmap(run, (None, 0), axis_name=axis_name))(*states, one_each)
-    compiled = jax.jit(run)
-    return compiled(*states, recorded()), compiled
+
+@functools.cache
+def run(steps=4):
+    """States and metrics of four steps, the last two of the second epoch, on one device."""
+    init, step = stepped()
+    states, metrics = [init(jax.random.key(SEED), recorded())], []
+    for _ in range(steps):
+        state, found = step(states[-1], recorded())
+        states.append(state)
+        metrics.append(found)
+    return states, metrics
 
 
 def test_loss_for_synchronisation_of_the_authors():
@@ -250,52 +254,63 @@ def test_other_sounds_are_of_the_next_clip(late, expected):
 
 
 def test_stages_that_have_been_told_are_not_compared():
-    """The projections of later stages learn in steps that add nothing, and the encoders of all modalities then."""
-    for drop_pathway, learn in ((0.0, [True, False, False]), (1.0, [True, True, True])):
-        (states, metrics, _), _ = synced(drop_pathway)
-        moved = [any(np.abs(a - b).max() > 0 for a, b in zip(*(jax.tree.leaves(
-            state.params["sync"][f"stage_{i}"]) for state in states[:2]))) for i in (2, 3, 4)]
-        assert moved == learn
-        assert all(0 < found["loss/sync"] for found in metrics)
-        np.testing.assert_allclose(metrics[0]["loss"], metrics[0]["loss/sync"] + metrics[0]["loss/fused"], rtol=1e-6)
+    """The projections of later stages learn in steps that add nothing alone."""
+    (start, *_), _ = run()
+    _, step = stepped()
+    for i, alone in enumerate((True, False, False, True)):
+        before = start._replace(step=jnp.int32(i))
+        assert avslowfast.drops(synchronised(drop_pathway=0.5), own_key(step_key(before))) == alone
+        after, found = step(before, recorded())
+        moved = [any(np.abs(new - old).max() > 0 for old, new in zip(*(jax.tree.leaves(
+            state.params["sync"][f"stage_{stage}"]) for state in (before, after)))) for stage in (2, 3, 4)]
+        assert moved == [True, alone, alone]
+        np.testing.assert_allclose(found["loss"], found["loss/sync"] + found["loss/fused"], rtol=1e-6)
 
 
-def test_steps_are_those_of_dropout_but_for_the_loss_for_synchronisation():
-    """With a weight near 0 and encoders without batch statistics of their own, before any weight decays."""
-    always = dict(drop_pathway=1.0)
+def test_weights_and_steps_are_those_of_dropout_but_for_the_loss_for_synchronisation():
+    """With a weight near 0, and encoders without batch statistics."""
     states = []
     for weight in (1e-9, 0.0):
-        method = make_dropout(synchronised(sync_weight=weight, **always), hearing())
-        state = jax.jit(method.init)(jax.random.key(3), recorded())
+        method = make_dropout(synchronised(sync_weight=weight), hearing())
+        state = jax.jit(method.init)(jax.random.key(SEED), recorded())
         states.append(jax.jit(method.step)(state, recorded())[0])
-    groups = ("audio", "sensor", "video", "head")
+    groups = ("audio", "video", "head")
     chex.assert_trees_all_close(*({g: s.params[g] for g in groups} for s in states), rtol=1e-5, atol=1e-7)
-    assert "sync" in states[0].params and "sync" not in states[1].params
+    assert set(states[0].params) - set(states[1].params) == {"sync"}
     assert set(states[0].params["exchange"]) - set(states[1].params["exchange"]) == {"stage_4"}
 
 
-def test_batches_over_devices_seeds_and_later_starts_are_one_run_with_the_loss_for_synchronisation():
-    """On eight devices, of several seeds at once, resumed, and whatever stands for what is missing."""
-    (states, metrics, outputs), compiled = synced(0.5)
-    there = jax.tree.map(lambda x: x[0], synced(0.5, "devices")[:2])
-    chex.assert_trees_all_close((states[-1].params, states[-1].batch_stats, metrics),
-                                (there[0][-1].params, there[0][-1].batch_stats, there[1]), rtol=1e-3, atol=1e-5)
-    of_seeds = jax.tree.map(lambda x: x[1], synced(0.5, None, (5, 3)))
-    chex.assert_trees_all_close((states[-1].params, outputs), (of_seeds[0][-1].params, of_seeds[2]),
+def test_devices_seeds_resuming_and_what_is_missing_with_the_loss_for_synchronisation():
+    states, metrics = run()
+    init, step = stepped("devices")
+    state, one_each = states[0], jax.tree.map(lambda x: x[:, None], recorded())
+    for found in metrics:
+        several, other = step(state, one_each)
+        state = jax.tree.map(lambda x: x[0], several)
+        chex.assert_trees_all_close(found, jax.tree.map(lambda x: x[0], other), rtol=1e-3, atol=1e-5)
+    chex.assert_trees_all_close((states[-1].params, states[-1].batch_stats), (state.params, state.batch_stats),
                                 rtol=1e-3, atol=1e-5)
-    other, *_ = compiled(states[0], recorded(77))
-    chex.assert_trees_all_equal(states[-1].params, other[-1].params)
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(states[-1].params))
+    _, step = stepped(seeds=True)
+    state = jax.tree.map(lambda *x: jnp.stack(x), init(jax.random.key(SEED + 1), recorded()), states[0])
+    for _ in metrics:
+        state, _ = step(state, recorded())
+    chex.assert_trees_all_close(states[-1].params, jax.tree.map(lambda x: x[1], state.params), rtol=1e-3, atol=1e-5)
+    _, step = stepped()
+    state = states[2]._replace(**{part: jax.device_put(jax.device_get(getattr(states[2], part))) for part in (
+        "params", "batch_stats", "opt_state")})
+    for _ in range(2):
+        state, _ = step(state, recorded(77))
+    chex.assert_trees_all_equal(state.params, states[-1].params)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
 
 
 def test_sound_that_has_no_second_cut():
-    rows = recorded()
-    method = make_dropout(synchronised(), hearing()._replace(transform=make_transform(
-        {}, {}, SOUND | {"sensor": dataclasses.replace(SOUND["sensor"], crop_seconds=2.1)})))
-    with pytest.raises(UserError, match="data.preprocess.sensor: .*0.5 s or more from the first; found .*seconds=3 "
-                                        "and crop_seconds=2.1, expected .* at least 1 more") as error:
-        jax.eval_shape(method.init, jax.random.key(0), rows)
-    assert "\n" not in str(error.value)
-    stored = make_dropout(synchronised(), hearing()._replace(transform=make_transform({}, {}, {})))
-    with pytest.raises(UserError, match="data.preprocess.audio: .* not read as sound"):
-        jax.eval_shape(stored.init, jax.random.key(0), rows)
+    short = {"audio": dataclasses.replace(SOUND["audio"], crop_seconds=2.1)}
+    for sections, message in (
+            (short, "data.preprocess.audio: .*0.5 s or more from the first; found .*seconds=3 and crop_seconds=2.1, "
+                    "expected .* at least 1 more"),
+            ({}, "data.preprocess.audio: .* not read as sound")):
+        method = make_dropout(synchronised(), hearing()._replace(transform=make_transform({}, {}, sections)))
+        with pytest.raises(UserError, match=message) as error:
+            jax.eval_shape(method.init, jax.random.key(0), recorded())
+        assert "\n" not in str(error.value)
