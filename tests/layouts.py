@@ -40,8 +40,8 @@ def write_frames(folder, count=3, pattern="{:05d}.jpg", size=(24, 16)):
         write_image(folder / pattern.format(i), (250 - 20 * i, 10, 10), size)
 
 
-def write_video(path, seconds=1.0, fps=8, rate=RATE, sound=True, size=(32, 16)):
-    """A video whose red grows with time, with a tone as its sound: mp4, avi or flv."""
+def write_video(path, seconds=1.0, fps=8, rate=RATE, sound=True, size=(32, 16), slope=0):
+    """A video whose red grows with time, its green by `slope` to the right, and a tone as its sound: mp4, avi or flv."""
     path.parent.mkdir(parents=True, exist_ok=True)
     count = int(seconds * fps)
     with av.open(str(path), "w") as container:
@@ -54,6 +54,7 @@ def write_video(path, seconds=1.0, fps=8, rate=RATE, sound=True, size=(32, 16)):
         for i in range(count):
             image = np.zeros((size[1], size[0], 3), np.uint8)
             image[..., 0] = 255 * i // max(count - 1, 1)
+            image[..., 1] = slope * np.arange(size[0])
             container.mux(video.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
         container.mux(video.encode(None))
         if sound:

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmm import files
 from jaxmm.batch import Batch, make_batch, take
-from jaxmm.config import DataConfig, PreprocessConfig, TextConfig
+from jaxmm.config import DataConfig, FramesConfig, PreprocessConfig, TextConfig
 from jaxmm.data import arrays, pipeline, text
 from jaxmm.data.dataset import (SPLITS, Form, check_kind, check_scale, check_split, listed, reach, say,
                                 say_scale)
@@ -86,10 +86,15 @@ def value_blocks(where: str, spec: DataSpec, config: DataConfig, modalities: Seq
     _check_modalities(where, dict.fromkeys(modalities), spec)
     tokenizers = _tokenizers(spec, config, modalities)
 
-    def as_array(m, values):
+    def as_array(m, names, values):
         if m in tokenizers:
             return text.tokenize(tokenizers[m], [value or "" for value in values])
         form, section = spec.forms[m], config.preprocess.get(m, PreprocessConfig())
+        clip = section.crop_frames if isinstance(section, FramesConfig) else 0
+        for name, value in zip(names, values):
+            if value is not None and len(value) < clip:
+                raise UserError(f"{where}: {m} of {name} has {len(value)} images, fewer than the {clip} of a clip of "
+                                "this run; leave it out")
         rows = [value if value is None or not section.kind else
                 pipeline.read_input({"inputs": {m: value}}, 0, m, section) for value in values]
         for row in rows:
@@ -98,7 +103,7 @@ def value_blocks(where: str, spec: DataSpec, config: DataConfig, modalities: Seq
         return np.stack([np.zeros(form.shape, form.dtype) if row is None else row for row in rows])
 
     return check_blocks(where, spec, (
-        (names, {m: as_array(m, x) for m, x in values.items()},
+        (names, {m: as_array(m, names, x) for m, x in values.items()},
          {m: np.array([value is not None for value in x]) for m, x in values.items()})
         for names, values in blocks))
 

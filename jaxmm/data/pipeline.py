@@ -28,6 +28,7 @@ SECTIONS = {"audio": SpectrogramConfig, "frames": FramesConfig, "flow": FlowConf
             "text": TextConfig, "features": PreprocessConfig}     # what each kind stored needs
 FEW_BYTES = 2**28           # of the vectors of a modality in a split: more are read on demand
 Vocabularies = Mapping[str, Sequence[str]]  # by modality, as `text.kept` has them
+INDEX = 2                   # of what `read_index` keeps; increase it when that changes
 CACHED_RECORDS = 32         # of each split, for the modalities that are read one after the other
 
 
@@ -59,6 +60,8 @@ def reader(config: DataConfig) -> Callable[..., Dataset]:
     parts = {split: read_index(prepared, split) for split in prepared.splits}
     if prepared.multilabel:
         parts = {split: part | {"label": part["label"].astype(bool)} for split, part in parts.items()}
+    for split, part in parts.items():
+        check_clips(prepared, split, part, config.preprocess)
     if config.folds:
         parts = read_values(prepared, parts, config)
     return functools.partial(assemble, prepared, parts)
@@ -211,13 +214,14 @@ class Shared(Sequence):
 def read_index(prepared: Prepared, split: str) -> dict[str, np.ndarray]:
     """The small parts of the records of a split: labels, masks, texts, vectors.
 
-    `label` int32 [N] (float32 [N, K] of numbers to predict), `present/{m}` bool [N], `text/{m}` uint8 (see `texts`), and of vectors
-    `values/{m}` float32 [N, ...] or, where they are more than FEW_BYTES, `shape/{m}` of one row.
+    `label` int32 [N] (float32 [N, K] of numbers to predict), `present/{m}` bool [N], `text/{m}` uint8 (see `texts`),
+    `count/{m}` int32 [N] of the images of each row, and of vectors `values/{m}` float32 [N, ...] or, where they are
+    more than FEW_BYTES, `shape/{m}` of one row.
     Reading all records takes half a millisecond for each, so that the result is kept in the cache
     folder.
     """
     identity = _identity(prepared, split)
-    path = cache_folder() / f"index_{hashlib.sha256(repr(identity).encode()).hexdigest()[:32]}.npz"
+    path = cache_folder() / f"index_{hashlib.sha256(repr((INDEX, identity)).encode()).hexdigest()[:32]}.npz"
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
@@ -228,10 +232,13 @@ def read_index(prepared: Prepared, split: str) -> dict[str, np.ndarray]:
              if "spectrogram" not in info}      # whose shape is known, and which are many
     found = {m: [] for m, kind in kinds.items() if kind in ("text", "features")}
     shapes = {m: set() for m, kind in kinds.items() if kind == "features"}
+    counts = {m: [] for m, kind in kinds.items() if kind == "frames"}
     for record in prepared.splits[split]:
         label.append(record["label"])
         for m in present:
             present[m].append(record["present"][m])
+        for m in counts:
+            counts[m].append(len(record["inputs"][m]))
         for m in shapes:
             value = record["inputs"][m]
             shapes[m] |= {value.shape} if value.size else set()
@@ -241,6 +248,7 @@ def read_index(prepared: Prepared, split: str) -> dict[str, np.ndarray]:
             found[m].append(record["inputs"][m])
     result = {"label": np.array(label, np.float32 if prepared.outputs else np.int32)}
     result |= {f"present/{m}": np.array(p, bool) for m, p in present.items()}
+    result |= {f"count/{m}": np.array(count, np.int32) for m, count in counts.items()}
     for m in shapes:
         shape = _one_shape(prepared, split, m, shapes[m])
         if m in found:
@@ -256,6 +264,21 @@ def read_index(prepared: Prepared, split: str) -> dict[str, np.ndarray]:
     except OSError:
         pass                                                # no cache then
     return result
+
+
+def check_clips(prepared: Prepared, split: str, part: Mapping[str, np.ndarray],
+                sections: Mapping[str, PreprocessConfig]) -> None:
+    """Raises UserError for a row with fewer images than the clips that are cut out of it."""
+    for m, section in sections.items():
+        if f"count/{m}" not in part or not section.crop_frames:
+            continue
+        short = part[f"present/{m}"] & (part[f"count/{m}"] < section.crop_frames)
+        if short.any():
+            row = int(np.argmax(short))
+            raise UserError(f"{prepared.folder}: {m} of {prepared.splits[split][row]['key']} ({split}) has "
+                            f"{part[f'count/{m}'][row]} images, fewer than the {section.crop_frames} of a clip, as have "
+                            f"{short.sum()} of {len(short)} rows; lower --config.data.preprocess.{m}.crop_frames, or "
+                            "prepare the data without them, or with more frames a second (--fps)")
 
 
 def texts(index: Mapping[str, np.ndarray], modality: str) -> list[str]:
