@@ -109,6 +109,36 @@ def test_blocks_begin_as_their_skip_connections():
         assert not norms["BatchNorm_2"]["scale"].any() and norms["BatchNorm_3"]["scale"].all()
 
 
+@pytest.mark.parametrize("name", ["resnet3d18", "slow14", "slowfast14", "separable14"])
+def test_remat_keeps_less_and_bfloat16_is_of_the_inside_alone(name):
+    """By shapes and types alone: what stays for the backward pass besides the parameters, and what comes out.
+
+    The stem is not computed again, and most of what a small network keeps are the patches of its convolution.
+    """
+    x = jnp.zeros((2, 64, 32) if name == "separable14" else (2, 8, 64, 64, 3))
+    kept = []
+    for remat in (False, True):
+        encoder = make_encoder(EncoderConfig(name, width=8, remat=remat, dtype="bfloat16"), x.ndim - 1)
+        params, stats = jax.eval_shape(encoder.init, KEY, x)
+        features, pull, updated = jax.eval_shape(lambda params, stats, encoder=encoder: jax.vjp(
+            lambda p: encoder.apply(p, stats, x, train=True), params, has_aux=True), params, stats)
+        assert {s.dtype for s in jax.tree.leaves((params, features, updated))} == {jnp.dtype("float32")}
+        residuals = jax.tree.leaves(pull)
+        kept.append(sum(s.size for s in residuals if s.dtype == jnp.bfloat16))
+    assert 0 < kept[1] < kept[0] - sum(s.size for s in jax.tree.leaves(params)) / 4
+
+
+def test_what_is_added_keeps_the_type_of_maps():
+    exchange = lateral_add((2, 3), "video")
+    maps = {"video": jnp.zeros((3, 2, 4, 4, 8), jnp.bfloat16), "audio": jnp.zeros((3, 8, 4, 8), jnp.bfloat16)}
+    params, stats = exchange.init(KEY, {m: x.shape for m, x in maps.items()})
+    present = dict.fromkeys(maps, jnp.ones(3, bool))
+    found, updated = jax.eval_shape(functools.partial(exchange.apply, train=True, mean=None), params, stats, maps,
+                                    present)
+    assert {x.dtype for x in found.values()} == {jnp.dtype("bfloat16")}
+    assert {x.dtype for x in jax.tree.leaves((params, updated))} == {jnp.dtype("float32")}
+
+
 @pytest.mark.parametrize("options, rank, message", [
     ({"name": "slow50"}, 3, "'slow50': found examples of rank 3"),
     ({"name": "slowfast50", "width": 12}, 4, "width=12; 'slowfast50' needs a multiple of 8")])
