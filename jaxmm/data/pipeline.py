@@ -5,13 +5,15 @@ sets of vectors are read into memory.
 """
 import functools
 import hashlib
+import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from jaxmm import extras
 from jaxmm.batch import Batch, make_batch
 from jaxmm.caches import cache_folder
 from jaxmm.config import (PREPROCESS, DataConfig, FlowConfig, FramesConfig, PreprocessConfig,
@@ -24,12 +26,15 @@ from jaxmm.data.rows import Rows, join
 from jaxmm.data.spectrogram import write_arrays
 from jaxmm.errors import UserError, as_typed, check_choice
 
+cachetools = extras.Later("cachetools", "prepared data")
+
 SECTIONS = {"audio": SpectrogramConfig, "frames": FramesConfig, "flow": FlowConfig,
             "text": TextConfig, "features": PreprocessConfig}     # what each kind stored needs
 FEW_BYTES = 2**28           # of the vectors of a modality in a split: more are read on demand
 Vocabularies = Mapping[str, Sequence[str]]  # by modality, as `text.kept` has them
 INDEX = 2                   # of what `read_index` keeps; increase it when that changes
-CACHED_RECORDS = 32         # of each split, for the modalities that are read one after the other
+CACHED_BYTES = 2**27        # of the records of each split, for the modalities that are read one after the other
+RECORD_BYTES = 2**12        # that a record takes besides its inputs
 
 
 def load(config: DataConfig, vocabularies: Vocabularies | None = None) -> Dataset:
@@ -195,11 +200,12 @@ def read_stored(record: Mapping[str, Any], position: int, modality: str,
 
 
 class Shared(Sequence):
-    """Records that several modalities are read from: the last ones stay in memory."""
+    """Records that several modalities are read from: the last ones stay in memory, up to `CACHED_BYTES`."""
 
     def __init__(self, records: Records):
         self.records = records
-        self._read = functools.lru_cache(CACHED_RECORDS)(records.__getitem__)
+        cache = cachetools.LRUCache(CACHED_BYTES, lambda record: RECORD_BYTES + num_bytes(record["inputs"].values()))
+        self._read = cachetools.cached(cache, lock=threading.Lock())(records.__getitem__)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -209,6 +215,17 @@ class Shared(Sequence):
 
     def __reduce__(self):       # another process has a cache of its own
         return Shared, (self.records,)
+
+
+def num_bytes(values: Iterable[Any]) -> int:
+    """The bytes that the inputs of a record take: arrays, texts, files, and lists of these."""
+    def size(value):
+        if isinstance(value, np.ndarray):
+            return value.nbytes
+        return len(value) if isinstance(value, (bytes, str)) else num_bytes(value) if isinstance(
+            value, Sequence) else 0
+
+    return sum(map(size, values))
 
 
 def read_index(prepared: Prepared, split: str) -> dict[str, np.ndarray]:

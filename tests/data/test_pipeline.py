@@ -10,7 +10,7 @@ from jaxmm.config import (Config, DataConfig, EncoderConfig, FlowConfig, FramesC
 from jaxmm.data import pipeline
 from jaxmm.data.dataset import fingerprint, statistics
 from jaxmm.data.new_rows import read_blocks
-from jaxmm.data.prepared import open_prepared
+from jaxmm.data.prepared import Sound, open_prepared
 from jaxmm.data.rows import Rows
 from jaxmm.data.spec import from_json, make_spec, to_json
 from jaxmm.errors import UserError
@@ -258,3 +258,23 @@ def test_folders_that_hold_no_data_set(made, tmp_path):
 def test_every_prepared_data_set_with_classes_can_be_named():
     from jaxmm.prepare import BUILDERS
     assert set(data.PREPARED) == set(BUILDERS) - {"nyuv2"}
+
+
+def test_records_in_memory_are_bounded_by_their_bytes(monkeypatch):
+    monkeypatch.setattr(pipeline, "CACHED_BYTES", 3 * 5000)
+    monkeypatch.setattr(pipeline, "RECORD_BYTES", 1000)
+    reads = []
+
+    class Source:
+        def __getitem__(self, index):
+            reads.append(index)
+            return {"inputs": {"frames": [b"x" * 3000, b"y" * 500], "audio": Sound(np.zeros(250, np.int16), 8000)}}
+
+    shared = pipeline.Shared(Source())
+    for index in (0, 1, 2, 0, 1, 2):        # 5000 bytes each
+        shared[index]
+    assert reads == [0, 1, 2]
+    shared[3]                               # in place of 0, which was used least lately
+    shared[1]
+    shared[0]
+    assert reads == [0, 1, 2, 3, 0]
