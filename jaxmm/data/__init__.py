@@ -10,7 +10,7 @@ from jaxmm.errors import UserError, check_at_least, suggest
 
 PREPARED = ("avmnist", "cremad", "food101", "iemocap", "kinetics400", "kinetics_sounds",
             "modelnet40", "mosei", "mosi", "mvsa", "table", "ucf101", "vggsound")      # or any, as "prepared"
-DATASETS = {"arrays": arrays.load, "av_digits": av_digits.load,
+DATASETS = {"arrays": arrays.load, "av_digits": av_digits.load, av_digits.WITH_TEXT: av_digits.load,
             **dict.fromkeys(("prepared", *PREPARED), pipeline.load), "synthetic": synthetic.load}
 
 

@@ -23,6 +23,11 @@ networks (three stages of 3 x 3 convolution, batch norm and 2 x 2 max-pool, 16 c
     0           2              83.7    76.7     4.0
     1           1              83.7    77.3     4.0
     2           2              74.7    74.3     4.7
+
+The data set `avt_digits` has a third modality, the digit's word in one of 31 languages with letters changed, see
+`jaxmm.data.digit_words`; all splits have words of all languages. Of the letters 22% are drawn anew, so that a
+small network on text alone (three dense layers of 128, 25 epochs of SGD) is right in 78.3% of validation and
+78.7% of test data, the means over the five rows above.
 """
 import pathlib
 from typing import NamedTuple
@@ -33,9 +38,11 @@ from sklearn.model_selection import train_test_split
 
 from jaxmm.batch import make_batch
 from jaxmm.config import DataConfig
+from jaxmm.data import digit_words
 from jaxmm.data.dataset import Dataset
 from jaxmm.data.spectrogram import cached_log_mel
 
+WITH_TEXT = "avt_digits"    # name of the data set of three modalities
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 IMAGES = {"train": 1200, "val": 297, "test": 300}       # of each split
 VOICES = {"train": 48, "val": 16, "test": 15}
@@ -70,12 +77,15 @@ class Pairs(NamedTuple):
 def load(config: DataConfig) -> Dataset:
     """The data set; `config.seed` draws splits, pairs, places and noise.
 
-    Modalities: "audio" is a log-mel spectrogram, float32 [N, 32, 32] (mels, frames), "visual" an
-    image, uint8 [N, 8, 8].
+    Modalities: "audio" is a log-mel spectrogram, float32 [N, 32, 32] (mels, frames), "visual" an image, uint8
+    [N, 8, 8]. If `config.name` is "avt_digits" there is "text" too, letters as uint8 [N, 9, 26], see
+    `digit_words`; the others are the same, to the bit.
     """
     digits, clips = read()
     images, digit = digits.images / 16, digits.digit
     rng = np.random.default_rng(config.seed)
+    of_words = np.random.default_rng([config.seed, 1])      # its own, as it must not move the draws of the others
+    with_text = config.name == WITH_TEXT
     splits = {}
     for split, pairs in draw_pairs(digit, clips, rng).items():
         speech = place([clips.samples[c] for c in pairs.clip], rng)
@@ -84,8 +94,10 @@ def load(config: DataConfig) -> Dataset:
         visual = np.clip(visual + VISUAL_NOISE * rng.standard_normal(visual.shape), 0, 1)
         inputs = {"audio": cached_log_mel(audio, **SPECTROGRAM),
                   "visual": np.round(255 * visual).astype(np.uint8)}
+        if with_text:
+            inputs["text"] = digit_words.draw(digit[pairs.image], of_words)
         splits[split] = make_batch(inputs, digit[pairs.image])
-    return Dataset("av_digits", splits, CLASS_NAMES)
+    return Dataset(config.name, splits, CLASS_NAMES)
 
 
 def read() -> tuple[Digits, Clips]:

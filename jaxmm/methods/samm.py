@@ -20,7 +20,7 @@ from jaxmm.methods.common import (Method, finish_step, gradients, init_state, ma
 from jaxmm.methods.continual import (MemoryConfig, check_memory, concatenate, init_memory,
                                      over_memory, remember, sample_past, with_nme)
 from jaxmm.methods.fusion import modality_loss, with_all_heads
-from jaxmm.model import Model, select_modalities
+from jaxmm.model import Model
 from jaxmm.state import calibration, replay
 from jaxmm.task import Task, likelihood, need_classes
 
@@ -64,7 +64,6 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
       UserError: an option that does not exist or is out of range, or a memory smaller than the
         batch.
     """
-    model = select_modalities(model, config.modalities, "method.modalities")
     check_options(config, model)
     model = with_all_heads(config, model)
     encoders = model.encoders
