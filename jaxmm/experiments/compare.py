@@ -6,6 +6,7 @@ import itertools
 import pathlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from jaxmm import data, escape
 from jaxmm.config import Config, StreamConfig, replace
@@ -180,6 +181,40 @@ def read_settings(tune: str, tune_seeds: int, folds: int) -> list[dict[str, str]
     if folds:
         raise UserError(f"--tune does not go with --folds={folds}; leave it out")
     return tuning.parse(tune)
+
+
+def make_over(datasets: Mapping[Any, Dataset], config_for: Callable[[Any, str], Config], methods: Sequence[str],
+              seeds: int, folder: pathlib.Path, part: Callable[[Any], str],
+              ) -> tuple[dict[Any, list[Planned]], dict[Any, list[comparison.Result]]]:
+    """Runs of several methods over the values of something, and what they reached, both by value.
+
+    All runs are planned before the first is trained.
+
+    Args:
+      datasets: to learn from, by value.
+      config_for: the config of a value and a method.
+      methods: see `compare`.
+      seeds: runs of each.
+      folder: of the comparison.
+      part: the name of a value's folder in that of a method.
+
+    Raises:
+      FloatingPointError: all diverged.
+    """
+    runs = {value: plan(functools.partial(config_for, value), methods, seeds, dataset, folder, part=part(value))
+            for value, dataset in datasets.items()}
+    claim(itertools.chain(*runs.values()))
+    results = {value: list(make_runs(planned, datasets[value])) for value, planned in runs.items()}
+    check_any_finished([not result.diverged for result in itertools.chain(*results.values())], folder)
+    return runs, results
+
+
+def finish_over(table: str, folder: pathlib.Path, runs: Mapping[Any, Sequence[Planned]],
+                results: Mapping[Any, Sequence[comparison.Result]]) -> str:
+    """Writes the flat table of runs by value; returns what `said` says of them, with the table of the report."""
+    planned, made = [list(itertools.chain(*parts.values())) for parts in (runs, results)]
+    flat.write(folder, [run.workdir for run in planned])
+    return said(table, folder, [run.workdir for run, result in zip(planned, made) if not result.diverged], made)
 
 
 def check_baseline(baseline: str, models: Iterable[variants.Variant]) -> None:

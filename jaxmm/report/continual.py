@@ -65,6 +65,9 @@ def summary(history: Sequence[Mapping[str, Any]], kind: str) -> dict[str, dict[s
     A run that learned all tasks at once has only those of `final_accuracy`, and one on a
     generalised stream none that needs test data of a task's own.
 
+    The metric "task_recency" is the share of the predictions that fall in the classes of the last task, where no
+    class is in two tasks.
+
     Args:
       history: of the run; the record of task -1 is the baseline of forward transfer.
       kind: of the stream.
@@ -75,6 +78,8 @@ def summary(history: Sequence[Mapping[str, Any]], kind: str) -> dict[str, dict[s
         if len(R) == R.shape[1]:
             metrics[head] |= {name: fn(R) for name, fn in OVER_TIME.items()
                               if kind != "generalized" or name not in OWN_TEST_DATA}
+            if head in (shares := last.get("recency", {})):
+                metrics[head]["task_recency"] = shares[head][-1]
             if kind == "generalized":       # a task is tested on the classes of all so far
                 metrics[head]["average_incremental_accuracy"] = continual.plasticity(R)
                 continue

@@ -39,7 +39,7 @@ UNITS = {
     "plasticity": Unit("plasticity"), "trade_off": Unit("trade-off"),
     "average_incremental_accuracy": Unit("average incremental accuracy"),
     "forgetting": Unit("forgetting"), "mean_forgetting": Unit("mean forgetting"),
-    "backward_transfer": Unit("backward transfer"),
+    "task_recency": Unit("task recency"), "backward_transfer": Unit("backward transfer"),
     "forward_transfer": Unit("forward transfer"),
 }
 UNITS = {metric: found._replace(lower=metric in metrics.LOWER_IS_BETTER) for metric, found in UNITS.items()}
