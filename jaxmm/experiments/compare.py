@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import pathlib
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -23,7 +24,7 @@ from jaxmm.report import tuning as report
 from jaxmm.report.analysis import probe_run
 from jaxmm.train.options import check_counts
 from jaxmm.train.schedule import train_many
-from jaxmm.train.setup import Run
+from jaxmm.train.setup import Run, state_size
 
 DEFAULT_METHODS = ("unimodal", "concat", "late", "mla")
 
@@ -301,6 +302,8 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
             start = time.perf_counter()
             continue
         result = comparison.read_result(run.variant, run.repeat, trained.history, trained.changed)
+        if run.config.stream.kind:
+            result = result._replace(cost=cost(run, trained))
         if probe:
             result = comparison.with_probes(result, probe_run(trained))
         scores = comparison.shown(result, dataset, run.config)
@@ -308,6 +311,15 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
               f"({time.perf_counter() - start:.0f} s)", flush=True)
         yield result
         start = time.perf_counter()
+
+
+def cost(run: Planned, trained: Run) -> dict[str, float]:
+    """What a finished run cost, see `comparison.COST`; the records until the first epoch's end, with compilation,
+    count only if there are no others."""
+    batch, records = run.config.train.batch_size, run_report.read_training(run.workdir)
+    later = [r for r in records if r["step"] > records[0]["step"]] or records
+    steps = [1000 * batch / r["examples_per_second"] for r in later]
+    return {"state_bytes": float(state_size(trained.setup)), "step_ms": statistics.median(steps)}
 
 
 def train_all(runs: Sequence[Planned], dataset: Dataset, progress: bool = True,

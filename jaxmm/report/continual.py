@@ -75,6 +75,8 @@ def summary(history: Sequence[Mapping[str, Any]], kind: str) -> dict[str, dict[s
     last = next(r for r in reversed(history) if r["split"] == "test")
     metrics, before = final_accuracy(last, kind), baseline(history)
     for head, R in matrices(history).items():
+        if kind == "generalized" and "recall" in last:      # runs of older versions have none
+            metrics[head] |= by_class(history, head)
         if len(R) == R.shape[1]:
             metrics[head] |= {name: fn(R) for name, fn in OVER_TIME.items()
                               if kind != "generalized" or name not in OWN_TEST_DATA}
@@ -88,6 +90,19 @@ def summary(history: Sequence[Mapping[str, Any]], kind: str) -> dict[str, dict[s
                     R, last["examples"][head])
             metrics[head]["forward_transfer"] = continual.forward_transfer(R, before[head])
     return metrics
+
+
+def by_class(history: Sequence[Mapping[str, Any]], head: str) -> dict[str, float]:
+    """What a finished run with uneven shares of the classes knows of each, see `jaxmm.evaluate.continual`.
+
+    `history` has records of test data with "recall" and "exposure".
+    """
+    tested = [r for r in history if r["split"] == "test" and r["task"] >= 0]
+    recalls, exposure = np.array([r["recall"][head] for r in tested], float), tested[-1]["exposure"]
+    rare, middle, frequent = continual.by_exposure(recalls[-1], exposure)
+    found = {"class_accuracy": continual.mean_of_seen(recalls[-1], exposure), "rare_accuracy": rare,
+             "middle_accuracy": middle, "frequent_accuracy": frequent}
+    return found | ({"class_forgetting": continual.class_forgetting(recalls)} if len(tested) > 1 else {})
 
 
 def seen_accuracy(history: Sequence[Mapping[str, Any]], kind: str) -> dict[str, np.ndarray]:

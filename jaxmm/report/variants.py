@@ -143,8 +143,7 @@ def set_option(section: Any, option: str, value: str, flag: str) -> None:
     types = {f.name: type(getattr(section, f.name)) for f in dataclasses.fields(section)
              if not (of_method and f.name == "name")}
     if option not in types:
-        raise UserError(f"{flag}: {owner} has no option {option!r}"
-                        f"{suggest(option, types) if types else '; expected none'}")
+        raise UserError(f"{flag}: {owner} has no option {option!r}{suggest(option, types)}")
     try:
         setattr(section, option, _READ[types[option]](value))
     except (KeyError, ValueError) as error:

@@ -45,6 +45,7 @@ def test_methods_by_value_and_what_they_kept(make_dataset, tmp_path):
     assert {path.name for path in tmp_path.glob("*.png")} == {"vary.png", "stability_plasticity.png"}
     # Without a stream there are scores alone, and values may be text.
     other = {value: [Result("late", 0, {"fused": {"accuracy": x}})] for value, x in (("b", 0.5), ("a", 0.25))}
+    (tmp_path / "other").mkdir()
     table = vary.write(other, "encoders.sound.name", make_dataset(), tmp_path / "other", "", "")
     assert cells(table)[::2] == [["method", "head", "a", "b"], ["late", "fused", "25.0", "50.0"]]
     assert "Over the tasks" not in (tmp_path / "other/report.md").read_text()
