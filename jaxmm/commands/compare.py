@@ -32,7 +32,7 @@ comparison has it, with differences to one of the methods:
     jaxmm compare --methods=concat,late,mla --seeds=5 --baseline=concat \
         --tune="optimizer.learning_rate=0.02,0.05,0.1"
 
-A method may be of one modality alone and have options of its own: `er:audio`, `unimodal:audio`,
+A method may be of some modalities alone and have options of its own: `er:audio`, `mla:audio&text`, `unimodal:audio`,
 `samm+consistency=false`, `mla+projection=none+alpha=0.5`. `unimodal` trains one model for each
 modality, `joint` is `sgd` on all tasks of a stream at once, `gdumb` the same on as many examples as a
 memory has, all classes alike, and --capacities goes to the methods that have a memory.
@@ -51,7 +51,7 @@ the tables as Markdown and CSV, and plots.
 from absl import flags
 
 FLAGS = flags.FlagValues()
-METHODS = flags.DEFINE_list("methods", None, "Methods to compare: METHOD, METHOD:MODALITY, "
+METHODS = flags.DEFINE_list("methods", None, "Methods to compare: METHOD, METHOD:MODALITY&MODALITY, "
                             "METHOD+OPTION=VALUE; by default METHODS of the config file, or "
                             "unimodal,concat,late,mla.", flag_values=FLAGS)
 SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each, with the seeds config.train.seed + 0, 1...",

@@ -48,7 +48,7 @@ def trade_off_curves(curves: Mapping[str, Mapping[str, Curve]], title: str, *, p
         for method, curve in by_method.items():
             x, y = (tuple(100 * place[i] for place in curve.values()) for i in (0, 1))
             lines[method], = axes.plot(x, y, **looks[method].curve(), marker=looks[method].marker, markersize=0.1)
-            axes.scatter(x, y, [14 + 50 * i / max(len(x) - 1, 1) for i in range(len(x))], zorder=3,
+            axes.scatter(x, y, [14 + 50 * i / max(len(x) - 1, 1) for i in range(len(x))], zorder=6,
                          color=looks[method].colour, marker=looks[method].marker)
             for i in {0, len(x) - 1}:
                 axes.annotate(name(list(curve)[i]), (x[i], y[i]), (5, 5), textcoords="offset points",
