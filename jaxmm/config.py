@@ -112,6 +112,8 @@ class DataConfig:
                                     # folder that `jaxmm prepare` made, for one of its data sets
     preprocess: dict[str, PreprocessConfig] = field(default_factory=dict)   # by modality
     workers: int = 0                # processes that read streamed training data; 0: threads
+    audio_rate: int = 8000          # of "av_digits", "avt_digits": Hz that sound is resampled to, 8000, 4000,
+                                    # 2000 or 1000
     kind: str = ""                  # of "synthetic": labels in one modality "A", both "B", either "C"
     seed: int = 0                   # of what is drawn once for a data set: splits, pairs, noise
     val_fraction: float = 0.1       # share of train used for validation if there is no such split
@@ -196,6 +198,7 @@ class AugmentConfig:
 class MethodConfig:
     """A training method; methods with more options extend this class, beside their code."""
     name: str = ""                  # a key of `jaxmm.methods.METHODS`; required
+    modalities: str = ""            # those it learns from, names separated by commas; "": all
 
 
 @dataclass

@@ -126,7 +126,7 @@ def names_of(text: str) -> list[str]:
 
 
 def select_modalities(model: Model, names: str, option: str) -> Model:
-    """The model with only the modalities in `names`, separated by commas; with all if it is empty.
+    """The model with only the modalities in `names`, separated by commas in any order; with all if it is empty.
 
     Raises:
       UserError: a name that is not a modality of the data; `option` is where it was given.
@@ -136,4 +136,9 @@ def select_modalities(model: Model, names: str, option: str) -> Model:
         if m not in model.encoders:
             raise UserError(f"{option}={names!r}: {m!r} is not a modality of the data"
                             f"{suggest(m, model.encoders)} (--config.{option}=...)")
-    return model._replace(encoders={m: model.encoders[m] for m in chosen})
+
+    def transform(key, batch):
+        batch = model.transform(key, batch)
+        return batch | {part: {m: batch[part][m] for m in chosen} for part in ("inputs", "present")}
+
+    return model._replace(encoders={m: e for m, e in model.encoders.items() if m in chosen}, transform=transform)

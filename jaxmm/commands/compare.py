@@ -21,13 +21,18 @@ and with modalities missing, as table 2 of MLA does; or one of them, in training
     jaxmm compare --config=iemocap_features --methods=mla --missing_modality=audio \
         --missing_rates=0,0.3,0.6,0.9
 
+and over the values of any one option, with a plot of the scores or, on a stream, of stability against plasticity:
+
+    jaxmm compare --config=seq_av_digits --methods=er:audio,er,samm --seeds=3 \
+        --vary=data.audio_rate=1000,2000,4000,8000
+
 and with the options of every method chosen on validation data by the same number of trials, as a fair
 comparison has it, with differences to one of the methods:
 
     jaxmm compare --methods=concat,late,mla --seeds=5 --baseline=concat \
         --tune="optimizer.learning_rate=0.02,0.05,0.1"
 
-A method may be of one modality alone and have options of its own: `er:audio`, `unimodal:audio`,
+A method may be of some modalities alone and have options of its own: `er:audio`, `mla:audio&text`, `unimodal:audio`,
 `samm+consistency=false`, `mla+projection=none+alpha=0.5`. `unimodal` trains one model for each
 modality, `joint` is `sgd` on all tasks of a stream at once, `gdumb` the same on as many examples as a
 memory has, all classes alike, and --capacities goes to the methods that have a memory.
@@ -38,14 +43,15 @@ comparison, which are trained first if needed. Those that take over weights (`um
 use runs with their own seed; those that imitate (`umt`, `self_distill_...`) use runs with their
 seed + 1000, as a student must not share its teacher's initial weights.
 
-Every run has its own folder, WORKDIR/METHOD/seed_N, or WORKDIR/METHOD/missing_RATE/seed_N. The same command
+Every run has its own folder, WORKDIR/METHOD/seed_N, or WORKDIR/METHOD/missing_RATE/seed_N or
+WORKDIR/METHOD/OPTION_VALUE/seed_N. The same command
 resumes unfinished runs and reuses finished ones, so methods, seeds and rates can be added later. WORKDIR gets
 the tables as Markdown and CSV, and plots.
 """
 from absl import flags
 
 FLAGS = flags.FlagValues()
-METHODS = flags.DEFINE_list("methods", None, "Methods to compare: METHOD, METHOD:MODALITY, "
+METHODS = flags.DEFINE_list("methods", None, "Methods to compare: METHOD, METHOD:MODALITY&MODALITY, "
                             "METHOD+OPTION=VALUE; by default METHODS of the config file, or "
                             "unimodal,concat,late,mla.", flag_values=FLAGS)
 SEEDS = flags.DEFINE_integer("seeds", 1, "Runs of each, with the seeds config.train.seed + 0, 1...",
@@ -56,6 +62,8 @@ MISSING_RATES = flags.DEFINE_list("missing_rates", "", "Rates of missing modalit
     "each; config.data.missing_scheme says how they are meant.", flag_values=FLAGS)
 MISSING_MODALITY = flags.DEFINE_string("missing_modality", "", "With --missing_rates: only this modality is "
     "missing, and only in training.", flag_values=FLAGS)
+VARY = flags.DEFINE_string("vary", "", "One option over several values, with runs for each: OPTION=VALUE,VALUE.",
+    flag_values=FLAGS)
 TUNE = flags.DEFINE_string("tune", "", "Options to be chosen for each method on validation data: "
     "OPTION=VALUE,VALUE, several divided by ; of which all combinations are tried.", flag_values=FLAGS)
 TUNE_SEEDS = flags.DEFINE_integer("tune_seeds", 1, "Trials of each setting of --tune.", flag_values=FLAGS)
@@ -73,13 +81,17 @@ CONFIG = "Config file; the methods come from --methods."
 
 
 def main(chosen, command) -> None:
-    from jaxmm.experiments import compare, missing
+    from jaxmm.experiments import compare, missing, vary
     from jaxmm.report.plots import parse_page
     page = parse_page(FIGURES.value, WIDTH.value)
+    others = {"folds": FOLDS.value, "probe": PROBE.value, "capacities": CAPACITIES.value, "tune": TUNE.value,
+              "baseline": BASELINE.value}
+    if VARY.value:
+        vary.check_alone(others | {"missing_rates": MISSING_RATES.value, "missing_modality": MISSING_MODALITY.value})
+        print(vary.compare(chosen, METHODS.value, VARY.value, SEEDS.value, WORKDIR.value, command, page))
+        return
     if FLAGS["missing_rates"].present or MISSING_MODALITY.value:
-        missing.check_alone({"folds": FOLDS.value, "probe": PROBE.value, "capacities": CAPACITIES.value,
-                             "tune": TUNE.value, "baseline": BASELINE.value},
-                            MISSING_RATES.value, MISSING_MODALITY.value)
+        missing.check_alone(others, MISSING_RATES.value, MISSING_MODALITY.value)
         print(missing.compare(chosen, METHODS.value, MISSING_RATES.value, MISSING_MODALITY.value, SEEDS.value,
                               WORKDIR.value, command, page))
         return

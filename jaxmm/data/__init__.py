@@ -10,7 +10,7 @@ from jaxmm.errors import UserError, check_at_least, suggest
 
 PREPARED = ("avmnist", "cremad", "food101", "iemocap", "kinetics400", "kinetics_sounds",
             "modelnet40", "mosei", "mosi", "mvsa", "table", "ucf101", "vggsound")      # or any, as "prepared"
-DATASETS = {"arrays": arrays.load, "av_digits": av_digits.load,
+DATASETS = {"arrays": arrays.load, "av_digits": av_digits.load, av_digits.WITH_TEXT: av_digits.load,
             **dict.fromkeys(("prepared", *PREPARED), pipeline.load), "synthetic": synthetic.load}
 
 
@@ -52,6 +52,12 @@ def _check(config: DataConfig) -> None:
     if config.kind and config.name != "synthetic":
         raise UserError(f"data.kind={config.kind!r} is for the data set synthetic; leave it out for "
                         f"{config.name}")
+    if config.audio_rate != av_digits.SAMPLE_RATE and DATASETS[config.name] is not av_digits.load:
+        raise UserError(f"data.audio_rate={config.audio_rate} is for av_digits and avt_digits; leave it out for "
+                        f"{config.name}, whose rates are those of data.preprocess")
+    if config.audio_rate not in av_digits.RATES:
+        raise UserError(f"data.audio_rate={config.audio_rate}; expected one of "
+                        f"{', '.join(map(str, av_digits.RATES))}")
     check_at_least("data.seed", config.seed, 0)
     folds.check(config)
     if config.folds and DATASETS[config.name] not in (arrays.load, pipeline.load):

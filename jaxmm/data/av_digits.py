@@ -23,26 +23,35 @@ networks (three stages of 3 x 3 convolution, batch norm and 2 x 2 max-pool, 16 c
     0           2              83.7    76.7     4.0
     1           1              83.7    77.3     4.0
     2           2              74.7    74.3     4.7
+
+The data set `avt_digits` has a third modality, the digit's word in one of 31 languages with letters changed, see
+`jaxmm.data.digit_words`; all splits have words of all languages. Of the letters 22% are drawn anew, so that a
+small network on text alone (three dense layers of 128, 25 epochs of SGD) is right in 78.3% of validation and
+78.7% of test data, the means over the five rows above.
 """
 import pathlib
 from typing import NamedTuple
 
 import chex
 import numpy as np
+import scipy.signal
 from sklearn.model_selection import train_test_split
 
 from jaxmm.batch import make_batch
 from jaxmm.config import DataConfig
+from jaxmm.data import digit_words
 from jaxmm.data.dataset import Dataset
-from jaxmm.data.spectrogram import cached_log_mel
+from jaxmm.data.spectrogram import cached_log_mel, mel_bands
 
+WITH_TEXT = "avt_digits"    # name of the data set of three modalities
 CLASS_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 IMAGES = {"train": 1200, "val": 297, "test": 300}       # of each split
 VOICES = {"train": 48, "val": 16, "test": 15}
 SAMPLE_RATE = 8000          # Hz
 PEAK = 1023                 # of every clip as stored in int16
 WINDOW = 5216               # samples of an example: 32 frames
-SPECTROGRAM = {"sample_rate": SAMPLE_RATE, "n_fft": 256, "hop_length": 160, "n_mels": 32}
+RATES = (8000, 4000, 2000, 1000)        # Hz, what sound can be resampled to
+BANDS = 32                  # of a mel spectrogram, or fewer where no more have a frequency each
 AUDIO_SNR_DB = -2.0         # energy of speech over energy of white noise, in the window
 VISUAL_NOISE = 0.4          # standard deviation, where black is 0 and white is 1
 
@@ -70,22 +79,45 @@ class Pairs(NamedTuple):
 def load(config: DataConfig) -> Dataset:
     """The data set; `config.seed` draws splits, pairs, places and noise.
 
-    Modalities: "audio" is a log-mel spectrogram, float32 [N, 32, 32] (mels, frames), "visual" an
-    image, uint8 [N, 8, 8].
+    Modalities: "audio" is a log-mel spectrogram, float32 [N, 32, 32] (mels, frames), "visual" an image, uint8
+    [N, 8, 8]. If `config.name` is "avt_digits" there is "text" too, letters as uint8 [N, 9, 26], see
+    `digit_words`; the others are the same, to the bit. With another `config.audio_rate` the noisy sound, which is
+    the same, is low-passed and resampled first; the spectrogram has fewer bands where no more fit.
     """
     digits, clips = read()
     images, digit = digits.images / 16, digits.digit
     rng = np.random.default_rng(config.seed)
+    of_words = np.random.default_rng([config.seed, 1])      # its own, as it must not move the draws of the others
+    with_text = config.name == WITH_TEXT
     splits = {}
     for split, pairs in draw_pairs(digit, clips, rng).items():
         speech = place([clips.samples[c] for c in pairs.clip], rng)
         audio = add_noise(speech, AUDIO_SNR_DB, rng)
         visual = images[pairs.image]
         visual = np.clip(visual + VISUAL_NOISE * rng.standard_normal(visual.shape), 0, 1)
-        inputs = {"audio": cached_log_mel(audio, **SPECTROGRAM),
+        inputs = {"audio": cached_log_mel(resample(audio, config.audio_rate), **spectrogram_of(config.audio_rate)),
                   "visual": np.round(255 * visual).astype(np.uint8)}
+        if with_text:
+            inputs["text"] = digit_words.draw(digit[pairs.image], of_words)
         splits[split] = make_batch(inputs, digit[pairs.image])
-    return Dataset("av_digits", splits, CLASS_NAMES)
+    return Dataset(config.name, splits, CLASS_NAMES)
+
+
+def spectrogram_of(rate: int) -> dict[str, int]:
+    """Options of `log_mel` at a rate in Hz: windows of 32 ms every 20 ms, and as many bands of 32 as fit.
+
+    A band fits if a frequency of the Fourier transform lies in it.
+    """
+    n_fft = rate * 32 // 1000
+    bands = next(n for n in range(BANDS, 0, -1) if mel_bands(rate, n_fft, n, slaney=True).any(axis=0).all())
+    return {"sample_rate": rate, "n_fft": n_fft, "hop_length": rate // 50, "n_mels": bands}
+
+
+def resample(audio: np.ndarray, rate: int) -> np.ndarray:
+    """Sound float32 [N, T] of 8000 Hz at one of `RATES`, [N, T * rate / 8000], low-passed below half of it."""
+    if rate == SAMPLE_RATE:
+        return audio
+    return scipy.signal.resample_poly(audio, 1, SAMPLE_RATE // rate, axis=1).astype(np.float32)
 
 
 def read() -> tuple[Digits, Clips]:

@@ -42,6 +42,35 @@ def average_incremental_accuracy(R: chex.Array, sizes: chex.Array) -> float:
     return _mean(np.array([_weighted_mean(R[t, :t + 1], sizes[:t + 1]) for t in range(len(R))]))
 
 
+def mean_of_seen(recall: chex.Array, exposure: chex.Array) -> float:
+    """Mean of the recall [C] over the classes with training examples, `exposure` [C] of each."""
+    return _mean(np.asarray(recall, np.float64)[np.asarray(exposure) > 0])
+
+
+def by_exposure(recall: chex.Array, exposure: chex.Array) -> tuple[float, float, float]:
+    """Mean recall of the rarest third of the classes seen, the middle one and the most frequent one.
+
+    Classes with equally many examples are in the order of their numbers; of numbers that three does not divide
+    the first thirds have one class more.
+
+    Args:
+      recall: [C], NaN for classes without test examples, which are in no third.
+      exposure: [C], training examples of each.
+    """
+    recall, exposure = np.asarray(recall, np.float64), np.asarray(exposure)
+    chex.assert_equal_shape([recall, exposure])
+    known = np.flatnonzero((exposure > 0) & ~np.isnan(recall))
+    rare, middle, frequent = np.array_split(known[np.argsort(exposure[known], kind="stable")], 3)
+    return _mean(recall[rare]), _mean(recall[middle]), _mean(recall[frequent])
+
+
+def class_forgetting(recalls: chex.Array) -> float:
+    """Mean over classes of the best recall after any task minus that after the last one, of [T, C]."""
+    recalls = np.asarray(recalls, np.float64)
+    known = recalls[:, ~np.isnan(recalls).any(axis=0)]
+    return _mean(known.max(axis=0) - known[-1])
+
+
 def backward_transfer(R: chex.Array) -> float:
     """Mean over the earlier tasks of the accuracy after the last task minus the one when learned."""
     R = _check(R)

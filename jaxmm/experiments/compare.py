@@ -4,8 +4,10 @@ import dataclasses
 import functools
 import itertools
 import pathlib
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from jaxmm import data, escape
 from jaxmm.config import Config, StreamConfig, replace
@@ -22,7 +24,7 @@ from jaxmm.report import tuning as report
 from jaxmm.report.analysis import probe_run
 from jaxmm.train.options import check_counts
 from jaxmm.train.schedule import train_many
-from jaxmm.train.setup import Run
+from jaxmm.train.setup import Run, state_size
 
 DEFAULT_METHODS = ("unimodal", "concat", "late", "mla")
 
@@ -182,6 +184,40 @@ def read_settings(tune: str, tune_seeds: int, folds: int) -> list[dict[str, str]
     return tuning.parse(tune)
 
 
+def make_over(datasets: Mapping[Any, Dataset], config_for: Callable[[Any, str], Config], methods: Sequence[str],
+              seeds: int, folder: pathlib.Path, part: Callable[[Any], str],
+              ) -> tuple[dict[Any, list[Planned]], dict[Any, list[comparison.Result]]]:
+    """Runs of several methods over the values of something, and what they reached, both by value.
+
+    All runs are planned before the first is trained.
+
+    Args:
+      datasets: to learn from, by value.
+      config_for: the config of a value and a method.
+      methods: see `compare`.
+      seeds: runs of each.
+      folder: of the comparison.
+      part: the name of a value's folder in that of a method.
+
+    Raises:
+      FloatingPointError: all diverged.
+    """
+    runs = {value: plan(functools.partial(config_for, value), methods, seeds, dataset, folder, part=part(value))
+            for value, dataset in datasets.items()}
+    claim(itertools.chain(*runs.values()))
+    results = {value: list(make_runs(planned, datasets[value])) for value, planned in runs.items()}
+    check_any_finished([not result.diverged for result in itertools.chain(*results.values())], folder)
+    return runs, results
+
+
+def finish_over(table: str, folder: pathlib.Path, runs: Mapping[Any, Sequence[Planned]],
+                results: Mapping[Any, Sequence[comparison.Result]]) -> str:
+    """Writes the flat table of runs by value; returns what `said` says of them, with the table of the report."""
+    planned, made = [list(itertools.chain(*parts.values())) for parts in (runs, results)]
+    flat.write(folder, [run.workdir for run in planned])
+    return said(table, folder, [run.workdir for run, result in zip(planned, made) if not result.diverged], made)
+
+
 def check_baseline(baseline: str, models: Iterable[variants.Variant]) -> None:
     """Raises UserError unless a method of the comparison is the baseline, if there is to be one."""
     names = {model.method for model in models}
@@ -266,6 +302,8 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
             start = time.perf_counter()
             continue
         result = comparison.read_result(run.variant, run.repeat, trained.history, trained.changed)
+        if run.config.stream.kind:
+            result = result._replace(cost=cost(run, trained))
         if probe:
             result = comparison.with_probes(result, probe_run(trained))
         scores = comparison.shown(result, dataset, run.config)
@@ -273,6 +311,15 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
               f"({time.perf_counter() - start:.0f} s)", flush=True)
         yield result
         start = time.perf_counter()
+
+
+def cost(run: Planned, trained: Run) -> dict[str, float]:
+    """What a finished run cost, see `comparison.COST`; the records until the first epoch's end, with compilation,
+    count only if there are no others."""
+    batch, records = run.config.train.batch_size, run_report.read_training(run.workdir)
+    later = [r for r in records if r["step"] > records[0]["step"]] or records
+    steps = [1000 * batch / r["examples_per_second"] for r in later]
+    return {"state_bytes": float(state_size(trained.setup)), "step_ms": statistics.median(steps)}
 
 
 def train_all(runs: Sequence[Planned], dataset: Dataset, progress: bool = True,

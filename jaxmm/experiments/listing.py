@@ -63,8 +63,7 @@ def options(method: str) -> str:
     known = sources.methods()
     check(f"{as_typed('list')} options", method, known)
     found = known[method]
-    return (f"{method}: {found.about} ({found.source})\n\n"
-            + (table(rows("method", found.options)) or "It has no options of its own."))
+    return f"{method}: {found.about} ({found.source})\n\n{table(rows('method', found.options))}"
 
 
 def of_every_run() -> str:

@@ -1,6 +1,5 @@
 """Several methods over the rates at which modalities are missing, compared."""
 import dataclasses
-import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,11 +9,9 @@ from jaxmm.config import Config, replace
 from jaxmm.data import missing
 from jaxmm.errors import UserError, check_choice
 from jaxmm.experiments import configs, folders
-from jaxmm.experiments.compare import make_runs, methods_of, said
+from jaxmm.experiments.compare import finish_over, make_over, methods_of
 from jaxmm.experiments.configs import Chosen
-from jaxmm.experiments.planning import claim, plan
-from jaxmm.experiments.series import check_any_finished
-from jaxmm.report import flat, plots, published
+from jaxmm.report import plots, published
 from jaxmm.report import missing as report
 from jaxmm.train.options import MOST, check_counts
 
@@ -57,17 +54,12 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, rates: Sequence[str],
     def config_for(rate: float, method: str) -> Config:
         return replace(configs.config_for(chosen, method), options[rate])
 
-    runs = {rate: plan(functools.partial(config_for, rate), methods_of(chosen, methods), seeds, masked[rate],
-                       folder, part=f"missing_{report.name(rate)}") for rate in values}
-    claim(itertools.chain(*runs.values()))
-    results = {rate: list(make_runs(part, masked[rate])) for rate, part in runs.items()}
-    made, planned = [list(itertools.chain(*parts.values())) for parts in (results, runs)]
-    check_any_finished([not result.diverged for result in made], folder)
+    runs, results = make_over(masked, config_for, methods_of(chosen, methods), seeds, folder,
+                              lambda rate: f"missing_{report.name(rate)}")
     known = {rate: published.find([run.variant for run in part], masked[rate])["accuracy"]
              for rate, part in runs.items()}
     table = report.write(results, masked, mask, folder, command, known, page, config.task)
-    flat.write(folder, [run.workdir for run in planned])
-    return said(table, folder, [run.workdir for run, result in zip(planned, made) if not result.diverged], made)
+    return finish_over(table, folder, runs, results)
 
 
 def parse_rates(values: Sequence[str]) -> list[float]:

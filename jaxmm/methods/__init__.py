@@ -11,7 +11,7 @@ from jaxmm.methods import (agem, agm, amco, analytic, av_cil, avslowfast, cls_er
                            imagination, lfm, lwf, mbsd, mla, mla_tcmax, mmpareto, mmtm, ogm_ge, opm, pmr,
                            qmf, rebalance, reconboost, relearn, rubi, samm, smv, tate, taught, tcmax)
 from jaxmm.methods.common import Method
-from jaxmm.model import Model, names_of
+from jaxmm.model import Model, names_of, select_modalities
 
 
 class Entry(NamedTuple):
@@ -34,19 +34,19 @@ SAMM = "SAMM, arXiv 2405.02766"
 METHODS = {entry.options.name: entry for entry in (
     Entry(fusion.UnimodalConfig(), fusion.make_unimodal,
           "one modality alone", UMT, pairs=False),
-    Entry(fusion.FusedConfig("concat", "concat"), fusion.make_fused,
+    Entry(fusion.FusedConfig("concat", fusion="concat"), fusion.make_fused,
           "joint training of a linear head on concatenated features", MLA),
-    Entry(fusion.FusedConfig("sum", "sum"), fusion.make_fused,
+    Entry(fusion.FusedConfig("sum", fusion="sum"), fusion.make_fused,
           "joint training; linear heads of each modality, summed", MLA),
     Entry(MethodConfig("late"), fusion.make_late,
           "a model of each modality with its own loss; predictions averaged", MLA, pairs=False),
-    Entry(fusion.FusedConfig("film", "film"), fusion.make_fused,
+    Entry(fusion.FusedConfig("film", fusion="film"), fusion.make_fused,
           "one modality's features scaled and shifted by another's", "FiLM, arXiv 1709.07871"),
-    Entry(fusion.FusedConfig("gated", "gated"), fusion.make_fused,
+    Entry(fusion.FusedConfig("gated", fusion="gated"), fusion.make_fused,
           "one modality's features gated by another's", "Kiela et al., arXiv 1802.02892"),
-    Entry(fusion.FusedConfig("mlp_head", "mlp"), fusion.make_fused,
+    Entry(fusion.FusedConfig("mlp_head", fusion="mlp"), fusion.make_fused,
           "joint training of a head with a hidden layer", UMT),
-    Entry(fusion.FusedConfig("attention_head", "attention"), fusion.make_fused,
+    Entry(fusion.FusedConfig("attention_head", fusion="attention"), fusion.make_fused,
           "joint training of a head that attends over modalities", UMT),
     Entry(fusion.AuxCEConfig(), fusion.make_aux_ce,
           "concat with an additional loss for each modality", UMT),
@@ -198,10 +198,11 @@ def check_rows(options: MethodConfig, where: str, train: Batch, batch_size: int)
 
 
 def make_method(options: MethodConfig, model: Model) -> Method:
-    """The method called `options.name`, built from a model without a head.
+    """The method called `options.name`, built from a model without a head and, of that, the modalities named.
 
     Raises:
-      UserError: there is no such method, or the options belong to another one.
+      UserError: there is no such method, the options belong to another one, or they name a part of the
+        modalities and the method starts from a model of all of them.
     """
     if options.name not in METHODS:
         raise UserError(f"method {options.name!r} is unknown{suggest(options.name, METHODS)}")
@@ -209,4 +210,11 @@ def make_method(options: MethodConfig, model: Model) -> Method:
     if type(options) is not type(entry.options):
         raise UserError(f"method.name={options.name}: these are the options of another method; "
                         f"choose the method by --config=FILE.py:{options.name}")
-    return entry.make(options, model)
+    if not options.modalities:
+        return entry.make(options, model)
+    method = entry.make(options, select_modalities(model, options.modalities, "method.modalities"))
+    for teacher, theirs in method.teachers.items():
+        if not getattr(theirs, "modality", "") and theirs.modalities != options.modalities:
+            raise UserError(f"method.modalities={options.modalities}: {options.name} starts from {teacher}, a model "
+                            "of all modalities; leave it out, or choose another method")
+    return method

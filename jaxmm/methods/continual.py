@@ -17,7 +17,7 @@ from jaxmm.keys import named_key
 from jaxmm.methods.common import (Method, TrainState, finish_step, first_of_each, gradients, init_state,
                                   make_features, make_joint, make_predict, only, step_key)
 from jaxmm.methods.fusion import FusedConfig, with_all_heads, with_fused_head
-from jaxmm.model import Model, select_modalities
+from jaxmm.model import Model
 from jaxmm.state import class_means, replay, seen
 from jaxmm.task import need_classes
 
@@ -27,7 +27,6 @@ class SGDConfig(FusedConfig):
     """Cross-entropy of a fused head; on a stream of tasks, fine-tuning."""
     name: str = "sgd"
     fusion: str = "film"
-    modalities: str = ""            # names separated by commas; "": all
     lambda_: float = 0.0            # weight of the same loss on a linear head of each modality; 0: none
 
 
@@ -52,7 +51,7 @@ def make_sgd(config: SGDConfig, model: Model) -> Method:
     """Cross-entropy of the fused head on the current batch alone: the lower bound of the benchmark.
 
     Raises:
-      UserError: an unknown modality or fusion, or an option out of range.
+      UserError: an unknown fusion, or an option out of range.
     """
     model = chosen_model(config, model)
     return make_joint(model, lambda outputs, batch: by_head(
@@ -67,7 +66,7 @@ def make_er(config: ERConfig, model: Model) -> Method:
     devices, by default as many as the current one. With `config.align` see `align_head`.
 
     Raises:
-      UserError: an unknown modality or fusion, an option out of range, or a memory smaller than the
+      UserError: an unknown fusion, an option out of range, or a memory smaller than the
         replay batch.
     """
     model = chosen_model(config, model)
@@ -111,14 +110,13 @@ def make_er(config: ERConfig, model: Model) -> Method:
 
 
 def chosen_model(config: SGDConfig, model: Model) -> Model:
-    """The model with the modalities and the fused head that the config names; with a linear head for each
-    modality if their losses count.
+    """The model with the fused head that the config names; with a linear head for each modality if their losses
+    count.
 
     Raises:
-      UserError: an unknown modality or fusion, or a weight of these losses below 0.
+      UserError: an unknown fusion, or a weight of these losses below 0.
     """
     check_at_least("method.lambda_", config.lambda_, 0)
-    model = select_modalities(model, config.modalities, "method.modalities")
     return (with_all_heads if config.lambda_ else with_fused_head)(config, model)
 
 

@@ -5,7 +5,9 @@ Its relational distance is in `jaxmm.losses.relational`, its dynamic inference i
 """
 from dataclasses import dataclass
 
+import chex
 import jax.numpy as jnp
+import optax
 
 from jaxmm.config import scalar
 from jaxmm.errors import check_at_least, check_choice
@@ -13,12 +15,12 @@ from jaxmm.heads.fusion import confidence_weighted, confidences
 from jaxmm.losses.distillation import mean_squared_error
 from jaxmm.losses.relational import angle_loss, distance_loss
 from jaxmm.keys import named_key
-from jaxmm.methods.common import (Method, finish_step, gradients, init_state,
-                                  make_features, make_predict, only, step_key)
+from jaxmm.methods.common import (Method, finish_step, gradients, init_state, make_features, make_predict,
+                                  only, split_gradients, step_key)
 from jaxmm.methods.continual import (MemoryConfig, check_memory, concatenate, init_memory,
                                      over_memory, remember, sample_past, with_nme)
 from jaxmm.methods.fusion import modality_loss, with_all_heads
-from jaxmm.model import Model, select_modalities
+from jaxmm.model import Model
 from jaxmm.state import calibration, replay
 from jaxmm.task import Task, likelihood, need_classes
 
@@ -34,6 +36,8 @@ class SAMMConfig(MemoryConfig):
     relation: str = "distance"      # what alignment compares: "distance" or "angle"
     consistency: bool = True        # add the consistency with stored logits
     dynamic: bool = True            # add the head "dynamic", calibrated on the memory
+    gradient_ratios: bool = False   # record how the gradients of alignment and cross-entropy compare at each
+                                    # encoder; steps take 2 to 4 times as long
 
 
 RELATIONS = {"distance": distance_loss, "angle": angle_loss}
@@ -60,7 +64,6 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
       UserError: an option that does not exist or is out of range, or a memory smaller than the
         batch.
     """
-    model = select_modalities(model, config.modalities, "method.modalities")
     check_options(config, model)
     model = with_all_heads(config, model)
     encoders = model.encoders
@@ -118,8 +121,10 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
             return terms, out._replace(batch_stats=again.batch_stats)
 
         losses, out, grads = gradients(model, state.params, loss_fn)
+        metrics = losses | (alignment_ratios(model, state.params, loss_fn, losses)
+                            if config.gradient_ratios else {})
         memory = remember(model, memory, batch | {"logits": out.outputs})
-        return finish_step(model, state, batch, losses, out, grads,
+        return finish_step(model, state, batch, metrics, out, grads,
                            extra=state.extra | {"memory": memory},
                            present=concatenate(now["present"], past["present"]))
 
@@ -149,6 +154,29 @@ def make_samm(config: SAMMConfig, model: Model) -> Method:
     return with_nme(config, model, Method(
         init, step, predict, make_features(model), weights=weights if config.dynamic else None,
         end_task=end_task if model.task.name == "classification" else None))
+
+
+def alignment_ratios(model: Model, params, loss_fn, losses) -> dict[str, chex.Array]:
+    """How strongly alignment pulls at each encoder beside cross-entropy: "gradient_ratio/MODALITY".
+
+    It is the norm of the gradient of all alignment terms with respect to the encoder's parameters over that of
+    all cross-entropies (of every head, current and replayed, with their weights); NaN where the latter is 0.
+
+    Args:
+      model: its batch may be spread over devices.
+      params: by parameter group.
+      loss_fn: params -> (terms of the loss by name, aux).
+      losses: "loss" and its terms, as `gradients` gives them.
+    """
+    terms = [name.removeprefix("loss/") for name in losses if name.startswith("loss/")]
+    aligned = [name for name in terms if name.endswith("alignment")]
+    _, _, grads = split_gradients(model, params, loss_fn, {
+        "alignment": aligned, "cross_entropy": [t for t in terms if t not in (*aligned, "consistency")]})
+    ratios = {}
+    for m in model.encoders:
+        over, under = (optax.tree.norm(grads[part][m]) for part in ("alignment", "cross_entropy"))
+        ratios[f"gradient_ratio/{m}"] = jnp.where(under > 0, over / jnp.where(under > 0, under, 1.0), jnp.nan)
+    return ratios
 
 
 def consistency_target(task: Task, outputs, stored, labels, present):

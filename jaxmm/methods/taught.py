@@ -359,8 +359,8 @@ def fused_model(config: TaughtConfig) -> dict[str, MethodConfig]:
     """Options of a teacher with the same fused head, trained on the labels alone."""
     if config.fusion == "concat":
         return {"concat": FusedConfig("concat")}
-    return {f"concat+fusion={config.fusion}": FusedConfig("concat", config.fusion, config.hidden,
-                                                         config.scale)}
+    return {f"concat+fusion={config.fusion}": FusedConfig(
+        "concat", fusion=config.fusion, hidden=config.hidden, scale=config.scale)}
 
 
 def unimodal_encoders(models: Mapping[str, TrainState]):

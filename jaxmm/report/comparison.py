@@ -4,6 +4,7 @@ In the form of table 1 of MLA (arXiv 2311.10707) and, for streams of tasks, of t
 SAMM (arXiv 2405.02766): methods as rows, in blocks by the size of their memory, heads as columns.
 """
 import functools
+import itertools
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ from jaxmm.report.variants import Variant
 from jaxmm.train.validity import describe
 
 OVER_TIME = ("stability", "plasticity", "trade_off", "forgetting")
+BY_CLASS = ("class_accuracy", "rare_accuracy", "middle_accuracy", "frequent_accuracy", "class_forgetting", "ece")
+COST = ("state_bytes", "step_ms")
 SEEN = "seen"                       # accuracy on the tasks seen so far, of a task that was learned
 ROW = ("method", "setting")
 Row = tuple[str, int | None]        # method, size of its memory
@@ -37,6 +40,7 @@ class Result(NamedTuple):
     seen: Mapping[str, np.ndarray] | None = None    # by head: `continual.seen_accuracy`
     diverged: bool = False                  # its loss, or that of a model it starts from
     changed: Sequence[str] = ()             # splits that have changed since; it is scored again
+    cost: Mapping[str, float] = {}          # of COST
 
 
 def read_result(variant: Variant, seed: int, history: Sequence[Mapping[str, Any]] | None,
@@ -54,7 +58,7 @@ def read_result(variant: Variant, seed: int, history: Sequence[Mapping[str, Any]
         scores = {head: by_metric | over_tasks[head] for head, by_metric in scores.items()}
         seen = {h: x for h, x in continual.seen_accuracy(history, kind).items() if h in scores}
     m = variant.modality
-    if m and (variant.config.method.name == "unimodal" or scores["fused"] == scores[m]):
+    if m in scores and (variant.config.method.name == "unimodal" or scores["fused"] == scores[m]):
         scores, seen = {m: scores[m]}, seen and {m: seen[m]}
     return Result(variant.method, seed, scores, variant.buffer, seen, changed=changed)
 
@@ -78,6 +82,7 @@ def records(results: Iterable[Result]) -> list[Record]:
         found.append(record(None, "", DIVERGED, float(r.diverged)))
         found += [record(None, head, metric, value)
                   for head, scores in r.scores.items() for metric, value in scores.items()]
+        found += [record(None, "", metric, value) for metric, value in r.cost.items()]
         found += [record(task, head, SEEN, value)
                   for head, curve in (r.seen or {}).items() for task, value in enumerate(curve, 1)]
     return found
@@ -138,23 +143,54 @@ def sources(values: Sequence[Value]) -> list[str]:
             + [f"\\* Not comparable: {differences}."] * bool(differences))
 
 
-def over_time_rows(table: Sequence[Record]) -> tuple[list[dict[str, Any]], list[str]]:
+def over_time_rows(table: Sequence[Record], metrics: Sequence[str] = OVER_TIME,
+                   ) -> tuple[list[dict[str, Any]], list[str]]:
     """Stability and so on of each method's main head: (cells by column, columns)."""
     rows = {}
-    for row, cells in pivot((r for r in table if r.metric in OVER_TIME), ROW, ["head", "metric"]).items():
+    for row, cells in pivot((r for r in table if r.metric in metrics), ROW, ["head", "metric"]).items():
         head = main_head(dict.fromkeys(h for h, _ in cells))
         rows[row] = _row(row) | {"head": head} | {
             units.unit(metric).title: units.number(metric, cell.mean, cell.std)
             for (h, metric), cell in cells.items() if h == head}
-    titles = [units.unit(metric).title for metric in OVER_TIME]
+    titles = [units.unit(metric).title for metric in metrics]
     return list(rows.values()), [*_row_columns(rows), "head",
                                  *(t for t in titles if any(t in row for row in rows.values()))]
 
 
-def over_time_table(table: Sequence[Record]) -> str:
+def over_time_table(table: Sequence[Record], metrics: Sequence[str] = OVER_TIME) -> str:
     """Markdown of `over_time_rows`; "" if none learned over time."""
-    rows, columns = over_time_rows(table)
+    rows, columns = over_time_rows(table, metrics)
     return markdown(rows, columns) if rows else ""
+
+
+def class_section(table: Sequence[Record]) -> str:
+    """The part of a report on the classes of a generalised stream; "" for other streams."""
+    if not any(r.metric == BY_CLASS[0] for r in table):
+        return ""
+    return f"""
+## By class
+
+Accuracy as a mean over all classes seen, and over thirds of them by how many examples the stream has of each;
+forgetting by class is the best accuracy on a class after any task less that after the last one. In percent, and
+ECE as a number.
+
+{over_time_table(table, BY_CLASS)}"""
+
+
+def cost_section(table: Sequence[Record]) -> str:
+    """The part of a report on what methods cost; "" if that was not measured."""
+    rows = [_row(row) | {units.unit(metric).title: units.number(metric, cell.mean, cell.std)
+                         for metric, cell in cells.items()}
+            for row, cells in pivot((r for r in table if r.metric in COST), ROW, ["metric"]).items()]
+    if not rows:
+        return ""
+    columns = _row_columns([(row["method"], row["buffer"]) for row in rows])
+    return f"""
+## Cost
+
+Of the state with its memory, and of a step on this machine (the median; of all seeds that were trained at once).
+
+{markdown(rows, [*columns, *(units.unit(metric).title for metric in COST)])}"""
 
 
 def curve_panels(table: Iterable[Record]) -> dict[str, dict[str, dict[int, Cell]]]:
@@ -301,7 +337,8 @@ Test accuracy in percent of a linear probe: logistic regression on the features 
 encoder. Far below the encoder of `unimodal` means that the other modalities made it lazy.
 
 {probes}""" if any(r.metric == "probe" for r in table) else ""
-    over_time = _over_time_section(table, dataset, workdir, page) if kind else ""
+    over_time = (_over_time_section(table, dataset, workdir, page) + class_section(table) + cost_section(table)
+                 if kind else "")
     against = difference_section(table, metric, baseline, repeats) if baseline else ""
     others = [units.unit(m).title for m in dict.fromkeys(
         m for r in results for scores in r.scores.values() for m in scores) if m != metric]
@@ -333,22 +370,25 @@ def difference_rows(table: Iterable[Record], metric: str, baseline: str) -> list
     """For each method, the mean of the paired differences of its main head to that of the baseline, with its
     standard error, over the seeds that both have.
 
-    A method without a fused head has a row for each head. Differences of one seed have no error. There are no
-    rows if all runs of the baseline diverged.
+    A method without a fused head has a row for each head. Differences of one seed have no error. Memories are of
+    the same size; a method without one has a row for each size that the baseline has. There are no rows if all
+    runs of the baseline diverged.
     """
     scores, rows = by_head(table, metric), []
-    own = [cells for (method, _), cells in scores.items() if method == baseline]
-    start = dict(own[0][main_head(own[0])].values) if own else {}
-    for row, cells in scores.items():
+    starts = {size: dict(cells[main_head(cells)].values) for (method, size), cells in scores.items()
+              if method == baseline}
+    for (method, size), cells in scores.items():
         main = main_head(cells)
-        for head in [main] if main in FUSED else cells:
-            theirs = dict(cells[head].values)
+        pairs = itertools.product([main] if main in FUSED else cells, [size] if size in starts else starts)
+        for head, start_size in pairs if method != baseline else ():
+            start, theirs = starts[start_size], dict(cells[head].values)
             found = np.array([theirs[s] - start[s] for s in sorted(start.keys() & theirs)])
-            if row[0] == baseline or not len(found):
+            if not len(found):
                 continue
             error = float(found.std(ddof=1) / len(found)**0.5) if len(found) > 1 else None
-            rows.append(_row(row) | {"head": head, "difference": units.number(
-                metric, float(found.mean()), error, "+"), "seeds": str(len(found))})
+            rows.append(_row((method, start_size if size is None else size)) | {
+                "head": head, "difference": units.number(metric, float(found.mean()), error, "+"),
+                "seeds": str(len(found))})
     return rows
 
 

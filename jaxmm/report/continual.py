@@ -65,6 +65,9 @@ def summary(history: Sequence[Mapping[str, Any]], kind: str) -> dict[str, dict[s
     A run that learned all tasks at once has only those of `final_accuracy`, and one on a
     generalised stream none that needs test data of a task's own.
 
+    The metric "task_recency" is the share of the predictions that fall in the classes of the last task, where no
+    class is in two tasks.
+
     Args:
       history: of the run; the record of task -1 is the baseline of forward transfer.
       kind: of the stream.
@@ -72,9 +75,13 @@ def summary(history: Sequence[Mapping[str, Any]], kind: str) -> dict[str, dict[s
     last = next(r for r in reversed(history) if r["split"] == "test")
     metrics, before = final_accuracy(last, kind), baseline(history)
     for head, R in matrices(history).items():
+        if kind == "generalized" and "recall" in last:      # runs of older versions have none
+            metrics[head] |= by_class(history, head)
         if len(R) == R.shape[1]:
             metrics[head] |= {name: fn(R) for name, fn in OVER_TIME.items()
                               if kind != "generalized" or name not in OWN_TEST_DATA}
+            if head in (shares := last.get("recency", {})):
+                metrics[head]["task_recency"] = shares[head][-1]
             if kind == "generalized":       # a task is tested on the classes of all so far
                 metrics[head]["average_incremental_accuracy"] = continual.plasticity(R)
                 continue
@@ -83,6 +90,19 @@ def summary(history: Sequence[Mapping[str, Any]], kind: str) -> dict[str, dict[s
                     R, last["examples"][head])
             metrics[head]["forward_transfer"] = continual.forward_transfer(R, before[head])
     return metrics
+
+
+def by_class(history: Sequence[Mapping[str, Any]], head: str) -> dict[str, float]:
+    """What a finished run with uneven shares of the classes knows of each, see `jaxmm.evaluate.continual`.
+
+    `history` has records of test data with "recall" and "exposure".
+    """
+    tested = [r for r in history if r["split"] == "test" and r["task"] >= 0]
+    recalls, exposure = np.array([r["recall"][head] for r in tested], float), tested[-1]["exposure"]
+    rare, middle, frequent = continual.by_exposure(recalls[-1], exposure)
+    found = {"class_accuracy": continual.mean_of_seen(recalls[-1], exposure), "rare_accuracy": rare,
+             "middle_accuracy": middle, "frequent_accuracy": frequent}
+    return found | ({"class_forgetting": continual.class_forgetting(recalls)} if len(tested) > 1 else {})
 
 
 def seen_accuracy(history: Sequence[Mapping[str, Any]], kind: str) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ is missing, in training, the table has every head, as in its figure 2.
 """
 import functools
 import pathlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxmm import escape, files
@@ -87,6 +87,19 @@ def score_table(table: Sequence[Record], scores: Scores, metric: str, known: Kno
     return markdown(*score_rows(table, scores, metric, known)) + "".join(f"\n{line}\n" for line in below)
 
 
+def latex_table(table: Sequence[Record], scores: Scores, compared: Scores, metric: str, known: Known,
+                title: str) -> str:
+    """LaTeX of `score_rows`, the best of each column of `compared` in bold."""
+    rows, columns = score_rows(table, scores, metric, known)
+    by_column: dict[str, dict[Row, Cell]] = {}
+    for row, cells in compared.items():
+        for rate, cell in cells.items():
+            by_column.setdefault(name(rate), {})[row] = cell
+    return "% Needs \\usepackage{booktabs}.\n" + comparison.latex_best(
+        rows, columns, list(known.values()), by_column, [(row["method"], row["head"]) for row in rows], metric,
+        f"{title}, {units.explain(metric)}.")
+
+
 def share_table(datasets: Mapping[float, Dataset]) -> str:
     """Markdown of what is missing in training and test data, by rate."""
     rows, columns = [], ["rate"]
@@ -100,9 +113,9 @@ def share_table(datasets: Mapping[float, Dataset]) -> str:
     return markdown(rows, columns)
 
 
-def name(rate: float) -> str:
-    """A rate as it is typed."""
-    return f"{rate:.12g}"
+def name(rate: float | str) -> str:
+    """A rate, or a value of another option, as it is typed."""
+    return rate if isinstance(rate, str) else f"{rate:.12g}"
 
 
 def of_all(scores: Scores, modalities: Sequence[str], known: Known):
@@ -129,7 +142,7 @@ def by_method(scores: Scores, modalities: Sequence[str], known: Known):
 @plots.styled
 def curves(panels: Mapping[str, Mapping[str, Mapping[float, Cell]]], looks: Mapping[str, plots.Look],
            papers: Mapping[str, Mapping[float, float]], below: str, chance: float | None, title: str,
-           metric: str = "accuracy", *, page: plots.Page) -> plots.Figure:
+           metric: str = "accuracy", tick: Callable[[float], str] = name, *, page: plots.Page) -> plots.Figure:
     """A score over the rates, mean and a band of one standard deviation.
 
     Args:
@@ -140,6 +153,7 @@ def curves(panels: Mapping[str, Mapping[str, Mapping[float, Cell]]], looks: Mapp
       chance: score of guessing, a dashed line if it is known.
       title: over the plot.
       metric: the score.
+      tick: what stands below a rate.
       page: what it is drawn for.
     """
     size = (6.4, 4.6) if len(panels) == 1 else (3.6, 3.4)
@@ -157,7 +171,7 @@ def curves(panels: Mapping[str, Mapping[str, Mapping[float, Cell]]], looks: Mapp
                                             markerfacecolor="white", markeredgecolor=looks[line].colour)
         axes.set_title(panel)
         axes.set_xlabel(below)
-        axes.set_xticks(rates, map(name, rates))
+        axes.set_xticks(rates, map(tick, rates))
         plots.guess_line(axes, chance, metric)
         plots.limit(axes, metric)
     for axes in grid[:, 0]:
@@ -201,12 +215,7 @@ def write(results: Mapping[float, Sequence[Result]], datasets: Mapping[float, Da
         curves, *lines, below, chance, title, metric), page)
     comparison.write_csv(table, workdir / "missing.csv", "rate")
     compared = scores_of(table, metric, modalities, every=False)
-    by_column = {name(rate): {row: cells[rate] for row, cells in compared.items() if rate in cells}
-                 for rate in results}
-    rows, columns = score_rows(table, scores, metric, known)
-    order = [(row["method"], row["head"]) for row in rows]
-    files.write(workdir / "missing.tex", "% Needs \\usepackage{booktabs}.\n" + comparison.latex_best(
-        rows, columns, list(known.values()), by_column, order, metric, f"{title}, {units.explain(metric)}."))
+    files.write(workdir / "missing.tex", latex_table(table, scores, compared, metric, known, title))
     shown = score_table(table, scores, metric, known)
     beside = "".join(
         f"\n## {capital(units.unit(other).title)}\n\n"

@@ -39,7 +39,10 @@ UNITS = {
     "plasticity": Unit("plasticity"), "trade_off": Unit("trade-off"),
     "average_incremental_accuracy": Unit("average incremental accuracy"),
     "forgetting": Unit("forgetting"), "mean_forgetting": Unit("mean forgetting"),
-    "backward_transfer": Unit("backward transfer"),
+    "class_accuracy": Unit("mean over classes"), "rare_accuracy": Unit("rare third"),
+    "middle_accuracy": Unit("middle third"), "frequent_accuracy": Unit("frequent third"),
+    "class_forgetting": Unit("forgetting by class"), "state_bytes": Unit("bytes of state", 1, 0),
+    "step_ms": Unit("ms a step", 1, None), "task_recency": Unit("task recency"), "backward_transfer": Unit("backward transfer"),
     "forward_transfer": Unit("forward transfer"),
 }
 UNITS = {metric: found._replace(lower=metric in metrics.LOWER_IS_BETTER) for metric, found in UNITS.items()}

@@ -1,9 +1,10 @@
 """Runs of a comparison, from the names by which a user asks for them.
 
-A name is METHOD, then optionally `:MODALITY` for a model of one modality alone, then any number of
-`+OPTION=VALUE` for options of the method: `samm`, `er:audio`, `samm+consistency=false`. The name
-`joint` is `sgd` on all tasks of a stream at once, and `gdumb` the same on a class-balanced memory alone
-(Prabhu et al., ECCV 2020). `recipe=NAME` is a method with options of its run.
+A name is METHOD, then optionally `:MODALITY` for a model of one modality alone, or `:MODALITY&MODALITY` of
+some of them, then any number of `+OPTION=VALUE` for options of the method: `samm`, `er:audio`,
+`mla:audio&text`, `samm+consistency=false`. The name `joint` is `sgd` on all tasks of a stream at once, and
+`gdumb` the same on a class-balanced memory alone (Prabhu et al., ECCV 2020). `recipe=NAME` is a method with
+options of its run.
 """
 import copy
 import dataclasses
@@ -20,8 +21,8 @@ RECIPE = "recipe="      # what the name of a method with options of its run begi
 
 class Variant(NamedTuple):
     """One model to be trained, with every seed."""
-    method: str             # its row in the table: METHOD:MODALITY+OPTION=VALUE
-    modality: str           # the only one; "" for all
+    method: str             # its row in the table: METHOD:MODALITY&MODALITY+OPTION=VALUE
+    modality: str           # the only one; "" for several
     buffer: int | None      # examples its memory holds, if it has one
     config: Config
 
@@ -67,6 +68,10 @@ def expand(names: Sequence[str], config_for: Callable[[str], Config], capacities
 
 def _variants(name: str, config_for, capacities, modalities) -> Iterator[Variant]:
     method, modality, options = parse(name)
+    parts = [modality] if modality in modalities else modality.split("&")
+    if len(set(parts)) < len(parts) or (modality and not all(parts)):
+        raise UserError(f"--methods={name}: cannot read {modality!r}; expected modalities such as "
+                        f"{'&'.join(modalities[:2])}, each once")
     config = copy.deepcopy(config_for(trained(method)))
     if config.method.name != trained(method) and not method.startswith(RECIPE):
         raise UserError(f"config.method.name={config.method.name}: "
@@ -89,10 +94,8 @@ def _variants(name: str, config_for, capacities, modalities) -> Iterator[Variant
         return
     row = "+".join([f"{method}:{modality}" if modality else method, *settings])
     if modality:
-        if not hasattr(config.method, "modalities"):
-            raise UserError(f"--methods={name}: {method} cannot be trained on one modality; "
-                            f"use unimodal:{modality}")
-        config = _with(config, modalities=modality)
+        config = _with(config, modalities=",".join(parts))
+    modality = modality if len(parts) == 1 else ""
     if method == "gdumb":
         for size in ([config.stream.budget] if "capacity" in options else
                      capacities or [config_for("er").method.capacity]):
@@ -118,14 +121,14 @@ def buffer_of(method: MethodConfig) -> int | None:
 
 
 def parse(name: str) -> tuple[str, str, dict[str, str]]:
-    """(method, modality or "", values by option) of METHOD:MODALITY+OPTION=VALUE."""
+    """(method, modalities or "", values by option) of METHOD:MODALITY&MODALITY+OPTION=VALUE."""
     start, *pairs = name.split("+")
     method, colon, modality = start.partition(":")
     options = dict(pair.partition("=")[::2] for pair in pairs)
     if (not method or bool(colon) != bool(modality) or len(options) < len(pairs)
             or not all(option and value for option, value in options.items())):
-        raise UserError(f"--methods: cannot read {name!r}; expected METHOD, METHOD:MODALITY or "
-                        "METHOD+OPTION=VALUE, every option once")
+        raise UserError(f"--methods: cannot read {name!r}; expected METHOD, METHOD:MODALITY, "
+                        "METHOD:MODALITY&MODALITY or METHOD+OPTION=VALUE, every option once")
     return method, modality, options
 
 
@@ -140,8 +143,7 @@ def set_option(section: Any, option: str, value: str, flag: str) -> None:
     types = {f.name: type(getattr(section, f.name)) for f in dataclasses.fields(section)
              if not (of_method and f.name == "name")}
     if option not in types:
-        raise UserError(f"{flag}: {owner} has no option {option!r}"
-                        f"{suggest(option, types) if types else '; expected none'}")
+        raise UserError(f"{flag}: {owner} has no option {option!r}{suggest(option, types)}")
     try:
         setattr(section, option, _READ[types[option]](value))
     except (KeyError, ValueError) as error:

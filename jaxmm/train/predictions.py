@@ -109,7 +109,12 @@ def join_parts(parts: Iterable[Mapping[str, np.ndarray]], rows: int) -> dict[str
 
 
 def score_split(setup: Setup, logits: Logits, split: str) -> dict[str, Any]:
-    """"scores" of every head on a split and, on a stream, what `score_tasks` finds."""
+    """"scores" of every head on a split and, on a stream, what `score_tasks` finds, and the "exposure" [C]: how
+    many training examples all tasks have of each label."""
     batch = setup.dataset.splits[split]
     scores = {"scores": score(logits, batch, setup.task.scores)}
-    return scores | score_tasks(logits, batch, setup.stream, split) if setup.stream else scores
+    if not setup.stream:
+        return scores
+    learned = setup.dataset.splits["train"]["label"][np.concatenate(setup.tasks)]
+    return scores | score_tasks(logits, batch, setup.stream, split) | {
+        "exposure": np.bincount(learned, minlength=setup.task.size).tolist()}

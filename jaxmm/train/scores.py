@@ -83,13 +83,14 @@ def score_tasks(logits: Mapping[str, np.ndarray], split: Batch, stream: Stream,
 
     Returns:
       "class_incremental" and "task_incremental": [T] by head, the latter with the logits of the
-      labels that a task does not have left out; "examples": [T] by head, how many they are of;
+      labels that a task does not have left out; "examples": [T] by head, how many they are of; "recall": [C]
+      by head, the accuracy on the examples of each label, None without any;
       "recency", if no label is in two tasks: [T] by head, the share of all predictions that fall in
       each task's labels. None where no example of a task has the modality.
     """
     labels = task_labels(stream)
     counted = head_rows(logits, split["present"])
-    scores = {"class_incremental": {}, "task_incremental": {}, "examples": {}, "recency": {}}
+    scores = {"class_incremental": {}, "task_incremental": {}, "examples": {}, "recall": {}, "recency": {}}
     for head, z in logits.items():
         present = counted[head]
         rows = [task.indices[name][present[task.indices[name]]] for task in stream.tasks]
@@ -98,6 +99,8 @@ def score_tasks(logits: Mapping[str, np.ndarray], split: Batch, stream: Stream,
         scores["class_incremental"][head] = [_accuracy(z[r], y) for r, y in zip(rows, truth)]
         scores["task_incremental"][head] = [_accuracy(m, y) for m, y in zip(masked, truth)]
         scores["examples"][head] = list(map(len, rows))
+        own = [present & (split["label"] == c) for c in range(z.shape[1])]
+        scores["recall"][head] = [_accuracy(z[r], split["label"][r]) for r in own]
         if _disjoint(labels):
             task_of = np.zeros(z.shape[1], int)
             for task, kept in enumerate(labels):

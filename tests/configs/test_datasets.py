@@ -18,6 +18,7 @@ CASES = {
     "cremad": ("cremad", {}, "cremad", {"audio": (257, 188), "visual": (3, 224, 224, 3)}),
     "food101": ("food101", {}, "food101", {"text": (256,), "visual": (256, 256, 3)}),
     "food101_clip": ("food101", {}, "food101", {"text": (77,), "visual": (224, 224, 3)}),
+    "gcil_iemocap": ("iemocap_features", {}, "iemocap", {}),
     "iemocap": ("iemocap", {"text": True}, "iemocap", {"audio": (1024, 128), "text": (256,),
                                                        "visual": (256, 256, 3)}),
     "iemocap_features": ("iemocap_features", {}, "iemocap", {}),
@@ -37,6 +38,8 @@ CASES = {
                  {"audio": (513, 313), "visual": (32, 224, 224, 3)}),
 }
 
+STREAMS = ("gcil_iemocap", "seq_vggsound")
+
 
 def get_config(name, argument):
     return importlib.import_module(f"configs.{name}").get_config(argument)
@@ -47,7 +50,7 @@ def test_made_files_are_prepared_trained_on_and_evaluated(name, layouts, tmp_pat
     maker, options, dataset, _ = CASES[name]
     content = getattr(layouts, maker)(tmp_path / "source", **options)
     prepare(dataset, tmp_path / "source", tmp_path, progress=False)
-    config = get_config(name, "er,smoke" if name == "seq_vggsound" else "late,smoke")
+    config = get_config(name, "er,smoke" if name in STREAMS else "late,smoke")
     config.data.path = str(tmp_path / dataset)
     if config.stream.kind:          # every task is in every split
         config.stream.num_tasks, config.method.capacity, config.data.val_fraction = 2, 2, 0.5
@@ -76,7 +79,7 @@ def test_examples_have_the_shapes_of_the_papers(name):
     from jaxmm.data import decode
     from jaxmm.data.preprocess import preprocess
     shapes = CASES[name][3] if name in CASES else {"audio": (65, 40), "visual": (28, 28, 3)}
-    sections = get_config(name, "late" if name != "seq_vggsound" else "samm").data.preprocess
+    sections = get_config(name, "samm" if name in STREAMS else "late").data.preprocess
     found = {}
     for m, section in sections.items():
         if isinstance(section, SpectrogramConfig):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from jaxmm import data
 from jaxmm.config import DataConfig
 from jaxmm.data import av_digits, spectrogram
 from jaxmm.data.dataset import check_dataset, fingerprint
@@ -160,6 +161,40 @@ def test_noise_of_images_has_its_standard_deviation(dataset, pairs):
     assert np.median(black[black > 0]) == pytest.approx(0.6745 * av_digits.VISUAL_NOISE, abs=0.01)
 
 
+def test_another_rate_is_the_same_sound_with_what_is_above_half_of_it_removed():
+    """Tones below half the rate stay, those above are gone; 8000 Hz are not touched."""
+    time = np.arange(8000) / 8000
+    tone = {hz: np.sin(2 * np.pi * hz * time).astype(np.float32) for hz in (200, 700, 1500, 3000)}
+    for rate in av_digits.RATES[1:]:
+        found = av_digits.resample(np.stack(list(tone.values())), rate)
+        assert found.shape == (4, rate) and found.dtype == np.float32
+        for hz, row in zip(tone, found[:, rate // 10:-rate // 10]):     # not at its ends
+            expected = np.sin(2 * np.pi * hz * (np.arange(rate) / rate))[rate // 10:-rate // 10]
+            np.testing.assert_allclose(row, expected if hz < rate / 2 else 0, atol=0.05)
+    audio = np.stack(list(tone.values()))
+    assert av_digits.resample(audio, 8000) is audio
+
+
+@pytest.mark.filterwarnings("ignore:Empty filters")
+def test_spectrograms_of_another_rate_have_the_same_windows_in_seconds(dataset):
+    expected = {8000: (256, 160, 32), 4000: (128, 80, 32), 2000: (64, 40, 32), 1000: (32, 20, 30)}
+    for rate, sizes in expected.items():
+        options = av_digits.spectrogram_of(rate)
+        assert (options["n_fft"], options["hop_length"], options["n_mels"]) == sizes
+    assert not librosa.filters.mel(sr=1000, n_fft=32, n_mels=31).any(axis=1).all()      # one would be empty
+    found = av_digits.load(DataConfig(seed=0, audio_rate=1000)).splits["test"]
+    assert found["inputs"]["audio"].shape == (300, 30, 32) and np.isfinite(found["inputs"]["audio"]).all()
+    np.testing.assert_array_equal(found["inputs"]["visual"], dataset.splits["test"]["inputs"]["visual"])
+
+
+@pytest.mark.parametrize("name, rate, message", [
+    ("av_digits", 3000, "data.audio_rate=3000; expected one of 8000, 4000, 2000, 1000"),
+    ("synthetic", 4000, "data.audio_rate=4000 is for av_digits and avt_digits; leave it out for synthetic")])
+def test_rates_that_there_are_not_are_refused(name, rate, message):
+    with pytest.raises(UserError, match=message):
+        data.load(DataConfig(name=name, audio_rate=rate))
+
+
 @pytest.mark.parametrize("snr_db", [-2.0, 10.0])
 def test_measured_signal_to_noise_ratio_is_the_one_set(snr_db):
     rng = np.random.default_rng(0)
@@ -204,7 +239,7 @@ def test_log_mel_of_a_tone_peaks_in_its_band_and_of_silence_is_the_floor():
     centres = librosa.mel_frequencies(n_mels=34, fmin=0, fmax=4000)[1:-1]
     tone = np.sin(2 * np.pi * centres[20] * np.arange(800) / 8000)
     audio = np.stack([tone, np.zeros(800)]).astype(np.float32)
-    result = spectrogram.log_mel(audio, **av_digits.SPECTROGRAM)
+    result = spectrogram.log_mel(audio, **av_digits.spectrogram_of(8000))
     assert result.shape == (2, 32, 1 + (800 - 256) // 160)
     assert (result[0].argmax(axis=0) == 20).all()
     np.testing.assert_allclose(result[1], np.log(1e-6), rtol=1e-6)

@@ -54,3 +54,17 @@ def test_forgetting_is_negative_where_the_last_task_helps():
 
 def test_trade_off_of_nothing_is_zero():
     assert continual.trade_off(np.zeros((2, 2))) == 0.0
+
+
+def test_classes_by_how_many_examples_they_had():
+    """Seven classes, one never seen and one without test examples: of five the first two thirds have two."""
+    exposure = [5, 0, 9, 1, 5, 2, 30]
+    recall = np.array([0.4, 0.9, np.nan, 0.1, 0.6, 0.3, 0.8])
+    np.testing.assert_allclose(continual.by_exposure(recall, exposure), [(0.1 + 0.3) / 2, (0.4 + 0.6) / 2, 0.8])
+    np.testing.assert_allclose(continual.mean_of_seen(recall, exposure), (0.4 + 0.1 + 0.6 + 0.3 + 0.8) / 5)
+    np.testing.assert_allclose(continual.by_exposure(recall[:1], exposure[:1]), [0.4, np.nan, np.nan])
+
+
+def test_forgetting_by_class_is_from_the_best_of_all_tasks():
+    recalls = [[0.5, 0.0, np.nan], [0.9, 0.0, 0.1], [0.6, 0.7, 0.2]]
+    np.testing.assert_allclose(continual.class_forgetting(recalls), (0.3 + 0.0) / 2)

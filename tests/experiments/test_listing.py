@@ -72,8 +72,8 @@ def test_everything_there_is_has_a_line(monkeypatch):
     assert [(name, k) for name, section in sources.sections().items() if name.endswith("Config")
             for k, option in section.options.items() if not option.about and k not in ("name", "kind")
             and name != "Config"] == []
-    assert listing.listing("options", "qmf").splitlines()[2:] == [
-        f"--config.method.weight=0.1  {sources.methods()['qmf'].options['weight'].about}"]
+    assert listing.listing("options", "qmf").splitlines()[3:] == [
+        f"--config.method.weight=0.1   {sources.methods()['qmf'].options['weight'].about}"]
 
 
 def test_a_table_is_as_wide_as_the_terminal(monkeypatch):

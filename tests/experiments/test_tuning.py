@@ -114,6 +114,19 @@ def test_differences_are_paired_by_seed():
     assert not comparison.difference_rows(table, "accuracy", "sum")       # all runs of it diverged
 
 
+def test_differences_are_to_the_baseline_with_a_memory_of_the_same_size():
+    values = {("er", 50): 0.5, ("er", 100): 0.6, ("samm", 50): 0.7, ("samm", 100): 0.7, ("sgd", None): 0.2}
+    table = [Record(method, size, 0, "test", None, "fused", "accuracy", value)
+             for (method, size), value in values.items()]
+
+    def found(baseline):
+        return [(r["method"], r["buffer"], r["difference"])
+                for r in comparison.difference_rows(table, "accuracy", baseline)]
+
+    assert found("er") == [("samm", 50, "+20.0"), ("samm", 100, "+10.0"), ("sgd", 50, "-30.0"), ("sgd", 100, "-40.0")]
+    assert found("sgd") == [("er", 50, "+30.0"), ("er", 100, "+40.0"), ("samm", 50, "+50.0"), ("samm", 100, "+50.0")]
+
+
 def test_examples_are_counted_by_modality():
     assert report.millions({"image": 2_000_000, "sound": 2_000_000}) == "2"
     assert report.millions({"image": 2_000_000, "sound": 0}) == "image 2"
@@ -138,7 +151,7 @@ def test_settings_are_all_combinations():
     ("train.epochs=1,2", {}, "--tune sets train.epochs; leave out --config.train.epochs"),
     ("optimizer.learning_rat=1", {}, "--tune: optimizer has no option 'learning_rat'; did you mean learning_rate"),
     ("optimizer.learning_rate=fast", {}, "--tune: learning_rate='fast' of optimizer; expected a number"),
-    ("method.alpha=1", {}, "--tune: late has no option 'alpha'; expected none"),
+    ("method.alpha=1", {}, "--tune: late has no option 'alpha'; expected one of modalities"),
     ("method.name=mla", {}, "--tune: late has no option 'name'"),
     ("", {"tune_seeds": 2}, "--tune_seeds=2 needs --tune"),
     ("optimizer.learning_rate=1", {"tune_seeds": 0}, "--tune_seeds=0; expected 1 to"),

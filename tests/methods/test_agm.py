@@ -76,7 +76,7 @@ def test_the_value_stays_and_the_gradient_is_scaled():
     ("concat", dict(zip("abcde", (3, 4, 2, 3, 5)))), ("mlp", {"sound": 3, "image": 4, "text": 2})])
 def test_gradients_of_the_base_times_the_coefficients(fusion, widths, step_of):
     """All are 1 with alpha = 0 and after the first epochs; in `concat` they scale encoder and slice."""
-    base = step_of(lambda: FusedConfig("concat", fusion, hidden=5), widths)[1]()
+    base = step_of(lambda: FusedConfig("concat", fusion=fusion, hidden=5), widths)[1]()
     _, run = step_of(lambda alpha: AGMConfig(fusion=fusion, hidden=5, alpha=alpha, epochs=2), widths)
     for alpha, done in ((0.0, 0), (3.0, 2)):
         found = run(alpha, steps_done=done)

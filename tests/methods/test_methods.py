@@ -11,6 +11,7 @@ import pytest
 from jaxmm.batch import make_batch
 from jaxmm.config import EncoderConfig, OptimizerConfig, TrainConfig
 from jaxmm.encoders import Encoder, frozen
+from jaxmm.errors import UserError
 from jaxmm.methods import METHODS
 from jaxmm.methods.common import on_features
 from jaxmm.methods.correlation import CCAConfig, DCCAEConfig
@@ -26,6 +27,7 @@ from jaxmm.train import checkpoints, loop, plan, predictions, setup as setup_lib
 from jaxmm.train.optimizers import by_encoder, make_optimizer
 
 SHAPES = {"sound": (3,), "image": (4, 4), "flow": (4,)}
+ONE = jax.devices()[:1]
 
 
 def steps(setup, state, feed, first, last):
@@ -257,3 +259,32 @@ def test_all_methods_of_a_seed_start_alike_in_every_modality_they_share():
         for m in filter(params.get, params.keys() & set("abc")):    # cca and cpm_net have no encoders
             chex.assert_trees_all_equal(params[m], first.setdefault(m, params[m]))
     assert len(np.unique([first[m]["w"] for m in "abc"])) == 9
+
+
+@pytest.mark.parametrize("method", ["mla", "umt"])
+def test_a_method_of_some_modalities_is_the_method_on_data_without_the_others(method, make_dataset, make_config):
+    """Its state after two steps, and what it predicts."""
+    shapes = {"sound": (3,), "image": (5,), "flow": (4,)}
+    three = make_dataset(shapes)
+    two = three._replace(splits={split: batch | {part: {m: batch[part][m] for m in ("sound", "image")}
+                                                 for part in ("inputs", "present")}
+                                 for split, batch in three.splits.items()})
+    found = []
+    for dataset, named in ((three, "sound,image"), (two, "")):
+        config = make_config(method, modalities=dataset.modalities)
+        config.method.modalities = named
+        setup = setup_lib.build(config, dataset=dataset, devices=ONE)
+        assert set(setup.make_method(None, {}).teachers) == (
+            {"unimodal_image", "unimodal_sound"} if method == "umt" else set())
+        state, _ = setup.programs.steps(setup_lib.init_state(setup), setup.programs.feed(
+            dataset.splits["train"], "device").at(np.arange(16, dtype=np.int32).reshape(2, 8)))
+        found.append((state._replace(key=()), predictions.predict_split(setup, state, dataset.splits["test"])))
+    chex.assert_trees_all_close(*found, rtol=1e-5, atol=1e-6)
+    assert found[0][1].keys() == found[1][1].keys()
+
+
+def test_a_method_of_some_modalities_does_not_start_from_a_model_of_all(make_dataset, make_config):
+    config = make_config("self_distill_label")
+    config.method.modalities = "sound"
+    with pytest.raises(UserError, match="method.modalities=sound: self_distill_label starts from .*, a model of all"):
+        setup_lib.build(config, dataset=make_dataset(), devices=ONE)

@@ -66,53 +66,58 @@ def linear(params, h):
 
 
 def fuse(fusion, params, features):
-    """Logits of the fused head in NumPy; the first modality modulates or gates the others."""
+    """Logits of the fused head; the first modality modulates or gates the others."""
     first, *others = sorted(features)
     parts = []
     for m in others:
         if fusion == "film":
-            gamma, beta = np.split(linear(params["modulation"][m], features[first]), 2, -1)
+            gamma, beta = jnp.split(linear(params["modulation"][m], features[first]), 2, -1)
             parts.append(gamma * features[m] + beta)
         else:
-            gate = 1 / (1 + np.exp(-linear(params["gate"], features[first])))
+            gate = 1 / (1 + jnp.exp(-linear(params["gate"], features[first])))
             parts.append(gate * linear(params["value"][m], features[m]))
-    return linear(params["out"], np.concatenate(parts, -1))
+    return linear(params["out"], jnp.concatenate(parts, -1))
 
 
 def forward(params, rows, dataset, fusion="film"):
-    """Features and logits in NumPy: one-layer encoders, and a head for each and for all of them."""
+    """Features and logits, written anew: one-layer encoders, and a head for each and for all of them."""
     train, features = dataset.splits["train"], {}
     for m in dataset.modalities:
         seen = train["inputs"][m][train["present"][m]]
         x = (train["inputs"][m][rows] - seen.mean(0)) / seen.std(0)
-        h = np.maximum(linear(params[m]["Dense_0"], x), 0)
-        features[m] = np.where(train["present"][m][rows][:, None], h, 0)
+        h = jnp.maximum(linear(params[m]["Dense_0"], x), 0)
+        features[m] = jnp.where(train["present"][m][rows][:, None], h, 0)
     head = params["head"]
     logits = {m: linear(head["unimodal"][m], h) for m, h in features.items()}
     return features, logits | {"fused": fuse(fusion, head["fused"], features)}
 
 
 def cross_entropy(z, y, rows=slice(None)):
-    return float(optax.softmax_cross_entropy_with_integer_labels(z, y)[rows].mean())
+    return optax.softmax_cross_entropy_with_integer_labels(z, y)[rows].mean()
 
 
 def supervised(params, rows, dataset, config):
-    """sup(z, y) as the paper writes it, over the rows that have what a term needs."""
+    """sup(z, y) as the paper writes it, over the rows that have what a term needs, and the logits."""
+    classified, aligned, z = terms(params, rows, dataset, config)
+    return float(classified + aligned), z
+
+
+def terms(params, rows, dataset, config):
+    """The cross-entropies and the alignments of sup(z, y), with their weights, and the logits."""
     features, z = forward(params, rows, dataset, config.fusion)
     train = dataset.splits["train"]
     y, present = train["label"][rows], {m: train["present"][m][rows] for m in features}
     aligned = features if config.alignment == "features" else z
     relation = {"distance": distance_loss, "angle": angle_loss}[config.relation]
-    total = cross_entropy(z["fused"], y)
+    total, alignment = cross_entropy(z["fused"], y), 0.0
     for m in features:
         total += config.lambda_ * cross_entropy(z[m], y, present[m])
         if config.alignment != "none":
             distances = [
-                float(relation(jnp.asarray(aligned[m]), jnp.asarray(aligned[k]),
-                               jnp.asarray(present[m] & present[k], jnp.float32)))
+                relation(aligned[m], aligned[k], jnp.asarray(present[m] & present[k], jnp.float32))
                 for k in features if k != m and (present[m] & present[k]).any()]
-            total += config.lambda_ * config.beta * (np.mean(distances) if distances else 0)
-    return total, z
+            alignment += config.lambda_ * config.beta * (sum(distances) / len(distances) if distances else 0)
+    return total, alignment, z
 
 
 @pytest.mark.parametrize("config, modalities, apart", [
@@ -144,6 +149,25 @@ def test_losses_are_those_of_the_paper(config, modalities, apart, two_steps):
         expected += config.gamma * (square["fused"].mean() + config.lambda_ * sum(
             square[m][usable[m]].mean() for m in modalities))
     np.testing.assert_allclose(metrics[1]["loss"][0], expected, rtol=1e-4)
+
+
+def test_gradient_ratios_are_those_of_the_two_parts_at_each_encoder(two_steps):
+    config = SAMMConfig(capacity=16, lambda_=0.5, beta=3.0, gradient_ratios=True)
+    dataset, states, metrics = two_steps(config)
+    _, plain, without = two_steps(SAMMConfig(capacity=16, lambda_=0.5, beta=3.0))
+    chex.assert_trees_all_close(states[-1].params, plain[-1].params, rtol=1e-6)       # it only looks
+    assert not any("gradient_ratio" in name for name in without[0])
+
+    def norms(params, part, batches):
+        grads = jax.grad(lambda params: sum(terms(params, rows, dataset, config)[part] for rows in batches))(params)
+        return {m: float(jnp.sqrt(sum(jnp.sum(x ** 2) for x in jax.tree.leaves(grads[m])))) for m in dataset.modalities}
+
+    # The second step replays the examples of the first; its consistency is in neither part.
+    for state, found, batches in ((states[0], metrics[0], [np.arange(8)]),
+                                  (states[1], metrics[1], [np.arange(8, 16), np.arange(8)])):
+        classified, aligned = (norms(state.params, part, batches) for part in (0, 1))
+        for m in dataset.modalities:
+            np.testing.assert_allclose(found[f"gradient_ratio/{m}"][0], aligned[m] / classified[m], rtol=1e-3)
 
 
 def test_memory_keeps_raw_inputs_and_the_logits_of_insertion(two_steps):

@@ -251,7 +251,7 @@ def test_teachers_must_have_learned_from_the_rows_of_their_student(
 
 
 @pytest.mark.parametrize("student, teacher, seed", [
-    ("mmin", FusedConfig("concat", "concat"), 0), ("if_mmin", IFMMINConfig(student=False), 0),
+    ("mmin", FusedConfig("concat", fusion="concat"), 0), ("if_mmin", IFMMINConfig(student=False), 0),
     ("tate", TATEConfig(distill=False), 1000)])
 def test_teachers_of_those_who_imagine_may_have_complete_rows(
         student, teacher, seed, dataset, make_config, tmp_path, caplog):

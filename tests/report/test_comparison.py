@@ -270,3 +270,18 @@ def test_figures_of_a_page_lie_beside_those_of_the_report(stream_results, tmp_pa
     assert names == {"accuracy.png", "tasks_seen.png", "figures/accuracy.pdf", "figures/tasks_seen.pdf"}
     text = (tmp_path / "comparison.tex").read_text()
     assert text.count(r"\begin{tabular}") == 2 and "over the tasks" in text and "joint" in text
+
+
+def test_a_stream_has_what_classes_reached_and_what_methods_cost(tmp_path, make_dataset):
+    by_class = {"class_accuracy": 0.4, "rare_accuracy": 0.2, "middle_accuracy": 0.3, "frequent_accuracy": 0.7,
+                "class_forgetting": 0.1, "ece": 0.05}
+    results = [Result("er", seed, {"fused": {"cumulative_accuracy": 0.5} | by_class}, 50,
+                      {"fused": np.array([0.5])}, cost={"state_bytes": 2048.0, "step_ms": 1.0 + seed})
+               for seed in (0, 2)]
+    comparison.write(results, make_dataset(), tmp_path, "", "generalized")
+    report = (tmp_path / "report.md").read_text()
+    shown, cost = (report.split(f"## {title}")[1] for title in ("By class", "Cost"))
+    cells = [[c.strip() for c in part.split("\n| ")[3].split("|")] for part in (shown, cost)]
+    assert cells[0][:8] == ["er", "50", "fused", "40.0 ± 0.0", "20.0 ± 0.0", "30.0 ± 0.0", "70.0 ± 0.0", "10.0 ± 0.0"]
+    assert cells[1][:4] == ["er", "50", "2048 ± 0", "2.000 ± 1.414"]
+    assert "er,50,,state_bytes,2048.0,0.0,2" in (tmp_path / "comparison.csv").read_text()

@@ -93,3 +93,16 @@ def test_table_is_in_percent():
                     "| ----- | ------------: | ---------: |\n"
                     "| sound |               |       -2.0 |\n"
                     "| fused |          50.0 |       12.3 |\n")
+
+
+def test_on_a_generalised_stream_classes_count_by_their_share():
+    """Three classes of 10, 2 and 5 training examples, tested after two phases."""
+    history = [record(-1, fused=([0.1] * 2, [0.1] * 2))]
+    for task, recall in enumerate(([0.9, 0.2, None], [0.5, 0.4, 0.3])):
+        history.append(record(task, fused=([0.5] * 2, [0.5] * 2)) | {"recall": {"fused": recall}, "exposure": [10, 2, 5]})
+    found = continual.summary(history, "generalized")["fused"]
+    assert {name: found[name] for name in found if name.endswith("accuracy") and "_" in name} == pytest.approx({
+        "cumulative_accuracy": 0.5, "class_accuracy": 0.4, "rare_accuracy": 0.4, "middle_accuracy": 0.3,
+        "frequent_accuracy": 0.5, "average_incremental_accuracy": 0.5})
+    assert found["class_forgetting"] == pytest.approx((0.4 + 0.0) / 2)
+    assert "rare_accuracy" not in continual.summary(history, "class")["fused"]      # whose shares are even

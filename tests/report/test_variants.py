@@ -45,7 +45,7 @@ def test_options_are_read_by_their_type():
     ("consistency", "no", "consistency='no' of samm; expected true or false"),
     ("capacity", "1.5", "capacity='1.5' of samm; expected a whole number"),
     ("beta", "much", "beta='much' of samm; expected a number"),
-    ("betta", "1", "samm has no option 'betta'; did you mean beta? Expected one of fusion, hidden, scale, modalities, lambda_, capacity"),
+    ("betta", "1", "samm has no option 'betta'; did you mean beta? Expected one of modalities, fusion, hidden, scale, lambda_, capacity"),
     ("name", "er", "samm has no option 'name'"),
 ])
 def test_bad_options(option, value, message):
@@ -101,8 +101,17 @@ def test_one_modality():
         ("unimodal_sound", "sound"), ("unimodal_image", "image")]
     assert [v.folder for v in expand("unimodal:image", "unimodal")] == [
         "unimodal_image", "unimodal_sound"]     # none twice
-    with pytest.raises(UserError, match="--methods=mla:sound: mla cannot be .* unimodal:sound"):
-        expand("mla:sound")
+
+
+def test_some_modalities():
+    er, mla = variants.expand(["er:a&b", "mla:b&c"], config_for, [50], "abc")
+    assert (er.method, er.modality, er.folder, er.config.method.modalities) == ("er:a&b", "", "er_a&b_50", "a,b")
+    assert (mla.folder, mla.config.method.modalities) == ("mla_b&c", "b,c")
+    odd, = variants.expand(["er:R&D"], config_for, [], ["R&D", "sound"])        # the name of one
+    assert (odd.modality, odd.config.method.modalities) == ("R&D", "R&D")
+    for name in ("er:a&a", "er:a&", "er:&b"):
+        with pytest.raises(UserError, match=f"--methods={name}: cannot read '{name[3:]}'; expected .* a&b, each once"):
+            variants.expand([name], config_for, [], "abc")
 
 
 def test_variants_do_not_share_options():

@@ -25,6 +25,7 @@ def test_accuracy_by_task_with_all_labels_and_with_the_tasks_own():
     # Within its own labels each task picks the larger class number, or that class.
     assert result["task_incremental"]["fused"] == [0.5, 0.5, 0.5]
     assert result["recency"]["fused"] == [1, 0, 0] and result["examples"]["fused"] == [2, 2, 2]
+    assert result["recall"]["fused"] == [float(c == GROUPS[0][1]) for c in range(6)]
 
 
 def test_examples_without_the_modality_do_not_count_for_its_head():
@@ -34,6 +35,7 @@ def test_examples_without_the_modality_do_not_count_for_its_head():
     result = scored(np.eye(6), {"sound": present}, ("sound", "image", "fused"))
     assert result["class_incremental"]["sound"] == [None, 1, 1] and result["examples"]["sound"] == [0, 1, 2]
     assert result["class_incremental"]["fused"] == [1, 1, 1]
+    assert result["recall"]["sound"] == [float(there) if there else None for there in present]
     alone = scored(np.eye(6), {"sound": present})       # a run of the sound alone
     assert alone["class_incremental"]["fused"] == [None, 1, 1]
     np.testing.assert_allclose(result["recency"]["sound"], [0, 1 / 3, 2 / 3])
