@@ -12,6 +12,7 @@ from jaxmm.methods import (agem, agm, amco, analytic, av_cil, avslowfast, cls_er
                            qmf, rebalance, reconboost, relearn, rubi, samm, smv, tate, taught, tcmax)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
+from jaxmm.task import LABELS
 
 
 class Entry(NamedTuple):
@@ -26,6 +27,7 @@ class Entry(NamedTuple):
     cure: str = ""              # options of its own that keep a loss finite which is not
     complete: bool = False      # its teachers may have learned from modalities that its own rows lack
     of_length: bool = False     # what it does in an epoch depends on how many there are
+    tasks: tuple[str, ...] = tuple(LABELS)      # kinds of task that it is for; it may ask for more
 
 
 MLA, UMT = "MLA, arXiv 2311.10707", "UMT, arXiv 2305.01233"
@@ -201,7 +203,7 @@ def make_method(options: MethodConfig, model: Model) -> Method:
     """The method called `options.name`, built from a model without a head.
 
     Raises:
-      UserError: there is no such method, or the options belong to another one.
+      UserError: there is no such method, it is not for the task, or the options belong to another one.
     """
     if options.name not in METHODS:
         raise UserError(f"method {options.name!r} is unknown{suggest(options.name, METHODS)}")
@@ -209,4 +211,7 @@ def make_method(options: MethodConfig, model: Model) -> Method:
     if type(options) is not type(entry.options):
         raise UserError(f"method.name={options.name}: these are the options of another method; "
                         f"choose the method by --config=FILE.py:{options.name}")
+    if model.task.name not in entry.tasks:
+        able = [name for name, other in METHODS.items() if model.task.name in other.tasks]
+        raise UserError(f"{options.name} is not for a {model.task.name}; choose one of {', '.join(able)}")
     return entry.make(options, model)
