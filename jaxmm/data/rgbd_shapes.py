@@ -1,6 +1,6 @@
 """Rooms with boxes in colour and depth, with the class of every pixel: a made set for segmentation.
 
-Pictures are 48 x 48 pixels: "rgb" uint8 and "depth" uint16, in mm, noisy both. A room is a wall and a
+Pictures are 64 x 64 pixels: "rgb" uint8 and "depth" uint16, in mm, noisy both. A room is a wall and a
 floor that comes nearer, grey, of another brightness and distance in each picture. In it lie four boxes
 of different classes, later ones over earlier ones:
 
@@ -29,17 +29,17 @@ from jaxmm.task import VOID
 TARGET = "classes"
 CLASS_NAMES = ("room", "red", "green", "raised", "sunken", "match", "mismatch")
 SIZES = {"train": 240, "val": 60, "test": 100}
-SIDE = 48                       # pixels of a picture
+SIDE = 64                       # pixels of a picture
 BOXES = 4                       # in a picture
-BOX = 9, 18                     # pixels of a side of a box, at least and at most
-GAP = 3, 8                      # of the void rectangle
+BOX = 12, 24                    # pixels of a side of a box, at least and at most
+GAP = 4, 10                     # of the void rectangle
 RED, GREEN, YELLOW, VIOLET = (190, 60, 60), (60, 170, 70), (200, 190, 60), (140, 70, 190)
 LEVELS = {"raised": -400, "sunken": 400, "far": -1000, "near": -1800}     # mm from the room
 COLOUR_NOISE, DEPTH_NOISE = 15, 40      # standard deviations, of 255 and in mm
 
 
 def load(config: DataConfig) -> Dataset:
-    """The data set; modalities are "rgb" uint8 [N, 48, 48, 3] and "depth" uint16 [N, 48, 48]."""
+    """The data set; modalities are "rgb" uint8 [N, 64, 64, 3] and "depth" uint16 [N, 64, 64]."""
     rng = np.random.default_rng(config.seed)
     splits = {}
     for split, count in SIZES.items():

@@ -9,10 +9,9 @@ from jaxmm.errors import UserError, suggest
 from jaxmm.methods import (agem, agm, amco, analytic, av_cil, avslowfast, cls_er, cml, continual,
                            correlation, cpm_net, derpp, er_ace, er_aml, ewc, fusion, g2d, g_blending,
                            imagination, lfm, lwf, mbsd, mla, mla_tcmax, mmpareto, mmtm, ogm_ge, opm, pmr,
-                           qmf, rebalance, reconboost, relearn, rubi, samm, smv, tate, taught, tcmax)
+                           qmf, rebalance, reconboost, relearn, rubi, samm, segment, smv, tate, taught, tcmax)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of
-from jaxmm.task import LABELS
 
 
 class Entry(NamedTuple):
@@ -27,7 +26,7 @@ class Entry(NamedTuple):
     cure: str = ""              # options of its own that keep a loss finite which is not
     complete: bool = False      # its teachers may have learned from modalities that its own rows lack
     of_length: bool = False     # what it does in an epoch depends on how many there are
-    tasks: tuple[str, ...] = tuple(LABELS)      # kinds of task that it is for; it may ask for more
+    dense: bool = False         # predicts a class for every pixel: for segmentations, and for them alone
 
 
 MLA, UMT = "MLA, arXiv 2311.10707", "UMT, arXiv 2305.01233"
@@ -94,6 +93,11 @@ METHODS = {entry.options.name: entry for entry in (
           "mmtm with re-balancing steps of the modality that learns slowly", "arXiv 2202.05306"),
     Entry(rubi.RUBiConfig(), rubi.make_rubi,
           "mmtm whose loss is masked by the prediction of one modality", "RUBi, arXiv 1906.10169"),
+    Entry(segment.SegmentConfig(), segment.make_segment,
+          "a class for every pixel: encoders that exchange between their stages, and a decoder",
+          "ESANet, arXiv 2011.06961", pairs=False, dense=True),
+    Entry(segment.UMTSegmentConfig(), segment.make_umt_segment,
+          "segment that imitates maps of teachers of one modality", UMT, cure=taught.CURE, dense=True),
     Entry(mla.MLAConfig(), mla.make_mla,
           "one modality at a time through a shared head with projected gradient", MLA, pairs=False),
     Entry(mla_tcmax.MLATCMaxConfig(), mla_tcmax.make_mla_tcmax,
@@ -203,7 +207,7 @@ def make_method(options: MethodConfig, model: Model) -> Method:
     """The method called `options.name`, built from a model without a head.
 
     Raises:
-      UserError: there is no such method, it is not for the task, or the options belong to another one.
+      UserError: there is no such method, the options belong to another one, or it is of other tasks.
     """
     if options.name not in METHODS:
         raise UserError(f"method {options.name!r} is unknown{suggest(options.name, METHODS)}")
@@ -211,7 +215,9 @@ def make_method(options: MethodConfig, model: Model) -> Method:
     if type(options) is not type(entry.options):
         raise UserError(f"method.name={options.name}: these are the options of another method; "
                         f"choose the method by --config=FILE.py:{options.name}")
-    if model.task.name not in entry.tasks:
-        able = [name for name, other in METHODS.items() if model.task.name in other.tasks]
-        raise UserError(f"{options.name} is not for a {model.task.name}; choose one of {', '.join(able)}")
+    if entry.dense != (model.task.name == "segmentation"):
+        fit = ", ".join(name for name, other in METHODS.items() if other.dense != entry.dense)
+        raise UserError(f"{options.name} predicts {'a class for every pixel' if entry.dense else 'for whole examples'}, "
+                        f"and the task is {model.task.name}; choose another method"
+                        + (f": {fit}" if not entry.dense else ", or data with a map of classes for each image"))
     return entry.make(options, model)
