@@ -19,7 +19,7 @@ from jaxmm.task import DENSE, check_labels, check_maps, kind_of, make_task
 SPLITS = ("train", "val", "test")
 SAMPLED_ROWS = 512          # for the statistics of rows that are read on demand
 RESERVED = ("head", "fused", "dynamic", "nme", "experts", "label", "exchange",     # taken by heads and groups
-            "projection", "decoder")
+            "projection", "decoder", "predictor")
 
 
 class Dataset(NamedTuple):

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmm import data
@@ -210,8 +211,8 @@ def _learned_task(config: Config, task: Task, dataset: Dataset, tasks: Sequence[
     if config.train.class_weights and dataset.splits:       # without data nothing is trained
         train = dataset.splits["train"]
         if config.train.class_weights == MEDIAN_FREQUENCY:
-            return task._replace(class_weights=median_frequency(*count_pixels(
-                train["inputs"][dataset.target], tasks[0], task.size)))
+            return task._replace(class_weights=jnp.asarray(median_frequency(*count_pixels(
+                train["inputs"][dataset.target], tasks[0], task.size))))
         task = with_weights(task, train["label"][tasks[0]])
     return task
 
