@@ -18,7 +18,7 @@ from jaxmm.train.setup import Run
 
 NAME = "examples"       # of the plot
 SHOWN = 6               # examples, at equal steps through the split
-WRONG, RIGHT, NONE = "#d55e00", "#dfe3e8", "#ffffff"    # pixels that are predicted wrongly, rightly, void ones
+WRONG, RIGHT, NONE = "#000000", "#dfe3e8", "#ffffff"    # pixels that are predicted wrongly, rightly, void ones
 
 
 def section(run: Run, split: Batch, workdir: pathlib.Path, page: plots.Page | None = None) -> str:
@@ -79,7 +79,7 @@ def example_page(inputs: Mapping[str, np.ndarray], label: np.ndarray, predicted:
 def class_colours(count: int) -> np.ndarray:
     """Colours [C + 1, 4] by class number; the last one, which VOID points at, is white."""
     if count <= 20:
-        found = matplotlib.colormaps["tab20"](np.arange(count))
+        found = matplotlib.colormaps["tab20"](np.r_[:20:2, 1:20:2][:count])      # the strong colours first
     else:           # hues at golden steps, each third of another brightness
         number = np.arange(count)
         hsv = np.stack([number * 0.618 % 1, 0.9 - 0.25 * (number % 2), 0.95 - 0.25 * (number % 3)], axis=1)

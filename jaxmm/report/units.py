@@ -31,7 +31,7 @@ UNITS = {
     "weighted_f1": Unit("weighted F1"), "mean_recall": Unit("mean recall"),
     "f1": Unit("F1"), "map": Unit("mAP"), "label_accuracy": Unit("label accuracy"),
     "acc_2": Unit("Acc-2"), "acc_7": Unit("Acc-7"), "probe": Unit("probe accuracy"),
-    "mean_iou": Unit("mIoU"), "pixel_accuracy": Unit("pixel accuracy"),
+    "mean_iou": Unit("mean IoU"), "pixel_accuracy": Unit("pixel accuracy"),
     "ece": Unit("ECE", 1, 3), "nll": Unit("NLL", 1, 3),
     "mae": Unit("MAE", 1, None), "rmse": Unit("RMSE", 1, None),
     "pearson": Unit("Pearson", 1, 3),
