@@ -108,7 +108,7 @@ def test_rooms_are_prepared_segmented_and_reported(layouts, tmp_path):
     run_report.write(run, tmp_path / "run")
     assert "40 classes of pixels" in (tmp_path / "run/report.md").read_text()
     config = get_config("nyuv2", "segment")
-    config.data.path, config.train.batch_size = str(tmp_path / "nyuv2"), 2
+    config.data.path, config.data.val_fraction, config.train.batch_size = str(tmp_path / "nyuv2"), 0.25, 2
     setup = build(config, devices=jax.devices()[:1])
     assert setup.shapes == {"rgb": (480, 640, 3), "depth": (480, 640)}
     assert sum(math.prod(x.shape) for x in jax.tree.leaves(state_shapes(setup).params)) == 46_955_840
