@@ -83,6 +83,9 @@ def check_dataset(dataset: Dataset) -> Dataset:
     if "train" not in dataset.splits:
         raise UserError(f"{dataset.name} has no train split; found {sorted(dataset.splits)}")
     names, train = dataset.class_names, dataset.splits["train"]
+    if dataset.target and not dataset.modalities:
+        raise UserError(f"{dataset.name}: {dataset.target} is the only input, and what is predicted; add the modalities "
+                        "to predict it from")
     check_split(f"{dataset.name}: train", train, target=dataset.target)
     forms = forms_of(train)
     for m in map(str, train["inputs"]):
@@ -122,9 +125,6 @@ def _check_sizes(name: str, forms: Mapping[str, Form], target: str) -> None:
         if len(form.shape) not in (2, 3) or form.shape[:2] != size:
             raise UserError(f"{name}: train/{m} has rows of shape {form.shape}, the class maps {target} of {size}; a "
                             f"{DENSE} needs images [{size[0]}, {size[1]}, channels] or maps [{size[0]}, {size[1]}]")
-    if len(forms) == 1:
-        raise UserError(f"{name}: {target} is the only input, and what is predicted; add the modalities to predict "
-                        "it from")
 
 
 _KINDS = {"b": "bools", "u": "integers", "i": "integers", "f": "floats"}

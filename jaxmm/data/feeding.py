@@ -129,12 +129,12 @@ def size_of(split: Batch) -> int:
 def count_pixels(maps: Any, rows: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     """(pixels of each class, pixels of the pictures that hold it), int64 [C] each, of the `rows` int [N] of class maps.
 
-    Maps [N, H, W] hold class numbers below `size`, or less than 0 for void. Shows a bar where they are read for it.
+    Maps [N, H, W] hold class numbers below `size`, or less than 0 for void. Shows a bar if it takes long.
     """
     pixels, area = np.zeros((2, size), np.int64)
     parts = np.array_split(rows, -(-len(rows) // READ_AT_ONCE))
     found = read_ahead({"maps": maps}, list(zip(parts)))
-    for _, part in tqdm.tqdm(found, "counting pixels", len(parts), disable=not isinstance(maps, Rows), unit="batch"):
+    for _, part in tqdm.tqdm(found, "counting pixels", len(parts), delay=2, unit="batch"):
         for classes in part["maps"]:
             counts = np.bincount(classes[classes >= 0], minlength=size)
             pixels += counts

@@ -411,7 +411,7 @@ def test_a_target_is_predicted_and_no_modality(tmp_path):
     ({"train/map": np.full((6, 4, 5), -1)}, "train/map is void in every pixel of 6 rows"),
     ({"train/map": np.full((6, 4, 5), 255)}, "train/map has 1 different numbers, up to 255"),
     ({"train/map": np.zeros((6, 4, 5, 1), int)}, "train/map is int64 of shape .6, 4, 5, 1.; expected integers"),
-    ({"train/map": np.zeros((6, 4, 6), int)}, "train/depth has rows of shape .4, 5., the class maps map of .4, 6."),
+    ({f"{s}/map": np.zeros((6, 4, 6), int) for s in ("train", "test")}, "train/depth has rows of shape .4, 5., the class maps map of .4, 6."),
     ({f"{s}/{m}": x for s in ("train", "test") for m, x in (("rgb", None), ("depth", None))},
      "map is the only input, and what is predicted"),
     ({f"{s}/sound": np.zeros((6, 7)) for s in ("train", "test")}, "train/sound has rows of shape .7,., the class maps")])

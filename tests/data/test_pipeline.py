@@ -9,6 +9,7 @@ from jaxmm.config import (Config, DataConfig, EncoderConfig, FlowConfig, FramesC
                           PreprocessConfig, SpectrogramConfig, TextConfig)
 from jaxmm.data import pipeline
 from jaxmm.data.dataset import fingerprint, statistics
+from jaxmm.data.feeding import count_pixels
 from jaxmm.data.new_rows import read_blocks
 from jaxmm.data.prepared import open_prepared
 from jaxmm.data.rows import Rows
@@ -261,7 +262,7 @@ ROOMS = {"rgb": PictureConfig(height=8, width=12), "depth": MapConfig(height=8, 
 
 @pytest.mark.parametrize("placement", ["host", "device"])
 def test_class_maps_are_rows_like_those_of_modalities(placement, made):
-    path, _ = made("nyuv2", rooms=4)
+    path, _ = made("rooms", "nyuv2", rooms=4)
     dataset = data.load(config(path, target="segments", placement=placement, val_fraction=0.25, **ROOMS))
     assert (dataset.modalities, dataset.target) == (("depth", "rgb"), "segments")
     assert dataset.num_classes == 40 and dataset.class_names[39] == "otherprop"
@@ -276,6 +277,8 @@ def test_class_maps_are_rows_like_those_of_modalities(placement, made):
     assert (read["segments"][:, :2, :2] == -1).all()
     np.testing.assert_array_equal(read["depth"][:, 0, 0], [1001, 1003, 1005, 1007])
     np.testing.assert_allclose(read["rgb"][:, 5, 5, 0], [10, 30, 50, 70], atol=3)
+    pixels, area = count_pixels(test["inputs"]["segments"], np.array([1, 3]), 40)
+    assert {c: n for c, n in enumerate(pixels) if n} == {3: 92, 7: 92} and set(area[[3, 7]]) == {96}
     spec = make_spec(dataset, None, [np.arange(3)], {}, ROOMS)
     assert sorted(spec.norms) == ["depth", "rgb"] == list(spec.modalities)
     assert to_json(from_json(json.loads(json.dumps(to_json(spec))))) == to_json(spec)
@@ -289,7 +292,7 @@ def test_class_maps_are_rows_like_those_of_modalities(placement, made):
     ({"depth": MapConfig(height=8, width=16)}, "train/depth has rows of shape .8, 16., the class maps segments of .8, 12.")])
 def test_what_a_prepared_segmentation_cannot_be_read_as(options, message, made):
     with pytest.raises(UserError, match=message):
-        data.load(config(made("nyuv2", rooms=4)[0], **{"target": "segments", "val_fraction": 0.25} | ROOMS | options))
+        data.load(config(made("rooms", "nyuv2", rooms=4)[0], **{"target": "segments", "val_fraction": 0.25} | ROOMS | options))
 
 
 def test_every_prepared_data_set_can_be_named():
