@@ -100,8 +100,27 @@ class TextConfig(PreprocessConfig):
                                     # BERT, start and end of CLIP; off for M3AE
 
 
+@dataclass
+class PictureConfig(PreprocessConfig):
+    """One image, whole -> [height, width, channels]; of a segmentation."""
+    kind: str = "picture"
+    height: int = 480               # pixels that images are resized to when they are read
+    width: int = 640
+    jitter: bool = on_device(False)     # training changes colours: hue and saturation by factors of between
+                                    # 0.9 and 1.1, value by up to 25/255 (ESANet)
+
+
+@dataclass
+class MapConfig(PreprocessConfig):
+    """Numbers that are no colours, such as depth or classes -> [height, width]; never interpolated."""
+    kind: str = "map"
+    height: int = 480               # as of pictures
+    width: int = 640
+    holes: bool = on_device(False)  # 0 stands for no value, and is 0 after normalisation too
+
+
 PREPROCESS = {"": PreprocessConfig, "spectrogram": SpectrogramConfig, "frames": FramesConfig,
-              "flow": FlowConfig, "text": TextConfig}
+              "flow": FlowConfig, "text": TextConfig, "picture": PictureConfig, "map": MapConfig}
 
 
 @dataclass
@@ -112,6 +131,9 @@ class DataConfig:
                                     # folder that `jaxmm prepare` made, for one of its data sets
     preprocess: dict[str, PreprocessConfig] = field(default_factory=dict)   # by modality
     workers: int = 0                # processes that read streamed training data; 0: threads
+    target: str = ""                # segmentation: input with the class of every pixel, [H, W], which is predicted
+    zoom: float = 0.0               # segmentation: in training each row is enlarged by a factor of between 1 and
+                                    # this, cut to its size and half of the time mirrored, all inputs alike; 0: no
     kind: str = ""                  # of "synthetic": labels in one modality "A", both "B", either "C"
     seed: int = 0                   # of what is drawn once for a data set: splits, pairs, noise
     val_fraction: float = 0.1       # share of train used for validation if there is no such split
@@ -132,8 +154,8 @@ class DataConfig:
 @dataclass
 class TaskConfig:
     """What is predicted."""
-    kind: str = "auto"              # "classification", "multilabel", "regression", or "auto" by the
-                                    # labels: integers, bools, floats
+    kind: str = "auto"              # "classification", "multilabel", "regression", "segmentation", or "auto"
+                                    # by the labels: integers, bools, floats, class maps (data.target)
     label_smoothing: float = 0.0    # "classification": share of the target that is spread over all classes,
                                     # only in the training loss; in [0, 1)
     sentiment: bool = False         # "regression": add the scores of a scale from -3 to 3 (MOSI)
@@ -226,7 +248,8 @@ class TrainConfig:
     epochs: int = 100               # of each task of a stream
     batch_size: int = 64            # over all devices
     class_weights: str = ""         # "balanced": the loss of an example is multiplied by rows / (classes *
-                                    # rows of its class) of the training split; "": all are alike
+                                    # rows of its class) of the training split; of a segmentation
+                                    # "median_frequency", of pixels; "": all are alike
     accumulate: int = 1             # steps whose mean gradient makes one update of the parameters
     steps_per_call: int = 0         # steps scanned in one call; 0: 1 for convolutions on CPU and
                                     # for rows streamed from the host, otherwise up to 32
