@@ -95,7 +95,7 @@ METHODS = {entry.options.name: entry for entry in (
           "mmtm whose loss is masked by the prediction of one modality", "RUBi, arXiv 1906.10169"),
     Entry(segment.SegmentConfig(), segment.make_segment,
           "a class for every pixel: encoders that exchange between their stages, and a decoder",
-          "ESANet, arXiv 2011.06961", pairs=False, dense=True),
+          "ESANet, arXiv 2011.06961", dense=True),
     Entry(segment.UMTSegmentConfig(), segment.make_umt_segment,
           "segment that imitates maps of teachers of one modality", UMT, cure=taught.CURE, dense=True),
     Entry(mla.MLAConfig(), mla.make_mla,
