@@ -104,8 +104,8 @@ class TextConfig(PreprocessConfig):
 class PictureConfig(PreprocessConfig):
     """One image, whole -> [height, width, channels]; of a segmentation."""
     kind: str = "picture"
-    height: int = 480               # pixels that images are resized to when they are read
-    width: int = 640
+    height: int = 480               # pixels that images are resized to when they are read,
+    width: int = 640                # and their columns
     jitter: bool = on_device(False)     # training changes colours: hue and saturation by factors of between
                                     # 0.9 and 1.1, value by up to 25/255 (ESANet)
 
@@ -114,8 +114,8 @@ class PictureConfig(PreprocessConfig):
 class MapConfig(PreprocessConfig):
     """Numbers that are no colours, such as depth or classes -> [height, width]; never interpolated."""
     kind: str = "map"
-    height: int = 480               # as of pictures
-    width: int = 640
+    height: int = 480               # as of pictures, which have the same size,
+    width: int = 640                # and its columns
     holes: bool = on_device(False)  # 0 stands for no value, and is 0 after normalisation too
 
 
