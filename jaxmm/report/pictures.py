@@ -56,16 +56,16 @@ def example_page(inputs: Mapping[str, np.ndarray], label: np.ndarray, predicted:
       page: see `plots`.
     """
     titles = [*inputs, "label", "prediction", "error"]
-    height = 1.5 * label.shape[1] / label.shape[2]
-    width = page.fit(1.5 * len(titles) + 0.2)
-    figure = plots.Figure(figsize=(width, (height * len(label) + 0.3) * width / (1.5 * len(titles) + 0.2) + 0.3))
+    height, wanted = 1.5 * label.shape[1] / label.shape[2], 1.5 * len(titles) + 0.2     # inches on a screen
+    width = page.fit(wanted)
+    figure = plots.Figure(figsize=(width, (height * len(label) + 0.3) * width / wanted + 0.3))
     grid = figure.subplots(len(label), len(titles), squeeze=False)
     palette = class_colours(len(names))
     error = np.where(label == VOID, 2, label == predicted)
     pictures = [*map(shown, inputs.values()), palette[label], palette[predicted],
                 colors.to_rgba_array([WRONG, RIGHT, NONE])[error]]
     for axes, title in zip(grid[0], titles):
-        axes.set_title(escape.printable(title))
+        axes.set_title(escape.printable(title), fontsize=max(6, 12 * min(1, width / wanted)))
     for axes_row, row in zip(grid, zip(*pictures)):
         for axes, picture in zip(axes_row, row):
             axes.imshow(picture, cmap="viridis", interpolation="nearest")

@@ -6,12 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxmm
 from jaxmm.batch import make_batch
 from jaxmm.config import (AugmentConfig, Config, DataConfig, EncoderConfig, MethodConfig, OptimizerConfig, StreamConfig,
                           TrainConfig, replace)
 from jaxmm.data.dataset import Dataset, check_dataset, with_target
 from jaxmm.errors import UserError
+from jaxmm.experiments.compare import make_runs
+from jaxmm.experiments.encode import encode
 from jaxmm.experiments.evaluate import analyse, evaluate
+from jaxmm.experiments.export import program
+from jaxmm.experiments.predict import predict
 from jaxmm.heads.dense import confusion
 from jaxmm.methods import METHODS, Entry
 from jaxmm.methods.common import Method, TrainState, finish_step, gradients, step_key
@@ -132,6 +137,12 @@ def test_a_segmentation_is_trained_scored_reported_and_restored(tmp_path):
     for name in "probe", "calibration", "contribution", "gap":
         with pytest.raises(UserError, match=f"--{name} takes one prediction for each example, and a segmentation"):
             analyse(tmp_path / "run", None, "test", [name], [])
+    output = tmp_path / "made.npz"
+    for call in (lambda: predict(again, config.data.path, "test", output, None, False),
+                 lambda: encode(again, tmp_path / "features", {}, progress=False), lambda: program(again),
+                 lambda: jaxmm.load(tmp_path / "run"), lambda: list(make_runs([], again.setup.dataset, probe=True))):
+        with pytest.raises(UserError, match="takes one prediction for each example, and a segmentation has one"):
+            call()
 
 
 def test_devices_and_resuming_change_nothing(tmp_path):
