@@ -290,7 +290,7 @@ def test_a_step_trains_all_groups_but_teachers():
 
 @pytest.mark.parametrize("change, names, message", [
     ({"main": "d"}, "ab", "method.main='d'; expected one of a, b"),
-    ({"main": "b", "modalities": "a"}, "ab", "method.main='b'; expected one of a"),
+    ({"main": "b", "modalities": "a,c"}, "abc", "method.main='b'; expected one of a, c"),
     ({"modalities": "a,x"}, "ab", "'x' is not a modality of the data"),
     ({"decoder_width": -1}, "ab", "method.decoder_width=-1"), ({"decoder_blocks": -1}, "ab", "method.decoder_blocks=-1")])
 def test_options_that_do_not_fit(change, names, message):
@@ -306,6 +306,27 @@ def test_one_modality_has_no_teachers_to_imitate_and_tasks_have_methods_of_their
     with pytest.raises(UserError, match="concat predicts for whole examples, and the task is segmentation; choose "
                                         "another method: segment, umt_segment"):
         make_method(FusedConfig("concat"), small_model())
+
+
+def test_one_modality_alone_is_the_main_one_and_gives_the_prediction_its_name():
+    """Whatever the config of several says; a name that none has is refused even so."""
+    method = make_method(SegmentConfig(modalities="a", main="b"), small_model("ab"))
+    state = jax.eval_shape(method.init, jax.random.key(0), first(rows(), 2))
+    assert set(state.params) == {"a", "exchange", "decoder", "head"}
+    assert {m: x.shape for m, x in jax.eval_shape(method.predict, state, first(rows(), 2)).items()} == {
+        "a": (2, CLASSES, CLASSES)}
+    with pytest.raises(UserError, match="method.main='d'; expected one of a, b"):
+        make_method(SegmentConfig(modalities="a", main="d"), small_model("ab"))
+
+
+def test_scalar_options_enter_a_step_as_arrays():
+    batch = first(rows("ab"), 2)
+
+    def step(weight):
+        method = make_method(dataclasses.replace(OPTIONS["umt_segment"], weight=weight), small_model("ab"))
+        return method.step(method.init(jax.random.key(0), batch), batch)[1]
+
+    jax.eval_shape(step, np.float32(3.0))
 
 
 def test_encoders_have_equally_many_stages():
