@@ -180,7 +180,8 @@ class StreamConfig:
 @dataclass
 class EncoderConfig:
     """The network that turns one modality into features."""
-    name: str = "auto"              # "mlp", "cnn", "resnet18", "resnet34", "resnet50", "bag" (of words),
+    name: str = "auto"              # "mlp", "cnn", "resnet18", "resnet34", "resnet50", "esanet18",
+                                    # "esanet34" (for segmentations), "bag" (of words),
                                     # "transformer" or those of papers: "m3ae", "cav_mae", "clip", "bert",
                                     # "vit" (Hugging Face), "mae" (and timm), "dinov2"; of clips "resnet3d18",
                                     # "slow14", "slow50", "slow101", "slowfast14", "slowfast50",
@@ -192,7 +193,8 @@ class EncoderConfig:
     heads: int = 0                  # transformers: of the attention; 0: one for 64 channels
     pool: str = ""                  # transformers: "mean" of the tokens, or of "all", padding too; "first";
                                     # of texts the "end", the highest id; "": the network's own
-    stem: str = "small"             # ResNets of images: "standard" (7x7/2, max-pool) or "small" (3x3/1)
+    stem: str = "small"             # ResNets of images: "standard" (7x7/2, max-pool) or "small" (3x3/1); those
+                                    # of ESANet have the former whatever this says
     conv: str = "auto"              # lowering of convolutions: "xla", "matmul", or "auto" by shape
     dtype: str = "float32"          # of the computation ("bfloat16"); parameters stay float32
     remat: bool = False             # "cnn", ResNets, transformers: rematerialise; only outputs of

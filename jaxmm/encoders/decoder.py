@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import chex
 from flax import linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 

@@ -27,7 +27,8 @@ class SegmentConfig(MethodConfig):
     """A class for every pixel, by ESANet; with one modality alone its network of one."""
     name: str = "segment"
     modalities: str = ""            # MODALITY,...; all by default
-    main: str = ""                  # the one of them to whose maps the others' are added; "": the first
+    main: str = ""                  # the one of them to whose maps the others' are added; "": the first. With one
+                                    # alone, that one, whatever this says
     decoder_width: int = 0          # channels of the decoder's first module, halved in each of the two others; 0:
                                     # those of the last stage, as published
     decoder_blocks: int = 3         # of each module, >= 0
@@ -135,8 +136,16 @@ def make_umt_segment(config: UMTSegmentConfig, model: Model) -> Method:
 
 
 def main_of(config: SegmentConfig, model: Model) -> str:
-    """The modality to whose maps the others' are added."""
-    return config.main or next(iter(model.encoders))
+    """The modality to whose maps the others' are added; with one alone that one.
+
+    Raises:
+      UserError: it is not among several.
+    """
+    first, *others = model.encoders
+    if not config.main or not others:
+        return first
+    check_choice("method.main", config.main, model.encoders)
+    return config.main
 
 
 def segmenting_model(config: SegmentConfig, model: Model) -> Model:
@@ -148,9 +157,10 @@ def segmenting_model(config: SegmentConfig, model: Model) -> Model:
     """
     check_at_least("method.decoder_width", config.decoder_width, 0)
     check_at_least("method.decoder_blocks", config.decoder_blocks, 0)
+    if config.main:
+        check_choice("method.main", config.main, model.encoders)
     model = select_modalities(model, config.modalities, "method.modalities")
     main = main_of(config, model)
-    check_choice("method.main", main, model.encoders)
     counts = {m: len(encoder.stages) for m, encoder in model.encoders.items()}
     if len(set(counts.values())) > 1:
         raise UserError(f"{config.name} adds maps behind every stage, so encoders need equally many; found "

@@ -58,4 +58,4 @@ def test_a_prediction_at_four_times_the_size_and_side_outputs_at_their_own(dtype
         kernel, bias = params["out"][name]["kernel"], params["out"][name]["bias"]
         z = logits[name]
         np.testing.assert_allclose(z[0, z.shape[1] // 2, z.shape[2] // 2], kernel.sum((0, 1, 2)) + bias, rtol=1e-4)
-    assert [path for path in head.last(params)] == [("out", "fused"), ("out", "side_8")]
+    assert head.last(params) == [("out", "fused"), ("out", "side_8")]

@@ -16,8 +16,8 @@ import pytest
 from jaxmm.config import EncoderConfig, OptimizerConfig, TrainConfig
 from jaxmm.encoders import Encoder, make_encoder
 from jaxmm.errors import UserError
-from jaxmm.heads import dense
 from jaxmm.methods import make_method, segment
+from jaxmm.methods.fusion import FusedConfig
 from jaxmm.methods.segment import SegmentConfig, UMTSegmentConfig
 from jaxmm.model import Model, Output
 from jaxmm.task import classification
@@ -104,16 +104,18 @@ def trained(name, devices, value=0.0):
     programs = make_programs(lambda axis_name, options: make_method(OPTIONS[name], small_model("abc", axis_name)),
                              jax.devices()[:devices], [{}], lambda split: split)
     feed = programs.feed(rows(value=value), "device")
-    state = programs.init(0, first(rows(), 8))
-    if name == "umt_segment":       # teachers that are not where the student starts
-        state = state._replace(extra=jax.tree.map(lambda x: x + 0.1, state.extra))
-    target, state = state, programs.place(state)
+
+    def start():
+        state = programs.init(0, first(rows(), 8))
+        # Teachers that are not where the student starts.
+        return state._replace(extra=jax.tree.map(lambda x: x + 0.1, state.extra))
+
+    state = programs.place(start())
     for i in range(5):
         index = np.random.default_rng(i).permutation(ROWS)[None, :8].astype(np.int32)
         state, metrics = programs.steps(state, feed.at(index))
-        if i == 2:
-            saved = checkpoints.flatten(programs.fetch(state))
-            resumed = programs.place(checkpoints.unflatten(programs.fetch(target), saved))
+        if i == 2 and devices == 1:
+            resumed = programs.place(checkpoints.unflatten(start(), checkpoints.flatten(programs.fetch(state))))
         elif i > 2 and devices == 1:
             resumed, _ = programs.steps(resumed, feed.at(index))
     predicted = jax.device_get(programs.predict(state, feed.at(np.arange(8, dtype=np.int32))))
@@ -288,7 +290,7 @@ def test_a_step_trains_all_groups_but_teachers():
 
 @pytest.mark.parametrize("change, names, message", [
     ({"main": "d"}, "ab", "method.main='d'; expected one of a, b"),
-    ({"main": "b", "modalities": "a"}, "ab", "method.main='b'; expected one of a"),
+    ({"main": "b", "modalities": "a,c"}, "abc", "method.main='b'; expected one of a, c"),
     ({"modalities": "a,x"}, "ab", "'x' is not a modality of the data"),
     ({"decoder_width": -1}, "ab", "method.decoder_width=-1"), ({"decoder_blocks": -1}, "ab", "method.decoder_blocks=-1")])
 def test_options_that_do_not_fit(change, names, message):
@@ -301,10 +303,30 @@ def test_one_modality_has_no_teachers_to_imitate_and_tasks_have_methods_of_their
         make_method(UMTSegmentConfig(), small_model("a"))
     with pytest.raises(UserError, match="segment predicts a class for every pixel, and the task is classification"):
         make_method(SegmentConfig(), small_model()._replace(task=classification("xyz")))
-    from jaxmm.methods.fusion import FusedConfig
     with pytest.raises(UserError, match="concat predicts for whole examples, and the task is segmentation; choose "
                                         "another method: segment, umt_segment"):
         make_method(FusedConfig("concat"), small_model())
+
+
+def test_one_modality_alone_is_the_main_one_and_gives_the_prediction_its_name():
+    """Whatever the config of several says; a name that none has is refused even so."""
+    method = make_method(SegmentConfig(modalities="a", main="b"), small_model("ab"))
+    state = jax.eval_shape(method.init, jax.random.key(0), first(rows(), 2))
+    assert set(state.params) == {"a", "exchange", "decoder", "head"}
+    assert {m: x.shape for m, x in jax.eval_shape(method.predict, state, first(rows(), 2)).items()} == {
+        "a": (2, CLASSES, CLASSES)}
+    with pytest.raises(UserError, match="method.main='d'; expected one of a, b"):
+        make_method(SegmentConfig(modalities="a", main="d"), small_model("ab"))
+
+
+def test_scalar_options_enter_a_step_as_arrays():
+    batch = first(rows("ab"), 2)
+
+    def step(weight):
+        method = make_method(dataclasses.replace(OPTIONS["umt_segment"], weight=weight), small_model("ab"))
+        return method.step(method.init(jax.random.key(0), batch), batch)[1]
+
+    jax.eval_shape(step, np.float32(3.0))
 
 
 def test_encoders_have_equally_many_stages():

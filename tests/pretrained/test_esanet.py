@@ -4,14 +4,13 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxmm.config import EncoderConfig
 from jaxmm.encoders import make_encoder
 from jaxmm.encoders.conv import Conv
-from jaxmm.encoders.decoder import Context, PyramidDecoder, Upsample
+from jaxmm.encoders.decoder import Context, Module, Upsample
 from jaxmm.encoders.exchange import se_add
 from jaxmm.encoders.norm import batch_norm
 from jaxmm.encoders.resnet import NonBottleneck1D
@@ -233,7 +232,6 @@ def test_a_module_of_the_decoder_is_that_of_the_authors():
     """The map behind it, its skip added, and its side output."""
     truth = fixture("esanet_blocks")
     arrays = under("weights/decoder.", truth) | under("stats/decoder.", truth)
-    from jaxmm.encoders.decoder import Module
     params, stats = module(arrays, "", 3)
     layers = {"up": upsampling(arrays, "upsample."), "side": conv(arrays, "side_output.")}
     x, skip = (last(truth[f"input/decoder/{name}"]) for name in ("x", "skip"))
