@@ -100,8 +100,27 @@ class TextConfig(PreprocessConfig):
                                     # BERT, start and end of CLIP; off for M3AE
 
 
+@dataclass
+class PictureConfig(PreprocessConfig):
+    """One image, whole -> [height, width, channels]; of a segmentation."""
+    kind: str = "picture"
+    height: int = 480               # pixels that images are resized to when they are read,
+    width: int = 640                # and their columns
+    jitter: bool = on_device(False)     # training changes colours: hue and saturation by factors of between
+                                    # 0.9 and 1.1, value by up to 25/255 (ESANet)
+
+
+@dataclass
+class MapConfig(PreprocessConfig):
+    """Numbers that are no colours, such as depth or classes -> [height, width]; never interpolated."""
+    kind: str = "map"
+    height: int = 480               # as of pictures, which have the same size,
+    width: int = 640                # and its columns
+    holes: bool = on_device(False)  # 0 stands for no value, and is 0 after normalisation too
+
+
 PREPROCESS = {"": PreprocessConfig, "spectrogram": SpectrogramConfig, "frames": FramesConfig,
-              "flow": FlowConfig, "text": TextConfig}
+              "flow": FlowConfig, "text": TextConfig, "picture": PictureConfig, "map": MapConfig}
 
 
 @dataclass
@@ -114,6 +133,9 @@ class DataConfig:
     workers: int = 0                # processes that read streamed training data; 0: threads
     audio_rate: int = 8000          # of "av_digits", "avt_digits": Hz that sound is resampled to, 8000, 4000,
                                     # 2000 or 1000
+    target: str = ""                # segmentation: input with the class of every pixel, [H, W], which is predicted
+    zoom: float = 0.0               # segmentation: in training each row is enlarged by a factor of between 1 and
+                                    # this, cut to its size and half of the time mirrored, all inputs alike; 0: no
     kind: str = ""                  # of "synthetic": labels in one modality "A", both "B", either "C"
     seed: int = 0                   # of what is drawn once for a data set: splits, pairs, noise
     val_fraction: float = 0.1       # share of train used for validation if there is no such split
@@ -134,8 +156,8 @@ class DataConfig:
 @dataclass
 class TaskConfig:
     """What is predicted."""
-    kind: str = "auto"              # "classification", "multilabel", "regression", or "auto" by the
-                                    # labels: integers, bools, floats
+    kind: str = "auto"              # "classification", "multilabel", "regression", "segmentation", or "auto"
+                                    # by the labels: integers, bools, floats, class maps (data.target)
     label_smoothing: float = 0.0    # "classification": share of the target that is spread over all classes,
                                     # only in the training loss; in [0, 1)
     sentiment: bool = False         # "regression": add the scores of a scale from -3 to 3 (MOSI)
@@ -160,7 +182,8 @@ class StreamConfig:
 @dataclass
 class EncoderConfig:
     """The network that turns one modality into features."""
-    name: str = "auto"              # "mlp", "cnn", "resnet18", "resnet34", "resnet50", "bag" (of words),
+    name: str = "auto"              # "mlp", "cnn", "resnet18", "resnet34", "resnet50", "esanet18",
+                                    # "esanet34" (for segmentations), "bag" (of words),
                                     # "transformer" or those of papers: "m3ae", "cav_mae", "clip", "bert",
                                     # "vit" (Hugging Face), "mae" (and timm), "dinov2"; of clips "resnet3d18",
                                     # "slow14", "slow50", "slow101", "slowfast14", "slowfast50",
@@ -172,7 +195,8 @@ class EncoderConfig:
     heads: int = 0                  # transformers: of the attention; 0: one for 64 channels
     pool: str = ""                  # transformers: "mean" of the tokens, or of "all", padding too; "first";
                                     # of texts the "end", the highest id; "": the network's own
-    stem: str = "small"             # ResNets of images: "standard" (7x7/2, max-pool) or "small" (3x3/1)
+    stem: str = "small"             # ResNets of images: "standard" (7x7/2, max-pool) or "small" (3x3/1); those
+                                    # of ESANet have the former whatever this says
     conv: str = "auto"              # lowering of convolutions: "xla", "matmul", or "auto" by shape
     dtype: str = "float32"          # of the computation ("bfloat16"); parameters stay float32
     remat: bool = False             # "cnn", ResNets, transformers: rematerialise; only outputs of
@@ -229,7 +253,8 @@ class TrainConfig:
     epochs: int = 100               # of each task of a stream
     batch_size: int = 64            # over all devices
     class_weights: str = ""         # "balanced": the loss of an example is multiplied by rows / (classes *
-                                    # rows of its class) of the training split; "": all are alike
+                                    # rows of its class) of the training split; of a segmentation
+                                    # "median_frequency", of pixels; "": all are alike
     accumulate: int = 1             # steps whose mean gradient makes one update of the parameters
     steps_per_call: int = 0         # steps scanned in one call; 0: 1 for convolutions on CPU and
                                     # for rows streamed from the host, otherwise up to 32

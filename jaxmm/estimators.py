@@ -31,7 +31,7 @@ from jaxmm.config import AugmentConfig, Config, DataConfig, EncoderConfig
 from jaxmm.data import arrays, new_rows
 from jaxmm.data.dataset import Dataset, listed
 from jaxmm.data.rows import join
-from jaxmm.errors import UserError, suggest
+from jaxmm.errors import UserError, as_typed, suggest
 from jaxmm.files import PathLike
 from jaxmm.evaluate import measure as contribution
 from jaxmm.experiments import compare as comparing
@@ -39,6 +39,7 @@ from jaxmm.experiments import configs, folders, listing, series
 from jaxmm.methods import METHODS
 from jaxmm.report import comparison, predictions, variants
 from jaxmm.report.contribution import Report
+from jaxmm.task import not_for_maps
 from jaxmm.train import hosts
 from jaxmm.train.options import check_counts, from_dict, to_dict
 from jaxmm.train.predictions import predict_block
@@ -57,7 +58,8 @@ CLASSES_FILE = "classes.json"
 BY_MODALITY = {"encoders": EncoderConfig, "augment": AugmentConfig}
 # Not options here: what is a parameter of its own, and what X and y decide.
 OWN = ("method__name", "train__epochs", "train__seeds")
-DECIDED = (*OWN, "data__kind", "data__name", "data__path", "data__preprocess", "data__workers", "stream__")
+DECIDED = (*OWN, "data__kind", "data__name", "data__path", "data__preprocess", "data__target", "data__workers",
+           "data__zoom", "stream__")
 
 
 class Estimator(BaseEstimator):
@@ -246,6 +248,7 @@ def load(workdir: PathLike, step: int | None = None) -> Classifier | Regressor:
     folder = folders.workdir(os.fspath(workdir), "")
     run = restore(folder, step, data=None)
     config = run.setup.config
+    not_for_maps(run.setup.task, "jaxmm.load", f"use `{as_typed('evaluate')}`")
     kind = Regressor if run.setup.task.name == "regression" else Classifier
     model = kind(config.method.name, epochs=config.train.epochs, **changed_options(config, run.setup.task.name))
     return model._take(run, folder, read_classes(folder, run.setup.spec.class_names))

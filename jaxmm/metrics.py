@@ -2,7 +2,8 @@
 
 They run on the host, on NumPy or JAX arrays, and return Python numbers. Classes: logits [N, C] and
 class numbers [N]. Labels that hold or not: logits [N, K] and bool [N, K]; a label is predicted where
-its logit is positive. Numbers: outputs and labels [N, K].
+its logit is positive. Numbers: outputs and labels [N, K]. The class of every pixel: counts of pixels
+[N, C, C], those of class i in the label and class j in the prediction at [i, j], without void pixels.
 """
 import functools
 from collections.abc import Callable
@@ -176,6 +177,34 @@ def _signs(outputs, labels) -> tuple[np.ndarray, np.ndarray]:
     """Whether output and label are positive, where the label is not 0."""
     outputs, labels = _check_alike(outputs, labels)
     return outputs[labels != 0] > 0, labels[labels != 0] > 0
+
+
+def mean_iou(confusion: chex.Array, labels: chex.Array | None = None) -> float:
+    """Intersection over union, the plain mean over the classes that occur in the labels of all pictures
+    together; NaN where every pixel is void. Labels are in the counts, and not looked at."""
+    del labels
+    counts = total_confusion(confusion)
+    return float(class_iou(counts)[counts.sum(1) > 0].mean()) if counts.any() else np.nan
+
+
+def pixel_accuracy(confusion: chex.Array, labels: chex.Array | None = None) -> float:
+    """Share of the pixels of all pictures whose class is predicted, see `mean_iou`."""
+    del labels
+    counts = total_confusion(confusion)
+    return float(np.trace(counts) / counts.sum()) if counts.any() else np.nan
+
+
+def total_confusion(confusion: chex.Array) -> np.ndarray:
+    """Counts of pixels int64 [C, C] of all pictures [N, C, C]."""
+    chex.assert_rank(confusion, 3)
+    chex.assert_type(confusion, int)
+    return np.asarray(confusion).sum(axis=0, dtype=np.int64)
+
+
+def class_iou(counts: np.ndarray) -> np.ndarray:
+    """TP / (TP + FP + FN) [C] of counts of pixels [C, C]; NaN where a class is neither there nor predicted."""
+    right, either = np.diag(counts), counts.sum(0) + counts.sum(1) - np.diag(counts)
+    return np.divide(right, either, out=np.full(len(counts), np.nan), where=either > 0)
 
 
 def _check_alike(a, b) -> tuple[np.ndarray, np.ndarray]:

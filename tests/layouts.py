@@ -272,17 +272,23 @@ def mosi(root, clips=4, steps=5):
 
 
 def nyuv2(root, rooms=2):
+    """Room i, of 24 x 16 pixels, is 1000 + i mm away, raw 2000 + i, and of class i + 1 but for a void corner."""
     root, content = pathlib.Path(root), {}
     for i in range(2 * rooms):
         split = ("train", "test")[i % 2]
         content[f"{split}_{i:04d}"] = split, None
         write_image(root / split / "rgb" / f"{i:04d}.png", (10 * i, 40, 40))
-        for folder, values, kind in (("depth_raw", 1000 + i, np.uint16),
-                                     ("labels_40", i, np.uint8)):
-            path = root / split / folder / f"{i:04d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(np.full((16, 24), values, kind)).save(path)
+        for folder, value, kind in (("depth", 1000 + i, np.uint16), ("depth_raw", 2000 + i, np.uint16),
+                                    ("labels_40", i + 1, np.uint8)):
+            values = np.full((16, 24), value, kind)
+            values[:4, :4] = 0 if folder == "labels_40" else value
+            write_map(root / split / folder / f"{i:04d}.png", values)
     return content
+
+
+def write_map(path, values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(values).save(path)
 
 
 def _each(classes, clips, splits=("train", "test")):

@@ -130,3 +130,26 @@ def test_sentiment_by_hand():
     np.testing.assert_allclose(metrics.seven_way_accuracy(outputs, labels), 4 / 5)
     np.testing.assert_allclose(metrics.sentiment_accuracy(outputs, labels), 3 / 4)
     np.testing.assert_allclose(metrics.sentiment_f1(outputs, labels), (4 / 5 + 2 / 3) / 2)
+
+
+def test_scores_of_pixels_by_hand():
+    """Counts of two pictures; a class that no label has, and void pixels, count in no mean."""
+    counts = np.array([[[2, 0], [0, 1]], [[0, 1], [0, 2]]])
+    assert metrics.mean_iou(counts) == pytest.approx((2 / 3 + 3 / 4) / 2)
+    assert metrics.pixel_accuracy(counts) == pytest.approx(5 / 6)
+    never = np.zeros((1, 3, 3), int)
+    never[0, :2, :2] = counts.sum(0)
+    assert metrics.mean_iou(never) == metrics.mean_iou(counts)
+    never[0, 0, 2] = 2              # predicted, though no label has it
+    assert metrics.mean_iou(never) == pytest.approx((2 / 5 + 3 / 4) / 2)
+    assert np.isnan(metrics.mean_iou(0 * never)) and np.isnan(metrics.pixel_accuracy(0 * never))
+
+
+def test_scores_of_pixels_are_those_of_scikit_learn():
+    label, predicted = np.random.default_rng(0).integers(0, 5, (2, 3, 6, 4))
+    counts = np.stack([sklearn.metrics.confusion_matrix(a.ravel(), b.ravel(), labels=range(7))
+                       for a, b in zip(label, predicted)])
+    expected = sklearn.metrics.jaccard_score(label.ravel(), predicted.ravel(), average=None, labels=range(5))
+    np.testing.assert_allclose(metrics.class_iou(metrics.total_confusion(counts))[:5], expected)
+    assert metrics.mean_iou(jnp.array(counts)) == pytest.approx(expected.mean())
+    assert metrics.pixel_accuracy(counts) == pytest.approx(np.mean(label == predicted))

@@ -7,6 +7,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from jaxmm import task as task_lib
 from jaxmm.config import TaskConfig
+from jaxmm.data.feeding import count_pixels
 from jaxmm.errors import UserError
 from jaxmm.task import classification, likelihood, make_task, multilabel, regression
 
@@ -90,3 +91,49 @@ def test_balanced_weights_are_those_of_scikit_learn():
     logits = np.zeros((2, 3), np.float32)
     weights = compute_class_weight("balanced", classes=np.array([0, 2]), y=known) * 2 / 3   # of 3 classes
     np.testing.assert_allclose(task.loss(logits, np.array([0, 2])), np.log(3) * weights, rtol=1e-6)
+
+
+def test_loss_of_pixels_by_hand_without_void_ones():
+    task = task_lib.segmentation("ab")
+    logits = jnp.log(jnp.array([[[[0.5, 0.5], [0.25, 0.75]]], [[[0.9, 0.1], [0.9, 0.1]]]]))
+    label = np.array([[[0, 1]], [[-1, 0]]])
+    for fn in task.loss, jax.jit(task.loss):
+        np.testing.assert_allclose(fn(logits, label), [-np.log(0.5 * 0.75) / 2, -np.log(0.9)], rtol=1e-6)
+    other = logits.at[1, 0, 0].set([7.0, -7.0])
+    np.testing.assert_array_equal(task.loss(other, label), task.loss(logits, label))
+    np.testing.assert_array_equal(task.loss(logits, np.full_like(label, -1)), 0)
+    grads = jax.grad(lambda z: task.loss(z, label).sum())(logits)
+    assert not grads[1, 0, 0].any() and grads[1, 0, 1].all()
+    np.testing.assert_array_equal(task.progress[1](logits, label), [0.5 + 0.5 * 1, 1])
+    assert task.loss(logits.astype(jnp.bfloat16), label).dtype == jnp.float32
+    assert (task.headline, task.size, task.chance) == ("mean_iou", 2, None)
+
+
+def test_weights_of_pixels_by_hand():
+    """Labels 1120 and 1111 with 0 for void: classes are 3/4 and 1/4 of the pictures that hold them."""
+    maps = np.array([[[1, 1], [2, 0]], [[1, 1], [1, 1]]]) - 1
+    found = task_lib.median_frequency(*count_pixels(maps, np.arange(2), 3))
+    np.testing.assert_allclose(found, [2 / 3, 2, 0])
+    np.testing.assert_allclose(task_lib.median_frequency(*count_pixels(maps, np.array([1]), 3)), [1, 0, 0])
+
+
+@pytest.mark.parametrize("config, target, message", [
+    (TaskConfig(kind="segmentation"), "", "task.kind=segmentation needs the class of every pixel.*data.target=NAME"),
+    (TaskConfig(kind="classification"), "map", "task.kind=classification: the class maps map are for a segm"),
+    (TaskConfig(sentiment=True), "map", "task.sentiment=True is for a scale")])
+def test_a_segmentation_is_what_a_target_makes(config, target, message):
+    assert make_task(TaskConfig(), "abc", INTS, target="map").name == "segmentation"
+    with pytest.raises(UserError, match=message):
+        make_task(config, "abc", INTS, target=target)
+
+
+@pytest.mark.parametrize("maps, message", [
+    (np.zeros((2, 3, 4)), "d: map is float64 of shape .2, 3, 4.; expected integers"),
+    (np.zeros((2, 3), int), "of shape .2, 3.; expected integers"),
+    (np.array([[[0, 1]], [[0, 3]]]), "values from 0 to 3 in row 1; expected class numbers from 0 to 2, and -1"),
+    (np.array([[[0, 1]], [[0, -2]]]), "values from -2 to 0 in row 1"),
+    (np.array([[[0, 1]], [[-1, -1]]]), "void in every pixel of 1 rows, the first row 1; remove")])
+def test_class_maps_are_checked(maps, message):
+    task_lib.check_maps("d", np.array([[[0, -1, 2]]]), 3)
+    with pytest.raises(UserError, match=message):
+        task_lib.check_maps("d: map", maps, 3)

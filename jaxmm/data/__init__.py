@@ -3,15 +3,16 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 
 from jaxmm.config import DataConfig
-from jaxmm.data import arrays, av_digits, folds, missing, pipeline, synthetic
+from jaxmm.data import arrays, av_digits, folds, missing, pipeline, rgbd_shapes, synthetic
 from jaxmm.data.dataset import Dataset, check_dataset
 from jaxmm.data.feeding import is_streamed, read_all
 from jaxmm.errors import UserError, check_at_least, suggest
 
 PREPARED = ("avmnist", "cremad", "food101", "iemocap", "kinetics400", "kinetics_sounds",
-            "modelnet40", "mosei", "mosi", "mvsa", "table", "ucf101", "vggsound")      # or any, as "prepared"
+            "modelnet40", "mosei", "mosi", "mvsa", "nyuv2", "table", "ucf101", "vggsound")      # or any, as "prepared"
 DATASETS = {"arrays": arrays.load, "av_digits": av_digits.load, av_digits.WITH_TEXT: av_digits.load,
-            **dict.fromkeys(("prepared", *PREPARED), pipeline.load), "synthetic": synthetic.load}
+            **dict.fromkeys(("prepared", *PREPARED), pipeline.load), "rgbd_shapes": rgbd_shapes.load,
+            "synthetic": synthetic.load}
 
 
 def load(config: DataConfig, vocabularies: Mapping[str, Sequence[str]] | None = None) -> Dataset:
@@ -58,6 +59,11 @@ def _check(config: DataConfig) -> None:
     if config.audio_rate not in av_digits.RATES:
         raise UserError(f"data.audio_rate={config.audio_rate}; expected one of "
                         f"{', '.join(map(str, av_digits.RATES))}")
+    own = {rgbd_shapes.load: rgbd_shapes.TARGET}.get(DATASETS[config.name], "")
+    if config.target not in ("", own) and DATASETS[config.name] not in (arrays.load, pipeline.load):
+        raise UserError(f"data.target={config.target!r}: {config.name} has " + (
+            f"the class maps {own!r}; leave it out" if own else
+            "no class maps; it is for your own arrays, or prepared ones"))
     check_at_least("data.seed", config.seed, 0)
     folds.check(config)
     if config.folds and DATASETS[config.name] not in (arrays.load, pipeline.load):

@@ -11,6 +11,9 @@ see `jaxmm/data/unpaired.py`. `train/group` [N], whole numbers or text, says whi
 (one speaker, one patient): they are not divided when validation data or folds (`jaxmm/data/folds.py`) are
 taken of train. Where `val` and `test` are there, too, and say `{split}/group`, a stream may learn group after
 group.
+
+For a segmentation `data.target` names the input with the class of every pixel, integers [N, H, W] from 0, -1
+for void; there is no `label` then, and all other inputs are images [N, H, W, C] or maps [N, H, W].
 """
 import collections
 import contextlib
@@ -19,7 +22,7 @@ import math
 import pathlib
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import psutil
@@ -28,10 +31,12 @@ from jaxmm import files
 from jaxmm.batch import is_unpaired, make_batch
 from jaxmm.config import DataConfig
 from jaxmm.data import folds, unpaired
-from jaxmm.data.dataset import SPLITS, Dataset, by_number, listed
-from jaxmm.errors import UserError
+from jaxmm.data.dataset import SPLITS, Dataset, by_number, listed, with_target
+from jaxmm.errors import UserError, suggest
+from jaxmm.task import VOID, check_maps
 
 NAMES = ("class_names", "label_names")
+MOST_CLASSES = 2**15        # of pixels: more is a map of something else
 FORM = "an .npz file with SPLIT/MODALITY and SPLIT/label, as numpy.savez writes it"
 
 
@@ -86,6 +91,8 @@ def assemble(path: pathlib.Path, arrays: Mapping[str, np.ndarray], config: DataC
         raise UserError(f"{path} has the splits {', '.join(s for s in SPLITS if s in splits)}; data.folds="
                         f"{config.folds} needs all rows in train: join them, or set data.folds=0")
     splits = {split: unpaired.stack(f"{path}: {split}", parts) for split, parts in splits.items()}
+    if config.target:
+        splits = {split: _dense(f"{path}: {split}", parts, config.target) for split, parts in splits.items()}
     for split, parts in splits.items():
         if "label" not in parts or not parts["inputs"]:
             missing = "label" if parts["inputs"] else "MODALITY"
@@ -98,10 +105,14 @@ def assemble(path: pathlib.Path, arrays: Mapping[str, np.ndarray], config: DataC
         raise UserError(f"{path}: {other} is not for labels of {labels['train'].dtype} "
                         f"{list(labels['train'].shape)}; call it {known}")
     labels, class_names = _number(path, labels, names.get(known))
-    splits = {split: make_batch(parts["inputs"], labels[split], present=parts["present"],
-                                where=f"{path}: {split}") for split, parts in splits.items()}
-    if class_names is None:
-        class_names = _numbered(path, splits["train"]["label"])
+    splits = {split: with_target(make_batch(parts["inputs"], labels[split], present=parts["present"],
+                                            where=f"{path}: {split}"), config.target)
+              for split, parts in splits.items()}
+    if class_names is None and config.target:
+        maps = splits["train"]["inputs"][config.target]
+        class_names = _numbered(f"{path}: train/{config.target}", maps[maps != VOID])
+    elif class_names is None:
+        class_names = _numbered(f"{path}: train/label", splits["train"]["label"])
     where, train = str(path), splits["train"]
     for split, group in groups.items():
         rows = len(labels.get(split, ()))
@@ -117,7 +128,21 @@ def assemble(path: pathlib.Path, arrays: Mapping[str, np.ndarray], config: DataC
     elif "val" not in splits:
         splits |= folds.hold_out(where, train, group, config)
     return Dataset(path.stem, {s: splits[s] for s in SPLITS if s in splits}, class_names,
-                   groups=groups if len(groups) > 1 else {})
+                   groups=groups if len(groups) > 1 else {}, target=config.target)
+
+
+def _dense(where: str, parts: Mapping[str, Any], target: str) -> dict[str, Any]:
+    """The arrays of a split with the label 0 everywhere, if `target` is there and nothing else is predicted."""
+    if target not in parts["inputs"]:
+        raise UserError(f"{where}/{target} is missing; data.target={target} names the class of every pixel"
+                        f"{suggest(target, parts['inputs'], 'it among')}")
+    other = "label" if "label" in parts else f"present/{target}" if target in parts["present"] else ""
+    if other:
+        raise UserError(f"{where}/{other} is there beside data.target={target}, which is what is predicted; remove "
+                        "it, or leave data.target out")
+    maps = parts["inputs"][target]
+    check_maps(f"{where}/{target}", maps, MOST_CLASSES)
+    return {**parts, "label": np.zeros(len(maps), np.int32)}
 
 
 def _groups(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -346,7 +371,7 @@ def _number(path: pathlib.Path, labels: Mapping[str, np.ndarray], class_names: t
             for split, text in texts.items()}, names
 
 
-def _numbered(path: pathlib.Path, label: np.ndarray) -> tuple[str, ...]:
+def _numbered(where: str, label: np.ndarray) -> tuple[str, ...]:
     """Numbers as names: of columns, or of the classes up to the highest that is trained on.
 
     A larger label elsewhere is then out of range.
@@ -355,7 +380,7 @@ def _numbered(path: pathlib.Path, label: np.ndarray) -> tuple[str, ...]:
         return tuple(map(str, range(label.shape[1])))
     found, count = np.unique(label), int(label.max()) + 1
     if 2 * len(found) <= count:
-        raise UserError(f"{path}: train/label has {len(found)} different numbers, up to {count - 1}: "
+        raise UserError(f"{where} has {len(found)} different numbers, up to {count - 1}: "
                         f"{listed(found)}; expected classes numbered from 0: remove rows that have no "
                         "class, renumber the classes, or name all of them by class_names")
     return tuple(map(str, range(count)))

@@ -14,12 +14,12 @@ from jaxmm.batch import Batch, batch_size, check_rows
 from jaxmm.config import DataConfig, TaskConfig
 from jaxmm.data.rows import Rows, select
 from jaxmm.errors import UserError
-from jaxmm.task import check_labels, kind_of, make_task
+from jaxmm.task import DENSE, check_labels, check_maps, kind_of, make_task
 
 SPLITS = ("train", "val", "test")
 SAMPLED_ROWS = 512          # for the statistics of rows that are read on demand
 RESERVED = ("head", "fused", "dynamic", "nme", "experts", "label", "exchange",     # taken by heads and groups
-            "projection", "decoder")
+            "projection", "decoder", "predictor")
 
 
 class Dataset(NamedTuple):
@@ -35,11 +35,13 @@ class Dataset(NamedTuple):
                                       # "options" that they were decoded with
     groups: Mapping[str, np.ndarray] = {}   # by split: whole numbers or text [N], such as the speaker of each
                                       # row, where every split of a file says so
+    target: str = ""                  # of a segmentation: the input that is predicted, int [N, H, W], which has
+                                      # no mask in "present"; labels are 0
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """Names in alphabetical order, whatever the order in a file."""
-        return tuple(sorted(self.splits["train"]["inputs"]))
+        return tuple(sorted(set(self.splits["train"]["inputs"]) - {self.target}))
 
     @property
     def num_classes(self) -> int:
@@ -55,10 +57,19 @@ class Form(NamedTuple):
     whole: bool                 # whether these are whole numbers
 
 
-def form_of(x, present: np.ndarray) -> Form:
-    """The form of a modality of a whole split; rows that are read on demand are not read for it."""
-    most, whole = (math.nan, False) if isinstance(x, Rows) else reach(x, present)
-    return Form(tuple(x.shape[1:]), np.dtype(x.dtype), most, whole)
+def forms_of(split: Batch) -> dict[str, Form]:
+    """The form of every input of a whole split; rows that are read on demand are not read for it."""
+    forms = {}
+    for m, x in split["inputs"].items():
+        present = split["present"].get(m, np.ones(len(x), bool))        # a target has no mask
+        most, whole = (math.nan, False) if isinstance(x, Rows) else reach(x, present)
+        forms[m] = Form(tuple(x.shape[1:]), np.dtype(x.dtype), most, whole)
+    return forms
+
+
+def with_target(split: Batch, target: str) -> Batch:
+    """The split with the input `target` as what is predicted; without a name as it is."""
+    return split | {"present": {m: mask for m, mask in split["present"].items() if m != target}}
 
 
 def check_dataset(dataset: Dataset) -> Dataset:
@@ -72,8 +83,11 @@ def check_dataset(dataset: Dataset) -> Dataset:
     if "train" not in dataset.splits:
         raise UserError(f"{dataset.name} has no train split; found {sorted(dataset.splits)}")
     names, train = dataset.class_names, dataset.splits["train"]
-    check_split(f"{dataset.name}: train", train)
-    forms = {m: form_of(x, train["present"][m]) for m, x in train["inputs"].items()}
+    if dataset.target and not dataset.modalities:
+        raise UserError(f"{dataset.name}: {dataset.target} is the only input, and what is predicted; add the modalities "
+                        "to predict it from")
+    check_split(f"{dataset.name}: train", train, target=dataset.target)
+    forms = forms_of(train)
     for m in map(str, train["inputs"]):
         # They are parts of the names of folders, arrays and options.
         if m in RESERVED or not m.strip() or not m.isprintable() or "/" in m:
@@ -83,21 +97,34 @@ def check_dataset(dataset: Dataset) -> Dataset:
         raise UserError(f"{dataset.name}: class_names holds {twice or ''!r} "
                         f"{'as a name' if twice is None else 'twice'}; give every class a name of "
                         "its own")
-    task = make_task(TaskConfig(), names, train["label"], f"{dataset.name}: train")
+    task = make_task(TaskConfig(), names, train["label"], f"{dataset.name}: train", dataset.target)
     for split, batch in dataset.splits.items():
         where = f"{dataset.name}: {split}"
         if batch is not train:
-            check_split(where, batch, forms)
+            check_split(where, batch, forms, target=dataset.target)
             check_labels(where, task, batch["label"])
+        if dataset.target and not isinstance(batch["inputs"][dataset.target], Rows):     # checked when prepared
+            check_maps(f"{where}/{dataset.target}", batch["inputs"][dataset.target], task.size)
         for m, x in batch["inputs"].items():
             check_kind(f"{where}/{m}", x.dtype, f"train/{m}", forms[m].dtype)
     for m, x in train["inputs"].items():
         _say_axes(f"{dataset.name}: train/{m}", x.shape)
-        if not train["present"][m].any():
+        if m != dataset.target and not train["present"][m].any():
             say(f"{dataset.name}: no row of train has {m}; nothing can be learnt from it")
-    {"classification": _say_classes, "multilabel": _say_labels, "regression": _say_numbers}[task.name](
-        dataset)
+    if dataset.target:
+        _check_sizes(dataset.name, forms, dataset.target)
+    {"classification": _say_classes, "multilabel": _say_labels, "regression": _say_numbers,
+     DENSE: _say_maps}[task.name](dataset)
     return dataset
+
+
+def _check_sizes(name: str, forms: Mapping[str, Form], target: str) -> None:
+    """Raises UserError unless all inputs are images or maps with as many pixels as the class maps."""
+    size = forms[target].shape
+    for m, form in forms.items():
+        if len(form.shape) not in (2, 3) or form.shape[:2] != size:
+            raise UserError(f"{name}: train/{m} has rows of shape {form.shape}, the class maps {target} of {size}; a "
+                            f"{DENSE} needs images [{size[0]}, {size[1]}, channels] or maps [{size[0]}, {size[1]}]")
 
 
 _KINDS = {"b": "bools", "u": "integers", "i": "integers", "f": "floats"}
@@ -112,7 +139,7 @@ def check_kind(where: str, dtype: np.dtype, like: str, expected: np.dtype) -> No
 
 
 def check_split(where: str, batch: Batch, like: Mapping[str, Form] | None = None,
-                first: int = 0) -> None:
+                first: int = 0, target: str = "") -> None:
     """Raises UserError unless the batch has modalities in the form and scale of the training split.
 
     Args:
@@ -120,6 +147,7 @@ def check_split(where: str, batch: Batch, like: Mapping[str, Form] | None = None
       batch: a whole split.
       like: the forms of the training split, by modality; None for that split itself.
       first: number of its first row, for messages.
+      target: of a segmentation, see `Dataset`.
     """
     try:
         inputs, present, label = batch["inputs"], batch["present"], batch["label"]
@@ -129,7 +157,7 @@ def check_split(where: str, batch: Batch, like: Mapping[str, Form] | None = None
         raise UserError(f"{where} is not a batch ({type(error).__name__}: {error}); make it by "
                         "jaxmm.batch.make_batch") from error
     expected = set(inputs if like is None else like)
-    if set(inputs) != expected or set(present) != expected:
+    if set(inputs) != expected or set(present) != {m for m in expected if m != target or not target}:
         other = present if set(inputs) == expected else inputs
         raise UserError(f"{where} has the modalities {sorted(other)}, train has "
                         f"{sorted(expected)}; give every split the same ones")
@@ -146,7 +174,7 @@ def check_split(where: str, batch: Batch, like: Mapping[str, Form] | None = None
         if like and x.shape[1:] != like[m].shape:
             raise UserError(f"{where}/{m} has rows of shape {x.shape[1:]}, train/{m} "
                             f"{like[m].shape}; every split needs the same shape")
-        if isinstance(x, Rows):     # finite and of one scale when prepared
+        if isinstance(x, Rows) or m == target:      # finite and of one scale when prepared; see `check_maps`
             continue
         if x.dtype.kind == "f":
             finite = np.isfinite(x).reshape(len(x), -1).all(axis=1) | ~present[m]
@@ -219,6 +247,17 @@ def _say_classes(dataset: Dataset) -> None:
         if len(group) > 1:
             say(f"{dataset.name}: {listed(list(map(repr, group)))} are classes of their own; if they "
                 "mean the same, spell them alike")
+
+
+def _say_maps(dataset: Dataset) -> None:
+    """Warns of classes without a training pixel, where maps are in memory."""
+    maps = dataset.splits["train"]["inputs"][dataset.target]
+    if isinstance(maps, Rows):
+        return
+    lacking = np.setdiff1d(np.arange(dataset.num_classes), np.unique(maps))
+    if len(lacking):
+        say(f"{dataset.name}: {len(lacking)} of {dataset.num_classes} classes have no training pixel: "
+            f"{listed([dataset.class_names[c] for c in lacking])}")
 
 
 def _say_labels(dataset: Dataset) -> None:
@@ -375,8 +414,9 @@ def statistics(train: Batch, process: Callable[[str, np.ndarray], Any] = lambda 
       constant_deviation: replaces the deviation of constant features; with 1 one can divide by it.
     """
     result = {}
-    for m, x in train["inputs"].items():
-        mean, std, dtype = _moments(x, train["present"][m], functools.partial(process, m))
+    for m, present in train["present"].items():
+        x = train["inputs"][m]
+        mean, std, dtype = _moments(x, present, functools.partial(process, m))
         if not np.isfinite(std).all():
             raise UserError(f"train/{m} holds numbers that are too large or too close together to be "
                             "squared in float64 (beyond 1e150, or 1e-150 apart); scale them")

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from jaxmm import extras
-from jaxmm.config import FlowConfig, FramesConfig, SpectrogramConfig
+from jaxmm.config import FlowConfig, FramesConfig, MapConfig, PictureConfig, SpectrogramConfig
 from jaxmm.data.prepared import Sound
 from jaxmm.errors import UserError, check_at_least, check_choice
 
@@ -75,6 +75,29 @@ def flow(stored: Sequence[bytes], config: FlowConfig) -> np.ndarray:
     half = len(stored) // 2
     chosen = choose(half, config)
     return np.stack([image(stored[i], config, "L") for i in (*chosen, *(chosen + half))], axis=-1)
+
+
+def picture(stored: Sequence[bytes], config: PictureConfig) -> np.ndarray:
+    """The first image, uint8 [height, width, 3]; zeros where there is none."""
+    if not stored:
+        return np.zeros((config.height, config.width, 3), np.uint8)
+    return image(stored[0], FramesConfig(height=config.height, width=config.width), "RGB")
+
+
+def pixel_map(stored: Sequence[bytes], config: MapConfig) -> np.ndarray:
+    """The numbers of a map, uint16 [height, width], of the nearest pixels; zeros where there is none."""
+    size = config.height, config.width
+    if not stored:
+        return np.zeros(size, np.uint16)
+    with Image.open(io.BytesIO(stored[0]), formats=("PNG",)) as found:
+        x = np.asarray(found).astype(np.uint16)
+    rows, columns = ((np.arange(n) + 0.5) * m // n for n, m in zip(size, x.shape))
+    return x[rows.astype(int)[:, None], columns.astype(int)]
+
+
+def class_map(stored: Sequence[bytes], config: MapConfig) -> np.ndarray:
+    """Class numbers int16 [height, width] of a map that holds them from 1, and 0 for void, which is -1 here."""
+    return pixel_map(stored, config).astype(np.int16) - np.int16(1)
 
 
 def choose(count: int, config: FramesConfig) -> np.ndarray:

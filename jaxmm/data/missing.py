@@ -32,6 +32,9 @@ def mask(dataset: Dataset, config: DataConfig) -> Dataset:
         check_choice("data.missing_modality", only, dataset.modalities)
     if rate == 0:
         return dataset
+    if dataset.target:
+        raise UserError(f"data.missing_rate={rate} is not for a segmentation; leave it 0, and name what rows lack by "
+                        "present")
     modalities, present = [only] if only else dataset.modalities, dataset.splits["train"]["present"]
     if not (np.any([present[m] for m in modalities], axis=0) & (sum(present.values()) > 1)).any():
         what = f"has {only} and another modality" if only else "has two modalities"

@@ -16,20 +16,21 @@ import numpy as np
 from jaxmm import extras
 from jaxmm.batch import Batch, make_batch
 from jaxmm.caches import cache_folder
-from jaxmm.config import (PREPROCESS, DataConfig, FlowConfig, FramesConfig, PreprocessConfig,
-                          SpectrogramConfig, TextConfig)
+from jaxmm.config import (PREPROCESS, DataConfig, FlowConfig, FramesConfig, MapConfig, PictureConfig,
+                          PreprocessConfig, SpectrogramConfig, TextConfig)
 from jaxmm.data import decode, folds, text
-from jaxmm.data.dataset import SPLITS, Dataset
+from jaxmm.data.dataset import SPLITS, Dataset, with_target
 from jaxmm.data.feeding import is_streamed, read_all
 from jaxmm.data.prepared import Prepared, Records, open_prepared
 from jaxmm.data.rows import Rows, join
 from jaxmm.data.spectrogram import write_arrays
-from jaxmm.errors import UserError, as_typed, check_choice
+from jaxmm.errors import UserError, as_typed, check_at_least, check_choice, suggest
 
 cachetools = extras.Later("cachetools", "prepared data")
 
-SECTIONS = {"audio": SpectrogramConfig, "frames": FramesConfig, "flow": FlowConfig,
+SECTIONS = {"audio": SpectrogramConfig, "frames": FramesConfig, "flow": FlowConfig, "map": MapConfig,
             "text": TextConfig, "features": PreprocessConfig}     # what each kind stored needs
+DENSE_SECTIONS = SECTIONS | {"frames": PictureConfig}             # for a segmentation
 FEW_BYTES = 2**28           # of the vectors of a modality in a split: more are read on demand
 Vocabularies = Mapping[str, Sequence[str]]  # by modality, as `text.kept` has them
 INDEX = 2                   # of what `read_index` keeps; increase it when that changes
@@ -56,12 +57,11 @@ def reader(config: DataConfig) -> Callable[..., Dataset]:
     Rows that are divided into folds are read here, once for all of them, unless they are streamed.
     """
     prepared = open_config(config)
-    if not (prepared.class_names or prepared.outputs):
-        raise UserError(f"{prepared.folder}: {prepared.name} has no classes to learn, nor numbers to predict")
+    class_names_of(prepared, config.target)
     for split in ("train", "test"):
         if split not in prepared.splits and not (config.folds and split == "test"):
             raise UserError(f"{prepared.folder} has no {split} split; prepare one with both")
-    check_sections(prepared, config.preprocess)
+    check_sections(prepared, config.preprocess, config.target)
     parts = {split: read_index(prepared, split) for split in prepared.splits}
     if prepared.multilabel:
         parts = {split: part | {"label": part["label"].astype(bool)} for split, part in parts.items()}
@@ -70,6 +70,24 @@ def reader(config: DataConfig) -> Callable[..., Dataset]:
     if config.folds:
         parts = read_values(prepared, parts, config)
     return functools.partial(assemble, prepared, parts)
+
+
+def class_names_of(prepared: Prepared, target: str) -> tuple[str, ...]:
+    """The names of what is predicted: classes of examples, or of the pixels of the map `target`, or outputs.
+
+    Raises:
+      UserError: there is nothing to predict, or the target is no map of classes.
+    """
+    maps = [m for m, info in prepared.modalities.items() if isinstance(info.get("classes"), list)]
+    if target:
+        if target not in maps:
+            raise UserError(f"data.target={target!r} is no map of classes of {prepared.folder}"
+                            + (suggest(target, maps) if maps else "; it has none"))
+        return tuple(prepared.modalities[target]["classes"])
+    if not (prepared.class_names or prepared.outputs):
+        raise UserError(f"{prepared.folder}: {prepared.name} has no classes to learn, nor numbers to predict" + (
+            f"; for a segmentation name its class maps: --config.data.target={maps[0]}" if maps else ""))
+    return prepared.class_names or prepared.outputs
 
 
 def read_values(prepared: Prepared, parts: Mapping[str, Mapping[str, np.ndarray]],
@@ -107,9 +125,10 @@ def assemble(prepared: Prepared, parts: Mapping[str, Mapping[str, np.ndarray]], 
         splits |= folds.hold_out(where, splits["train"], prepared.groups(["train"]), config)
     # The benchmark is known by the name of its data set.
     name = prepared.name.removesuffix("_mmcl")
-    return Dataset(name, {s: splits[s] for s in SPLITS}, prepared.class_names or prepared.outputs,
+    return Dataset(name, {s: splits[s] for s in SPLITS}, class_names_of(prepared, config.target),
                    {m: text.num_tokens(tokenizer) for m, tokenizer in tokenizers.items()},
-                   {m: text.kept(tokenizer) for m, tokenizer in tokenizers.items()}, _files(prepared))
+                   {m: text.kept(tokenizer) for m, tokenizer in tokenizers.items()}, _files(prepared),
+                   target=config.target)
 
 
 def _files(prepared: Prepared) -> dict[str, Any]:
@@ -161,7 +180,8 @@ def read_split(prepared: Prepared, config: DataConfig, split: str, part: Mapping
     inputs = {m: _inputs(prepared, config, split, m, shared, part, tokenizers)
               for m in sorted(prepared.modalities)}
     present = {m: part[f"present/{m}"] for m in inputs}
-    return make_batch(inputs, part["label"], present=present)
+    label = np.zeros_like(part["label"]) if config.target else part["label"]
+    return with_target(make_batch(inputs, label, present=present), config.target)
 
 
 def _inputs(prepared, config, split, modality, records, part, tokenizers):
@@ -177,7 +197,14 @@ def _inputs(prepared, config, split, modality, records, part, tokenizers):
         shape = tuple(info["shape"] if "spectrogram" in info else part[f"shape/{modality}"])
         read = functools.partial(read_stored, modality=modality, shape=shape)
         return Rows(records, read, shape, np.float32, checksum)
+    if modality == config.target:
+        read = functools.partial(read_classes, modality=modality, section=section)
+        return Rows(records, read, (section.height, section.width), np.int16, checksum)
     read = functools.partial(read_input, modality=modality, section=section)
+    if isinstance(section, MapConfig):
+        return Rows(records, read, (section.height, section.width), np.uint16, checksum)
+    if isinstance(section, PictureConfig):
+        return Rows(records, read, (section.height, section.width, 3), np.uint8, checksum)
     if isinstance(section, SpectrogramConfig):
         return Rows(records, read, decode.sound_shape(section), np.int16, checksum)
     return Rows(records, read, decode.frames_shape(section), np.uint8, checksum)
@@ -187,8 +214,15 @@ def read_input(record: Mapping[str, Any], position: int, modality: str,
                section: PreprocessConfig) -> np.ndarray:
     """Sound or images of one record, decoded to their shape."""
     del position
-    decoders = {"spectrogram": decode.sound, "frames": decode.frames, "flow": decode.flow}
+    decoders = {"spectrogram": decode.sound, "frames": decode.frames, "flow": decode.flow,
+                "picture": decode.picture, "map": decode.pixel_map}
     return decoders[section.kind](record["inputs"][modality], section)
+
+
+def read_classes(record: Mapping[str, Any], position: int, modality: str, section: MapConfig) -> np.ndarray:
+    """The class numbers of one record."""
+    del position
+    return decode.class_map(record["inputs"][modality], section)
 
 
 def read_stored(record: Mapping[str, Any], position: int, modality: str,
@@ -318,12 +352,16 @@ def _identity(prepared: Prepared, split: str) -> list:
                   if f"-{split}.array_record" in name)
 
 
-def check_sections(prepared: Prepared, sections: Mapping[str, PreprocessConfig]) -> None:
-    """Raises UserError unless every modality has the section that its kind needs, and no other."""
+def check_sections(prepared: Prepared, sections: Mapping[str, PreprocessConfig], target: str = "") -> None:
+    """Raises UserError unless every modality has the section that its kind needs, and no other.
+
+    `target` is the map of classes of a segmentation, "" for other tasks.
+    """
     for m in sections:
         check_choice("data.preprocess", m, prepared.modalities)
     for m, info in prepared.modalities.items():
-        section, needed = sections.get(m, PreprocessConfig()), SECTIONS.get(info["kind"])
+        section = sections.get(m, PreprocessConfig())
+        needed = (DENSE_SECTIONS if target else SECTIONS)[info["kind"]]
         if "spectrogram" in info and isinstance(section, SpectrogramConfig):
             needed = SpectrogramConfig
             stored = {"kaldi": False} | info["spectrogram"]     # an option that came later
@@ -338,6 +376,9 @@ def check_sections(prepared: Prepared, sections: Mapping[str, PreprocessConfig])
                             f"as {info['kind']}; expected {kinds.get(needed)!r}" + (
                                 f": name the folder behind the method, --config=table:METHOD,{prepared.folder}"
                                 if prepared.name.startswith("table") else ""))
+        if isinstance(section, (PictureConfig, MapConfig)):
+            for name in ("height", "width"):
+                check_at_least(f"data.preprocess.{m}.{name}", getattr(section, name), 1)
         if isinstance(section, FramesConfig):
             decode.check_frames(f"data.preprocess.{m}", section)
         if isinstance(section, SpectrogramConfig):

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxmm.batch import Batch, batch_size, make_batch
 from jaxmm.config import PreprocessConfig
-from jaxmm.data.dataset import Dataset, Form, check_kind, check_split, form_of, listed
+from jaxmm.data.dataset import Dataset, Form, check_kind, check_split, forms_of, listed, with_target
 from jaxmm.data.streams import Stream, Task
 from jaxmm.data.transform import Norms, normalisation
 from jaxmm.errors import UserError
@@ -37,10 +37,11 @@ class DataSpec(NamedTuple):
     stream: Stream | None                           # its tasks, without examples
     checksums: dict[str, str]                       # by split: `fingerprint` when training began
     files: Mapping[str, Any] = {}                   # how those of a table were read, see `Dataset`
+    target: str = ""                                # of a segmentation, see `Dataset`; it has a form, too
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        return tuple(sorted(self.forms))
+        return tuple(sorted(set(self.forms) - {self.target}))
 
     @property
     def checksum(self) -> str:
@@ -74,10 +75,11 @@ def make_spec(dataset: Dataset, stream: Stream | None, tasks: Sequence[np.ndarra
     train = dataset.splits["train"]
     return DataSpec(
         dataset.name, tuple(dataset.class_names), (train["label"].dtype, train["label"].shape[1:]),
-        {m: form_of(x, train["present"][m]) for m, x in sorted(train["inputs"].items())},
+        dict(sorted(forms_of(train).items())),
         normalisation(train, sections), dict(dataset.num_tokens),
         {m: tuple(v) for m, v in dataset.vocabularies.items()}, tuple(map(len, tasks)),
-        int(train["id"].max()) + 1, stream and _without_rows(stream), dict(checksums), dict(dataset.files))
+        int(train["id"].max()) + 1, stream and _without_rows(stream), dict(checksums), dict(dataset.files),
+        dataset.target)
 
 
 def _without_rows(stream: Stream) -> Stream:
@@ -87,7 +89,7 @@ def _without_rows(stream: Stream) -> Stream:
 def absent(spec: DataSpec, message: str) -> Dataset:
     """The data set without its splits; accessing one raises UserError with this message."""
     return Dataset(spec.name, NoSplits(message), spec.class_names, spec.num_tokens, spec.vocabularies,
-                   spec.files)
+                   spec.files, target=spec.target)
 
 
 def example(spec: DataSpec, dtypes: Mapping[str, Any] | None = None) -> Batch:
@@ -96,7 +98,7 @@ def example(spec: DataSpec, dtypes: Mapping[str, Any] | None = None) -> Batch:
     dtype, shape = spec.label
     batch = make_batch({m: np.zeros((2, *form.shape), types[m]) for m, form in spec.forms.items()},
                        np.zeros(2, np.int32))
-    return batch | {"label": np.zeros((2, *shape), dtype)}
+    return with_target(batch, spec.target) | {"label": np.zeros((2, *shape), dtype)}
 
 
 def coarse_map(spec: DataSpec) -> dict[int, str] | None:
@@ -115,7 +117,7 @@ def check_same_form(spec: DataSpec, dataset: Dataset, stream: Stream | None) -> 
     """
     other = f"{dataset.name} is not the data this run was trained on"
     known, found = kind_of(example(spec)["label"]), kind_of(dataset.splits["train"]["label"])
-    pairs = [("task", [known], [found]),
+    pairs = [("task", [known], [found]), ("class maps", [spec.target or "none"], [dataset.target or "none"]),
              ("classes" if known == "classification" else "outputs", spec.class_names, dataset.class_names)]
     if spec.stream and stream:
         pairs += [("classes", spec.stream.class_names, stream.class_names),
@@ -128,7 +130,7 @@ def check_same_form(spec: DataSpec, dataset: Dataset, stream: Stream | None) -> 
                             "restore those data, or name them")
     for split, batch in dataset.splits.items():
         if batch_size(batch):
-            check_split(f"{other}: {split}", batch, spec.forms)
+            check_split(f"{other}: {split}", batch, spec.forms, target=spec.target)
             for m, x in batch["inputs"].items():
                 check_kind(f"{other}: {split}/{m}", x.dtype, f"train/{m} of the run", spec.forms[m].dtype)
 
@@ -152,6 +154,7 @@ def to_json(spec: DataSpec) -> dict[str, Any]:
                       for t in spec.stream.tasks]},
         "checksums": spec.checksums,
     } | ({"files": dict(spec.files)} if spec.files else {})     # data of other sources have none
+    values |= {"target": spec.target} if spec.target else {}
     return values | {"checksum": _checksum(values)}
 
 
@@ -193,7 +196,15 @@ def _from_json(values: Mapping[str, Any]) -> DataSpec:
     return DataSpec(str(values["name"]), _names(values["class_names"]),
                     (_dtype(label["dtype"]), _shape(label["shape"])), forms, norms, num_tokens,
                     vocabularies, tuple(map(_count, values["rows"])), _count(values["num_examples"]),
-                    stream, checksums, _files(values.get("files", {})))
+                    stream, checksums, _files(values.get("files", {})), _target(values, forms))
+
+
+def _target(values: Mapping[str, Any], forms: Mapping[str, Form]) -> str:
+    """The target of a segmentation, "" of others; ValueError for one that is no input."""
+    target = values.get("target", "")
+    if target != "" and target not in forms:
+        raise ValueError("its target is no input")
+    return target
 
 
 def _files(values: Mapping[str, Any]) -> dict[str, Any]:

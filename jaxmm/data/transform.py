@@ -5,7 +5,7 @@ batch is augmented in the same way on any number of devices, and a modality what
 """
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmm.batch import Batch
-from jaxmm.config import (AugmentConfig, FramesConfig, PreprocessConfig, SpectrogramConfig,
-                          TextConfig)
+from jaxmm.config import (AugmentConfig, FramesConfig, MapConfig, PictureConfig, PreprocessConfig,
+                          SpectrogramConfig, TextConfig)
 from jaxmm.data.dataset import statistics
-from jaxmm.data.preprocess import elsewhere, gap_of, preprocess
+from jaxmm.data.preprocess import elsewhere, gap_of, preprocess, zoom_box, zoomed
 from jaxmm.data.rows import Rows
 from jaxmm.errors import UserError
 from jaxmm.keys import named_key
@@ -25,19 +25,28 @@ Norms = Mapping[str, tuple[np.ndarray, np.ndarray]]     # mean and standard devi
 Transform = Callable[[chex.PRNGKey | None, Batch], Batch]
 
 
+class Dense(NamedTuple):
+    """What is particular to a segmentation."""
+    target: str         # the input that is the label, int [B, H, W]
+    zoom: float         # see `DataConfig`
+
+
 def make_transform(statistics: Norms,
                    augment: Mapping[str, AugmentConfig] | None = None,
-                   sections: Mapping[str, PreprocessConfig] | None = None) -> Transform:
+                   sections: Mapping[str, PreprocessConfig] | None = None,
+                   dense: Dense | None = None) -> Transform:
     """transform(key, batch): inputs preprocessed, normalised, and augmented unless key is None.
 
     A batch may say by "view" at which "moment" and "place" evaluation looks, see `preprocess`, and by "apart" how
-    many seconds or more from what training would hear with this key, instead of that, it is to hear.
+    many seconds or more from what training would hear with this key, instead of that, it is to hear. Of a
+    segmentation the target is no input afterwards, but the label int32 [B, H, W], where rows have it.
 
     Args:
       statistics: mean and standard deviation by modality, broadcast against its inputs. Modalities
         without them are not normalised here: texts, and those that `normalise` handled on the host.
       augment: random augmentation, by modality; modalities it does not name are not augmented.
       sections: how to preprocess, by modality; modalities it does not name are not preprocessed.
+      dense: of a segmentation.
     """
     augment, sections = augment or {}, sections or {}
 
@@ -46,14 +55,22 @@ def make_transform(statistics: Norms,
         batch = dict(batch)
         view = {"moment": 0.5} | batch.pop("view", {})
         apart = view.pop("apart", None)
+
+        def keys(name):                 # one for each example
+            return jax.vmap(jax.random.fold_in, (None, 0))(named_key(key, name), batch["id"])
+
+        if dense and key is not None and dense.zoom:
+            batch = zoom_all(keys("zoom"), batch, dense.zoom)
+        if dense:
+            batch = take_label(batch, dense.target)
         for m, x in batch["inputs"].items():
             section = sections.get(m, PreprocessConfig())
-
-            def keys(name):             # one for each example
-                return jax.vmap(jax.random.fold_in, (None, 0))(named_key(key, name), batch["id"])
-
             gap = None if apart is None else gap_of(m, x, apart, section)
-            if isinstance(section, (FramesConfig, SpectrogramConfig)) and key is None:
+            holes = isinstance(section, MapConfig) and section.holes and x == 0
+            if isinstance(section, PictureConfig):
+                x = (over_examples(lambda e, s=section: preprocess(None, 0.5, e, s), x) if key is None else
+                     over_examples(lambda k, e, s=section: preprocess(k, 0.5, e, s), keys(f"preprocess/{m}"), x))
+            elif isinstance(section, (FramesConfig, SpectrogramConfig)) and key is None:
                 x = over_examples(lambda e, s=section: preprocess(None, x=e, config=s, **view), x)
             elif isinstance(section, (FramesConfig, SpectrogramConfig)):
                 moments = jax.vmap(jax.random.uniform)(keys("moment"))      # alike for all m
@@ -64,6 +81,7 @@ def make_transform(statistics: Norms,
             if m in statistics:
                 mean, std = (jnp.asarray(s, jnp.float32) for s in statistics[m])
                 x = (x.astype(jnp.float32) - mean) / std
+                x = x if holes is False else jnp.where(holes, 0, x)
             if key is not None and m in augment:
                 lying = isinstance(section, SpectrogramConfig) and section.mels     # [times, mels]
                 x = x.swapaxes(1, 2) if lying else x
@@ -76,6 +94,27 @@ def make_transform(statistics: Norms,
         return batch | {"inputs": inputs}
 
     return transform
+
+
+def zoom_all(keys: chex.PRNGKey, batch: Batch, zoom: float) -> Batch:
+    """The batch with the inputs [H, W] and [H, W, C] of each example enlarged, cut and mirrored alike.
+
+    `keys` are one for each example; see `zoom_box`. Images become float32.
+    """
+    def change(key, inputs):
+        height, width = next(iter(inputs.values())).shape[:2]
+        box, flip = zoom_box(key, height, width, zoom)
+        return {m: zoomed(x, box, flip) for m, x in inputs.items()}
+
+    return batch | {"inputs": over_examples(change, keys, batch["inputs"])}
+
+
+def take_label(batch: Batch, target: str) -> Batch:
+    """The batch with the input `target`, if it is there, as the label int32 [B, H, W]."""
+    if target not in batch["inputs"]:
+        return batch
+    parts = {part: {m: x for m, x in batch[part].items() if m != target} for part in ("inputs", "present")}
+    return batch | parts | {"label": batch["inputs"][target].astype(jnp.int32)}
 
 
 def over_examples(fn: Callable, *args: chex.Array) -> chex.Array:
@@ -93,13 +132,13 @@ def normalisation(train: Batch, sections: Mapping[str, PreprocessConfig]) -> Nor
 
     Those that a section does not name are taken from the training data in evaluation mode.
     """
-    sections = {m: sections.get(m, PreprocessConfig()) for m in train["inputs"]}
+    sections = {m: sections.get(m, PreprocessConfig()) for m in train["present"]}
     named = {m: s for m, s in sections.items() if s.mean and s.std}
     other = {m for m, s in sections.items() if m not in named and not isinstance(s, TextConfig)}
     processed = jax.jit(
         lambda m, x: over_examples(lambda e: preprocess(None, 0.5, e, sections[m]), x),
         static_argnums=0)
-    part = {part: {m: train[part][m] for m in train["inputs"] if m in other}
+    part = {part: {m: train[part][m] for m in sections if m in other}
             for part in ("inputs", "present")}
     found = statistics(part, lambda m, x: processed(m, x) if sections[m].kind else x)
     return found | {m: (np.float64(s.mean), np.float64(s.std)) for m, s in named.items()}

@@ -12,7 +12,7 @@ from jaxmm.config import EncoderConfig
 from jaxmm.encoders.conv import LOWERINGS
 from jaxmm.encoders.conv3d import Conv3D
 from jaxmm.encoders.networks import CNN, MLP, Flatten
-from jaxmm.encoders.resnet import STEMS, BasicBlock, Bottleneck, ResNet
+from jaxmm.encoders.resnet import STEMS, BasicBlock, Bottleneck, NonBottleneck1D, ResNet
 from jaxmm.encoders.separable import Separable
 from jaxmm.encoders.transformer import POOLS, STYLES, Bag, Transformer, num_heads
 from jaxmm.encoders.video import BETA, Slow, SlowFast
@@ -56,9 +56,9 @@ def _mlp(c: EncoderConfig, num_tokens: int, axis_name: str | None) -> nn.Module:
     return MLP((width,) * (c.depth - 1) + (c.features or width,))
 
 
-def _resnet(block: type[nn.Module], blocks: tuple[int, ...]) -> Network:
+def _resnet(block: type[nn.Module], blocks: tuple[int, ...], stem: str = "") -> Network:
     return Network(lambda c, num_tokens, axis_name: ResNet(
-        block, blocks, c.width or 64, c.features, c.stem, lowering=c.conv, axis_name=axis_name,
+        block, blocks, c.width or 64, c.features, stem or c.stem, lowering=c.conv, axis_name=axis_name,
         remat=c.remat), (2, 3, 4), convolves=True, layered=True)
 
 
@@ -107,6 +107,8 @@ NETWORKS = {
     "resnet18": _resnet(BasicBlock, (2, 2, 2, 2)),
     "resnet34": _resnet(BasicBlock, (3, 4, 6, 3)),
     "resnet50": _resnet(Bottleneck, (3, 4, 6, 3)),
+    "esanet18": _resnet(NonBottleneck1D, (2, 2, 2, 2), "standard"),
+    "esanet34": _resnet(NonBottleneck1D, (3, 4, 6, 3), "standard"),
     "resnet3d18": _video(lambda c, options: ResNet(
         BasicBlock, (2, 2, 2, 2), stem="video", conv=Conv3D, **options)),
     "slow14": _video(lambda c, options: Slow((1, 1, 1, 1), **options)),

@@ -1,7 +1,7 @@
 """The one convolution of this package, and how it is computed.
 
-Every convolution here is PyTorch's: NHWC, square odd kernel k, symmetric padding (k - 1) // 2, no
-bias. (The "SAME" padding of flax differs for stride 2 on even sizes.)
+Every convolution here is PyTorch's: NHWC, odd kernel h x w, symmetric padding h // 2 and w // 2. (The
+"SAME" padding of flax differs for stride 2 on even sizes.)
 
 Three lowerings give the same numbers. "xla" is lax.conv; "matmul" is all patches side by side
 times the kernel; "mixed" is lax.conv whose kernel gradient is a matrix product. "auto" is "xla" on
@@ -21,6 +21,8 @@ jax 0.10.2 on 2 cores, milliseconds of the output and its gradients in input and
     32 x 32 x 1, 3x3, 1           6 / - / 17        5 / - / 5         5 / - / 46
 """
 import functools
+import math
+from collections.abc import Callable
 
 import chex
 from flax import linen as nn
@@ -32,61 +34,79 @@ LOWERINGS = ("auto", "xla", "matmul")   # that a user may name; only "auto" choo
 MIN_POSITIONS = 32                  # of the output; with fewer, "auto" takes "matmul" on CPU
 MIN_CHANNELS = 16                   # of the input; the same
 
+Pair = int | tuple[int, int]        # (rows, columns); a number stands for both
+
 he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")   # PyTorch's default
 
 
 class Conv(nn.Module):
-    """Convolution [B, H, W, C] -> [B, ceil(H / stride), ceil(W / stride), features].
+    """Convolution [B, H, W, C] -> [B, ceil(H / s), ceil(W / r), features], stride (s, r).
 
-    The kernel [k, k, C, features] is float32, drawn by He et al. (2015) from the fan-out; the
-    result is in the type of the input.
+    The kernel [h, w, C, features], of size (h, w), is float32, drawn by He et al. (2015) from the fan-out
+    unless `kernel_init` says otherwise; the bias is drawn as PyTorch draws it. The result is in the type of
+    the input.
     """
     features: int
-    size: int = 3
-    stride: int = 1
+    size: Pair = 3
+    stride: Pair = 1
     lowering: str = "auto"
+    use_bias: bool = False
+    kernel_init: Callable = he_fan_out
 
     @nn.compact
     def __call__(self, x):
-        shape = (self.size, self.size, x.shape[-1], self.features)
-        kernel = self.param("kernel", he_fan_out, shape, jnp.float32)
-        return conv2d(x, kernel.astype(x.dtype), self.stride, self.lowering)
+        shape = (*pair(self.size), x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        y = conv2d(x, kernel.astype(x.dtype), self.stride, self.lowering)
+        if self.use_bias:
+            y += self.param("bias", bias_init(math.prod(shape[:-1])), (self.features,)).astype(y.dtype)
+        return y
 
 
-def conv2d(x: chex.Array, kernel: chex.Array, stride: int = 1, lowering: str = "auto"):
-    """Convolves x [B, H, W, C] with kernel [k, k, C, O], k odd, by the lowering named."""
+def bias_init(fan_in: int) -> Callable:
+    """(key, shape) -> biases uniform in [-1, 1] / sqrt(fan_in), as PyTorch draws them."""
+    bound = fan_in ** -0.5
+    return lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+
+def pair(size: Pair) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def conv2d(x: chex.Array, kernel: chex.Array, stride: Pair = 1, lowering: str = "auto"):
+    """Convolves x [B, H, W, C] with kernel [h, w, C, O], h and w odd, by the lowering named."""
     chex.assert_rank([x, kernel], 4)
+    stride = pair(stride)
     if lowering == "auto":
         lowering = _choose(x, kernel, stride)
     return {"xla": _xla, "matmul": _matmul, "mixed": _mixed}[lowering](x, kernel, stride)
 
 
-def _choose(x, kernel, stride: int) -> str:
+def _choose(x, kernel, stride) -> str:
     """The fastest lowering by the table of this module."""
     if jax.default_backend() != "cpu":
         return "xla"
-    positions = -(-x.shape[1] // stride) * -(-x.shape[2] // stride)
-    small = positions < MIN_POSITIONS or x.shape[-1] < MIN_CHANNELS or kernel.shape[0] == 1
+    positions = -(-x.shape[1] // stride[0]) * -(-x.shape[2] // stride[1])
+    small = positions < MIN_POSITIONS or x.shape[-1] < MIN_CHANNELS or kernel.shape[:2] == (1, 1)
     return "matmul" if small else "mixed"
 
 
-def _xla(x, kernel, stride: int):
-    pad = kernel.shape[0] // 2
-    return lax.conv_general_dilated(x, kernel, (stride, stride), [(pad, pad)] * 2,
-                                    dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def _xla(x, kernel, stride):
+    pad = [(size // 2, size // 2) for size in kernel.shape[:2]]
+    return lax.conv_general_dilated(x, kernel, stride, pad, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _matmul(x, kernel, stride: int):
-    return _product(_patches(x, kernel.shape[0], stride), kernel.reshape(-1, kernel.shape[-1]))
+def _matmul(x, kernel, stride):
+    return _product(_patches(x, kernel.shape[:2], stride), kernel.reshape(-1, kernel.shape[-1]))
 
 
-def _patches(x, k: int, stride: int):
-    """The patch that a k x k convolution sees at every position: [B, H', W', k * k * C]."""
-    pad = k // 2
-    height, width = x.shape[1:3]
-    x = jnp.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    x = jnp.stack([x[:, :, j:j + width:stride] for j in range(k)], axis=3)
-    x = jnp.stack([x[:, i:i + height:stride] for i in range(k)], axis=3)
+def _patches(x, size, stride):
+    """The patch that an h x w convolution sees at every position: [B, H', W', h * w * C]."""
+    (h, w), (height, width) = size, x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (h // 2, h // 2), (w // 2, w // 2), (0, 0)))
+    x = jnp.stack([x[:, :, j:j + width:stride[1]] for j in range(w)], axis=3)
+    x = jnp.stack([x[:, i:i + height:stride[0]] for i in range(h)], axis=3)
     return x.reshape(*x.shape[:3], -1)
 
 
@@ -117,36 +137,35 @@ def _rows(x):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _mixed(x, kernel, stride: int):
+def _mixed(x, kernel, stride):
     return _xla(x, kernel, stride)
 
 
-def _mixed_forward(x, kernel, stride: int):
+def _mixed_forward(x, kernel, stride):
     return _xla(x, kernel, stride), (x, kernel)
 
 
-def _mixed_backward(stride: int, residuals, g):
+def _mixed_backward(stride, residuals, g):
     x, kernel = residuals
     (x_gradient,) = jax.vjp(lambda x: _xla(x, kernel, stride), x)[1](g)
-    if stride == 1:
-        return x_gradient, _kernel_gradient(x, g, kernel.shape[0])
+    if stride == (1, 1):
+        return x_gradient, _kernel_gradient(x, g, kernel.shape[:2])
     return x_gradient, jax.vjp(lambda kernel: _matmul(x, kernel, stride), kernel)[1](g)[0]
 
 
 _mixed.defvjp(_mixed_forward, _mixed_backward)
 
 
-def _kernel_gradient(x, g, k: int):
-    """Gradient [k, k, C, O] in the kernel of a convolution of stride 1, as one wide matmul.
+def _kernel_gradient(x, g, size):
+    """Gradient [h, w, C, O] in the kernel of a convolution of stride 1, as one wide matmul.
 
     With x shifted along the width and g [B, H, W, O] along the height, one product holds all
-    pairs of shifts, from k + k copies where `_patches` makes k * k.
+    pairs of shifts, from h + w copies where `_patches` makes h * w.
     """
-    pad = k // 2
-    height, width = x.shape[1:3]
-    x_padded = jnp.pad(x, ((0, 0), (0, 0), (pad, pad), (0, 0)))
-    g_padded = jnp.pad(g, ((0, 0), (pad, pad), (0, 0), (0, 0)))
-    xs = jnp.stack([x_padded[:, :, j:j + width] for j in range(k)], axis=3)
-    gs = jnp.stack([g_padded[:, i:i + height] for i in reversed(range(k))], axis=3)
-    product = xs.reshape(-1, k * x.shape[-1]).T @ gs.reshape(-1, k * g.shape[-1])
-    return product.reshape(k, x.shape[-1], k, g.shape[-1]).transpose(2, 0, 1, 3)
+    (h, w), (height, width) = size, x.shape[1:3]
+    x_padded = jnp.pad(x, ((0, 0), (0, 0), (w // 2, w // 2), (0, 0)))
+    g_padded = jnp.pad(g, ((0, 0), (h // 2, h // 2), (0, 0), (0, 0)))
+    xs = jnp.stack([x_padded[:, :, j:j + width] for j in range(w)], axis=3)
+    gs = jnp.stack([g_padded[:, i:i + height] for i in reversed(range(h))], axis=3)
+    product = xs.reshape(-1, w * x.shape[-1]).T @ gs.reshape(-1, h * g.shape[-1])
+    return product.reshape(w, x.shape[-1], h, g.shape[-1]).transpose(2, 0, 1, 3)

@@ -15,9 +15,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from jaxmm.encoders.conv import conv2d, he_fan_out
-
-Pair = int | tuple[int, int]    # (in time, in space); a number stands for both
+from jaxmm.encoders.conv import Pair, conv2d, he_fan_out, pair      # pairs are of time and space here
 
 
 class Conv3D(nn.Module):
@@ -37,10 +35,6 @@ class Conv3D(nn.Module):
         shape = (time, space, space, x.shape[-1], self.features)
         kernel = self.param("kernel", he_fan_out, shape, jnp.float32)
         return conv3d(x, kernel.astype(x.dtype), self.stride, self.lowering)
-
-
-def pair(size: Pair) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else size
 
 
 def conv3d(x: chex.Array, kernel: chex.Array, stride: Pair = 1, lowering: str = "auto") -> chex.Array:

@@ -10,6 +10,7 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
+from jaxmm.encoders.conv import bias_init, fan_in_uniform
 from jaxmm.encoders.conv3d import Conv3D
 from jaxmm.encoders.norm import BatchNorm
 from jaxmm.errors import UserError
@@ -61,8 +62,7 @@ def mmtm(after: tuple[int, ...]) -> Exchange:
                                       present[m], mean) for m in maps}
         if alone:
             gates = {m: jnp.where(alone[m], stats[m]["gate"], gate) for m, gate in gates.items()}
-        return {m: x * gates[m].reshape(x.shape[0], *[1] * (x.ndim - 2), -1).astype(x.dtype)
-                for m, x in maps.items()}, stats
+        return {m: times_gate(x, gates[m]) for m, x in maps.items()}, stats
 
     return Exchange(after, init, apply)
 
@@ -128,7 +128,49 @@ def connect(params, stats, x: chex.Array, to: chex.Array, *, train: bool, mask: 
 
 def add(x: chex.Array, added: chex.Array, there: chex.Array) -> chex.Array:
     """The maps x [B, T, H, W, C] with what is `added` [B, T, 1, 1, C] to those of which `there` [B] holds."""
-    return x + jnp.where(there.reshape(-1, *[1] * 4), added, 0)
+    return x + jnp.where(over_positions(there, x), added, 0)
+
+
+REDUCTION = 16      # channels to one hidden unit of a squeeze and excitation
+
+
+def se_add(after: tuple[int, ...], main: str) -> Exchange:
+    """The maps of `main` get those of the others added, each weighted by channel (ESANet, arXiv 2011.06961).
+
+    x_main <- SE(x_main) + sum_m SE_m(x_m), with SE(x) = x sigmoid(V relu(W q + b) + d) of the mean q of x over
+    positions and c / 16 hidden units; the others go on as they are. 0 is added of an absent modality, and of all
+    others if `main` is `alone`. Maps of all modalities have one size.
+    """
+
+    def init(key, shapes: Mapping[str, tuple[int, ...]]):
+        for m, shape in shapes.items():
+            if shape[1:] != shapes[main][1:]:
+                raise UserError(f"what {m} sees has the shape {list(shape[1:])} where {main} has "
+                                f"{list(shapes[main][1:])}, to which it is added; give both inputs of one size, and "
+                                "the same --config.encoders.MODALITY.name and width")
+        channels = shapes[main][-1]
+        hidden = max(channels // REDUCTION, 1)
+        return {m: {"squeeze": _uniform_linear(named_key(key, f"{m}/squeeze"), channels, hidden),
+                    "excite": _uniform_linear(named_key(key, f"{m}/excite"), hidden, channels)} for m in shapes}, {}
+
+    def apply(params, stats, maps, present, *, train, mean, alone=None):
+        del train, mean
+
+        def weighted(m):
+            hidden = jax.nn.relu(linear(params[m]["squeeze"], squeeze(maps[m])))
+            gate = jax.nn.sigmoid(linear(params[m]["excite"], hidden))
+            there = present[m] & (True if alone is None or m == main else ~jnp.asarray(alone[main]))
+            return jnp.where(over_positions(there, maps[m]), times_gate(maps[m], gate), 0)
+
+        return maps | {main: sum(map(weighted, maps))}, stats
+
+    return Exchange(after, init, apply)
+
+
+def _uniform_linear(key: chex.PRNGKey, fan_in: int, fan_out: int) -> dict[str, chex.Array]:
+    """A linear layer as PyTorch draws it."""
+    kernel_key, bias_key = jax.random.split(key)
+    return {"kernel": fan_in_uniform(kernel_key, (fan_in, fan_out)), "bias": bias_init(fan_in)(bias_key, (fan_out,))}
 
 
 def seen(x: chex.Array | tuple[chex.Array, ...]) -> chex.Array:
@@ -139,6 +181,16 @@ def seen(x: chex.Array | tuple[chex.Array, ...]) -> chex.Array:
 def with_seen(x: chex.Array | tuple[chex.Array, ...], new: chex.Array) -> chex.Array | tuple[chex.Array, ...]:
     """The output of a stage with another map in the place of `seen`."""
     return (new, *x[1:]) if isinstance(x, tuple) else new
+
+
+def over_positions(values: chex.Array, maps: chex.Array) -> chex.Array:
+    """Values [B] or [B, C] in a shape that goes with maps [B, ..., C]."""
+    return values.reshape(len(values), *[1] * (maps.ndim - 2), -1)
+
+
+def times_gate(maps: chex.Array, gate: chex.Array) -> chex.Array:
+    """Maps [B, ..., C] times a gate [B, C], in the type of the maps."""
+    return maps * over_positions(gate, maps).astype(maps.dtype)
 
 
 def squeeze(maps: chex.Array) -> chex.Array:

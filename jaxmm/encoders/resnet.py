@@ -40,7 +40,27 @@ class Bottleneck(nn.Module):
         return connect(self, x, y)
 
 
-def connect(block: BasicBlock | Bottleneck, x, y):
+class NonBottleneck1D(nn.Module):
+    """Two pairs of convolutions 3 x 1 and 1 x 3 with biases, a ReLU between; the same connection.
+
+    Of the first pair each has the stride along its own axis. From ERFNet (Romera et al., 2018), as ESANet has it.
+    """
+    features: int
+    stride: int
+    conv: type
+    norm: type
+
+    @nn.compact
+    def __call__(self, x):
+        def apply_pair(x, stride):
+            x = nn.relu(self.conv(self.features, (3, 1), (stride, 1), use_bias=True)(x))
+            return self.norm(epsilon=1e-3)(self.conv(self.features, (1, 3), (1, stride), use_bias=True)(x))
+
+        y = apply_pair(nn.relu(apply_pair(x, self.stride)), 1)
+        return connect(self, x, y)
+
+
+def connect(block: nn.Module, x, y):
     """The end of a block: ReLU of its input plus its output, the former through a 1x1 where shapes differ."""
     if x.shape != y.shape:
         x = block.norm()(block.conv(y.shape[-1], 1, block.stride)(x))

@@ -56,7 +56,7 @@ def advise(chosen: Chosen, seeds: int, workdir: str, command: str, methods: Sequ
         raise UserError(f"--budget={budget}; expected a share of the epochs in (0, 1]")
     folder = folders.workdir(workdir, f"advise_{folders.data_name(config)}" + "_rule" * rule)
     dataset = data.load(config.data)
-    task = make_task(config.task, dataset.class_names, dataset.splits["train"]["label"])
+    task = make_task(config.task, dataset.class_names, dataset.splits["train"]["label"], target=dataset.target)
     need_classes(task, "advise", f"use `{as_typed('compare')}`")
     if len(dataset.modalities) < 2:
         raise UserError(f"{dataset.name} has only the modality {dataset.modalities[0]}; advise "

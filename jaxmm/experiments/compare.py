@@ -19,9 +19,10 @@ from jaxmm.experiments import configs, folders, tuning
 from jaxmm.experiments.configs import Chosen
 from jaxmm.experiments.planning import Planned, claim, plan
 from jaxmm.experiments.series import check_any_finished
-from jaxmm.report import comparison, flat, plots, published, run_report, variants
+from jaxmm.report import comparison, flat, plots, published, run_report, units, variants
 from jaxmm.report import tuning as report
 from jaxmm.report.analysis import probe_run
+from jaxmm.task import not_for_maps
 from jaxmm.train.options import check_counts
 from jaxmm.train.schedule import train_many
 from jaxmm.train.setup import Run, state_size
@@ -294,6 +295,8 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
     A run that diverges is marked, and the others continue.
     With `probe` the scores of a modality get the accuracy of a linear probe of its encoder.
     """
+    if probe:
+        not_for_maps(units.task_of(dataset), "--probe")
     start = time.perf_counter()
     for i, (run, trained) in enumerate(train_all(runs, dataset, progress)):
         if isinstance(trained, FloatingPointError):

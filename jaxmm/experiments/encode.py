@@ -17,6 +17,7 @@ from jaxmm.errors import UserError, as_typed
 from jaxmm.experiments import configs, folders
 from jaxmm.methods import method_config
 from jaxmm.report.predictions import open_arrays
+from jaxmm.task import not_for_maps
 from jaxmm.train.predictions import split_features
 from jaxmm.train.restore import restore
 from jaxmm.train.setup import Run, build, init_state
@@ -78,6 +79,7 @@ def encode(run: Run, output: pathlib.Path, origin: Mapping[str, Any], progress: 
       UserError: there is something at `output`, the data are gone, or a feature is not finite.
     """
     check_output(output)
+    not_for_maps(run.setup.task, "a file of features", "train on the data as they are")
     setup, dataset = run.setup, run.setup.dataset
     dataset.splits["train"]     # raises where the data are gone
     said, rows, sizes = [], {}, {}

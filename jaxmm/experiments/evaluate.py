@@ -14,6 +14,7 @@ from jaxmm.evaluate.corruptions import corrupt
 from jaxmm.report import analysis, continual
 from jaxmm.report import predictions as table
 from jaxmm.report.tables import scores_table
+from jaxmm.task import not_for_maps
 from jaxmm.train import validity
 from jaxmm.evaluate.measure import Options
 from jaxmm.train.predictions import make_weights, predict_split
@@ -32,6 +33,8 @@ def evaluate(workdir: pathlib.Path, step: int | None, split: str, drop: Sequence
     if predictions:
         table.check_path("--predictions", files.expand(predictions), table.SUFFIXES)
     run = restore(workdir, step, data=path)
+    if predictions:
+        not_for_maps(run.setup.task, "--predictions")
     dataset = run.setup.dataset
     check_choice("--split", split, SPLITS)
     original = dataset.splits[split]
@@ -97,6 +100,7 @@ def analyse(workdir: pathlib.Path, step: int | None, split: str, names: Sequence
             references: Sequence[str], path: str = "", options: Options = Options()) -> str:
     """The analyses called `names`, which are also written into the run folder, as is said."""
     run = restore(workdir, step, data=path)
+    not_for_maps(run.setup.task, f"--{names[0]}")
     check_choice("--split", split, SPLITS)
     others = [analysis.Trained(restore(folder, None, data=path), folder)
               for folder in map(files.expand, references)]

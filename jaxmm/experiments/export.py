@@ -18,6 +18,7 @@ from jaxmm.data.spec import to_json
 from jaxmm.data.transform import on_host
 from jaxmm.errors import UserError, check_choice
 from jaxmm.report.tables import sort_heads
+from jaxmm.task import not_for_maps
 from jaxmm.train.checkpoints import flatten
 from jaxmm.train.options import to_dict
 from jaxmm.train.setup import Run, Setup
@@ -72,6 +73,7 @@ def program(run: Run) -> tuple[jax.export.Exported, dict[str, jax.ShapeDtypeStru
       UserError: numbers of a modality are normalised in more than 64 bits.
     """
     setup = run.setup
+    not_for_maps(setup.task, "a program that predicts", "give --format=safetensors")
     rows, = jax.export.symbolic_shape("rows")
     used = [m for m in setup.spec.modalities if m in run.state.params]
     inputs = {m: jax.ShapeDtypeStruct((rows, *setup.spec.forms[m].shape), setup.spec.forms[m].dtype)

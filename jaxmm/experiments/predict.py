@@ -9,11 +9,12 @@ import numpy as np
 from jaxmm import files
 from jaxmm.data.dataset import say
 from jaxmm.data.new_rows import Block, read_blocks, value_blocks
-from jaxmm.errors import UserError
+from jaxmm.errors import UserError, as_typed
 from jaxmm.prepare import table
 from jaxmm.prepare.decode import Options
 from jaxmm.prepare.layout import split_name
 from jaxmm.report import predictions
+from jaxmm.task import not_for_maps
 from jaxmm.train.predictions import make_weights, predict_block
 from jaxmm.train.setup import Run, Setup
 
@@ -72,6 +73,7 @@ def predict(run: Run, data: str, split: str, output: pathlib.Path, embeddings: p
       UserError: invalid rows, see `blocks_of`, or none has a modality of the model.
     """
     setup, rows, empty = run.setup, 0, 0
+    not_for_maps(setup.task, "a table of predictions", f"use `{as_typed('evaluate')}`")
     weights = make_weights(setup, run.state)
     used = [m for m in setup.spec.modalities if m in run.state.params]
     with contextlib.ExitStack() as stack:

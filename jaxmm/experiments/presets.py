@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jaxmm.config import (Config, EncoderConfig, FramesConfig, OptimizerConfig, SpectrogramConfig,
-                          TextConfig, TrainConfig)
+from jaxmm.config import (Config, EncoderConfig, FramesConfig, MapConfig, OptimizerConfig, PictureConfig,
+                          SpectrogramConfig, TextConfig, TrainConfig)
 from jaxmm.encoders import NETWORKS
 from jaxmm.errors import UserError
 from jaxmm.experiments import configs
@@ -131,6 +131,8 @@ def shrink(config: Config) -> Config:
             sections[m] = dataclasses.replace(
                 section, frames=min(section.frames, 4), crop_frames=min(section.crop_frames, 2),
                 height=16, width=16, size=8)
+        elif isinstance(section, (PictureConfig, MapConfig)):
+            sections[m] = dataclasses.replace(section, height=32, width=32)
         elif isinstance(section, TextConfig):
             sections[m] = dataclasses.replace(section, length=8, vocabulary="")
     for m, encoder in config.encoders.items():

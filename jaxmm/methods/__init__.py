@@ -9,7 +9,7 @@ from jaxmm.errors import UserError, suggest
 from jaxmm.methods import (agem, agm, amco, analytic, av_cil, avslowfast, cls_er, cml, continual,
                            correlation, cpm_net, derpp, er_ace, er_aml, ewc, fusion, g2d, g_blending,
                            imagination, lfm, lwf, mbsd, mla, mla_tcmax, mmpareto, mmtm, ogm_ge, opm, pmr,
-                           qmf, rebalance, reconboost, relearn, rubi, samm, smv, tate, taught, tcmax)
+                           qmf, rebalance, reconboost, relearn, rubi, samm, segment, smv, tate, taught, tcmax)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of, select_modalities
 
@@ -26,6 +26,7 @@ class Entry(NamedTuple):
     cure: str = ""              # options of its own that keep a loss finite which is not
     complete: bool = False      # its teachers may have learned from modalities that its own rows lack
     of_length: bool = False     # what it does in an epoch depends on how many there are
+    dense: bool = False         # predicts a class for every pixel: for segmentations, and for them alone
 
 
 MLA, UMT = "MLA, arXiv 2311.10707", "UMT, arXiv 2305.01233"
@@ -92,6 +93,11 @@ METHODS = {entry.options.name: entry for entry in (
           "mmtm with re-balancing steps of the modality that learns slowly", "arXiv 2202.05306"),
     Entry(rubi.RUBiConfig(), rubi.make_rubi,
           "mmtm whose loss is masked by the prediction of one modality", "RUBi, arXiv 1906.10169"),
+    Entry(segment.SegmentConfig(), segment.make_segment,
+          "a class for every pixel: encoders that exchange between their stages, and a decoder",
+          "ESANet, arXiv 2011.06961", dense=True),
+    Entry(segment.UMTSegmentConfig(), segment.make_umt_segment,
+          "segment that imitates maps of teachers of one modality", UMT, cure=taught.CURE, dense=True),
     Entry(mla.MLAConfig(), mla.make_mla,
           "one modality at a time through a shared head with projected gradient", MLA, pairs=False),
     Entry(mla_tcmax.MLATCMaxConfig(), mla_tcmax.make_mla_tcmax,
@@ -201,8 +207,8 @@ def make_method(options: MethodConfig, model: Model) -> Method:
     """The method called `options.name`, built from a model without a head and, of that, the modalities named.
 
     Raises:
-      UserError: there is no such method, the options belong to another one, or they name a part of the
-        modalities and the method starts from a model of all of them.
+      UserError: there is no such method, the options belong to another one, it is of other tasks, or they name
+        a part of the modalities and the method starts from a model of all of them.
     """
     if options.name not in METHODS:
         raise UserError(f"method {options.name!r} is unknown{suggest(options.name, METHODS)}")
@@ -210,11 +216,18 @@ def make_method(options: MethodConfig, model: Model) -> Method:
     if type(options) is not type(entry.options):
         raise UserError(f"method.name={options.name}: these are the options of another method; "
                         f"choose the method by --config=FILE.py:{options.name}")
+    if entry.dense != (model.task.name == "segmentation"):
+        fit = ", ".join(name for name, other in METHODS.items() if other.dense != entry.dense)
+        raise UserError(f"{options.name} predicts {'a class for every pixel' if entry.dense else 'for whole examples'}, "
+                        f"and the task is {model.task.name}; choose another method"
+                        + (f": {fit}" if not entry.dense else ", or data with a map of classes for each image"))
     if not options.modalities:
         return entry.make(options, model)
     method = entry.make(options, select_modalities(model, options.modalities, "method.modalities"))
+    own = set(names_of(options.modalities))
     for teacher, theirs in method.teachers.items():
-        if not getattr(theirs, "modality", "") and theirs.modalities != options.modalities:
+        needed = set(names_of(getattr(theirs, "modality", "") or theirs.modalities))
+        if not needed or not needed <= own:
             raise UserError(f"method.modalities={options.modalities}: {options.name} starts from {teacher}, a model "
                             "of all modalities; leave it out, or choose another method")
     return method

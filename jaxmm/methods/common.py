@@ -24,8 +24,8 @@ from jaxmm.model import Model, Output
 
 class TrainState(NamedTuple):
     """Everything that changes during training."""
-    params: dict[str, Any]         # parameter groups: one per modality, "head", a method's own
-    batch_stats: dict[str, Any]    # by modality; {} for encoders without
+    params: dict[str, Any]         # parameter groups: one per modality, "exchange", "decoder", "head", a method's own
+    batch_stats: dict[str, Any]    # by modality, of exchange and decoder; {} for encoders without
     opt_state: dict[str, Any]      # by parameter group
     key: chex.PRNGKey              # of the run; step i uses fold_in(key, i)
     step: chex.Array               # int32 scalar, steps done
@@ -70,6 +70,8 @@ class Method(NamedTuple):
     # (state, outputs by head, present) -> weights [B] by head of fusion at test time
     squeezes: Callable[[TrainState, Batch], dict[str, chex.Array]] | None = None
     # what each modality feeds into each exchange, [B, C] by "STAGE/MODALITY"
+    maps: Callable[[TrainState, Batch], dict[str, chex.Array]] | None = None
+    # of a segmentation, the predicted class [B, H, W] at every pixel by head
     ready: Callable[[TrainState], TrainState] | None = None
     # the state with what `predict` and `features` need of it for every batch, which they compute themselves
     # for other states
@@ -110,6 +112,9 @@ def init_state(model: Model, key: chex.PRNGKey, batch: Batch,
     if model.exchange:
         params["exchange"], batch_stats["exchange"] = init_exchange(
             model, named_key(init_key, "exchange"), params, batch_stats, inputs)
+    if model.decoder:
+        params["decoder"], batch_stats["decoder"], widths = init_decoder(
+            model, named_key(init_key, "decoder"), params, batch_stats, inputs)
     assert model.head       # which the factory of the method has set
     params["head"] = model.head.init(head_key, widths)
     return TrainState(params, batch_stats, model.optimizer.init(params), run_key,
@@ -119,14 +124,31 @@ def init_state(model: Model, key: chex.PRNGKey, batch: Batch,
 def init_exchange(model: Model, key: chex.PRNGKey, params: chex.ArrayTree, batch_stats: chex.ArrayTree,
                   inputs: Mapping[str, chex.Array]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(params, stats) of the exchange by stage, sized for the maps of these inputs [B, ...]."""
-    shapes = {m: jax.eval_shape(lambda p, s, x, e=encoder: tap_all(e, p, s, x), params[m],
-                                batch_stats[m], inputs[m]) for m, encoder in model.encoders.items()}
+    shapes = all_taps(model, params, batch_stats, inputs)
     exchange = model.exchange
     assert exchange
     names = {f"stage_{i}": i for i in exchange.after}
     made = {name: exchange.init(named_key(key, name), {
         m: seen(taps[i]).shape for m, taps in shapes.items()}) for name, i in names.items()}
     return {k: p for k, (p, _) in made.items()}, {k: s for k, (_, s) in made.items()}
+
+
+def init_decoder(model: Model, key: chex.PRNGKey, params: chex.ArrayTree, batch_stats: chex.ArrayTree,
+                 inputs: Mapping[str, chex.Array]) -> tuple[Any, Any, dict[str, int]]:
+    """(params, stats) of the decoder, sized for these inputs [B, ...], and the widths of its maps by name."""
+    taps = all_taps(model, params, batch_stats, inputs)
+    decoder = model.decoder
+    assert decoder
+    made = decoder.init(key, {m: [inputs[m].shape, *(seen(x).shape for x in taps[m])] for m in taps})
+    maps, _ = jax.eval_shape(lambda p, s, x: decoder.apply(p, s, x, train=False), *made, taps)
+    return *made, {name: x.shape[-1] for name, x in maps.items()}
+
+
+def all_taps(model: Model, params: chex.ArrayTree, batch_stats: chex.ArrayTree, inputs: Mapping[str, chex.Array],
+             ) -> dict[str, list]:
+    """Shapes of the output of each stage, by modality, for these inputs [B, ...]; see `tap_all`."""
+    return {m: jax.eval_shape(lambda p, s, x, e=encoder: tap_all(e, p, s, x), params[m],
+                              batch_stats[m], inputs[m]) for m, encoder in model.encoders.items()}
 
 
 def tap_all(encoder: Encoder, params: chex.ArrayTree, batch_stats: chex.ArrayTree, x: chex.Array,
@@ -139,10 +161,10 @@ def tap_all(encoder: Encoder, params: chex.ArrayTree, batch_stats: chex.ArrayTre
     return taps
 
 
-def check_several(model: Model, what: str) -> None:
+def check_several(model: Model, what: str, instead: str = "unimodal") -> None:
     """Raises UserError for one modality, with `what` the method does as the message's beginning."""
     if len(model.encoders) < 2:
-        raise UserError(f"{what} and needs two or more; use unimodal")
+        raise UserError(f"{what} and needs two or more; use {instead}")
 
 
 def flatten(x: chex.Array, refusal: str) -> chex.Array:

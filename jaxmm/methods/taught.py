@@ -157,7 +157,7 @@ def imitation(model: Model, distance: str, error, student, teacher, present=None
       model: whose batch it is.
       distance: see `ImitatingConfig`.
       error: of two trees, by row.
-      student: features [B, s].
+      student: features [B, s] or maps [B, ..., s].
       teacher: of the same shapes.
       present: bool [B], the rows that count; all by default.
     """
@@ -171,7 +171,7 @@ def imitation(model: Model, distance: str, error, student, teacher, present=None
 
 
 def normalise(features: jax.Array) -> jax.Array:
-    """Rows [B, s] scaled to a mean square of 1, float32; rows of nearly 0 stay near it."""
+    """Rows [..., s] scaled to a mean square of 1, float32; rows of nearly 0 stay near it."""
     features = features.astype(jnp.float32)
     return features * jax.lax.rsqrt(jnp.mean(features ** 2, axis=-1, keepdims=True) + TINY)
 
@@ -190,15 +190,8 @@ def make_distilled(config: ImitatingConfig, model: Model, distillation, teachers
       collect: states of the teachers by name -> (params, batch_stats) of one model.
       labels: whether the cross-entropy is part of the loss.
     """
-    check_at_least("method.weight", config.weight, 0)
-    check_at_least("method.warmup_epochs", config.warmup_epochs, 0)
-    check_choice("method.distance", config.distance, ("mse", "relative", "normalised"))
+    weight = make_weight(config, model)
     model = with_fused_head(config, model)
-
-    def weight(step):
-        if not config.warmup_epochs:
-            return config.weight
-        return config.weight * jnp.minimum(model.epoch(step).fraction / config.warmup_epochs, 1)
 
     def init(key, batch):
         state = init_state(model, key, batch)
@@ -224,6 +217,24 @@ def make_distilled(config: ImitatingConfig, model: Model, distillation, teachers
 
     return Method(init, step, make_predict(model), make_features(model),
                   teachers=teachers, teach=teach, distils=True)
+
+
+def make_weight(config, model: Model):
+    """weight(step): that of a distillation, which rises linearly over the first `config.warmup_epochs`.
+
+    Raises:
+      UserError: the `weight`, `warmup_epochs` or `distance` of a distillation is out of range.
+    """
+    check_at_least("method.weight", config.weight, 0)
+    check_at_least("method.warmup_epochs", config.warmup_epochs, 0)
+    check_choice("method.distance", config.distance, ("mse", "relative", "normalised"))
+
+    def weight(step):
+        if not config.warmup_epochs:
+            return config.weight
+        return config.weight * jnp.minimum(model.epoch(step).fraction / config.warmup_epochs, 1)
+
+    return weight
 
 
 def make_finetune(config: FinetuneConfig, model: Model) -> Method:

@@ -27,7 +27,7 @@ BUILDERS = {
     "mosei": Builder(mosi.layout, ("binary",)),
     "mosi": Builder(mosi.layout, ("binary",)),
     "mvsa": Builder(mvsa.layout),
-    "nyuv2": Builder(nyuv2.layout),
+    "nyuv2": Builder(nyuv2.layout, nyuv2.VARIANTS),
     "table": Builder(table.layout, table.VARIANTS, file=True),
     "ucf101": Builder(ucf101.layout, ("split2", "split3")),
     "vggsound": Builder(vggsound.layout, ("mmcl",)),

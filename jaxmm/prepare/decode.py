@@ -231,6 +231,34 @@ def png(path: str, options: Options) -> tuple[list[bytes], list[str]]:
     return [data], []
 
 
+def pixel_map(paths: tuple[str, str], classes: int, options: Options) -> tuple[list[bytes], list[str]]:
+    """A PNG file byte by byte: one number for each pixel of a picture.
+
+    Args:
+      paths: of the map, and of the picture.
+      classes: its numbers are classes from 1 to this, 0 where a pixel has none; 0: they are anything.
+      options: not used.
+
+    Raises:
+      Missing: no pixel has a class.
+    """
+    path, picture = map(find, paths)
+    stored, notes = png(path, options)
+    with Image.open(io.BytesIO(stored[0]), formats=("PNG",)) as image, Image.open(picture) as other:
+        x, sizes = np.asarray(image), (image.size, other.size)
+    if x.ndim != 2:
+        raise ValueError(f"{x.shape[-1]} channels, expected one number for each pixel")
+    if sizes[0] != sizes[1]:
+        raise ValueError("{} x {} pixels, its picture {} x {}".format(*sizes[0], *sizes[1]))
+    least, most = int(x.min()), int(x.max())
+    if least < 0 or most > (classes or 2**16 - 1):
+        raise ValueError(f"values from {least} to {most}, expected " + (
+            f"classes from 1 to {classes}, or 0 for none" if classes else f"numbers from 0 to {2**16 - 1}"))
+    if classes and not most:
+        raise Missing("no pixel with a class", path)
+    return stored, notes
+
+
 def video(path: str, fps: float, options: Options) -> tuple[list[bytes], list[str]]:
     """Frames of a video as JPEG, `options.fps` or else `fps` of them a second (0: all)."""
     frames, notes = [], []

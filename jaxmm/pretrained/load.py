@@ -116,13 +116,14 @@ def _load(path: pathlib.Path, sha256: str, network: str, kind: str, shapes, tree
     del sha256      # another file is loaded again
     source = open_file(path)
     with of(str(path)):
-        used = sorted(names_lib.used_names(source.shapes, network, kind))
+        like = jax.tree.unflatten(treedef, shapes)
+        used = sorted(names_lib.used_names(source.shapes, network, kind, names_lib.num_channels(like)))
         _check_types({name: source.types[name] for name in used})
         _check_room(sum(4 * math.prod(source.shapes[name]) for name in used))
     read = source.read(used)
     with of(str(path)):
         read = {name: _to_float32(name, x) for name, x in read.items()}
-        tree = names_lib.to_tree(read, network, kind, jax.tree.unflatten(treedef, shapes), shape)
+        tree = names_lib.to_tree(read, network, kind, like, shape)
     _say_what_is_left(path, source, used)
     if kind == "text":
         known, used_words = names_lib.num_words(source.shapes, network), len(tree["params"]["embed"]["embedding"])

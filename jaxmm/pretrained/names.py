@@ -15,16 +15,17 @@ import numpy as np
 
 from jaxmm.errors import UserError
 from jaxmm.pretrained.tables import (MEL_PATCHES, TABLES, Leaves, Table, Target, WrongShape,
-                                     count_blocks, names_of, resnet, resnet3d, separable, slowfast,
+                                     count_blocks, esanet, names_of, resnet, resnet3d, separable, slowfast,
                                      slowfast_form, transposed)
 
 ADDED = "params/Dense_0/"   # the layer that `EncoderConfig.features` adds, which no file has
 RESNETS = {     # whose tables have the blocks that a file has names of
     **dict.fromkeys(("resnet18", "resnet34", "resnet50"), resnet), "resnet3d18": resnet3d,
+    **dict.fromkeys(("esanet18", "esanet34"), esanet),
     **{f"{name}{depth}": table for name, table in (("slow", slowfast), ("slowfast", slowfast), (
         "avslowfast", slowfast), ("separable", separable)) for depth in (14, 50, 101)}}
 STEMS = ("Conv_0", "slow_0/Conv3D_0", "AxisConv_0/Conv3D_0")
-WRITTEN = {"resnet": "ResNet", "resnet3d": "ResNet3D", "slow": "Slow", "slowfast": "SlowFast",
+WRITTEN = {"resnet": "ResNet", "resnet3d": "ResNet3D", "esanet": "ESANet", "slow": "Slow", "slowfast": "SlowFast",
            "avslowfast": "AVSlowFast", "separable": "AVSlowFast"}
 WRAPPERS = r"^((_orig_mod|module|model|params|state|state_dict|bert|vit|dinov2)\.)+"
 FOREIGN = {     # names that tell models which have all of the names of a known one, and others
@@ -86,10 +87,19 @@ def sizes(arrays: Mapping[str, np.ndarray], network: str, kind: str) -> dict[str
     return found
 
 
-def used_names(names: Iterable[str], network: str = "", kind: str = "") -> set[str]:
-    """The names that `to_tree` reads; without a network those of all encoders of the model that is found."""
+def num_channels(like: Mapping[str, Any]) -> int:
+    """How many channels a ResNet of images like this one takes; 3 of other networks."""
+    stem = like["params"].get("Conv_0", {})
+    return stem["kernel"].shape[-2] if "kernel" in stem else 3
+
+
+def used_names(names: Iterable[str], network: str = "", kind: str = "", channels: int = 3) -> set[str]:
+    """The names that `to_tree` reads; without a network those of all encoders of the model that is found.
+
+    `channels` is as `num_channels` finds it.
+    """
     forms = as_torch(names)
-    tables = [_table(forms, network, kind)] if network else _held(forms)
+    tables = [_table(forms, network, kind, channels)] if network else _held(forms)
     return {forms[name] for table in tables for name in names_of(table.leaves(forms)) & forms.keys()}
 
 
@@ -106,7 +116,7 @@ def to_tree(arrays: Mapping[str, np.ndarray], network: str, kind: str, like: Map
 
     Learned positions are resized to the input (images) or cut (texts, sounds). Of more words than `like`
     has the first are taken. The first convolution of a ResNet is summed over colours for one channel, and
-    averaged over them for other numbers.
+    averaged over them for other numbers; of the two encoders of ESANet, that of depth is for one channel.
 
     Args:
       arrays: of the file.
@@ -121,7 +131,7 @@ def to_tree(arrays: Mapping[str, np.ndarray], network: str, kind: str, like: Map
     Raises:
       UserError: another model, names that are missing, shapes that do not fit.
     """
-    table, leaves, forms = _complete(arrays, network, kind)
+    table, leaves, forms = _complete(arrays, network, kind, num_channels(like))
     targets = {path: tuple(x.shape) for path, x in traverse_util.flatten_dict(dict(like), sep="/").items()
                if not path.startswith(ADDED)}
     _check_same_encoder(arrays, network, kind, table, leaves, targets)
@@ -178,14 +188,16 @@ def _held(forms: Mapping[str, str]) -> list[Table]:
     return [table for _, _, table in there if table.about == about]
 
 
-def _table(forms: Mapping[str, str], network: str, kind: str) -> Table:
+def _table(forms: Mapping[str, str], network: str, kind: str, channels: int = 3) -> Table:
     """The table by which a network reads a file: the one with most of its names in it.
 
     Raises:
       UserError: the file holds another model.
     """
-    kinds = TABLES.get(network) or {"audio" if RESNETS[network] is separable else "image": (
-        RESNETS[network](forms),)}
+    if not (kinds := TABLES.get(network)):
+        make = RESNETS[network]
+        kinds = {"audio" if make is separable else "image": (
+            make(forms, channels) if make is esanet else make(forms),)}
     tables = next((kinds[known] for known in kinds if (known == "text") == (kind == "text")), None)
     if not tables:
         raise UserError(f"{network} takes {' and '.join(kinds)}, found {kind}")
@@ -204,14 +216,14 @@ def _written(network: str) -> str:
     return f"{WRITTEN[name]}-{depth}"
 
 
-def _complete(names: Iterable[str], network: str, kind: str) -> tuple[Table, Leaves, dict[str, str]]:
+def _complete(names: Iterable[str], network: str, kind: str, channels: int = 3) -> tuple[Table, Leaves, dict[str, str]]:
     """The table by which a network reads a file, its parameters, and the names as PyTorch writes them.
 
     Raises:
       UserError: it holds another model, names that are missing, or the same one twice.
     """
     forms = as_torch(names)
-    table = _table(forms, network, kind)
+    table = _table(forms, network, kind, channels)
     leaves = table.leaves(forms)
     needed = names_of(leaves)
     if missing := sorted(needed - forms.keys()):

@@ -4,7 +4,7 @@ The tables stand at the end. References:
   M3AE: github.com/young-geng/m3ae_public; its PyTorch port is that of MLA (arXiv 2311.10707). CAV-MAE:
   github.com/YuanGongND/cav-mae. CLIP: github.com/openai/CLIP, and as Hugging Face transformers name it, which
   BERT, ViT and DINOv2 are from, too. timm has the names of MAE and DINOv2 as released. ResNet and ResNet3D: torchvision.
-  SlowFast: github.com/facebookresearch/SlowFast and pytorchvideo.
+  SlowFast: github.com/facebookresearch/SlowFast and pytorchvideo. ESANet: github.com/TUI-NICR/ESANet.
 """
 import functools
 import itertools
@@ -307,6 +307,27 @@ def resnet(forms: Iterable[str]) -> Table:
             parts |= behind(f"layer{stage}.{number}.",
                             C(f"{kind}_{n}/Conv_{i}", conv) | B(f"{kind}_{n}/BatchNorm_{i}", norm))
     return Table("resnet", f"ResNet-{convs * len(blocks) + 2}", "", parts)
+
+
+def esanet(forms: Iterable[str], channels: int = 3) -> Table:
+    """The table of an encoder of ESANet, with the blocks that a file has names of.
+
+    Of the two encoders of a file, the one of depth is for inputs of one channel.
+    """
+    forms = list(forms)
+    own = "encoder_depth." if channels == 1 else "encoder_rgb."
+    prefix = own if f"{own}conv1.weight" in forms else "encoder."
+    blocks = _numbers(re.escape(prefix) + r"layer(\d+)\.(\d+)\.conv3x1_1\.", forms)
+    parts = C("Conv_0", "conv1", _colour_conv) | B("BatchNorm_0", "bn1")
+    for n, (stage, number) in enumerate(blocks):
+        block = f"NonBottleneck1D_{n}"
+        leaves = B(f"{block}/BatchNorm_0", "bn1") | B(f"{block}/BatchNorm_1", "bn2")
+        for i, name in enumerate(("conv3x1_1", "conv1x3_1", "conv3x1_2", "conv1x3_2")):
+            leaves |= D(f"params/{block}/Conv_{i}", name, _conv)
+        if number == 0 and stage > 1:
+            leaves |= C(f"{block}/Conv_4", "downsample.0") | B(f"{block}/BatchNorm_2", "downsample.1")
+        parts |= behind(f"layer{stage}.{number}.", leaves)
+    return Table("esanet", f"ESANet-{2 * len(blocks) + 2}", "", behind(prefix, parts))
 
 
 def resnet3d(forms: Iterable[str]) -> Table:

@@ -1,15 +1,15 @@
-"""What a head gets right and wrong: by class, by label, or number against number."""
+"""What a head gets right and wrong: by class, of examples or of pixels, by label, or number against number."""
 import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import sklearn.metrics
 
-from jaxmm import escape
+from jaxmm import escape, metrics
 from jaxmm.batch import Batch, Logits
 from jaxmm.report import plots
 from jaxmm.report.tables import markdown
-from jaxmm.task import Task
+from jaxmm.task import DENSE, Task
 from jaxmm.train.scores import head_rows, main_head
 
 NAME = "predictions"    # of the plot
@@ -26,7 +26,7 @@ def section(task: Task, outputs: Logits, split: Batch) -> tuple[str, Callable | 
 
     Args:
       task: of the outputs.
-      outputs: [N, K] by head.
+      outputs: [N, K] by head; of a segmentation counts of pixels [N, C, C].
       split: its labels and masks.
     """
     head = main_head(outputs)
@@ -34,7 +34,7 @@ def section(task: Task, outputs: Logits, split: Batch) -> tuple[str, Callable | 
     z, y = np.asarray(outputs[head])[rows], np.asarray(split["label"])[rows]
     if not len(y):
         return f"No example has what the head {escape.code(head)} needs.", None
-    make = {"classification": _classes, "multilabel": _labels, "regression": _numbers}[task.name]
+    make = {"classification": _classes, "multilabel": _labels, "regression": _numbers, DENSE: _pixels}[task.name]
     text, draw = make(z, y, task.names)
     return f"Of the head {escape.code(head)}, {len(y)} examples. {text}", draw
 
@@ -46,6 +46,23 @@ def _classes(z, y, names):
     if len(names) > DRAWN:
         return f"{text}\nThe confusion matrix of {len(names)} classes is not drawn.\n", None
     return text, functools.partial(confusion_plot, matrix, names)
+
+
+def _pixels(confusion, y, names):
+    del y       # which is in the counts
+    counts = metrics.total_confusion(confusion)
+    iou, true, total = metrics.class_iou(counts), counts.sum(1), max(counts.sum(), 1)
+    order = sorted(range(len(names)), key=lambda k: (true[k] == 0, np.nan_to_num(iou[k])))
+    shown, note = worst(order, "classes", "the lowest IoU")
+    rows = [{"class": names[k], "IoU": None if np.isnan(iou[k]) else f"{100 * iou[k]:.1f}",
+             "recall": f"{100 * counts[k, k] / true[k]:.1f}" if true[k] else None,
+             "precision": f"{100 * counts[k, k] / counts[:, k].sum():.1f}" if counts[:, k].any() else None,
+             "pixels": f"{100 * true[k] / total:.2f}"} for k in shown]
+    text = (f"In percent of pixels that are not void; pixels is the share of a class of all of them.{note}\n\n"
+            + markdown(rows, ["class", "IoU", "recall", "precision", "pixels"]))
+    if len(names) > DRAWN:
+        return f"{text}\nThe confusion matrix of {len(names)} classes is not drawn.\n", None
+    return text, functools.partial(pixel_plot, counts, names)
 
 
 def _labels(z, y, names):
@@ -96,18 +113,53 @@ def worst(order: Sequence[int], what: str, why: str) -> tuple[list[int], str]:
 @plots.styled
 def confusion_plot(matrix: np.ndarray, names: Sequence[str], *, page: plots.Page) -> plots.Figure:
     """Confusion matrix [C, C] of counts; colours are shares of the true class."""
-    count = len(names)
-    side = float(np.clip(1.6 + 0.28 * count, 4.2, 11))
+    side = confusion_side(len(names))
     width = page.fit(side + 0.8)
     figure = plots.Figure(figsize=(width, side * width / (side + 0.8)))
-    axes = figure.subplots()
+    draw_confusion(figure, figure.subplots(), matrix, names)
+    return figure
+
+
+@plots.styled
+def pixel_plot(counts: np.ndarray, names: Sequence[str], *, page: plots.Page) -> plots.Figure:
+    """IoU of each class that occurs as a bar, and the confusion matrix of counts of pixels [C, C]."""
+    side, count = confusion_side(len(names)), len(names)
+    width = page.fit(side + 4.2)
+    figure = plots.Figure(figsize=(width, side * width / (side + 4.2)))
+    left, right = figure.subplots(1, 2, width_ratios=(3.4, side + 0.8))
+    iou, true = 100 * np.nan_to_num(metrics.class_iou(counts)), counts.sum(1)
+    there = np.flatnonzero(true)
+    left.barh(there, iou[there], color=plots.INK, height=0.7)
+    size = 9 if count <= 20 else 7
+    for k in there:
+        left.annotate(f"{iou[k]:.1f}", (iou[k], k), (3, 0), textcoords="offset points", va="center", fontsize=size,
+                      color=plots.INK)
+    shown = [name if len(name) <= 18 else f"{name[:17]}…" for name in map(escape.printable, names)]
+    left.set_yticks(there, [shown[k] for k in there], fontsize=size)
+    left.set_xlim(0, 118)
+    left.set_xticks((0, 50, 100))
+    left.set_ylim(count - 0.5, -0.5)
+    left.set_title("IoU (%)")
+    left.grid(visible=False)
+    draw_confusion(figure, right, counts, names, percent=True)
+    return figure
+
+
+def confusion_side(count: int) -> float:
+    """Inches of a side of the confusion matrix of so many classes."""
+    return float(np.clip(1.6 + 0.28 * count, 4.2, 11))
+
+
+def draw_confusion(figure: plots.Figure, axes, matrix: np.ndarray, names: Sequence[str], percent: bool = False) -> None:
+    """Confusion matrix [C, C] of counts; colours are shares of the true class, numbers counts or these shares."""
+    count = len(names)
     total = matrix.sum(1, keepdims=True)
     share = np.divide(matrix, total, out=np.zeros(matrix.shape), where=total > 0)
     image = axes.imshow(100 * share, cmap="Blues", vmin=0, vmax=100)
     figure.colorbar(image, ax=axes, shrink=0.7, label="% of the true class")
     if count <= NUMBERED:
         for (i, j), n in np.ndenumerate(matrix):
-            axes.text(j, i, str(n), ha="center", va="center", fontsize=9,
+            axes.text(j, i, f"{100 * share[i, j]:.0f}" if percent else str(n), ha="center", va="center", fontsize=9,
                       color="white" if share[i, j] > 0.55 else plots.INK)
     axes.set_title("Confusion matrix")
     axes.grid(visible=False)
@@ -118,7 +170,6 @@ def confusion_plot(matrix: np.ndarray, names: Sequence[str], *, page: plots.Page
         axes.set_yticks(range(count), shown, fontsize=size)
     axes.set_xlabel("predicted" if count <= NAMED else "predicted (class number)")
     axes.set_ylabel("true" if count <= NAMED else "true (class number)")
-    return figure
 
 
 @plots.styled

@@ -58,7 +58,7 @@ def read_result(variant: Variant, seed: int, history: Sequence[Mapping[str, Any]
         scores = {head: by_metric | over_tasks[head] for head, by_metric in scores.items()}
         seen = {h: x for h, x in continual.seen_accuracy(history, kind).items() if h in scores}
     m = variant.modality
-    if m in scores and (variant.config.method.name == "unimodal" or scores["fused"] == scores[m]):
+    if m in scores and (variant.config.method.name == "unimodal" or scores.get("fused") == scores[m]):
         scores, seen = {m: scores[m]}, seen and {m: seen[m]}
     return Result(variant.method, seed, scores, variant.buffer, seen, changed=changed)
 

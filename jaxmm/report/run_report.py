@@ -12,8 +12,9 @@ from jaxmm.config import AugmentConfig, Config, EncoderConfig
 from jaxmm.errors import UserError, as_typed
 from jaxmm.files import PathLike
 from jaxmm.methods import METHODS, method_config
-from jaxmm.report import classes, flat, plots, stream_report, units
+from jaxmm.report import classes, flat, pictures, plots, stream_report, units
 from jaxmm.report.tables import Scores, capital, scores_table
+from jaxmm.task import DENSE
 from jaxmm.train import plan, validity, writers
 from jaxmm.train.options import differences, to_dict
 from jaxmm.train.predictions import predict_split
@@ -64,6 +65,8 @@ def write(run: Run, workdir: PathLike, page: plots.Page | None = None) -> str:
     if draw:
         by_class += ("\n![What is predicted against what is true]"
                      f"({plots.save(workdir, classes.NAME, draw, page)})")
+    if run.setup.task.name == DENSE:
+        by_class += pictures.section(run, dataset.splits[split], workdir, page)
     changed = validity.describe(dataset.name, run.changed)
     folder = escape.command([f"--workdir={workdir}"])
     if split == "test":
@@ -160,7 +163,7 @@ def _facts(run: Run, records, steps: int) -> Iterator[str]:
     rows = ", ".join(f"{batch_size(split)} {name}" for name, split in dataset.splits.items())
     yield f"Method: {config.method.name}"
     task = run.setup.task
-    what = {"classification": "classes", "multilabel": "labels"}.get(task.name, "outputs")
+    what = {"classification": "classes", "multilabel": "labels", DENSE: "classes of pixels"}.get(task.name, "outputs")
     yield f"Data set: {escape.markdown(dataset.name)}, {task.size} {what}, {rows} examples"
     for m, x in dataset.splits["train"]["inputs"].items():
         if m in params:

@@ -31,6 +31,7 @@ UNITS = {
     "weighted_f1": Unit("weighted F1"), "mean_recall": Unit("mean recall"),
     "f1": Unit("F1"), "map": Unit("mAP"), "label_accuracy": Unit("label accuracy"),
     "acc_2": Unit("Acc-2"), "acc_7": Unit("Acc-7"), "probe": Unit("probe accuracy"),
+    "mean_iou": Unit("mean IoU"), "pixel_accuracy": Unit("pixel accuracy"),
     "ece": Unit("ECE", 1, 3), "nll": Unit("NLL", 1, 3),
     "mae": Unit("MAE", 1, None), "rmse": Unit("RMSE", 1, None),
     "pearson": Unit("Pearson", 1, 3),
@@ -85,7 +86,7 @@ def best(metric: str, values: Mapping[Key, float]) -> Key | None:
 
 def task_of(dataset: Dataset, config: TaskConfig = TaskConfig()) -> Task:
     """What is learned from a data set: what the config says or, as by default, the type of its labels."""
-    return make_task(config, dataset.class_names, dataset.splits["train"]["label"])
+    return make_task(config, dataset.class_names, dataset.splits["train"]["label"], target=dataset.target)
 
 
 def guess(task: Task, dataset: Dataset, split: str = "test") -> float | None:

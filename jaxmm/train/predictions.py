@@ -60,7 +60,7 @@ def make_weights(setup: Setup, state: TrainState) -> Callable[[Logits, Mapping],
 def _read(setup, state, read, split, shown=""):
     splits = setup.dataset.splits
     if not any(split is known for known in splits.values()):
-        check_split("split", split, setup.spec.forms)
+        check_split("split", split, setup.spec.forms, target=setup.spec.target)
     return _read_rows(setup, state, read, split, setup.config.data.placement, shown)
 
 

@@ -5,17 +5,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmm import data
 from jaxmm.batch import Batch, batch_size
 from jaxmm.config import Config, EncoderConfig, PreprocessConfig, TextConfig, replace, scalar_options
 from jaxmm.data.dataset import Dataset, fingerprint, say
-from jaxmm.data.feeding import check_streaming, device_memory, is_streamed, place_training
+from jaxmm.data.feeding import check_streaming, count_pixels, device_memory, is_streamed, place_training
 from jaxmm.data.spec import DataSpec, check_same_form, coarse_map, example, make_spec
 from jaxmm.data.streams import Stream, balanced_rows, make_stream
 from jaxmm.data.text import check_encoder
-from jaxmm.data.transform import Transform, make_transform, normalise, on_host
+from jaxmm.data.transform import Dense, Transform, make_transform, normalise, on_host
 from jaxmm.encoders import NETWORKS, make_encoder, network_name
 from jaxmm.encoders.transformer import STYLES
 from jaxmm.errors import UserError, check_choice, of, suggest
@@ -23,7 +24,8 @@ from jaxmm.methods import METHODS, check_pairs, check_rows, make_method, used_mo
 from jaxmm.methods.common import Method, TrainState
 from jaxmm.model import Model
 from jaxmm.pretrained import load
-from jaxmm.task import Task, check_labels, make_task, need_classes, with_smoothing, with_weights
+from jaxmm.task import (DENSE, Task, check_labels, make_task, median_frequency, need_classes, with_smoothing,
+                        with_weights)
 from jaxmm.train import experts, plan
 from jaxmm.train.optimizers import PLATEAU, accumulate, by_encoder, make_optimizer, make_schedule
 from jaxmm.train.options import LARGEST, check_augmentation, check_single
@@ -31,6 +33,7 @@ from jaxmm.train.programs import Options, Programs, make_programs
 from jaxmm.train.scores import waits_in_vain
 from jaxmm.train.views import make_views, over_views
 
+MEDIAN_FREQUENCY = "median_frequency"
 SCANNED_STEPS = 32      # longest chunk of scanned steps; a signal takes effect at its end
 
 
@@ -107,7 +110,8 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
     else:
         stream, tasks, checksums = spec.stream, [], {}
     config = load.complete(config, kinds(config, spec))
-    task = make_task(config.task, spec.class_names, example(spec)["label"])
+    task = make_task(config.task, spec.class_names, example(spec)["label"], target=spec.target)
+    check_dense(config, task)
     for split, batch in dataset.splits.items():
         check_labels(split, task, batch["label"])
     learned = _learned_task(config, task, dataset, tasks)
@@ -134,7 +138,8 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
     wide = on_host(spec.forms, spec.norms, config.data.preprocess)
     to_float32 = functools.partial(normalise, norms=wide)
     transform = make_transform({m: norm for m, norm in spec.norms.items() if m not in wide},
-                               dict(config.augment), config.data.preprocess)
+                               dict(config.augment), config.data.preprocess,
+                               Dense(spec.target, config.data.zoom) if spec.target else None)
     shapes = example_shapes(example(spec), transform)
     ranks = {m: len(shape) for m, shape in shapes.items()}
     for m, options in config.augment.items():
@@ -195,7 +200,7 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
 
 def _learned_task(config: Config, task: Task, dataset: Dataset, tasks: Sequence[np.ndarray]) -> Task:
     """The task with the loss that is trained on: smoothed labels, weighted classes."""
-    check_choice("train.class_weights", config.train.class_weights, ("", "balanced"))
+    check_choice("train.class_weights", config.train.class_weights, ("", "balanced", MEDIAN_FREQUENCY))
     chosen = ["task.label_smoothing"] * bool(config.task.label_smoothing) + (
         ["train.class_weights"] * bool(config.train.class_weights))
     if chosen and config.stream.kind:
@@ -204,8 +209,32 @@ def _learned_task(config: Config, task: Task, dataset: Dataset, tasks: Sequence[
     if config.task.label_smoothing:
         task = with_smoothing(task, config.task.label_smoothing)
     if config.train.class_weights and dataset.splits:       # without data nothing is trained
-        task = with_weights(task, dataset.splits["train"]["label"][tasks[0]])
+        train = dataset.splits["train"]
+        if config.train.class_weights == MEDIAN_FREQUENCY:
+            return task._replace(class_weights=jnp.asarray(median_frequency(*count_pixels(
+                train["inputs"][dataset.target], tasks[0], task.size))))
+        task = with_weights(task, train["label"][tasks[0]])
     return task
+
+
+def check_dense(config: Config, task: Task) -> None:
+    """Raises UserError for options of a segmentation that do not go with it, or are not for other tasks."""
+    dense, weights = task.name == DENSE, config.train.class_weights
+    if not dense and (config.data.zoom or weights == MEDIAN_FREQUENCY):
+        option = f"data.zoom={config.data.zoom}" if config.data.zoom else f"train.class_weights={weights}"
+        raise UserError(f"{option} is for a {DENSE}; the task is {task.name}: leave it out")
+    if not dense:
+        return
+    if weights == "balanced":
+        raise UserError(f"train.class_weights=balanced counts examples by class, and those of a {DENSE} have many; "
+                        f"set --config.train.class_weights={MEDIAN_FREQUENCY}")
+    if config.data.zoom and not config.data.zoom >= 1:
+        raise UserError(f"data.zoom={config.data.zoom}; expected a factor of at least 1, or 0 for none")
+    changed = [f"augment.{m}.{name}" for m, options in config.augment.items()
+               for name, value in vars(options).items() if value and name != "noise"]
+    if changed:
+        raise UserError(f"{changed[0]}: the inputs of a {DENSE} are changed together with its class maps; set "
+                        "--config.data.zoom=1.4, and leave this out")
 
 
 def check_selection(setup: Setup) -> None:
@@ -237,7 +266,7 @@ def _make_tasks(config: Config, dataset: Dataset, spec: DataSpec | None,
     if not config.stream.kind:
         tasks = [np.arange(batch_size(dataset.splits["train"]))]
         return dataset, None, rows_with(dataset, used, tasks)
-    need_classes(make_task(config.task, dataset.class_names, dataset.splits["train"]["label"]),
+    need_classes(make_task(config.task, dataset.class_names, dataset.splits["train"]["label"], target=dataset.target),
                  "a stream of tasks", "use a config without a stream")
     dataset, stream = make_stream(config.stream, dataset, spec and coarse_map(spec))
     tasks = [task.indices["train"] for task in stream.tasks]

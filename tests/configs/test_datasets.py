@@ -10,8 +10,9 @@ from jaxmm import data
 from jaxmm.data.prepared import open_prepared
 from jaxmm.errors import UserError
 from jaxmm.prepare.run import prepare
+from jaxmm.report import run_report
 from jaxmm.train import schedule
-from jaxmm.train.setup import build, init_state
+from jaxmm.train.setup import build, init_state, state_shapes
 
 # By config: maker of the files and its options, the data set, shapes of an example at full size.
 CASES = {
@@ -94,6 +95,26 @@ def test_examples_have_the_shapes_of_the_papers(name):
             found[m] = jax.eval_shape(lambda x, k=key, s=section: preprocess(k, 0.5, x, s), row).shape
             assert found[m] == shapes[m]
     assert set(found) == set(shapes)
+
+
+def test_rooms_are_prepared_segmented_and_reported(layouts, tmp_path):
+    """And the network of the full size is ESANet's, by its number of parameters."""
+    layouts.nyuv2(tmp_path / "source", rooms=4)
+    prepare("nyuv2", tmp_path / "source", tmp_path, progress=False)
+    config = get_config("nyuv2", "segment,smoke")
+    config.data.path, config.method.decoder_blocks = str(tmp_path / "nyuv2"), 0
+    run = schedule.train(config, tmp_path / "run", devices=jax.devices()[:1], progress=False)
+    assert run.setup.dataset.class_names[:2] == ("wall", "floor") and run.setup.task.name == "segmentation"
+    assert {s: len(x["label"]) for s, x in run.setup.dataset.splits.items()} == {"train": 3, "val": 1, "test": 4}
+    assert set(run.history[-1]["scores"]) == {"fused"} and run.history[-1]["split"] == "test"
+    assert 0 <= run.history[-1]["scores"]["fused"]["mean_iou"] <= 1
+    run_report.write(run, tmp_path / "run")
+    assert "40 classes of pixels" in (tmp_path / "run/report.md").read_text()
+    config = get_config("nyuv2", "segment")
+    config.data.path, config.data.val_fraction, config.train.batch_size = str(tmp_path / "nyuv2"), 0.25, 2
+    setup = build(config, devices=jax.devices()[:1])
+    assert setup.shapes == {"rgb": (480, 640, 3), "depth": (480, 640)}
+    assert sum(math.prod(x.shape) for x in jax.tree.leaves(state_shapes(setup).params)) == 46_955_840
 
 
 def test_features_of_clip_are_learned_on_by_a_head_alone(tmp_path):

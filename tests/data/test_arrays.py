@@ -376,3 +376,46 @@ def test_the_message_says_where_it_looked(tmp_path, monkeypatch):
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n"
     (tmp_path / "lfs.npz").write_text(pointer)
     assert "lfs.npz: is a git-lfs pointer in place of the file, which `git lfs pull`" in message("lfs.npz")
+
+
+def dense_arrays(**changes):
+    rng, found = np.random.default_rng(0), {}
+    for split in ("train", "test"):
+        maps = rng.integers(-1, 3, (6, 4, 5))
+        maps[:, 0, :3] = [0, 1, 2]
+        found |= {f"{split}/rgb": rng.integers(0, 255, (6, 4, 5, 3), np.uint8), f"{split}/map": maps,
+                  f"{split}/depth": rng.normal(size=(6, 4, 5)).astype(np.float32)}
+    found |= {name: x for name, x in changes.items() if x is not None}
+    return {name: x for name, x in found.items() if changes.get(name, x) is not None}
+
+
+def test_a_target_is_predicted_and_no_modality(tmp_path):
+    content = dense_arrays(**{"train/present/depth": np.arange(6) != 2})
+    found = load(tmp_path, content, target="map", val_fraction=0.34)
+    assert (found.modalities, found.target, found.class_names) == (("depth", "rgb"), "map", ("0", "1", "2"))
+    assert {s: len(x["label"]) for s, x in found.splits.items()} == {"train": 4, "val": 2, "test": 6}
+    test = found.splits["test"]
+    np.testing.assert_array_equal(test["inputs"]["map"], content["test/map"])
+    assert not test["label"].any() and sorted(test["present"]) == ["depth", "rgb"]
+    both = np.concatenate([found.splits[s]["present"]["depth"] for s in ("train", "val")])
+    assert both.sum() == 5
+    named = load(tmp_path, content | {"class_names": np.array(["a", "b", "c"])}, target="map")
+    assert named.class_names == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"train/map": None}, "train/map is missing; data.target=map names the class of every pixel"),
+    ({"train/label": np.zeros(6, int)}, "train/label is there beside data.target=map"),
+    ({"test/present/map": np.ones(6, bool)}, "test/present/map is there beside data.target=map"),
+    ({"test/map": np.full((6, 4, 5), 3)}, "test/map has values from 3 to 3 in row 0; expected class numbers from 0 to 2"),
+    ({"train/map": np.full((6, 4, 5), -1)}, "train/map is void in every pixel of 6 rows"),
+    ({"train/map": np.full((6, 4, 5), 255)}, "train/map has 1 different numbers, up to 255"),
+    ({"train/map": np.zeros((6, 4, 5, 1), int)}, "train/map is int64 of shape .6, 4, 5, 1.; expected integers"),
+    ({f"{s}/map": np.zeros((6, 4, 6), int) for s in ("train", "test")}, "train/depth has rows of shape .4, 5., the class maps map of .4, 6."),
+    ({f"{s}/{m}": x for s in ("train", "test") for m, x in (("rgb", None), ("depth", None))},
+     "map is the only input, and what is predicted"),
+    ({f"{s}/sound": np.zeros((6, 7)) for s in ("train", "test")}, "train/sound has rows of shape .7,., the class maps")])
+def test_what_a_segmentation_cannot_be_made_of(changes, message, tmp_path):
+    with pytest.raises(UserError, match=message) as error:
+        load(tmp_path, dense_arrays(**changes), target="map")
+    assert "\n" not in str(error.value)

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from jaxmm import data
-from jaxmm.config import (Config, DataConfig, EncoderConfig, FlowConfig, FramesConfig, PreprocessConfig,
-                          SpectrogramConfig, TextConfig)
+from jaxmm.config import (Config, DataConfig, EncoderConfig, FlowConfig, FramesConfig, MapConfig, PictureConfig,
+                          PreprocessConfig, SpectrogramConfig, TextConfig)
 from jaxmm.data import pipeline
 from jaxmm.data.dataset import fingerprint, statistics
+from jaxmm.data.feeding import count_pixels
 from jaxmm.data.new_rows import read_blocks
 from jaxmm.data.prepared import Sound, open_prepared
 from jaxmm.data.rows import Rows
@@ -251,13 +252,52 @@ def test_folders_that_hold_no_data_set(made, tmp_path):
         data.load(config(str(tmp_path), name="cremad"))
     with pytest.raises(UserError, match="holds nyuv2; expected cremad"):
         data.load(config(made("nyuv2")[0], name="cremad"))
-    with pytest.raises(UserError, match="nyuv2 has no classes"):
+    with pytest.raises(UserError, match="nyuv2 has no classes.*for a segmentation .* --config.data.target=segments"):
         pipeline.load(config(made("nyuv2")[0]))
 
 
-def test_every_prepared_data_set_with_classes_can_be_named():
+ROOMS = {"rgb": PictureConfig(height=8, width=12), "depth": MapConfig(height=8, width=12),
+         "segments": MapConfig(height=8, width=12)}
+
+
+@pytest.mark.parametrize("placement", ["host", "device"])
+def test_class_maps_are_rows_like_those_of_modalities(placement, made):
+    path, _ = made("rooms", "nyuv2", rooms=4)
+    dataset = data.load(config(path, target="segments", placement=placement, val_fraction=0.25, **ROOMS))
+    assert (dataset.modalities, dataset.target) == (("depth", "rgb"), "segments")
+    assert dataset.num_classes == 40 and dataset.class_names[39] == "otherprop"
+    assert {s: len(x["label"]) for s, x in dataset.splits.items()} == {"train": 3, "val": 1, "test": 4}
+    test = dataset.splits["test"]
+    assert not test["label"].any() and sorted(test["present"]) == ["depth", "rgb"]
+    assert all(isinstance(x, Rows) == (placement == "host") for x in test["inputs"].values())
+    read = {m: x[np.arange(4)] for m, x in test["inputs"].items()}
+    assert {m: (x.shape, x.dtype.name) for m, x in read.items()} == {
+        "rgb": ((4, 8, 12, 3), "uint8"), "depth": ((4, 8, 12), "uint16"), "segments": ((4, 8, 12), "int16")}
+    np.testing.assert_array_equal(read["segments"][:, 5, 5], [1, 3, 5, 7])      # of rooms 1, 3, ..: less one
+    assert (read["segments"][:, :2, :2] == -1).all()
+    np.testing.assert_array_equal(read["depth"][:, 0, 0], [1001, 1003, 1005, 1007])
+    np.testing.assert_allclose(read["rgb"][:, 5, 5, 0], [10, 30, 50, 70], atol=3)
+    pixels, area = count_pixels(test["inputs"]["segments"], np.array([1, 3]), 40)
+    assert {c: n for c, n in enumerate(pixels) if n} == {3: 92, 7: 92} and set(area[[3, 7]]) == {96}
+    spec = make_spec(dataset, None, [np.arange(3)], {}, ROOMS)
+    assert sorted(spec.norms) == ["depth", "rgb"] == list(spec.modalities)
+    assert to_json(from_json(json.loads(json.dumps(to_json(spec))))) == to_json(spec)
+
+
+@pytest.mark.parametrize("options, message", [
+    ({"target": "depth"}, "data.target='depth' is no map of classes.*segments"),
+    ({"rgb": FramesConfig()}, "data.preprocess.rgb.kind='frames'.*expected 'picture'"),
+    ({"depth": PictureConfig()}, "data.preprocess.depth.kind='picture'.*expected 'map'"),
+    ({"depth": MapConfig(height=0)}, "data.preprocess.depth.height=0; expected a number of at least 1"),
+    ({"depth": MapConfig(height=8, width=16)}, "train/depth has rows of shape .8, 16., the class maps segments of .8, 12.")])
+def test_what_a_prepared_segmentation_cannot_be_read_as(options, message, made):
+    with pytest.raises(UserError, match=message):
+        data.load(config(made("rooms", "nyuv2", rooms=4)[0], **{"target": "segments", "val_fraction": 0.25} | ROOMS | options))
+
+
+def test_every_prepared_data_set_can_be_named():
     from jaxmm.prepare import BUILDERS
-    assert set(data.PREPARED) == set(BUILDERS) - {"nyuv2"}
+    assert set(data.PREPARED) == set(BUILDERS)
 
 
 def test_records_in_memory_are_bounded_by_their_bytes(monkeypatch):

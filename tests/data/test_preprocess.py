@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import librosa
 import numpy as np
 import pytest
+from matplotlib.colors import rgb_to_hsv
 from PIL import Image, ImageEnhance
 
-from jaxmm.config import FlowConfig, FramesConfig, SpectrogramConfig
+from jaxmm.config import FlowConfig, FramesConfig, PictureConfig, SpectrogramConfig
 from jaxmm.data import decode, preprocess, spectrogram
 from jaxmm.data.prepared import Sound
 from jaxmm.errors import UserError
@@ -267,3 +268,41 @@ def test_mirrored_flow_changes_its_direction():
         found = np.asarray(preprocess.crop_images(key, flow, config)) * 255
         np.testing.assert_allclose(found[..., :2], 118 if flipped else 138, rtol=1e-5)
         np.testing.assert_allclose(found[..., 2:], 138, rtol=1e-5)
+
+
+def test_hue_saturation_and_value_are_those_of_matplotlib():
+    x = np.random.default_rng(0).random((50, 3)).astype(np.float32)
+    x[:4] = [[0, 0, 0], [1, 1, 1], [0.5, 0.5, 0.2], [0.3, 0.3, 0.3]]
+    np.testing.assert_allclose(preprocess.to_hsv(x), rgb_to_hsv(x), atol=1e-6)
+    np.testing.assert_allclose(preprocess.from_hsv(rgb_to_hsv(x)), x, atol=1e-6)
+
+
+def test_colours_vary_by_at_most_what_is_said_and_in_training_alone():
+    x = np.broadcast_to(np.uint8([60, 180, 120]), (4, 5, 3))
+    config = PictureConfig(height=4, width=5, jitter=True)
+    np.testing.assert_allclose(preprocess.preprocess(None, 0.5, x, config), x / 255, rtol=1e-6)
+    change = jax.jit(jax.vmap(lambda key: preprocess.preprocess(key, 0.5, x, config)[0, 0]))
+    found = rgb_to_hsv(np.clip(change(jax.random.split(jax.random.key(0), 300)), 0, 1))
+    hue, saturation, value = rgb_to_hsv(x[0, 0] / 255)
+    for ratio in found[:, 0] / hue, found[:, 1] / saturation:
+        np.testing.assert_allclose([ratio.min(), ratio.max()], [0.9, 1.1], atol=0.01)
+    np.testing.assert_allclose([found[:, 2].min(), found[:, 2].max()], value + np.array([-25, 25]) / 255, atol=0.01)
+
+
+def test_the_nearest_pixels_of_a_box():
+    x = np.arange(12).reshape(3, 4)[..., None]
+    np.testing.assert_array_equal(preprocess.resize(x, (0, 0, 3, 4), (3, 4), nearest=True), x)
+    np.testing.assert_array_equal(preprocess.resize(x, (0, 0, 3, 4), (3, 4), True, nearest=True), x[:, ::-1])
+    found = preprocess.resize(x, (1, 2, 2, 2), (4, 2), nearest=True)
+    np.testing.assert_array_equal(found[..., 0], [[6, 7], [6, 7], [10, 11], [10, 11]])
+    bilinear = preprocess.resize(x, (0, 1, 3, 2), (3, 2))
+    np.testing.assert_allclose(bilinear, x[:, 1:3], atol=1e-5)
+
+
+def test_a_box_of_zoom_lies_in_the_picture_and_all_sizes_occur():
+    box, flip = jax.vmap(lambda key: preprocess.zoom_box(key, 30, 60, 1.5))(jax.random.split(jax.random.key(0), 500))
+    top, left, tall, wide = map(np.asarray, box)
+    np.testing.assert_allclose(wide, 2 * tall, rtol=1e-5)
+    np.testing.assert_allclose([(30 / tall).min(), (30 / tall).max()], [1, 1.5], atol=0.01)
+    assert (top >= 0).all() and (left >= 0).all() and (top + tall < 30.001).all() and (left + wide < 60.001).all()
+    assert (top / np.maximum(30 - tall, 0.1)).max() > 0.9 and abs(np.mean(flip) - 0.5) < 0.1

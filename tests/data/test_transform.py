@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 
 from jaxmm.batch import make_batch, take
-from jaxmm.config import AugmentConfig, FramesConfig, SpectrogramConfig, TextConfig
+from jaxmm.config import AugmentConfig, FramesConfig, MapConfig, SpectrogramConfig, TextConfig
 from jaxmm.data import transform
+from jaxmm.data.dataset import with_target
 from jaxmm.data.rows import Rows
 from jaxmm.errors import UserError
 
@@ -234,3 +235,50 @@ def test_what_is_too_far_away_for_float32_is_refused_unless_missing():
         transform.normalise(batch, norms)
     batch["present"]["x"][1] = False
     assert transform.normalise(batch, norms)["inputs"]["x"][0] == 1
+
+
+def dense_batch(rows=40, height=6, width=8):
+    """Every pixel has its own number, in all inputs alike; class numbers from -1 on."""
+    number = np.arange(height * width).reshape(height, width)
+    maps = np.broadcast_to(number, (rows, height, width))
+    batch = make_batch({"colour": np.repeat(maps[..., None], 3, -1).astype(np.uint8), "depth": maps.astype(np.uint16),
+                        "classes": maps.astype(np.int16) - 1}, np.zeros(rows, np.int32))
+    return with_target(batch, "classes")
+
+
+def test_the_target_of_a_segmentation_becomes_the_label():
+    batch = dense_batch(2)
+    apply = transform.make_transform({"depth": (1.0, 2.0)}, dense=transform.Dense("classes", 1.4))
+    found = apply(None, batch)
+    assert sorted(found["inputs"]) == sorted(found["present"]) == ["colour", "depth"]
+    assert found["label"].dtype == np.int32
+    np.testing.assert_array_equal(found["label"], batch["inputs"]["classes"])
+    np.testing.assert_array_equal(found["inputs"]["depth"], (batch["inputs"]["depth"] - 1.0) / 2)
+    unlabelled = {part: {m: batch[part][m] for m in ("colour", "depth")} for part in ("inputs", "present")}
+    np.testing.assert_array_equal(apply(None, batch | unlabelled)["label"], batch["label"])
+
+
+def test_all_inputs_of_a_segmentation_are_zoomed_cut_and_mirrored_alike():
+    batch = dense_batch()
+    apply = jax.jit(transform.make_transform({}, dense=transform.Dense("classes", 1.4)))
+    found = apply(KEY, batch)
+    label, depth, colour = map(np.asarray, (found["label"], found["inputs"]["depth"], found["inputs"]["colour"]))
+    np.testing.assert_array_equal(depth, label + 1)             # nearest pixels, the same ones
+    interior = np.s_[:, 1:-1, 1:-1]     # where no border pixel is extended, bilinear is off by half a pixel at most
+    assert np.abs(colour[..., 0] - depth)[interior].max() <= (8 + 1) / 2
+    assert not np.array_equal(colour[..., 0], depth)            # which maps are not
+    mirrored = (np.diff(depth.astype(int), axis=2).sum((1, 2)) < 0)
+    assert 0.2 < mirrored.mean() < 0.8
+    assert len({x.tobytes() for x in depth}) > 20 and 0 < depth.min(axis=(1, 2)).max()
+    part = apply(KEY, take(batch, np.array([7, 3])))["label"]
+    np.testing.assert_array_equal(part, label[[7, 3]])          # by key and id alone
+
+
+def test_holes_of_a_map_stay_zero():
+    maps = np.array([[[0, 5], [1, 0]]], np.uint16)
+    batch = make_batch({"raw": maps, "filled": maps}, [0])
+    sections = {m: MapConfig(height=2, width=2, holes=m == "raw", mean=(1.0,), std=(2.0,)) for m in ("raw", "filled")}
+    norms = transform.normalisation(batch, sections)
+    found = transform.make_transform(norms, {}, sections)(None, batch)["inputs"]
+    np.testing.assert_array_equal(found["raw"], [[[0, 2], [0, 0]]])
+    np.testing.assert_array_equal(found["filled"], [[[-0.5, 2], [0, -0.5]]])

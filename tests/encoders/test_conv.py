@@ -5,25 +5,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmm.encoders.conv import conv2d
+from jaxmm.encoders.conv import Conv, conv2d, fan_in_uniform
 
 LOWERINGS = ("xla", "matmul", "mixed")      # the three that "auto" chooses from
 
 
 def reference(x, kernel, stride):
     """The definition, one position at a time, padded with (k - 1) // 2 zeros on every side."""
-    k, pad = kernel.shape[0], (kernel.shape[0] - 1) // 2
-    x = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
-    rows = range(0, x.shape[1] - k + 1, stride)
-    columns = range(0, x.shape[2] - k + 1, stride)
-    windows = [[x[:, i:i + k, j:j + k] for j in columns] for i in rows]
+    h, w = kernel.shape[:2]
+    s, r = (stride, stride) if isinstance(stride, int) else stride
+    x = np.pad(x, ((0, 0), (h // 2, h // 2), (w // 2, w // 2), (0, 0)))
+    rows = range(0, x.shape[1] - h + 1, s)
+    columns = range(0, x.shape[2] - w + 1, r)
+    windows = [[x[:, i:i + h, j:j + w] for j in columns] for i in rows]
     return np.einsum("ijbklc,klco->bijo", np.array(windows), kernel)
 
 
-@pytest.mark.parametrize("k, stride", list(itertools.product((1, 3, 7), (1, 2))))
-def test_lowerings_agree_with_the_definition_and_each_other_in_gradients(k, stride):
+@pytest.mark.parametrize("size, stride", [*itertools.product(((1, 1), (3, 3), (7, 7)), (1, 2)),
+                                          ((3, 1), 1), ((1, 3), 1), ((3, 1), (2, 1)), ((1, 3), (1, 2))])
+def test_lowerings_agree_with_the_definition_and_each_other_in_gradients(size, stride):
     rng = np.random.default_rng(0)
-    kernel = rng.normal(size=(k, k, 3, 4)).astype(np.float32) / k
+    kernel = rng.normal(size=(*size, 3, 4)).astype(np.float32) / max(size)
     for shape in (2, 7, 5, 3), (2, 6, 8, 3), (1, 1, 2, 3):
         x = rng.normal(size=shape).astype(np.float32)
         expected = reference(x, kernel, stride)
@@ -61,3 +63,24 @@ def test_bfloat16_in_bfloat16_out_close_to_float32():
         y = conv2d(jnp.bfloat16(x), jnp.bfloat16(kernel), 1, lowering)
         assert y.dtype == jnp.bfloat16
         np.testing.assert_allclose(y.astype(np.float32), reference(x, kernel, 1), atol=0.06)
+
+
+def test_a_layer_is_drawn_as_pytorch_draws_it_where_it_is_asked_to():
+    """Kernel and bias are uniform within one over the root of the fan-in; without a bias there is none."""
+    x = np.ones((1, 4, 5, 50), np.float32)
+    params = Conv(200, (3, 1), use_bias=True, kernel_init=fan_in_uniform).init(jax.random.key(0), x)["params"]
+    bound = 150 ** -0.5
+    for name, shape in ("kernel", (3, 1, 50, 200)), ("bias", (200,)):
+        assert params[name].shape == shape and 0.98 * bound < np.abs(params[name]).max() < bound * (1 + 1e-6)
+        assert abs(params[name].std() - bound / 3 ** 0.5) < 0.05 * bound
+    plain = Conv(200, (3, 1)).init(jax.random.key(0), x)["params"]
+    assert set(plain) == {"kernel"} and abs(plain["kernel"].std() - (2 / 600) ** 0.5) < 0.01 * bound
+
+
+def test_a_bias_is_added_in_the_type_of_the_input():
+    x = jnp.ones((1, 4, 5, 3), jnp.bfloat16)
+    layer = Conv(2, use_bias=True)
+    params = {"kernel": jnp.zeros((3, 3, 3, 2)), "bias": jnp.array([1.0, -2.0])}
+    y = layer.apply({"params": params}, x)
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(y, np.broadcast_to([1.0, -2.0], (1, 4, 5, 2)))

@@ -1,4 +1,4 @@
-"""MMTM against the released module (nyukat/greedy_multimodal_learning, run with torch 2.13)."""
+"""se_add by hand; MMTM against the released module (nyukat/greedy_multimodal_learning, run with torch 2.13)."""
 import functools
 import pathlib
 
@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxmm.encoders import exchange
+from jaxmm.errors import UserError
 from jaxmm.losses import weighted_mean
 
 TRUTH = np.load(pathlib.Path(__file__).with_name("mmtm.npz"))
@@ -117,3 +118,40 @@ def test_means_of_squeezes_stand_for_the_other_modality():
         present = {k: np.full(3, k == m) for k in NAMES}
         close(apply(PARAMS, stats, MAPS, present, train=False)[0][m],
               TRUTH[f"output/replaced/{m}"].transpose(0, 2, 3, 1))
+
+
+SE = exchange.se_add((0,), "main")
+
+
+def weighed(params, x):
+    """x sigmoid(V relu(W q + b) + d) with the mean q of x over positions, in NumPy."""
+    q = x.mean((1, 2))
+    e = np.maximum(q @ params["squeeze"]["kernel"] + params["squeeze"]["bias"], 0)
+    return x / (1 + np.exp(-(e @ params["excite"]["kernel"] + params["excite"]["bias"])))[:, None, None]
+
+
+def test_main_gets_what_the_others_see_and_they_go_on_as_they_are():
+    """0 of what is absent; `main` gets nothing where it is alone, and is not touched by what absent rows hold."""
+    rng = np.random.default_rng(0)
+    maps = {m: rng.normal(size=(4, 2, 3, 32)).astype(np.float32) for m in ("main", "b", "c")}
+    params, stats = SE.init(jax.random.key(0), {m: x.shape for m, x in maps.items()})
+    assert params["b"]["squeeze"]["kernel"].shape == (32, 2) and stats == {}
+    present = {"main": np.array([True, False, True, True]), "b": np.array([True, True, False, True]),
+               "c": np.array([True, True, False, False])}
+    maps["c"][2:] = np.nan
+    found, _ = jax.jit(functools.partial(SE.apply, train=True, mean=weighted_mean))(params, stats, maps, present)
+    expected = sum(np.where(present[m][:, None, None, None], weighed(params[m], x), 0) for m, x in maps.items())
+    np.testing.assert_allclose(found["main"], expected, rtol=1e-5, atol=1e-6)
+    for m in "bc":
+        np.testing.assert_array_equal(found[m], maps[m])
+    alone, _ = SE.apply(params, stats, maps, present, train=True, mean=weighted_mean,
+                        alone={m: np.bool_(True) for m in maps})
+    one, _ = SE.apply({"main": params["main"]}, {}, {"main": maps["main"]}, present, train=False, mean=weighted_mean)
+    np.testing.assert_array_equal(alone["main"], one["main"])
+    np.testing.assert_allclose(one["main"][0], weighed(params["main"], maps["main"])[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 3, 16), (4, 2, 6, 32)])
+def test_maps_of_another_size_cannot_be_added(shape):
+    with pytest.raises(UserError, match="what b sees has the shape .* where main has .2, 3, 32."):
+        SE.init(jax.random.key(0), {"main": (4, 2, 3, 32), "b": shape})

@@ -52,6 +52,10 @@ def test_works_or_says_why_not(name, kind):
     """A step and predictions of the right shapes, or one line that names the task."""
     task, label = TASKS[kind]
     batch, options = make_batch(label), {}
+    if METHODS[name].dense:
+        with pytest.raises(UserError, match=f"{name} predicts a class for every pixel, and the task is {kind}; "):
+            build(name, task)
+        return
     if name in NEED_CLASSES:
         with pytest.raises(UserError, match=f"needs a classification; the task is {kind}: ") as error:
             build(name, task)

@@ -137,7 +137,11 @@ def test_views_flow_maps_and_features_are_those_of_the_example(layouts, tmp_path
     layouts.nyuv2(tmp_path / "rooms")
     record = prepared("nyuv2", tmp_path / "rooms", tmp_path).splits["test"][1]
     assert record["label"] == -1 and (pixels(record["inputs"]["depth"][0]) == 1003).all()
-    assert (pixels(record["inputs"]["segments"][0]) == 3).all()
+    segments = pixels(record["inputs"]["segments"][0])
+    assert (segments[4:] == 4).all() and (segments[:4, :4] == 0).all()
+    raw = prepared("nyuv2", tmp_path / "rooms", tmp_path, variant="depth_raw")
+    assert (pixels(raw.splits["test"][1]["inputs"]["depth"][0]) == 2003).all()
+    assert len(raw.modalities["segments"]["classes"]) == 40 and raw.modalities["segments"]["classes"][4] == "chair"
 
     layouts.mosi(tmp_path / "films")
     data = prepared("mosi", tmp_path / "films", tmp_path)
@@ -229,3 +233,26 @@ def test_images_of_digits_meet_recordings_of_their_digit_and_split(tmp_path, mon
     monkeypatch.setattr(tfds, "data_source", fail)
     with pytest.raises(UserError, match="cannot load spoken_digit .* needs network once"):
         prepare("avmnist", tmp_path, tmp_path / "other", progress=False)
+
+
+def test_rooms_whose_maps_do_not_fit_are_left_out_with_their_names(layouts, tmp_path):
+    layouts.nyuv2(tmp_path / "rooms", rooms=6)
+    train = tmp_path / "rooms/train"
+    layouts.write_map(train / "labels_40/0000.png", np.ones((24, 16), np.uint8))
+    layouts.write_map(train / "labels_40/0002.png", np.full((16, 24), 41, np.uint8))
+    layouts.write_map(train / "labels_40/0004.png", np.zeros((16, 24), np.uint8))
+    layouts.write_map(train / "labels_40/0006.png", np.ones((16, 24, 3), np.uint8))
+    (train / "depth/0008.png").unlink()
+    summary = prepare("nyuv2", tmp_path / "rooms", tmp_path, allow_broken=True, allow_skipped=0.5, progress=False)
+    lines = (tmp_path / "nyuv2" / summary["version"] / "skipped.txt").read_text().splitlines()
+    found = {key: (reason, detail) for _, key, reason, detail in (line.split("\t") for line in lines)}
+    assert {key: reason for key, (reason, _) in found.items()} == {
+        "train_0000": "broken segments", "train_0002": "broken segments",
+        "train_0004": "no segments: no pixel with a class", "train_0006": "broken segments",
+        "train_0008": "no depth: no such file"}
+    assert "16 x 24 pixels, its picture 24 x 16" in found["train_0000"][1]
+    assert "values from 41 to 41, expected classes from 1 to 40, or 0 for none" in found["train_0002"][1]
+    assert "3 channels, expected one number for each pixel" in found["train_0006"][1]
+    assert [r["key"] for r in open_prepared(tmp_path / "nyuv2").splits["train"]] == ["train_0010"]
+    with pytest.raises(UserError, match="3 of 12 examples are broken, .*; the first, train_0000: broken segments"):
+        prepare("nyuv2", tmp_path / "rooms", tmp_path / "other", allow_skipped=0.5, progress=False)

@@ -19,7 +19,7 @@ FOLDER = pathlib.Path(__file__).parent
 MODELS = {"m3ae": "M3AE (image_embedding, text_embedding)", "cav_mae": "CAV-MAE (blocks_a.*)",
           "clip": "CLIP (vision_model.*, text_model.*)", "bert": "BERT", "vit": "ViT", "dinov2": "DINOv2",
           "resnet_basic": "ResNet-18", "resnet_bottleneck": "ResNet-17", "resnet3d18": "ResNet3D-18",
-          "slow": "Slow-14", "slowfast": "SlowFast-14", "avslowfast": "AVSlowFast-14 (pathway0, pathway1, pathway2)"}
+          "esanet_rgbd": "ESANet-18", "esanet_rgb": "ESANet-18", "slow": "Slow-14", "slowfast": "SlowFast-14", "avslowfast": "AVSlowFast-14 (pathway0, pathway1, pathway2)"}
 
 
 @functools.cache
@@ -347,3 +347,28 @@ def test_resizing_by_hand():
     square = np.random.default_rng(0).normal(size=(3, 4, 2)).astype(np.float32)
     np.testing.assert_allclose(resized(square, (3, 4)), square, rtol=1e-6)
     np.testing.assert_allclose(resized(np.ones((3, 3, 1)), (5, 2)), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("model, channels, prefix", [
+    ("esanet_rgbd", 3, "encoder_rgb."), ("esanet_rgbd", 1, "encoder_depth."), ("esanet_rgb", 3, "encoder.")])
+def test_of_the_two_encoders_of_esanet_the_number_of_channels_chooses(model, channels, prefix):
+    arrays = released(model)
+    assert names.sizes(arrays, "esanet18", "image") == {"width": 16}
+    like = tree_like("esanet18", "image", shape=(64, 96, channels), width=16)
+    assert names.num_channels(like) == channels
+    tree = names.to_tree(arrays, "esanet18", "image", like)
+    chex.assert_trees_all_equal_shapes(tree, like)
+    np.testing.assert_array_equal(tree["params"]["Conv_0"]["kernel"],
+                                  arrays[f"{prefix}conv1.weight"].transpose(2, 3, 1, 0).astype(np.float32))
+    used = names.used_names(arrays, "esanet18", "image", channels)
+    assert used == {n for n in arrays if n.startswith(prefix) and "num_batches" not in n}
+
+
+def test_a_file_of_esanet_is_that_of_no_other_network():
+    with pytest.raises(UserError, match="holds ESANet-18, expected ResNet-18"):
+        names.sizes(released("esanet_rgb"), "resnet18", "image")
+    with pytest.raises(UserError, match="holds ResNet-18, expected ESANet-34"):
+        names.sizes(released("resnet_basic"), "esanet34", "image")
+    like = tree_like("esanet34", "image", shape=(64, 96, 3), width=16)
+    with pytest.raises(UserError, match="holds ESANet-18, expected esanet34: .* parameters differ"):
+        names.to_tree(released("esanet_rgb"), "esanet34", "image", like)

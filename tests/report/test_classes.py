@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from jaxmm.report import classes
-from jaxmm.task import classification, multilabel, regression
+from jaxmm.task import classification, multilabel, regression, segmentation
 
 
 def batch(label, sound=True):
@@ -58,3 +58,19 @@ def test_numbers_by_hand():
 def test_a_head_without_examples():
     text, draw = classes.section(classification(("a", "b")), {"sound": np.eye(2)}, batch([0, 1], False))
     assert "No example has what the head `sound` needs" in text and draw is None
+
+
+def test_pixels_by_hand():
+    """Two pictures; class c is only predicted, d neither there nor predicted."""
+    counts = np.zeros((2, 4, 4), int)
+    counts[0, :2, :3] = [[2, 0, 1], [0, 1, 0]]
+    counts[1, :2, :3] = [[0, 1, 0], [0, 2, 1]]
+    text, draw = classes.section(segmentation(("a", "b", "c", "d")), {"fused": counts}, batch([0, 0]))
+    assert "head `fused`, 2 examples" in text and "not void" in text
+    assert cells(text) == [
+        ["class", "IoU", "recall", "precision", "pixels"], ["a", "50.0", "50.0", "100.0", "50.00"],
+        ["b", "60.0", "75.0", "75.0", "50.00"], ["c", "0.0", "", "0.0", "0.00"], ["d", "", "", "", "0.00"]]
+    bars, confusion = draw().axes[:2]
+    assert [b.get_width() for b in bars.patches] == pytest.approx([50, 60])        # of classes that are there
+    np.testing.assert_allclose(confusion.images[0].get_array()[:2], [[50, 25, 25, 0], [0, 75, 25, 0]])
+    assert [t.get_text() for t in confusion.texts][:8] == ["50", "25", "25", "0", "0", "75", "25", "0"]
