@@ -130,3 +130,9 @@ def test_sentiment_by_hand():
     np.testing.assert_allclose(metrics.seven_way_accuracy(outputs, labels), 4 / 5)
     np.testing.assert_allclose(metrics.sentiment_accuracy(outputs, labels), 3 / 4)
     np.testing.assert_allclose(metrics.sentiment_f1(outputs, labels), (4 / 5 + 2 / 3) / 2)
+
+
+def test_the_prior_is_the_shares_of_classes():
+    """As they are where every class occurs; one without an example is possible, as half a one."""
+    np.testing.assert_allclose(np.exp(metrics.log_prior(np.array([0, 2, 1, 0]), 3)), [1 / 2, 1 / 4, 1 / 4])
+    np.testing.assert_allclose(np.exp(metrics.log_prior(np.array([0, 0, 1, 0]), 3)), [6 / 9, 2 / 9, 1 / 9])

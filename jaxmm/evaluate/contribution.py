@@ -59,13 +59,6 @@ def scores(logits: chex.Array, labels: chex.Array, predicted: chex.Array) -> dic
             "predicted": np.exp(log_p[rows, predicted])}
 
 
-def log_prior(labels: chex.Array, num_classes: int) -> np.ndarray:
-    """The logarithm [C] of the shares of classes among labels int [N]; a class without any counts as half a one."""
-    counts = np.bincount(labels, minlength=num_classes).astype(np.float64)
-    counts[counts == 0] = 0.5
-    return np.log(counts / counts.sum())
-
-
 def needed(modalities: Sequence[str], orders: Sequence[Subset] = ()) -> list[Subset]:
     """All subsets; with orders, those of their Shapley values and of `alone`, `lost` and `cooperation`."""
     if not orders:

@@ -15,7 +15,7 @@ from jaxmm.evaluate import contribution, decomposition
 from jaxmm.evaluate.contribution import ABSENT, BASELINES, MEAN, VALUES, ZERO, Additive, Game, Predict, Subset
 from jaxmm.evaluate.decomposition import Decomposition
 from jaxmm.keys import named_rng
-from jaxmm.metrics import log_softmax
+from jaxmm.metrics import log_prior, log_softmax
 from jaxmm.state.calibration import fit_temperature
 from jaxmm.task import need_classes
 from jaxmm.evaluate.composed import Fused, compile_head, predict_from_features, predict_from_inputs
@@ -209,7 +209,7 @@ def play(run: Run, rows: Rows, baseline: str, orders: Sequence[Subset],
     """The games of one baseline that draws nothing."""
     train, labels = run.setup.dataset.splits["train"], rows.split["label"]
     code = {"method": ABSENT, "zero": ZERO, "mean": MEAN}[baseline]
-    empty = contribution.log_prior(train["label"], run.setup.task.size) if baseline == "method" else None
+    empty = log_prior(train["label"], run.setup.task.size) if baseline == "method" else None
     modalities = used(run)
     return contribution.play(rows.predict, labels, modalities, dict.fromkeys(modalities, np.full(len(labels), code)),
                              empty, orders)
@@ -285,7 +285,7 @@ def information_by_example(run: Run, rows: Rows, fused: Fused | None, notes: lis
         logits = {s: z / float(compiled_fit(known[s], val["label"][there])) for s, z in logits.items()}
     else:
         notes.append("calibration of the probabilities by example, as no validation row has all modalities")
-    prior = contribution.log_prior(splits["train"]["label"], run.setup.task.size)
+    prior = log_prior(splits["train"]["label"], run.setup.task.size)
     told = {s: (log_softmax(z.astype(np.float64))[np.arange(len(labels)), labels] - prior[labels]) / np.log(2)
             for s, z in logits.items()}
     return {(a, b): decomposition.by_example(told[a,], told[b,], told[a, b])

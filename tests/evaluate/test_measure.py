@@ -8,6 +8,7 @@ from jaxmm.errors import UserError
 from jaxmm.evaluate import contribution as numbers
 from jaxmm.evaluate import decomposition
 from jaxmm.evaluate.contribution import ABSENT, MEAN, ZERO
+from jaxmm.metrics import log_prior
 from jaxmm.state.calibration import fit_temperature
 from jaxmm.evaluate.composed import compile_head, predict_from_features, predict_from_inputs
 from jaxmm.evaluate.measure import Options, choose_rows, measure, mean_features
@@ -60,7 +61,7 @@ def test_games_are_what_the_run_predicts_without_modalities(mla):
     labels, own = rows["label"], np.arange(len(rows["label"]))
     z = {(): None} | {s: predict_split(mla.setup, mla.state, part)["fused"] for s, part in (
         (PAIR, rows), (("image",), without(rows, "sound")), (("sound",), without(rows, "image")))}
-    z[()] = np.broadcast_to(numbers.log_prior(mla.setup.dataset.splits["train"]["label"], 3), z[PAIR].shape)
+    z[()] = np.broadcast_to(log_prior(mla.setup.dataset.splits["train"]["label"], 3), z[PAIR].shape)
     for s in shapley.subsets(PAIR):
         for value, u in numbers.scores(z[s], labels, z[PAIR].argmax(1)).items():
             np.testing.assert_allclose(found.games["method"][value][s], u, rtol=1e-5, atol=1e-6)
@@ -110,7 +111,7 @@ def test_information_is_that_of_readouts_calibrated_on_validation_data(concat):
     measured, control = found.pairs[PAIR]
     assert measured == decomposition.decompose(decomposition.frequencies(*values, rows["label"]))
     assert 0 < control.total and control != measured
-    prior = numbers.log_prior(splits["train"]["label"], 3)
+    prior = log_prior(splits["train"]["label"], 3)
     told = {}
     for head in ("image", "sound", "fused"):
         scaled = z[head] / float(fit_temperature(known[head], val["label"]))
