@@ -9,6 +9,7 @@ import pytest
 
 from jaxmm.batch import make_batch
 from jaxmm.config import EncoderConfig, OptimizerConfig, TrainConfig
+from jaxmm.data.dataset import say
 from jaxmm.encoders import make_encoder
 from jaxmm.errors import UserError
 from jaxmm.methods import METHODS, make_method, say_idle
@@ -69,9 +70,9 @@ def program(options):
         f"{phase} {jax.make_jaxpr(step)(state, rows)}" for phase, step in steps.items()))
 
 
-@pytest.mark.parametrize("name, option, needs", dependent_options(), ids=lambda x: x if isinstance(x, str) else "")
+@pytest.mark.parametrize("name, option, needs", dependent_options(), ids=str)
 def test_options_have_an_effect_where_they_are_said_to(name, option, needs, caplog):
-    """With what they need another value is another step; without any part of that it is the same one, and said."""
+    """With what they need another value is another step; without a part of that it is the same one, and said."""
     options = METHODS[name].options
     assert set(needs) <= {field.name for field in dataclasses.fields(options)}
     active = dataclasses.replace(options, **{other: several(values)[0] for other, values in needs.items()})
@@ -90,6 +91,7 @@ def test_options_have_an_effect_where_they_are_said_to(name, option, needs, capl
             idle = dataclasses.replace(active, **{other: alternatives[other]})
         assert getattr(idle, other) not in several(values)
         caplog.clear()
+        say.cache_clear()       # it says everything once
         say_idle(idle)
         assert f"method.{option}" not in caplog.text
         say_idle(changed(idle, option))
