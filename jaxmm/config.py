@@ -12,11 +12,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
-def scalar(default: float) -> Any:
-    """An option that enters a step only as a number. No shape, branch or structure of the state depends
-    on it, so runs with other values of it can share a compiled program.
+def dependent(default: Any, **needs: Any) -> Any:
+    """An option of a method that has an effect only where each of the options `needs` has that value, or one
+    of a tuple of values."""
+    return field(default=default, metadata={"needs": needs})
+
+
+def scalar(default: float, **needs: Any) -> Any:
+    """An option that enters a step only as a number; for `needs` see `dependent`. No shape, branch or structure
+    of the state depends on it, so runs with other values of it can share a compiled program.
     """
-    return field(default=default, metadata={"scalar": True})
+    return field(default=default, metadata={"scalar": True, "needs": needs})
 
 
 def on_device(default: Any) -> Any:

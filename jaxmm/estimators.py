@@ -199,7 +199,7 @@ class Classifier(ClassifierMixin, Estimator):
         return self._predicted(X)["probability"]
 
     def contribution(self, X: Rows, y: ArrayLike, *, baseline: str = "method", value: str = "correct",
-                     clusters: int = 0) -> Report:
+                     clusters: int = 0, permutations: int = contribution.PERMUTATIONS) -> Report:
         """What each modality gives to the predictions, over the rows that have all; printed, it is a report.
 
         Args:
@@ -209,6 +209,8 @@ class Classifier(ClassifierMixin, Estimator):
             it), "zero", "mean" or "permute".
           value: what is divided among modalities: "correct", "prob" or "nll".
           clusters: of features, for the information decomposition; 0: the classes that readouts predict.
+          permutations: orders of the modalities that Shapley values are means over where there are more than
+            ten; even.
 
         Raises:
           UserError: see `jaxmm.evaluate.measure.measure`; or the training data are gone.
@@ -219,7 +221,7 @@ class Classifier(ClassifierMixin, Estimator):
         if len(labels) != len(split["label"]):
             raise UserError(f"y has {len(labels)} rows, X {len(split['label'])}; expected as many")
         return Report(*contribution.measure(self.run_, split | {"label": labels.astype(np.int32)},
-                                            contribution.Options(baseline, value, clusters)))
+                                            contribution.Options(baseline, value, clusters, permutations)))
 
 
 class Regressor(RegressorMixin, Estimator):

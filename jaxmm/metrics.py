@@ -232,6 +232,16 @@ def _by_row(fn: Callable[[np.ndarray, np.ndarray], np.ndarray], logits: chex.Arr
                            for i in range(0, len(labels), size)])
 
 
+def log_prior(labels: chex.Array, num_classes: int) -> np.ndarray:
+    """The logarithm [C] of the shares of classes among labels int [N], in float64.
+
+    A class that none of them is of counts as half an example, so that it is not impossible.
+    """
+    counts = np.bincount(labels, minlength=num_classes).astype(np.float64)
+    counts[counts == 0] = 0.5
+    return np.log(counts / counts.sum())
+
+
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Log-probabilities [N, C], shifted so that nothing overflows."""
     shifted = logits - np.max(logits, axis=-1, keepdims=True)

@@ -153,3 +153,9 @@ def test_scores_of_pixels_are_those_of_scikit_learn():
     np.testing.assert_allclose(metrics.class_iou(metrics.total_confusion(counts))[:5], expected)
     assert metrics.mean_iou(jnp.array(counts)) == pytest.approx(expected.mean())
     assert metrics.pixel_accuracy(counts) == pytest.approx(np.mean(label == predicted))
+
+
+def test_the_prior_is_the_shares_of_classes():
+    """As they are where every class occurs; one without an example is possible, as half a one."""
+    np.testing.assert_allclose(np.exp(metrics.log_prior(np.array([0, 2, 1, 0]), 3)), [1 / 2, 1 / 4, 1 / 4])
+    np.testing.assert_allclose(np.exp(metrics.log_prior(np.array([0, 0, 1, 0]), 3)), [6 / 9, 2 / 9, 1 / 9])

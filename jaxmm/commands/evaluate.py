@@ -44,6 +44,9 @@ VALUE = flags.DEFINE_string("value", "correct", "What --contribution divides: co
                             flag_values=FLAGS)
 CLUSTERS = flags.DEFINE_integer("clusters", 0, "Clusters of features for the information decomposition of "
                                 "--contribution, in place of the readouts' classes.", flag_values=FLAGS)
+PERMUTATIONS = flags.DEFINE_integer(
+    "permutations", 64, "Orders of the modalities that the Shapley values of --contribution are means over where "
+    "there are more than ten, of which exact ones would take too long; even.", flag_values=FLAGS)
 REFERENCE = flags.DEFINE_list("reference", [], "Run folders to compare the analyses with.", flag_values=FLAGS)
 
 
@@ -51,7 +54,7 @@ def main() -> None:
     from jaxmm.experiments import evaluate, folders
     from jaxmm.evaluate.measure import Options
     names = [name for name, flag in ANALYSES.items() if flag.value]
-    options = Options(BASELINE.value, VALUE.value, CLUSTERS.value)
+    options = Options(BASELINE.value, VALUE.value, CLUSTERS.value, PERMUTATIONS.value)
     evaluate.check_together(names, [*DROP.value, *NOISE.value], PREDICTIONS.value, REFERENCE.value, options)
     workdir = folders.trained(WORKDIR.value, "av_digits_mla")
     if names:

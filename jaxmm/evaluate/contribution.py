@@ -1,7 +1,8 @@
 """What each modality gives to a model's predictions: Shapley values, and whether modalities interact.
 
 A game gives every subset S of the modalities the scores u_i(S) of the N examples with only these modalities;
-v(S) is their mean. A composed example takes each modality from an example of its own, or none: its rows are
+v(S) is their mean. A game of many modalities has only the subsets that some orders of them need, see
+`jaxmm.shapley`. A composed example takes each modality from an example of its own, or none: its rows are
 int by modality, the number of an example, or one of ABSENT, ZERO and MEAN.
 
 References:
@@ -58,29 +59,34 @@ def scores(logits: chex.Array, labels: chex.Array, predicted: chex.Array) -> dic
             "predicted": np.exp(log_p[rows, predicted])}
 
 
-def log_prior(labels: chex.Array, num_classes: int) -> np.ndarray:
-    """The logarithm [C] of the shares of classes among labels int [N]; a class without any counts as half a one."""
-    counts = np.bincount(labels, minlength=num_classes).astype(np.float64)
-    counts[counts == 0] = 0.5
-    return np.log(counts / counts.sum())
+def needed(modalities: Sequence[str], orders: Sequence[Subset] = ()) -> list[Subset]:
+    """All subsets; with orders, those of their Shapley values and of `alone`, `lost` and `cooperation`."""
+    if not orders:
+        return shapley.subsets(modalities)
+    singles = [(m,) for m in modalities]
+    others = [tuple(n for n in modalities if n != m) for m in modalities]
+    found = {s for order in orders for s in shapley.prefixes(modalities, order)} | {*singles, *others}
+    return sorted(found, key=lambda s: (len(s), [modalities.index(m) for m in s]))
 
 
 def play(predict: Predict, labels: chex.Array, modalities: Sequence[str], absent: Mapping[str, chex.Array],
-         empty: chex.Array | None = None) -> dict[str, dict[Subset, np.ndarray]]:
+         empty: chex.Array | None = None, orders: Sequence[Subset] = (),
+         ) -> dict[str, dict[Subset, np.ndarray]]:
     """The game of each of the `scores`.
 
     Args:
       predict: of the model.
       labels: int [N].
-      modalities: the players, at most `shapley.MAX_PLAYERS`.
+      modalities: the players, at most `shapley.MAX_PLAYERS` without orders.
       absent: rows [N] by modality in place of those that a subset lacks.
       empty: logits [C] without any modality, if the model does not predict then.
+      orders: of the modalities, see `needed`.
     """
     own = np.arange(len(labels))
     everything = np.asarray(predict(dict.fromkeys(modalities, own)))
     predicted = everything.argmax(axis=1)
     games: dict[str, dict[Subset, np.ndarray]] = {}
-    for subset in shapley.subsets(modalities):
+    for subset in needed(modalities, orders):
         if len(subset) == len(modalities):
             logits = everything
         elif not subset and empty is not None:
@@ -93,7 +99,8 @@ def play(predict: Predict, labels: chex.Array, modalities: Sequence[str], absent
 
 
 def play_permuted(predict: Predict, labels: chex.Array, modalities: Sequence[str], rng: np.random.Generator,
-                  draws: int = DRAWS) -> tuple[dict[str, dict[Subset, np.ndarray]], dict[str, np.ndarray]]:
+                  draws: int = DRAWS, orders: Sequence[Subset] = (),
+                  ) -> tuple[dict[str, dict[Subset, np.ndarray]], dict[str, np.ndarray]]:
     """The games with the features of other examples in place of absent ones, as means over the draws.
 
     Returns:
@@ -102,7 +109,7 @@ def play_permuted(predict: Predict, labels: chex.Array, modalities: Sequence[str
     played = []
     for _ in range(draws):
         absent = {m: derangement(len(labels), rng) for m in modalities}
-        played.append(play(predict, labels, modalities, absent))
+        played.append(play(predict, labels, modalities, absent, orders=orders))
     games = {name: {s: np.mean([g[name][s] for g in played], axis=0) for s in game}
              for name, game in played[0].items()}
     each = [lost({s: u.mean() for s, u in g["correct"].items()}) for g in played]
@@ -154,9 +161,13 @@ def cooperation(game: Game) -> Any:
 def interactions(game: Game) -> dict[tuple[str, str], Any]:
     """The Shapley interaction index of each pair; of two modalities it is their cooperation.
 
+    There is none in a game that lacks subsets, as it needs all of them.
+
     I_mn = sum over S without m, n of |S|! (M - |S| - 2)! / (M - 1)! (v(S + mn) - v(S + m) - v(S + n) + v(S))
     """
     everyone = players(game)
+    if len(game) < 2 ** len(everyone):
+        return {}
 
     def join(subset, *others):
         return tuple(m for m in everyone if m in subset or m in others)
@@ -188,6 +199,31 @@ def resample(columns: Mapping[Key, chex.Array], rng: np.random.Generator,
     found = np.stack([np.bincount(rng.integers(rows, size=rows), minlength=rows) @ table
                       for _ in range(replicates)]) / rows
     return dict(zip(columns, found.T))
+
+
+def resample_orders(v: Game, orders: Sequence[Subset], rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Shapley values [R] by modality of a game of replicates [R], each over as many antithetic pairs as there
+    are, drawn from them with replacement, the same ones for all modalities."""
+    pairs, (replicates,) = len(orders) // 2, np.shape(v[()])
+    shares = rng.multinomial(pairs, np.full(pairs, 1 / pairs), replicates) / pairs
+    return {m: np.sum(shares.T * shapley.paired(x), axis=0) for m, x in shapley.gains(v, orders).items()}
+
+
+def standard_errors(game: Game, orders: Sequence[Subset]) -> tuple[dict[str, float], dict[str, float]]:
+    """Those of Shapley values over orders that were drawn: by modality from the orders, and from the examples.
+
+    Orders and examples are drawn independently of each other, so the squares of both add up to that of the
+    whole.
+
+    Args:
+      game: u [N] by subset, N >= 2.
+      orders: in antithetic pairs, two pairs or more.
+    """
+    def error(x):
+        return float(x.std(ddof=1) / math.sqrt(len(x)))
+
+    return ({m: error(shapley.paired(x)) for m, x in shapley.gains(means(game), orders).items()},
+            {m: error(x) for m, x in shapley.values(game, orders).items()})
 
 
 def interval(values: chex.Array) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from jaxmm.evaluate import contribution, decomposition
 from jaxmm.evaluate.contribution import ABSENT, BASELINES, MEAN, VALUES, ZERO, Additive, Game, Predict, Subset
 from jaxmm.evaluate.decomposition import Decomposition
 from jaxmm.keys import named_rng
-from jaxmm.metrics import log_softmax
+from jaxmm.metrics import log_prior, log_softmax
 from jaxmm.state.calibration import fit_temperature
 from jaxmm.task import need_classes
 from jaxmm.evaluate.composed import Fused, compile_head, predict_from_features, predict_from_inputs
@@ -25,6 +25,7 @@ from jaxmm.train.scores import main_head
 from jaxmm.train.setup import Run
 
 ROOM = 2**24            # scores u_i(S) of a game; of more examples some are drawn
+PERMUTATIONS = 64       # orders of more than ten modalities
 PROJECTED = 500         # examples, or draws, of a projection
 REPEATS = 3             # of it
 
@@ -38,6 +39,8 @@ class Options(NamedTuple):
                                 # and files are of this one
     value: str = "correct"      # what they are about, one of VALUES
     clusters: int = 0           # k-means clusters of features that the decomposition takes; 0: readouts' classes
+    permutations: int = PERMUTATIONS    # orders that the Shapley values of more than ten modalities are means
+                                        # over; even, as each is drawn with its reverse
 
 
 class Contribution(NamedTuple):
@@ -56,6 +59,7 @@ class Contribution(NamedTuple):
     pairs: Mapping[Pair, tuple[Decomposition, Decomposition]]       # measured, and under shuffled labels
     by_example: Mapping[Pair, dict[str, np.ndarray]]    # bits [N], see `decomposition.by_example`
     notes: list[str]                    # what was left out, and why
+    orders: Sequence[Subset] = ()       # that Shapley values are means over; none where they are exact
 
     @property
     def game(self) -> Game:
@@ -65,7 +69,7 @@ class Contribution(NamedTuple):
     @property
     def phi(self) -> dict[str, np.ndarray]:
         """Shapley values [N] by modality, of each example."""
-        return shapley.values(self.game)
+        return shapley.values(self.game, self.orders)
 
 
 class Rows(NamedTuple):
@@ -85,18 +89,24 @@ def measure(run: Run, split: Batch, options: Options = Options(), seed: int = 0)
       seed: of all draws.
 
     Raises:
-      UserError: an option that does not exist or fit, another task, one modality or more than ten, or fewer
-        than two rows that have all.
+      UserError: an option that does not exist or fit, another task, one modality, or fewer than two rows that
+        have all.
     """
     setup, notes = run.setup, []
     modalities, fused = used(run), compile_head(setup)
     check_options(run, options, fused)
-    rng = named_rng(seed, "contribution")
-    rows = open_rows(run, choose_rows(split, modalities, rng, notes), fused, mean_features(run, fused))
+    rng, orders = named_rng(seed, "contribution"), draw_orders(modalities, options, seed)
+    chosen = choose_rows(split, modalities, rng, notes, orders)
+    rows = open_rows(run, chosen, fused, mean_features(run, fused))
     labels, logits = rows.split["label"], rows.outputs[main_head(rows.outputs)]
     games: dict[str, Mapping[str, Game]] = {
-        baseline: play(run, rows, baseline) for baseline in (["method", "zero", "mean"] if fused else ["method"])}
-    games["permute"], perceptual = contribution.play_permuted(rows.predict, labels, modalities, rng)
+        baseline: play(run, rows, baseline, orders)
+        for baseline in (["method", "zero", "mean"] if fused else ["method"])}
+    games["permute"], perceptual = contribution.play_permuted(rows.predict, labels, modalities, rng,
+                                                              orders=orders)
+    if orders:
+        notes.append(f"the interaction index of pairs, which needs all {2 ** len(modalities)} subsets of "
+                     f"{len(modalities)} modalities")
     if not fused:
         notes.append(f"{setup.config.method.name} does not predict from features of each modality alone, so "
                      "the baselines zero and mean are left out, and the additive projection too")
@@ -107,21 +117,20 @@ def measure(run: Run, split: Batch, options: Options = Options(), seed: int = 0)
         options, main_head(rows.outputs), modalities, setup.task.names, rows.split["id"], labels,
         logits.argmax(axis=1), probability, games, perceptual,
         project(rows, modalities, rng) if fused else [], decompose(values, labels, rng, notes),
-        information_by_example(run, rows, fused, notes), notes)
+        information_by_example(run, rows, fused, notes), notes, orders)
 
 
 def used(run: Run) -> Subset:
     """The modalities of a run.
 
     Raises:
-      UserError: it is not a classification, or of one modality alone or too many.
+      UserError: it is not a classification, or of one modality alone.
     """
     need_classes(run.setup.task, "the contribution of modalities", "leave it out")
     modalities = tuple(m for m in run.setup.spec.modalities if m in run.state.params)
     if len(modalities) < 2:
         raise UserError(f"the contribution of modalities is of two or more, and this run has only "
                         f"{modalities[0]}; name a run of several")
-    shapley.subsets(modalities)
     return modalities
 
 
@@ -137,21 +146,41 @@ def check_options(run: Run, options: Options, fused: Fused | None) -> None:
                         "choose method or permute")
 
 
-def choose_rows(split: Batch, modalities: Sequence[str], rng: np.random.Generator, notes: list[str]) -> Batch:
+def draw_orders(modalities: Subset, options: Options, seed: int) -> list[Subset]:
+    """Orders of more modalities than `shapley.MAX_PLAYERS`; none of fewer, which have exact values.
+
+    Raises:
+      UserError: a number of orders that is odd or too small for a standard error, or one that is not asked for.
+    """
+    count, most = options.permutations, shapley.MAX_PLAYERS
+    if len(modalities) <= most:
+        if count != PERMUTATIONS:
+            raise UserError(f"permutations={count} is for more than {most} modalities; Shapley values of "
+                            f"{len(modalities)} are exact: leave it out")
+        return []
+    if count < 4 or count % 2:
+        raise UserError(f"permutations={count}; expected an even number of at least 4: orders are drawn with "
+                        "their reverse, and a standard error takes two such pairs")
+    return shapley.draw_orders(modalities, count, named_rng(seed, "orders"))
+
+
+def choose_rows(split: Batch, modalities: Sequence[str], rng: np.random.Generator, notes: list[str],
+                orders: Sequence[Subset] = ()) -> Batch:
     """The rows that have all modalities or, if their games are too large, as many as there is room for.
 
     Raises:
       UserError: there are fewer than two.
     """
     there = np.flatnonzero(np.all([split["present"][m] for m in modalities], axis=0))
-    rows, room = batch_size(split), ROOM >> len(modalities)
+    rows, room = batch_size(split), ROOM // len(contribution.needed(modalities, orders))
     if len(there) < 2:
         raise UserError(f"{len(there)} of {rows} rows have all of {', '.join(modalities)}; the contribution of "
                         "modalities is measured on such rows, two at least: choose another split, or paired data")
     if len(there) < rows:
         notes.append(f"{rows - len(there)} of {rows} rows, which lack a modality")
     if len(there) > room:
-        notes.append(f"all but {room} rows, which were drawn: every subset of the modalities is predicted for each")
+        what = "as many subsets as the orders need are" if orders else "every subset of the modalities is"
+        notes.append(f"all but {room} rows, which were drawn: {what} predicted for each")
         there = np.sort(rng.choice(there, room, replace=False))
     return split if len(there) == rows else select(split, there)
 
@@ -175,14 +204,15 @@ def mean_features(run: Run, fused: Fused | None) -> dict[str, np.ndarray]:
             for m in used(run)}
 
 
-def play(run: Run, rows: Rows, baseline: str) -> dict[str, dict[Subset, np.ndarray]]:
+def play(run: Run, rows: Rows, baseline: str, orders: Sequence[Subset],
+         ) -> dict[str, dict[Subset, np.ndarray]]:
     """The games of one baseline that draws nothing."""
     train, labels = run.setup.dataset.splits["train"], rows.split["label"]
     code = {"method": ABSENT, "zero": ZERO, "mean": MEAN}[baseline]
-    empty = contribution.log_prior(train["label"], run.setup.task.size) if baseline == "method" else None
+    empty = log_prior(train["label"], run.setup.task.size) if baseline == "method" else None
     modalities = used(run)
     return contribution.play(rows.predict, labels, modalities, dict.fromkeys(modalities, np.full(len(labels), code)),
-                             empty)
+                             empty, orders)
 
 
 def project(rows: Rows, modalities: Subset, rng: np.random.Generator) -> list[Additive]:
@@ -255,7 +285,7 @@ def information_by_example(run: Run, rows: Rows, fused: Fused | None, notes: lis
         logits = {s: z / float(compiled_fit(known[s], val["label"][there])) for s, z in logits.items()}
     else:
         notes.append("calibration of the probabilities by example, as no validation row has all modalities")
-    prior = contribution.log_prior(splits["train"]["label"], run.setup.task.size)
+    prior = log_prior(splits["train"]["label"], run.setup.task.size)
     told = {s: (log_softmax(z.astype(np.float64))[np.arange(len(labels)), labels] - prior[labels]) / np.log(2)
             for s, z in logits.items()}
     return {(a, b): decomposition.by_example(told[a,], told[b,], told[a, b])
@@ -272,12 +302,15 @@ def curve(run: Run, workdir: pathlib.Path, split: Batch, options: Options, seed:
           ) -> dict[int, dict[str, float]]:
     """By step of every checkpoint up to that of the run: Shapley values by modality, and v(all) as "fused"."""
     modalities, fused, last = used(run), compile_head(run.setup), int(run.setup.programs.fetch(run.state).step)
-    chosen, found = choose_rows(split, modalities, named_rng(seed, "contribution"), []), {}
+    orders = draw_orders(modalities, options, seed)
+    chosen, found = choose_rows(split, modalities, named_rng(seed, "contribution"), [], orders), {}
     earlier = ((step, old) for step, old in restore_each(run, workdir) if step < last)
     for step, at in [*earlier, (last, run)]:
         rows = open_rows(at, chosen, fused, mean_features(at, fused) if options.baseline == "mean" else {})
-        games = (contribution.play_permuted(rows.predict, chosen["label"], modalities, named_rng(seed, "curve"))[0]
-                 if options.baseline == "permute" else play(at, rows, options.baseline))
+        rng = named_rng(seed, "curve")
+        games = (contribution.play_permuted(rows.predict, chosen["label"], modalities, rng, orders=orders)[0]
+                 if options.baseline == "permute" else play(at, rows, options.baseline, orders))
         v = contribution.means(games[options.value])
-        found[step] = {m: float(x) for m, x in shapley.values(v).items()} | {"fused": float(v[modalities])}
+        phi = {m: float(x) for m, x in shapley.values(v, orders).items()}
+        found[step] = phi | {"fused": float(v[modalities])}
     return found

@@ -88,8 +88,8 @@ def _name(node: ast.expr) -> str:
 
 
 def _default(value: ast.expr | None) -> Any:
-    """The value of a literal, bare or in scalar(...) or on_device(...); None of anything else."""
-    if isinstance(value, ast.Call) and getattr(value.func, "id", "") in ("scalar", "on_device"):
+    """The value of a literal, bare or in a function of `jaxmm.config`; None of anything else."""
+    if isinstance(value, ast.Call) and getattr(value.func, "id", "") in ("scalar", "dependent", "on_device"):
         value = value.args[0]
     try:
         return ast.literal_eval(value)

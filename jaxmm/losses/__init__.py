@@ -35,7 +35,7 @@ def norm(x: chex.Array) -> chex.Array:
 
 
 def normalize(x: chex.Array) -> chex.Array:
-    """x over its norm along the last axis, in float32; 0 stays 0, with a finite gradient."""
+    """x over its norm along the last axis, in float32; 0 stays 0, with gradient 0."""
     x = x.astype(jnp.float32)
     length = norm(x)[..., None]
-    return x / jnp.where(length > 0, length, 1.0)
+    return jnp.where(length > 0, x / jnp.where(length > 0, length, 1.0), 0.0)

@@ -9,13 +9,6 @@ import jax
 import jax.numpy as jnp
 
 
-def normalise(x: chex.Array) -> chex.Array:
-    """Rows of x [B, s] divided by their norms, in float32; rows of 0 stay 0 and have no gradient."""
-    x = x.astype(jnp.float32)
-    square = jnp.sum(x ** 2, axis=-1, keepdims=True)
-    return jnp.where(square > 0, x * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
-
-
 def contrast(anchors: chex.Array, others: chex.Array, positive: chex.Array, valid: chex.Array,
              temperature: chex.Numeric, *, divide: chex.Array | None = None) -> chex.Array:
     """sum_{p in P_i} -log softmax_a(f_i . f_a / tau)[p] / |P_i| [B], the softmax over the valid others a.

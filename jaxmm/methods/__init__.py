@@ -1,10 +1,12 @@
 """Methods by name, with their options: a method is one file and one line here."""
 import copy
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from jaxmm.batch import Batch, is_unpaired
 from jaxmm.config import MethodConfig
+from jaxmm.data.dataset import say
 from jaxmm.errors import UserError, suggest
 from jaxmm.methods import (agem, agm, amco, analytic, av_cil, avslowfast, cls_er, cml, continual,
                            correlation, cpm_net, derpp, er_ace, er_aml, ewc, fusion, g2d, g_blending,
@@ -201,6 +203,20 @@ def check_rows(options: MethodConfig, where: str, train: Batch, batch_size: int)
     check = METHODS[options.name].check if options.name in METHODS else None
     if check:
         check(options, where, train, batch_size)
+
+
+def say_idle(options: MethodConfig) -> None:
+    """Warns of options that are not as by default and have no effect, as another one keeps them from it."""
+    default = METHODS[options.name].options if options.name in METHODS else None
+    if type(options) is not type(default):
+        return      # `make_method` refuses them
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        for other, needed in field.metadata.get("needs", {}).items():
+            needed = needed if isinstance(needed, tuple) else (needed,)
+            if (found := getattr(options, other)) not in needed and value != getattr(default, field.name):
+                say(f"method.{field.name}={value} has no effect with method.{other}={found}; it is for "
+                    f"method.{other}={' or '.join(map(str, needed))}")
 
 
 def make_method(options: MethodConfig, model: Model) -> Method:

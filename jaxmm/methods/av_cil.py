@@ -9,7 +9,8 @@ from jaxmm import heads, task
 from jaxmm.config import scalar
 from jaxmm.errors import check_above, check_at_least
 from jaxmm.keys import named_key
-from jaxmm.losses.contrastive import contrast, normalise
+from jaxmm.losses import normalize
+from jaxmm.losses.contrastive import contrast
 from jaxmm.methods import common, continual
 from jaxmm.state import seen
 
@@ -92,7 +93,7 @@ def make_av_cil(config: AVCILConfig, model: common.Model) -> common.Method:
         def contrasts(features, m, k):
             """I and K of a pair of modalities."""
             pair = both["present"][m] & both["present"][k]      # which rows of an empty memory have not
-            own, other = normalise(features[m]), normalise(features[k])
+            own, other = normalize(features[m]), normalize(features[k])
             theirs, labels, there = model.gather((other, both["label"], pair))
             place = model.first_row(len(pair)) + jnp.arange(len(pair))
             itself = place[:, None] == jnp.arange(len(labels))

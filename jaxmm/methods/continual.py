@@ -72,7 +72,7 @@ def make_er(config: ERConfig, model: Model) -> Method:
     model = chosen_model(config, model)
     check_memory(config, model)
     if config.align:
-        need_classes(model.task, "alignment of the classes' weights", "set --config.method.align=false")
+        check_align(config.fusion, model)
 
     def init(key, batch):
         known = {"seen": seen.init(model.task.size)} if config.align else {}
@@ -201,6 +201,14 @@ def sample_past(config: MemoryConfig, model: Model, memory: replay.ReplayState, 
 def remember(model: Model, memory: replay.ReplayState, batch) -> replay.ReplayState:
     """The memory after a batch was added, without rows that repeat another one."""
     return replay.add(memory, batch, first_of_each(model, batch["id"]), axis_name=model.axis_name)
+
+
+def check_align(fusion: str, model: Model) -> None:
+    """Raises UserError if weights to be aligned belong to no class, or their size counts for nothing."""
+    need_classes(model.task, "alignment of the classes' weights", "set --config.method.align=false")
+    if fusion == "cosine":
+        raise UserError("method.align=True gives weights of new classes the size of old ones, which counts for "
+                        "nothing with method.fusion=cosine; set --config.method.align=false or another fusion")
 
 
 def align_head(model: Model, state: TrainState) -> TrainState:

@@ -9,7 +9,8 @@ from jaxmm.config import scalar
 from jaxmm.errors import check_above
 from jaxmm.heads import concatenate
 from jaxmm.keys import named_key
-from jaxmm.losses.contrastive import contrast, normalise
+from jaxmm.losses import normalize
+from jaxmm.losses.contrastive import contrast
 from jaxmm.methods import common, continual
 from jaxmm.state import replay, seen
 
@@ -79,7 +80,7 @@ def make_er_aml(config: ERAMLConfig, model: common.Model) -> common.Method:
             again = model.run(params, other.batch_stats, past, train=True)
 
             def metric(head):
-                own, theirs = (normalise(concatenate(x) if head == "fused" else x[head])
+                own, theirs = (normalize(concatenate(x) if head == "fused" else x[head])
                                for x in (out.features, other.features))
                 rows = drawn["present"].get(head, jnp.concatenate([found, found]))
                 theirs, labels, rows = model.gather((theirs, drawn["label"], rows))

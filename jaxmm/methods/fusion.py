@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxmm import heads
 from jaxmm.batch import Batch
-from jaxmm.config import MethodConfig, scalar
+from jaxmm.config import MethodConfig, dependent, scalar
 from jaxmm.errors import check_at_least, check_choice, check_probability
 from jaxmm.heads.fusion import mean_logits
 from jaxmm.keys import named_key
@@ -31,8 +31,8 @@ class UnimodalConfig(MethodConfig):
 class FusedConfig(MethodConfig):
     """Encoders and one fused head, trained jointly."""
     fusion: str = "concat"          # the fused head, a key of `heads.FUSIONS`
-    hidden: int = 1024              # hidden units of the fusion "mlp"
-    scale: float = scalar(10.0)     # of the fusion "cosine": largest logit of a modality, > 0
+    hidden: int = dependent(1024, fusion="mlp")       # hidden units of the fusion "mlp"
+    scale: float = scalar(10.0, fusion="cosine")     # of the fusion "cosine": largest logit of a modality, > 0
 
 
 @dataclass

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxmm import heads
 from jaxmm.config import MethodConfig, scalar
-from jaxmm.errors import UserError, check_at_least
+from jaxmm.errors import check_at_least, check_share
 from jaxmm.heads.fusion import mean_logits
 from jaxmm.losses.distillation import kl_divergence, mean_squared_error
 from jaxmm.methods.common import (Method, check_several, finish_step, gradients, init_state, make_features,
@@ -43,8 +43,7 @@ def make_g2d(config: G2DConfig, model: Model) -> Method:
     check_at_least("method.alpha", config.alpha, 0)
     check_at_least("method.beta", config.beta, 0)
     check_at_least("method.temperature", config.temperature, 1e-3)
-    if not 0 <= config.tau <= 1:
-        raise UserError(f"method.tau={config.tau}; expected a share of the epochs in [0, 1]")
+    check_share("method.tau", config.tau)
     check_several(model, "g2d trains the weaker modalities before the strongest")
     need_classes(model.task, "g2d, which distils predictions,", "use umt")
     model = model._replace(head=heads.separate(model.task.size), fuse=mean_logits)

@@ -8,6 +8,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxmm.config import dependent
 from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.methods.common import (Method, finish_step, gradients, init_state,
                                   make_features, make_predict, step_key)
@@ -22,7 +23,7 @@ class GBlendingConfig(TaughtConfig):
     name: str = "g_blending"
     weighting: str = "offline"      # "offline": measured in a first run with equal weights; "online":
                                     # updated after every window; "equal"
-    window: int = 5                 # epochs of a window, >= 2; used by "online"
+    window: int = dependent(5, weighting="online")    # epochs of a window, >= 2; used by "online"
     holdout: float = 0.1            # share of the training data, in (0, 1), that is only measured
 
 
@@ -105,7 +106,8 @@ def make_g_blending(config: GBlendingConfig, model: Model) -> Method:
     teachers = {}
     if config.weighting == "offline":
         teachers = {"g_blending+weighting=equal": GBlendingConfig(
-            fusion=config.fusion, hidden=config.hidden, weighting="equal", holdout=config.holdout)}
+            fusion=config.fusion, hidden=config.hidden, scale=config.scale, weighting="equal",
+            holdout=config.holdout)}
     return Method(init, step, make_predict(model), make_features(model),
                   teachers=teachers, teach=teach if teachers else None)
 

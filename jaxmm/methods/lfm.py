@@ -27,7 +27,7 @@ class LFMConfig(MethodConfig):
     """Alignment of the modalities whose weight gives way to that of the labels (LFM)."""
     name: str = "lfm"
     align: str = "js"               # of predictions, "js" as released; or "contrastive", of features
-    temperature: float = scalar(0.4)    # of "contrastive", > 0
+    temperature: float = scalar(0.4, align="contrastive")   # of "contrastive", > 0
 
 
 def make_lfm(config: LFMConfig, model: Model) -> Method:

@@ -32,6 +32,8 @@ def make_lwf(config: LwFConfig, model: common.Model) -> common.Method:
     check_above("method.temperature", config.temperature, 0)
     task.need_classes(model.task, "lwf, which tells old classes from new ones,", "use er or derpp")
     model = continual.chosen_model(config, model)
+    if config.align:
+        continual.check_align(config.fusion, model)
 
     def init(key, batch):
         return remember(common.init_state(model, key, batch), seen.init(model.task.size))

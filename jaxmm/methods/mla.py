@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmm import heads
-from jaxmm.config import MethodConfig, scalar
+from jaxmm.config import MethodConfig, dependent, scalar
 from jaxmm.errors import check_above, check_choice
 from jaxmm.heads.fusion import entropy_weighted, mean_logits
 from jaxmm.methods.common import (Method, TrainState, anyone, apply_gradients, gradient_norm, gradients,
@@ -22,10 +22,12 @@ class MLAConfig(MethodConfig):
     """Alternating unimodal adaptation (arXiv 2311.10707)."""
     name: str = "mla"
     projection: str = "rls"         # of the head's gradient (eq. 3): "rls", or "none" as released
-    features: str = "current"       # whose mean feature enters P_t: the "current" modality's (eq. 5), or
-                                    # the "previous" one's
-    alpha: float = scalar(0.1)      # of eq. 5, > 0; used by the "constant" schedule
-    alpha_schedule: str = "constant"  # or "released": 0.1 ** (1 + batch / batches per epoch)
+    features: str = dependent("current", projection="rls")      # whose mean feature enters P_t: the
+                                    # "current" modality's (eq. 5), or the "previous" one's
+    alpha: float = scalar(0.1, projection="rls", alpha_schedule="constant")     # of eq. 5, > 0; used by the
+                                    # "constant" schedule
+    alpha_schedule: str = dependent("constant", projection="rls")   # or "released": 0.1 ** (1 + batch / batches
+                                    # per epoch)
     dynamic_fusion: bool = True     # fuse by entropy (eq. 6-8); off: mean of the logits
 
 

@@ -2,7 +2,7 @@
 from dataclasses import dataclass
 
 from jaxmm.config import MethodConfig
-from jaxmm.errors import UserError
+from jaxmm.errors import check_share
 from jaxmm.methods.common import Method
 from jaxmm.methods.mla import MLAConfig, make_mla
 from jaxmm.methods.tcmax import TCMaxConfig, make_tcmax
@@ -25,8 +25,7 @@ def make_mla_tcmax(config: MLATCMaxConfig, model: Model) -> Method:
     Raises:
       UserError: encoders of different widths, a share outside [0, 1], or what `tcmax` does not take.
     """
-    if not 0 <= config.joint <= 1:
-        raise UserError(f"method.joint={config.joint}; expected a share of the epochs in [0, 1]")
+    check_share("method.joint", config.joint)
     alternating = make_mla(MLAConfig(projection="none", dynamic_fusion=False), model)
     joint = make_tcmax(TCMaxConfig(), model)
 

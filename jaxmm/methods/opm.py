@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmm.batch import Batch
-from jaxmm.config import scalar
+from jaxmm.config import dependent, scalar
 from jaxmm.errors import check_at_least, check_share
 from jaxmm.heads import Features
 from jaxmm.keys import named_key
@@ -27,9 +27,9 @@ class OPMConfig(FusedConfig):
     rate: float = scalar(0.7)       # share of the batches that are dropped from, in [0, 1]
     warmup_epochs: int = 5          # epochs before the first is dropped
     ogm: bool = False               # also modulates gradients as ogm_ge does, by the next three options
-    alpha: float = scalar(0.8)      # of ogm: strength of the modulation, >= 0
-    noise: bool = True              # of ogm: noise on the encoders' gradients
-    epochs: int = 50                # of ogm: first epochs, in which gradients are modulated
+    alpha: float = scalar(0.8, ogm=True)       # of ogm: strength of the modulation, >= 0
+    noise: bool = dependent(True, ogm=True)   # of ogm: noise on the encoders' gradients
+    epochs: int = dependent(50, ogm=True)     # of ogm: first epochs, in which gradients are modulated
 
 
 def make_opm(config: OPMConfig, model: Model) -> Method:

@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxmm.config import scalar
+from jaxmm.config import dependent, scalar
 from jaxmm.errors import UserError, check_at_least, check_choice, check_probability
 from jaxmm.methods.common import (Method, anyone, check_several, finish_step, gradients, init_state, make_features,
                                   make_predict, step_key)
@@ -24,7 +24,8 @@ class PMRConfig(FusedConfig):
     mu: float = scalar(1e-2)        # weight of the fastest modality's entropy, >= 0; 0 as released
     entropy_epochs: int = 50        # first epochs, in which that entropy counts
     epsilon: float = scalar(0.2)    # share of the old prototypes in the new ones, in [0, 1)
-    share: float = 0.1              # of the training rows, in (0, 1], that prototypes are means of
+    share: float = dependent(0.1, prototypes="epoch")     # of the training rows, in (0, 1], that prototypes are
+                                    # means of
     weights: str = "ratio"          # of slow modalities, by how far they are behind, or "binary" as released
     prototypes: str = "epoch"       # made of these rows after each "epoch", or "running" over the batches
 

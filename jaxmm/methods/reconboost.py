@@ -27,7 +27,7 @@ class ReconBoostConfig(MethodConfig):
     joint_epochs: int = 4           # and in which all are trained then, >= 0
     w1: float = scalar(5.0)         # of the cross-entropy, >= 0
     w2: float = scalar(1.0)         # of what the others know of it, >= 0
-    alpha: float = scalar(0.5)      # weight of agreeing with the modality's last stage, >= 0
+    alpha: float = scalar(0.5, agreement=True)     # weight of agreeing with the modality's last stage, >= 0
     agreement: bool = True          # off, as released, where that term has no gradient; spares a copy
     teachers: str = ""              # unimodal models, whose encoders are the start; see TaughtConfig
 

@@ -9,7 +9,7 @@ import chex
 import jax.numpy as jnp
 import optax
 
-from jaxmm.config import scalar
+from jaxmm.config import dependent, scalar
 from jaxmm.errors import check_at_least, check_choice
 from jaxmm.heads.fusion import confidence_weighted, confidences
 from jaxmm.losses.distillation import mean_squared_error
@@ -30,10 +30,12 @@ class SAMMConfig(MemoryConfig):
     """Semantic-aware multimodal continual learning (arXiv 2405.02766)."""
     name: str = "samm"
     lambda_: float = scalar(0.01)   # weight of the unimodal terms, >= 0
-    beta: float = scalar(25.0)      # weight of the alignment between modalities, >= 0
+    beta: float = scalar(25.0, alignment=("logits", "features"))    # weight of the alignment between
+                                    # modalities, >= 0
     gamma: float = scalar(1.0)      # weight of the consistency with stored logits, >= 0
     alignment: str = "logits"       # what is aligned: "logits", "features", or "none"
-    relation: str = "distance"      # what alignment compares: "distance" or "angle"
+    relation: str = dependent("distance", alignment=("logits", "features"))     # what alignment compares:
+                                    # "distance" or "angle"
     consistency: bool = True        # add the consistency with stored logits
     dynamic: bool = True            # add the head "dynamic", calibrated on the memory
     gradient_ratios: bool = False   # record how the gradients of alignment and cross-entropy compare at each

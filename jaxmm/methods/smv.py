@@ -21,7 +21,8 @@ class SMVConfig(FusedConfig):
     """Sample-level modality valuation (SMV, Wei et al., 2024)."""
     name: str = "smv"
     level: str = "sample"           # what is valued and repeated: each "sample", or a "modality" as a whole
-    alpha: float = scalar(1.0)      # of the level "modality": repeated share of the examples by gap, >= 0
+    alpha: float = scalar(1.0, level="modality")   # of the level "modality": repeated share of the
+                                    # examples by gap, >= 0
     warmup_epochs: int = 5          # epochs before the first example is repeated
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmm import heads
-from jaxmm.config import MethodConfig, scalar
+from jaxmm.config import MethodConfig, dependent, scalar
 from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.losses.distillation import kl_divergence, mean_squared_error
 from jaxmm.methods.common import (Method, TrainState, finish_step, gradients, init_state,
@@ -59,10 +59,11 @@ class UMTConfig(ImitatingConfig):
 
 @dataclass
 class SelfDistillConfig(ImitatingConfig):
-    """Distils from a trained model of the same kind. Its `distance` is of "self_distill_feature"."""
+    """Distils from a trained model of the same kind."""
     name: str = "self_distill_label"
     weight: float = scalar(1.0)     # of the distillation, >= 0
-    temperature: float = 4.0        # of "self_distill_label", > 0
+    distance: str = dependent("mse", name="self_distill_feature")     # see ImitatingConfig
+    temperature: float = dependent(4.0, name="self_distill_label")    # T, > 0
 
 
 @dataclass

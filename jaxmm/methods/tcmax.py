@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from jaxmm.config import dependent
 from jaxmm.errors import UserError, check_at_least
 from jaxmm.heads import Features
 from jaxmm.keys import named_key
@@ -22,7 +23,8 @@ class TCMaxConfig(FusedConfig):
     """A bound on total correlation in place of cross-entropy (TCMax)."""
     name: str = "tcmax"
     fusion: str = "shared"
-    tuples: int = 1024              # drawn in a step where the fused logits are no sum over modalities, >= 1
+    tuples: int = dependent(1024, fusion=("film", "gated", "mlp", "attention"))      # drawn in a step where the
+                                    # fused logits are no sum over modalities, >= 1
 
 
 def make_tcmax(config: TCMaxConfig, model: Model) -> Method:

@@ -1,5 +1,6 @@
 """What each modality contributes to the predictions of a run, in words, as tables, files and plots."""
 import functools
+import itertools
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -40,9 +41,9 @@ class Estimates(NamedTuple):
     cooperation: Any
 
 
-def estimate(v: Game, accuracy: Game, permuted: Game, used_by_prediction: Values) -> Estimates:
-    """All numbers of the means v(S), accuracies A(S), those with other examples' features, and MM-SHAP shares."""
-    phi = shapley.values(v)
+def estimate(phi: Values, v: Game, accuracy: Game, permuted: Game, used_by_prediction: Values) -> Estimates:
+    """All numbers, of the Shapley values, the means v(S), the accuracies A(S), those with other examples'
+    features, and the MM-SHAP shares."""
     return Estimates({
         "alone": numbers.alone(v), "lost": numbers.lost(v), "Shapley": phi, "share": numbers.shares(phi),
         "MM-SHAP": used_by_prediction, "perceptual": numbers.lost(permuted),
@@ -50,15 +51,21 @@ def estimate(v: Game, accuracy: Game, permuted: Game, used_by_prediction: Values
 
 
 def estimates(found: Contribution, seed: int = 0) -> tuple[Estimates, Estimates]:
-    """The numbers of a contribution, and their bootstrap replicates [R], all from the same draws."""
+    """The numbers of a contribution, and their bootstrap replicates [R], all from the same draws.
+
+    Replicates of Shapley values over orders that were drawn are over draws of these too.
+    """
     chosen = found.games[found.options.baseline]
     families = {"v": found.game, "accuracy": chosen["correct"], "permuted": found.games["permute"]["correct"],
-                "shares": numbers.absolute_shares(shapley.values(chosen["predicted"]))}
-    drawn = numbers.resample({(name, key): u for name, family in families.items() for key, u in family.items()},
-                             named_rng(seed, "bootstrap"))
+                "shares": numbers.absolute_shares(shapley.values(chosen["predicted"], found.orders))}
+    rng = named_rng(seed, "bootstrap")
+    drawn = numbers.resample(
+        {(name, key): u for name, family in families.items() for key, u in family.items()}, rng)
     replicates = {name: {key: drawn[name, key] for key in family} for name, family in families.items()}
-    return (estimate(*(numbers.means(family) for family in families.values())),
-            estimate(*replicates.values()))
+    measured, v = {name: numbers.means(family) for name, family in families.items()}, replicates["v"]
+    phis = numbers.resample_orders(v, found.orders, rng) if found.orders else shapley.values(v)
+    return (estimate(shapley.values(measured["v"], found.orders), *measured.values()),
+            estimate(phis, *replicates.values()))
 
 
 def describe(found: Contribution) -> str:
@@ -75,12 +82,13 @@ def describe(found: Contribution) -> str:
         f"Of the head {escape.code(found.head)}, {len(found.labels)} examples. The value v(S) of a set of modalities "
         f"is {MEANING[options.value]}; an absent modality is {ABSENCE[options.baseline]}. v(empty) is "
         f"{shown(v[()])}, {empty}; v(all) is {shown(v[found.modalities])}. In brackets: 95% intervals by the "
-        f"bootstrap over examples.\n\n{markdown(rows, list(rows[0]))}",
+        f"bootstrap over examples{AND_ORDERS if found.orders else ''}.\n\n{markdown(rows, list(rows[0]))}",
         "`alone`: v of the modality by itself; `lost`: what v(all) loses without it; `Shapley`: its mean gain over "
         "all orders, which add up to v(all) - v(empty); `share`: of that sum, where none is negative; `MM-SHAP`: "
         "its share of all effects on the probability of what is predicted, right or wrong; `perceptual`: accuracy "
         "lost when it is that of another example; `utilization`: the share of the accuracy that is lost without it.",
-        pair_text(found, measured, drawn), additive_text(found), baseline_text(found), decomposition_text(found)]
+        orders_text(found), pair_text(found, measured, drawn), additive_text(found), baseline_text(found),
+        decomposition_text(found)]
     if found.notes:
         parts.append(escape.markdown(f"Left out: {'; '.join(found.notes)}."))
     return "\n\n".join(part.strip() for part in parts if part) + "\n"
@@ -92,6 +100,9 @@ MEANING = {"correct": "accuracy, in percent (a tie of t classes counts 1/t)",
 ABSENCE = {"method": "one that the method itself is told is missing", "zero": "a feature of 0",
            "mean": "the mean feature of the training data",
            "permute": f"the feature of another example, on average over {numbers.DRAWS} draws"}
+
+
+AND_ORDERS = " and, of `Shapley` and `share` and their differences, over orders of the modalities"
 
 
 def fixed(x: float, digits: int, sign: str = "") -> str:
@@ -174,17 +185,35 @@ def gap_replicates(gains: np.ndarray, seed: int = 0) -> np.ndarray:
     return numbers.resample({"gap": gains}, named_rng(seed, "bootstrap"))["gap"]
 
 
+def orders_text(found: Contribution) -> str:
+    """The standard errors of Shapley values over orders that were drawn, and where they come from."""
+    if not found.orders:
+        return ""
+    unit, v = units(found.options.value), numbers.means(found.game)
+    of_orders, of_examples = numbers.standard_errors(found.game, found.orders)
+    rows = [{"modality": m, "Shapley": unit(x),
+             "standard error": unit(np.hypot(of_orders[m], of_examples[m])),
+             "from orders": unit(of_orders[m]), "from examples": unit(of_examples[m])}
+            for m, x in shapley.values(v, found.orders).items()]
+    return (f"Shapley values of {len(found.modalities)} modalities are estimates: means over "
+            f"{len(found.orders)} of their orders, each drawn with its reverse. Their standard error comes from "
+            "the orders and from the examples; more orders (`permutations`) make the first smaller. `share` and "
+            f"`MM-SHAP` follow from them; all else needs no orders.\n\n{markdown(rows, list(rows[0]))}")
+
+
 def pair_text(found: Contribution, measured: Estimates, drawn: Estimates) -> str:
-    """A row for each pair: which is ahead, and their interaction index."""
+    """A row for each pair: which is ahead, and their interaction index, if that was measured."""
     unit = units(found.options.value)
     phi, phis = measured.by_modality["Shapley"], drawn.by_modality["Shapley"]
     use, uses = measured.by_modality["utilization"], drawn.by_modality["utilization"]
+    index = measured.interactions
     rows = [{"pair": f"{a}, {b}", "Shapley, difference": bounded(unit, phi[a] - phi[b], phis[a] - phis[b], "+"),
-             "utilization, difference": bounded(in_percent, use[a] - use[b], uses[a] - uses[b], "+"),
-             "interaction": bounded(unit, index, drawn.interactions[a, b], "+")}
-            for (a, b), index in measured.interactions.items()]
+             "utilization, difference": bounded(in_percent, use[a] - use[b], uses[a] - uses[b], "+")}
+            | ({"interaction": bounded(unit, index[a, b], drawn.interactions[a, b], "+")} if index else {})
+            for a, b in itertools.combinations(found.modalities, 2)]
     together = bounded(unit, measured.cooperation, drawn.cooperation, "+")
-    return (f"Differences are of the first to the second, paired; `interaction` is the Shapley interaction index. "
+    says = "; `interaction` is the Shapley interaction index" if index else ""
+    return (f"Differences are of the first to the second, paired{says}. "
             f"Cooperation of all, v(all) - v(empty) less what each gives alone: {together}.\n\n"
             + markdown(rows, list(rows[0])))
 
@@ -208,7 +237,7 @@ def baseline_text(found: Contribution) -> str:
     unit, rows = units(found.options.value), []
     for baseline, games in found.games.items():
         v = numbers.means(games[found.options.value])
-        phi = shapley.values(v)
+        phi = shapley.values(v, found.orders)
         rows.append({"absent is": baseline, "v(empty)": unit(v[()])} | {m: unit(phi[m], "+") for m in phi})
     spread = ", ".join(f"{escape.markdown(m)} {100 * x.std(ddof=1):.1f}" for m, x in found.perceptual.items())
     return ("Shapley values depend on what stands for an absent modality, and so may their order:\n\n"
@@ -252,7 +281,8 @@ def class_rows(found: Contribution) -> list[dict[str, Any]]:
         rows.append({"class": found.names[c], "examples": int(np.sum(found.labels == c)),
                      "v(all)": v[found.modalities]} | {
             f"{name} {m}": float(x) for name, of in (
-                ("Shapley", shapley.values(v)), ("alone", numbers.alone(v)), ("lost", numbers.lost(v)))
+                ("Shapley", shapley.values(v, found.orders)), ("alone", numbers.alone(v)),
+                ("lost", numbers.lost(v)))
             for m, x in of.items()} | {"cooperation": float(numbers.cooperation(v))})
     return rows
 
@@ -260,7 +290,8 @@ def class_rows(found: Contribution) -> list[dict[str, Any]]:
 def example_rows(found: Contribution) -> list[dict[str, Any]]:
     """For each example its Shapley values of every score, and what its modalities tell of the label in bits."""
     games = found.games[found.options.baseline]
-    columns = {f"{value}/{m}": x for value in VALUES for m, x in shapley.values(games[value]).items()}
+    columns = {f"{value}/{m}": x for value in VALUES
+               for m, x in shapley.values(games[value], found.orders).items()}
     for (a, b), parts in found.by_example.items():
         titles = ("redundant", f"unique {a}", f"unique {b}", "synergy")
         columns |= {f"bits/{a}, {b}/{title}": x for title, x in zip(titles, parts.values())}
@@ -277,7 +308,8 @@ def write(run: Run, workdir: pathlib.Path, split: str, options: Options) -> str:
     files.write(workdir / "contribution_classes.csv", csv_text(classes, list(classes[0])))
     files.write(workdir / "contribution_examples.csv", csv_text(examples, list(examples[0])))
     title = f"Contribution to {run.setup.config.method.name}, {split}"
-    by_baseline = {b: shapley.values(numbers.means(g[options.value])) for b, g in found.games.items()}
+    by_baseline = {b: shapley.values(numbers.means(g[options.value]), found.orders)
+                   for b, g in found.games.items()}
     plots.save(workdir, "contribution", functools.partial(
         contribution_plots.overview, drawn_numbers(found), by_baseline, found.pairs, known, options.value, title))
     text = (f"On {split} data. {describe(found)}\n![What each modality contributes](contribution.png)\n\n"

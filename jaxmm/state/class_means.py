@@ -9,7 +9,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxmm.losses.contrastive import normalise
+from jaxmm.losses import normalize
 
 FARTHEST = 4.0      # squared distance of opposite unit vectors
 
@@ -29,11 +29,11 @@ def fit(features: chex.Array, labels: chex.Array, counts: chex.Array, num_classe
     """The normalised means by class of the normalised features [N, s] of the rows that count, bool [N]."""
     chex.assert_rank([features, labels, counts], [2, 1, 1])
     rows = jnp.where(counts, labels, num_classes)       # past the end: dropped
-    sums = jax.ops.segment_sum(normalise(features), rows, num_classes)
-    return ClassMeans(normalise(sums), jnp.zeros(num_classes, bool).at[rows].set(True, mode="drop"))
+    sums = jax.ops.segment_sum(normalize(features), rows, num_classes)
+    return ClassMeans(normalize(sums), jnp.zeros(num_classes, bool).at[rows].set(True, mode="drop"))
 
 
 def outputs(state: ClassMeans, features: chex.Array) -> chex.Array:
     """Minus the squared distance [B, C] of normalised features to each mean; -4, the least, for other classes."""
-    squares = jnp.sum((normalise(features)[:, None] - state.means) ** 2, axis=-1)
+    squares = jnp.sum((normalize(features)[:, None] - state.means) ** 2, axis=-1)
     return -jnp.where(state.known, squares, FARTHEST)

@@ -30,12 +30,6 @@ def init(heads: Collection[str], log_prior: chex.Array) -> Experts:
                    jnp.asarray(log_prior, jnp.float32))
 
 
-def log_shares(labels: chex.Array, num_classes: int) -> np.ndarray:
-    """log of the share [C] of each class, float64; each counts one example more than it has, and none is empty."""
-    counts = np.bincount(labels, minlength=num_classes) + 1.0
-    return np.log(counts / counts.sum())
-
-
 def fit(experts: Experts, logits: Mapping[str, chex.Array], labels: chex.Array,
         present: Mapping[str, chex.Array], weighted: bool) -> Experts:
     """Temperatures that minimise the negative log-likelihood of each head, see `fit_temperature`, then, if

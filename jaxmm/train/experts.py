@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmm import metrics
 from jaxmm.batch import Batch, Logits
 from jaxmm.config import Config
 from jaxmm.data.dataset import Dataset, say
@@ -41,7 +42,7 @@ def log_prior(config: Config, task: Task, dataset: Dataset) -> np.ndarray:
     classes are weighted to be so."""
     if config.train.class_weights or not dataset.splits:    # without data a run is restored
         return np.full(task.size, -np.log(task.size))
-    return experts.log_shares(dataset.splits["train"]["label"], task.size)
+    return metrics.log_prior(dataset.splits["train"]["label"], task.size)
 
 
 def with_experts(method: Method, kind: str, prior: chex.Array, modalities: Sequence[str]) -> Method:

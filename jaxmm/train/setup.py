@@ -20,7 +20,7 @@ from jaxmm.data.transform import Dense, Transform, make_transform, normalise, on
 from jaxmm.encoders import NETWORKS, make_encoder, network_name
 from jaxmm.encoders.transformer import STYLES
 from jaxmm.errors import UserError, check_choice, of, suggest
-from jaxmm.methods import METHODS, check_pairs, check_rows, make_method, used_modalities
+from jaxmm.methods import METHODS, check_pairs, check_rows, make_method, say_idle, used_modalities
 from jaxmm.methods.common import Method, TrainState
 from jaxmm.model import Model
 from jaxmm.pretrained import load
@@ -109,6 +109,7 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
             spec = make_spec(dataset, stream, tasks, checksums, config.data.preprocess)
     else:
         stream, tasks, checksums = spec.stream, [], {}
+    say_idle(config.method)
     config = load.complete(config, kinds(config, spec))
     task = make_task(config.task, spec.class_names, example(spec)["label"], target=spec.target)
     check_dense(config, task)

@@ -6,6 +6,7 @@ import pytest
 from jaxmm import shapley
 from jaxmm.evaluate import contribution
 from jaxmm.evaluate.contribution import ABSENT, MEAN, ZERO
+from jaxmm.metrics import log_prior
 
 HALF = {(): 0.25, ("a",): 0.6, ("v",): 0.5, ("a", "v"): 0.8}
 THREE = {s: float("1" in s and len(s) > 1) for s in shapley.subsets("123")}
@@ -77,7 +78,6 @@ def test_scores_by_hand():
     np.testing.assert_allclose(found["prob"], [0.5, 0.4, 0.2])
     np.testing.assert_allclose(found["nll"], np.log([0.5, 0.4, 0.2]))
     np.testing.assert_allclose(found["predicted"], [0.5, 0.4, 0.6])
-    np.testing.assert_allclose(np.exp(contribution.log_prior(np.array([0, 0, 1, 0]), 3)), [6 / 9, 2 / 9, 1 / 9])
 
 
 @pytest.mark.parametrize("baseline", [ZERO, MEAN, "permute"])
@@ -108,7 +108,7 @@ def test_identical_modalities_that_are_averaged():
         there = {m: (index != ABSENT)[:, None] for m, index in rows.items()}
         return sum(there[m] * x[index] for m, index in rows.items()) / np.maximum(sum(there.values()), 1)
 
-    prior = contribution.log_prior(labels, 3)
+    prior = log_prior(labels, 3)
     absent = dict.fromkeys("ab", np.full(30, ABSENT))
     games = contribution.play(predict, labels, "ab", absent, prior)
     for game in games.values():
@@ -194,3 +194,70 @@ def test_replicates_are_paired_and_spread_as_the_mean_does():
     low, high = contribution.interval(found["x"] - x.mean())
     assert (low, high) == pytest.approx((-1.96 * x.std() / 20, 1.96 * x.std() / 20), rel=0.15)
     assert contribution.interval(np.arange(1001.0)) == pytest.approx((25, 975))
+
+
+PLAYERS = [f"m{i}" for i in range(12)]
+
+
+def test_what_many_modalities_need():
+    """All that lie in the orders, each alone and all without each, once, by size."""
+    orders = shapley.draw_orders(PLAYERS, 6, np.random.default_rng(0))
+    found = contribution.needed(PLAYERS, orders)
+    assert len(found) == len(set(found)) <= 2 + 24 + 6 * 11 and sorted(map(len, found)) == list(map(len, found))
+    assert {s for order in orders for s in shapley.prefixes(PLAYERS, order)} <= set(found)
+    assert found[0] == () and found[1:13] == [(m,) for m in PLAYERS] and found[-1] == tuple(PLAYERS)
+    assert all(tuple(n for n in PLAYERS if n != m) in found for m in PLAYERS)
+    assert contribution.needed("abc") == shapley.subsets("abc")
+
+
+def test_many_modalities_are_played_by_orders():
+    """All that needs no orders is exact, in a model whose log p[y] is linear in the number of modalities."""
+    rng = np.random.default_rng(0)
+    orders = shapley.draw_orders(PLAYERS, 4, rng)
+    tables = {m: with_codes(np.full((5, 1), 0.1 * i)) for i, m in enumerate(PLAYERS)}
+
+    def predict(rows):      # the logits z, 0 whose difference is the sum of features
+        z = np.concatenate([tables[m][index] for m, index in rows.items()], axis=1).sum(1, keepdims=True)
+        return np.concatenate([z, np.zeros_like(z)], axis=1)
+
+    labels = np.array([0, 0, 1, 0, 1])
+    games = contribution.play(predict, labels, PLAYERS, dict.fromkeys(PLAYERS, np.full(5, ZERO)), orders=orders)
+    game = {s: 0.1 * sum(PLAYERS.index(m) for m in s) for s in contribution.needed(PLAYERS, orders)}
+    for s, p in games["prob"].items():
+        np.testing.assert_allclose(np.log(p[0] / (1 - p[0])), game[s], atol=1e-12)
+    assert list(games["nll"]) == list(game)
+    whole = sum(game[m,] for m in PLAYERS)
+    assert contribution.alone(game) == pytest.approx({m: 0.1 * i for i, m in enumerate(PLAYERS)})
+    assert contribution.lost(game) == pytest.approx({m: 0.1 * i for i, m in enumerate(PLAYERS)})
+    assert contribution.cooperation(game) == pytest.approx(0)
+    assert contribution.utilization(game) == pytest.approx({m: 0.1 * i / whole for i, m in enumerate(PLAYERS)})
+    assert contribution.interactions(game) == {}
+    permuted, perceptual = contribution.play_permuted(predict, labels, PLAYERS, rng, orders=orders)
+    assert list(permuted["correct"]) == list(game) and {m: x.tolist() for m, x in perceptual.items()} == (
+        dict.fromkeys(PLAYERS, [0] * contribution.DRAWS))     # every example has the same features
+
+
+def test_standard_errors_by_hand():
+    """Two pairs of orders of three players whose game is v(S) plus a number by example if a plays."""
+    orders = [("a", "b", "c"), ("c", "b", "a"), ("b", "a", "c"), ("c", "a", "b")]
+    each = np.array([-3.0, -1, 1, 3])
+    game = {s: 6.0 * (s == ("a", "b", "c")) + 12.0 * (s == ("b", "c")) + each * ("a" in s)
+            for s in shapley.subsets("abc")}
+    assert shapley.values(contribution.means(game), orders) == {"a": -1.5, "b": 4.5, "c": 3}
+    from_orders, from_examples = contribution.standard_errors(game, orders)
+    # Means of pairs are of a (0 - 6) / 2 and (0 + 0) / 2, of b (0 + 12) / 2 and (0 + 6) / 2, of c (6 + 0) / 2.
+    assert from_orders == pytest.approx({"a": 1.5, "b": 1.5, "c": 0})
+    assert from_examples == pytest.approx({"a": np.sqrt(20 / 3) / 2, "b": 0, "c": 0})
+
+
+def test_replicates_spread_over_orders_and_examples():
+    rng = np.random.default_rng(0)
+    orders = shapley.draw_orders("abcde", 60, rng)
+    game = {s: rng.normal(size=200) + 3 * rng.normal() for s in shapley.subsets("abcde")}
+    v = contribution.resample(game, rng, 2000)
+    found = contribution.resample_orders(v, orders, rng)
+    from_orders, from_examples = contribution.standard_errors(game, orders)
+    for m in "abcde":
+        assert found[m].std() == pytest.approx(np.hypot(from_orders[m], from_examples[m]), rel=0.1)
+        assert found[m].mean() == pytest.approx(shapley.values(contribution.means(game), orders)[m], abs=0.05)
+    np.testing.assert_allclose(sum(found.values()), v[tuple("abcde")] - v[()])

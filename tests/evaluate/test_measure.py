@@ -8,6 +8,7 @@ from jaxmm.errors import UserError
 from jaxmm.evaluate import contribution as numbers
 from jaxmm.evaluate import decomposition
 from jaxmm.evaluate.contribution import ABSENT, MEAN, ZERO
+from jaxmm.metrics import log_prior
 from jaxmm.state.calibration import fit_temperature
 from jaxmm.evaluate.composed import compile_head, predict_from_features, predict_from_inputs
 from jaxmm.evaluate.measure import Options, choose_rows, measure, mean_features
@@ -60,7 +61,7 @@ def test_games_are_what_the_run_predicts_without_modalities(mla):
     labels, own = rows["label"], np.arange(len(rows["label"]))
     z = {(): None} | {s: predict_split(mla.setup, mla.state, part)["fused"] for s, part in (
         (PAIR, rows), (("image",), without(rows, "sound")), (("sound",), without(rows, "image")))}
-    z[()] = np.broadcast_to(numbers.log_prior(mla.setup.dataset.splits["train"]["label"], 3), z[PAIR].shape)
+    z[()] = np.broadcast_to(log_prior(mla.setup.dataset.splits["train"]["label"], 3), z[PAIR].shape)
     for s in shapley.subsets(PAIR):
         for value, u in numbers.scores(z[s], labels, z[PAIR].argmax(1)).items():
             np.testing.assert_allclose(found.games["method"][value][s], u, rtol=1e-5, atol=1e-6)
@@ -110,7 +111,7 @@ def test_information_is_that_of_readouts_calibrated_on_validation_data(concat):
     measured, control = found.pairs[PAIR]
     assert measured == decomposition.decompose(decomposition.frequencies(*values, rows["label"]))
     assert 0 < control.total and control != measured
-    prior = numbers.log_prior(splits["train"]["label"], 3)
+    prior = log_prior(splits["train"]["label"], 3)
     told = {}
     for head in ("image", "sound", "fused"):
         scaled = z[head] / float(fit_temperature(known[head], val["label"]))
@@ -155,6 +156,41 @@ def test_more_rows_than_there_is_room_for_are_drawn(concat, monkeypatch):
     chosen = choose_rows(batch, PAIR, np.random.default_rng(0), notes)
     assert len(chosen["id"]) == 5 == len(set(chosen["id"]) & set(complete(batch)["id"]))
     assert notes[1].startswith("all but 5 rows, which were drawn")
+
+
+def test_more_modalities_than_have_exact_values_are_sampled(concat, monkeypatch):
+    """Of two, an order and its reverse are all there are, so both ways agree; nothing else is drawn anew."""
+    batch = concat.setup.dataset.splits["test"]
+    exact = measure(concat, batch, Options("mean", "nll"))
+    phi = exact.phi
+    assert exact.orders == [] and Options("mean", "nll").permutations == 64
+    with pytest.raises(UserError, match="permutations=8 is for more than 10 modalities; .* of 2 are exact"):
+        measure(concat, batch, Options(permutations=8))
+    monkeypatch.setattr(shapley, "MAX_PLAYERS", 1)
+    for count in (0, 2, 7):
+        with pytest.raises(UserError, match=f"permutations={count}; expected an even number of at least 4"):
+            measure(concat, batch, Options(permutations=count))
+    found = measure(concat, batch, Options("mean", "nll", permutations=6))
+    assert len(found.orders) == 6 and found.orders[1::2] == [order[::-1] for order in found.orders[::2]]
+    assert found.notes == [*exact.notes, "the interaction index of pairs, which needs all 4 subsets of 2 modalities"]
+    for baseline, games in exact.games.items():
+        for value, game in games.items():
+            for s, u in game.items():
+                np.testing.assert_array_equal(found.games[baseline][value][s], u)
+    for m in PAIR:
+        np.testing.assert_array_equal(found.perceptual[m], exact.perceptual[m])
+        np.testing.assert_allclose(found.phi[m], phi[m], rtol=1e-12, atol=1e-12)
+
+
+def test_rows_that_there_is_room_for_go_by_the_subsets_of_orders(concat, monkeypatch):
+    monkeypatch.setattr("jaxmm.evaluate.measure.ROOM", 24)
+    names = [f"m{i}" for i in range(4)]
+    there = {m: np.ones(20, bool) for m in names}
+    batch = {"inputs": {}, "label": np.zeros(20, int), "id": np.arange(20), "present": there}
+    orders, notes = [tuple(names), tuple(names[::-1])], []
+    chosen = choose_rows(batch, names, np.random.default_rng(0), notes, orders)
+    assert len(chosen["id"]) == 2       # of none and all, four times of one and of three, and two of two: 12 subsets
+    assert notes == ["all but 2 rows, which were drawn: as many subsets as the orders need are predicted for each"]
 
 
 def test_codes_stand_for_rows_of_their_own(concat):

@@ -156,7 +156,8 @@ def test_without_options_a_missing_default_run_says_to_train_first(tmp_path, mon
 def test_analyses_are_printed_and_written_into_the_run_folder(workdir, monkeypatch, capsys):
     def run(*arguments):
         with monkeypatch.context() as patch:
-            for flag in ("workdir", "reference", "gap", "drop", "robustness", "contribution", "baseline", "value"):
+            for flag in ("workdir", "reference", "gap", "drop", "robustness", "contribution", "baseline", "value",
+                         "permutations"):
                 patch.setattr(command.FLAGS[flag], "value", command.FLAGS[flag].default)
             command.FLAGS(["evaluate", f"--workdir={workdir}", *arguments])
             command.main()
@@ -181,5 +182,9 @@ def test_analyses_are_printed_and_written_into_the_run_folder(workdir, monkeypat
         run("--gap", f"--reference={workdir.parent}")
     with pytest.raises(UserError, match="--baseline is for --contribution; add that, or leave it out"):
         run("--gap", "--baseline=zero")
+    with pytest.raises(UserError, match="--permutations is for --contribution; add that, or leave it out"):
+        run("--gap", "--permutations=8")
+    with pytest.raises(UserError, match="permutations=8 is for more than 10 modalities"):
+        run("--contribution", "--permutations=8")
     with pytest.raises(UserError, match="value='loss'; expected one of correct, prob, nll"):
         run("--contribution", "--value=loss")

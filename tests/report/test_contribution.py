@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jaxmm import shapley
+from jaxmm.evaluate import contribution as numbers
 from jaxmm.evaluate.contribution import Additive
 from jaxmm.evaluate.decomposition import Decomposition
 from jaxmm.report import contribution, contribution_plots
@@ -48,6 +49,42 @@ def test_the_table_by_hand():
     assert re.search(r"what each gives alone: -5\.0 \(", text)
     assert re.search(r"\| audio, visual \| +\+10\.0 \(.*\+12\.5 \(.* -5\.0 \(", text)
     assert "audio 14.1, visual 14.1" in text        # points, of 0.1 and 0.3
+
+
+def test_standard_errors_over_orders_stand_beside_the_values():
+    """audio gains .35 before visual and .30 after it, so +- .025 of two pairs; examples alone give the rest."""
+    def first(share):
+        return (np.arange(40) < 40 * share).astype(float)
+
+    games = (first(0.8), first(0.6), first(0.5), first(0.25))
+    assert "from orders" not in str(made(*games))
+    found = made(*games, orders=[PAIR, PAIR, PAIR[::-1], PAIR[::-1]])
+    text, phi = str(found), found.phi["audio"]
+    assert "means over 4 of their orders, each drawn with its reverse" in text
+    of_examples = 100 * phi.std(ddof=1) / np.sqrt(40)
+    whole = np.hypot(2.5, of_examples)
+    assert re.search(rf"\| audio +\| +32\.5 \| +{whole:.1f} \| +2\.5 \| +{of_examples:.1f} \|", text)
+    assert "the bootstrap over examples and, of `Shapley` and `share` and their differences, over orders" in text
+    np.testing.assert_allclose([row["correct/audio"] for row in example_rows(found)], phi)
+    assert sum(row["Shapley audio"] for row in class_rows(found)) / 2 == pytest.approx(0.325)
+
+
+def test_intervals_of_many_modalities_are_over_orders_too():
+    """A game that is the same for all examples has no other spread; the interaction index needs all subsets."""
+    names = ("a", "b", "c", "d")
+    orders = [names, names[::-1], ("b", "d", "a", "c"), ("c", "a", "d", "b")]
+    game = {s: np.full(40, float(s == names)) for s in numbers.needed(names, orders)}
+    games = {b: dict.fromkeys(("correct", "prob", "nll", "predicted"), game) for b in ("method", "permute")}
+    found = made(ONES, ONES, ONES)._replace(modalities=names, games=games, orders=orders,
+                                            perceptual={m: np.zeros(2) for m in names})
+    measured, drawn = contribution.estimates(found)
+    assert measured.interactions == {} and "interaction index" not in str(found)
+    phi, phis = measured.by_modality["Shapley"], drawn.by_modality["Shapley"]
+    assert phi == {"a": 0.25, "b": 0.25, "c": 0.25, "d": 0.25}
+    assert set(phis["a"]) == {0, 0.25, 0.5}         # in one pair of the two a comes last in one order of both
+    assert set(measured.by_modality["lost"].values()) == {1} and set(drawn.by_modality["lost"]["a"]) == {1}
+    np.testing.assert_allclose(sum(phis.values()), 1)
+    assert "No modality leads for certain: `a` is ahead of `b` by +0.0 (-50.0 to +50.0) points" in str(found)
 
 
 def test_which_modality_leads():

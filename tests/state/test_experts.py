@@ -55,7 +55,3 @@ def test_weights_minimise_the_likelihood_where_rows_lack_modalities():
     assert experts.fit_weights(wrong, np.log(PRIOR), labels, everywhere(2000))["b"] < 0.1
     never = everywhere(2000) | {"b": np.zeros(2000, bool)}
     assert experts.fit_weights(logits, np.log(PRIOR), labels, never)["b"] == 1.0
-
-
-def test_classes_that_training_lacks_are_possible():
-    np.testing.assert_allclose(np.exp(experts.log_shares(np.array([0, 0, 1]), 3)), [3 / 6, 2 / 6, 1 / 6])
