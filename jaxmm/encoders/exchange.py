@@ -185,7 +185,7 @@ def with_seen(x: chex.Array | tuple[chex.Array, ...], new: chex.Array) -> chex.A
 
 def over_positions(values: chex.Array, maps: chex.Array) -> chex.Array:
     """Values [B] or [B, C] in a shape that goes with maps [B, ..., C]."""
-    return values.reshape(len(values), *[1] * (maps.ndim - 2), -1)
+    return values.reshape(values.shape[0], *[1] * (maps.ndim - 2), -1)       # whose B may be a symbol
 
 
 def times_gate(maps: chex.Array, gate: chex.Array) -> chex.Array:
