@@ -19,6 +19,9 @@ jax 0.10.2 on 2 cores, milliseconds of the output and its gradients in input and
     4 x 4 x 256, 3x3, 2           14 / 227 / 10     7 / 10 / 6        15 / 231 / 7
     32 x 32 x 64, 1x1, 2          7 / 7 / 48        7 / 6 / 6         7 / 7 / 6
     32 x 32 x 1, 3x3, 1           6 / - / 17        5 / - / 5         5 / - / 46
+
+The same choice is right for kernels 3x1 and 1x3: with batch 2, from 64 x 80 x 64 to 8 x 10 x 512, no other is ahead
+of it by more than a third.
 """
 import functools
 import math
