@@ -93,7 +93,7 @@ def run_steps(group: Group, progress: bool = False) -> list[Run | FloatingPointE
 def evaluate_first(group: Group) -> None:
     """Evaluates what is needed before the first step."""
     epochs = group.setup.config.train.epochs
-    if group.setup.stream and group.step == 0:
+    if group.setup.stream and group.step == 0 and "test" in group.setup.dataset.splits:
         group.evaluate("test", -1, 0)       # what forward transfer is measured against
     if not group.setup.total_steps and not group.runs[0].history:
         group.evaluate("val", 0, epochs)
@@ -104,13 +104,14 @@ def evaluate_first(group: Group) -> None:
 def evaluate(group: Group, chunk: Chunk) -> bool:
     """Evaluates what is due after an epoch; returns whether training is over.
 
-    A stream is evaluated on validation and test data at the end of each task, for its matrices of
-    accuracies; nothing is selected by them. Otherwise test data is used once, at the end.
+    A stream is evaluated on validation data, and on test data if there are any, at the end of each task, for its
+    matrices of accuracies; nothing is selected by them. Otherwise test data is used once, at the end.
     """
     config, epoch, last = group.setup.config.train, chunk.epoch + 1, group.step == group.setup.total_steps
     if group.setup.stream:
-        for split in ["val", "test"] if chunk.ends_task else []:
-            group.evaluate(split, chunk.task, epoch)
+        for split in ("val", "test"):
+            if chunk.ends_task and split in group.setup.dataset.splits:
+                group.evaluate(split, chunk.task, epoch)
         return last
     if last or epoch % config.eval_epochs == 0:
         group.validate(epoch)

@@ -2,6 +2,7 @@ import csv
 import json
 
 import jax
+import numpy as np
 import pytest
 
 from jaxmm.config import replace
@@ -99,6 +100,30 @@ def test_trials_of_options_of_the_method_share_their_teachers(chosen, tmp_path):
     assert sorted(str(p.parent.relative_to(own)) for p in own.rglob("config.json")) == sorted(
         [f"weight_{value}/seed_{seed}" for value in ("0", "0.1") for seed in (0, 1)] +
         [f"teachers/unimodal_{m}/seed_{seed}" for m in ("image", "sound") for seed in (1000, 1001)])
+
+
+def test_on_a_stream_options_are_chosen_by_validation_after_the_last_task(chosen, tmp_path):
+    """Trials see no test data; the runs are tested after every task, and say what they cost."""
+    options = {"stream.kind": "class", "stream.num_tasks": 2, "train.epochs": 1}
+    chosen = chosen._replace(config=replace(chosen.config, options), overrides=chosen.overrides | options)
+    folder = tmp_path / "work"
+    run(chosen, ["er+capacity=8"], folder, "optimizer.learning_rate=1e-30,0.05")
+    with open(folder / "tuning.csv", encoding="utf-8") as file:
+        written = {row["optimizer.learning_rate"]: float(row["mean_accuracy"]) for row in csv.DictReader(file)}
+    for value, score in written.items():
+        found = history(folder / f"tuning/er_8/learning_rate_{value}/seed_0")
+        assert [(r["split"], r["task"]) for r in found] == [("val", 0), ("val", 1)]
+        assert np.mean(found[-1]["class_incremental"]["fused"]) == pytest.approx(score)
+    best = max(written, key=written.get)
+    assert read_config(folder / "er_8/seed_0").optimizer.learning_rate == float(best)
+    tested = [r for r in history(folder / "er_8/seed_0") if r["split"] == "test"]
+    assert [r["task"] for r in tested] == [-1, 0, 1] and sum(tested[-1]["exposure"]) == 24
+    report = (folder / "report.md").read_text()
+    size = sum(x.nbytes for x in jax.tree.leaves(restore(folder / "er_8/seed_0", devices=ONE).state))
+    with open(folder / "seeds.csv", encoding="utf-8") as file:
+        found, = (float(row["value"]) for row in csv.DictReader(file) if row["metric"] == "state_bytes")
+    assert found == pytest.approx(size, abs=16)        # of keys what they are depends on who is asked
+    assert f" {found:.0f} |" in report.partition("## Cost")[2] and "## By class" not in report
 
 
 def test_differences_are_paired_by_seed():
