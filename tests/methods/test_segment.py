@@ -359,17 +359,26 @@ def test_numbers_of_parameters_are_those_of_the_paper():
     assert sum(sizes_of("segment", {"a": 3, "b": 1}, "resnet18", stem="standard")[0].values()) == 39_734_592
 
 
-@pytest.mark.parametrize("name, dtype", [("segment", "bfloat16"), ("umt_segment", "float32")])
-def test_encoders_of_esanet_train_in_bfloat16_and_rematerialised(name, dtype):
-    """A step with all of an encoder's blocks computed twice gives what one without gives."""
-    results = []
-    for remat in (False, True):
-        encoder = make_encoder(EncoderConfig("esanet18", width=4, dtype=dtype, remat=remat), 3)
-        model = small_model()._replace(encoders={"a": encoder, "b": encoder})
-        method = make_method(dataclasses.replace(OPTIONS[name], decoder_blocks=0), model)
-        batch = first(rows("ab"), 2)
-        state, metrics = jax.jit(lambda key: method.step(method.init(key, batch), batch))(jax.random.key(0))
-        chex.assert_tree_all_finite((state.params, metrics["loss"]))
-        chex.assert_type(jax.tree.leaves(state.params), np.float32)
-        results.append((state.params, metrics["loss"]))
-    chex.assert_trees_all_close(*results, rtol=1e-4, atol=1e-5 if dtype == "float32" else 1e-2)
+def stepped(name, network, **options):
+    """The method on such encoders, its state after a step, and the loss."""
+    made = make_encoder(EncoderConfig(network, **options), 3)
+    names = "ab" if name == "umt_segment" else "a"
+    model = small_model()._replace(encoders={m: made for m in names})
+    method = make_method(dataclasses.replace(OPTIONS[name], decoder_blocks=0, main=""), model)
+    batch = first(rows("ab"), 2)
+    state, metrics = jax.jit(lambda key: method.step(method.init(key, batch), batch))(jax.random.key(0))
+    return method, batch, state, metrics["loss"]
+
+
+def test_what_is_computed_twice_is_the_same():
+    plain, again = (stepped("umt_segment", "cnn", depth=5, width=2, remat=remat) for remat in (False, True))
+    chex.assert_trees_all_close(again[2].params, plain[2].params, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name, network, options", [
+    ("segment", "esanet18", {"remat": True}), ("umt_segment", "cnn", {"depth": 5})])
+def test_in_bfloat16_all_that_is_kept_or_added_up_is_float32(name, network, options):
+    method, batch, state, loss = stepped(name, network, width=2, dtype="bfloat16", **options)
+    chex.assert_tree_all_finite((state.params, state.batch_stats, loss))
+    chex.assert_type([*jax.tree.leaves((state.params, state.batch_stats, state.opt_state)), loss], np.float32)
+    assert "bf16" in str(jax.make_jaxpr(method.predict)(state, batch))
