@@ -317,12 +317,12 @@ def make_runs(runs: Sequence[Planned], dataset: Dataset, *, probe: bool = False,
 
 
 def cost(run: Planned, trained: Run) -> dict[str, float]:
-    """What a finished run cost, see `comparison.COST`; the records until the first epoch's end, with compilation,
-    count only if there are no others."""
-    batch, records = run.config.train.batch_size, run_report.read_training(run.workdir)
-    later = [r for r in records if r["step"] > records[0]["step"]] or records
-    steps = [1000 * batch / r["examples_per_second"] for r in later]
-    return {"state_bytes": float(state_size(trained.setup)), "step_ms": statistics.median(steps)}
+    """What a finished run cost, see `comparison.COST`. The first record of its metrics, which has the time of
+    compilation, counts only if there are no others; without any there is no time of a step."""
+    records = run_report.read_training(run.workdir)
+    steps = [1000 * run.config.train.batch_size / r["examples_per_second"] for r in records[1:] or records]
+    return {"state_bytes": float(state_size(trained.setup))} | (
+        {"step_ms": statistics.median(steps)} if steps else {})
 
 
 def train_all(runs: Sequence[Planned], dataset: Dataset, progress: bool = True,
