@@ -321,7 +321,7 @@ def check_clips(prepared: Prepared, split: str, part: Mapping[str, np.ndarray],
                 sections: Mapping[str, PreprocessConfig]) -> None:
     """Raises UserError for a row with fewer images than the clips that are cut out of it."""
     for m, section in sections.items():
-        if f"count/{m}" not in part or not section.crop_frames:
+        if f"count/{m}" not in part or not isinstance(section, FramesConfig) or not section.crop_frames:
             continue
         short = part[f"present/{m}"] & (part[f"count/{m}"] < section.crop_frames)
         if short.any():

@@ -182,7 +182,7 @@ def losses_by_scale(model: Model, out: Output, batch: Batch) -> Metrics:
         chex.assert_equal_shape_prefix([z, y], 3)
         known = jnp.maximum(y, 0)
         values = optax.softmax_cross_entropy_with_integer_labels(z.astype(jnp.float32), known)
-        counts = (y >= 0) * (1.0 if weights is None else weights[known])
+        counts = (y >= 0) * (1.0 if weights is None else jnp.asarray(weights)[known])
         return weighted_mean(values.ravel(), counts.ravel(), model.sum)
 
     return {name: loss(z) for name, z in out.outputs.items()}

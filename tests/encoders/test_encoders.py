@@ -174,7 +174,7 @@ def test_eight_devices_are_one():
 
 
 @pytest.mark.parametrize("options, rank, message", [
-    ({"name": "unet"}, 3, "encoder: found 'unet'; expected one of auto, mlp, cnn, resnet18, resnet34, resnet50, resnet3d18, slow14, slow50, slow101, slowfast14, slowfast50, slowfast101, avslowfast14, avslowfast50, avslowfast101, separable14, separable50, separable101, transformer, m3ae, cav_mae, clip, vit, mae, dinov2, identity"),
+    ({"name": "unet"}, 3, "encoder: found 'unet'; expected one of auto, mlp, cnn, resnet18, resnet34, resnet50, esanet18, esanet34, resnet3d18, slow14, slow50, slow101, slowfast14, slowfast50, slowfast101, avslowfast14, avslowfast50, avslowfast101, separable14, separable50, separable101, transformer, m3ae, cav_mae, clip, vit, mae, dinov2, identity"),
     ({"conv": "fft"}, 3, "conv: found 'fft'; expected one of auto, xla, matmul"),
     ({"stem": "big"}, 3, "stem: found 'big'; expected one of standard, small"),
     ({"dtype": "float16"}, 3, "dtype: found 'float16'; did you mean bfloat16? Expected one of float32, bfloat16"),

@@ -59,7 +59,7 @@ def test_a_config_in_json_is_one_like_any_other(tmp_path, launch):
     assert other["data"] == config["data"] and other["train"] == config["train"]
     assert methods is None
     config, *_ = json.loads(done[1][1])
-    assert config["method"] == {"name": "late"}
+    assert config["method"] == {"name": "late", "modalities": ""}
     assert {m: c["width"] for m, c in config["encoders"].items() if m != "new"} == {
         name: i for i, name in enumerate(odd)}
     for (_, _, err), expected in zip(done[2:], (

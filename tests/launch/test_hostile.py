@@ -200,7 +200,7 @@ def test_compare(tmp_path, refused):
         ("'er:'", ["--methods=er:"]), ("'late+'", ["--methods=late+"]), ("'../x'", ["--methods=../x"]),
         ("every option once", ["--methods=mla+alpha=1+alpha=2"]), ("alpha='x'", ["--methods=mla+alpha=x"]),
         ("'beta'", ["--methods=mla+beta=1"]), ("alpha=nan", ["--methods=mla+alpha=nan"]),
-        ("cannot be trained on one", ["--methods=mla:sound"]), ("smell", ["--methods=unimodal:smell"]),
+        ("each once", ["--methods=mla:sound&sound"]), ("smell", ["--methods=unimodal:smell"]),
         ("joint", ["--methods=joint"]), ("--seeds=0", ["--methods=late", "--seeds=0"]),
         ("1 is not in [0, 1)", ["--missing_rates=0.1,1"]), ("--missing_rates is empty", ["--missing_rates="]),
         ("needs --missing_rates", ["--missing_modality=sound"]),

@@ -48,7 +48,7 @@ def test_bad_input_is_one_line_and_exit_code_2_with_nothing_written(tmp_path, la
                                    "--config.method.modality=smell"],
         "encoders.smell: no such modality": [*arrays, data, "--config.encoders.smell.width=3"],
         "no option 'momentun'; did you mean momentum? Expected one of name, learning_rate, momentum": [*arrays, data, "--config.optimizer.momentun=0.5"],
-        "no option 'beta'; expected one of name, projection": [*arrays, data, "--config.method.beta=2"],
+        "no option 'beta'; expected one of name, modalities, projection": [*arrays, data, "--config.method.beta=2"],
         "bogus": [*arrays, data, "--bogus=1"],
         "'many'": [*arrays, data, "--config.train.epochs=many"],
         "'leftover'": [*arrays, data, "leftover"],

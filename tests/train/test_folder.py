@@ -65,7 +65,7 @@ def test_damaged_config(content, tmp_path):
     ("optimizer", 3, "optimizer is 3; expected an object with options"),
     ("optimizer.colour", 3, 'optimizer has no option "colour"; expected one of name, learning_rate'),
     ("method.name", None, "method.name is null; expected a method"),
-    ("method.capacity", 3, 'method has no option "capacity"; expected one of name, projection'),
+    ("method.capacity", 3, 'method has no option "capacity"; expected one of name, modalities, projection'),
     ("encoders", [], "encoders is a list; expected an object by modality"),
     ("encoders.sound", "cnn", 'encoders.sound is "cnn"; expected an object'),
     ("data.preprocess", {"a b": {"kind": []}}, "preprocess['a\\x20b'].kind is a list; expected one of"),
