@@ -228,8 +228,7 @@ class AugmentConfig:
 class MethodConfig:
     """A training method; methods with more options extend this class, beside their code."""
     name: str = ""                  # a key of `jaxmm.methods.METHODS`; required
-    modalities: str = field(default="", kw_only=True)       # those it learns from, names separated by commas;
-                                    # "": all
+    modalities: str = ""            # those it learns from, names separated by commas; "": all
 
 
 @dataclass

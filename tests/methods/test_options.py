@@ -104,7 +104,7 @@ def test_the_warning_in_full(caplog):
     say_idle(FusedConfig("concat", hidden=77))
     assert "method.hidden=77 has no effect with method.fusion=concat; it is for method.fusion=mlp" in caplog.text
     caplog.clear()
-    for options in (FusedConfig("mlp_head", "mlp", hidden=78), FusedConfig("concat"),
+    for options in (FusedConfig("mlp_head", fusion="mlp", hidden=78), FusedConfig("concat"),
                     FusedConfig("unknown", hidden=79), OPMConfig(name="concat", alpha=9.0),
                     SelfDistillConfig("self_distill_feature", weight=50.0)):
         say_idle(options)
