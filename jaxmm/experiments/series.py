@@ -12,6 +12,7 @@ from jaxmm.data.streams import describe, make_stream
 from jaxmm.errors import UserError, as_typed, suggest
 from jaxmm.experiments import folders
 from jaxmm.report import comparison, flat, run_report, sweep, variants
+from jaxmm.task import DENSE
 from jaxmm.train import hosts
 from jaxmm.train.checkpoints import REMEDY
 from jaxmm.train.folder import FILE
@@ -42,15 +43,16 @@ def run(config: Config, workdir: str, sweep_text: str, command: str, *, extend: 
     if several:
         return f"{train_seeds(config, folder, command)}\n{run_report.where(folder)}"
     run = train(config, folder, extend=extend)
-    return next_steps(report(run, folder), folder, "NEW.csv" if run.setup.spec.files else "NEW.npz")
+    new = "" if run.setup.task.name == DENSE else "NEW.csv" if run.setup.spec.files else "NEW.npz"
+    return next_steps(report(run, folder), folder, new)
 
 
 def next_steps(shown: str, folder: pathlib.Path, data: str) -> str:
-    """The table of a run, where that is, and what to type to go on with it; `data` is a file to predict."""
+    """The table of a run, where that is, and what to type to go on with it; `data` is a file to predict, if it can."""
     workdir = escape.command([f"--workdir={folder}"])
     return (f"{shown}\n{run_report.where(folder)} Next:\n"
-            f"  {as_typed('evaluate')} {workdir}\n"
-            f"  {as_typed('predict')} {workdir} --data={data} --output=predictions.csv")
+            f"  {as_typed('evaluate')} {workdir}"
+            + f"\n  {as_typed('predict')} {workdir} --data={data} --output=predictions.csv" * bool(data))
 
 
 def over_seeds(config: Config) -> list[Config]:

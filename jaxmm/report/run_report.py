@@ -71,9 +71,10 @@ def write(run: Run, workdir: PathLike, page: plots.Page | None = None) -> str:
     folder = escape.command([f"--workdir={workdir}"])
     if split == "test":
         last = f"## Validation\n\n{scores_table(final_scores(run.history, 'val'), dataset.modalities)}"
-        again = f"To evaluate it again:\n\n    {as_typed('evaluate')} {folder}"
     else:       # the table of the model that is kept is above
         last = "## Training\n"
+    again = f"To evaluate it again:\n\n    {as_typed('evaluate')} {folder}"
+    if split != "test" and run.setup.task.name != DENSE:
         again = f"To predict with it:\n\n    {as_typed('predict')} {folder} --data=NEW.npz --output=predictions.csv"
     sections = [
         f"# {escape.markdown(title)}",
