@@ -72,6 +72,7 @@ def main() -> None:
             return recipes.config_of(method, config_for)
         config = setting.config(method)
         return replace(config, {"data.path": args.arrays, "train.epochs": setting.epochs, "train.checkpoint_epochs": 100,
+                                "train.eval_epochs": setting.epochs,
                                 "optimizer.decay_epochs": round(0.7 * setting.epochs), "optimizer.clip_norm": 1.0})
 
     methods = args.methods.split(",") if args.methods else setting.methods
