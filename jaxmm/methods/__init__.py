@@ -14,6 +14,7 @@ from jaxmm.methods import (agem, agm, amco, analytic, av_cil, avslowfast, cls_er
                            qmf, rebalance, reconboost, relearn, rubi, samm, segment, smv, tate, taught, tcmax)
 from jaxmm.methods.common import Method
 from jaxmm.model import Model, names_of, select_modalities
+from jaxmm.task import DENSE
 
 
 class Entry(NamedTuple):
@@ -232,7 +233,7 @@ def make_method(options: MethodConfig, model: Model) -> Method:
     if type(options) is not type(entry.options):
         raise UserError(f"method.name={options.name}: these are the options of another method; "
                         f"choose the method by --config=FILE.py:{options.name}")
-    if entry.dense != (model.task.name == "segmentation"):
+    if entry.dense != (model.task.name == DENSE):
         fit = ", ".join(name for name, other in METHODS.items() if other.dense != entry.dense)
         raise UserError(f"{options.name} predicts {'a class for every pixel' if entry.dense else 'for whole examples'}, "
                         f"and the task is {model.task.name}; choose another method"

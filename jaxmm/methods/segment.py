@@ -20,6 +20,7 @@ from jaxmm.methods.common import (Method, TrainState, all_taps, check_several, f
                                   make_features, step_key)
 from jaxmm.methods.taught import imitation, make_weight, name_of
 from jaxmm.model import Model, Output, select_modalities
+from jaxmm.task import VOID
 
 
 @dataclass
@@ -173,7 +174,7 @@ def losses_by_scale(model: Model, out: Output, batch: Batch) -> Metrics:
     The labels of an output at 1/r of an image's size are those of every r-th row and column. w are the task's weights
     of classes. Rows without any of the modalities do not count. A scale without a label has loss 0.
     """
-    labels = jnp.where(model.anything(batch)[:, None, None], batch["label"], -1)
+    labels = jnp.where(model.anything(batch)[:, None, None], batch["label"], VOID)
     weights = model.task.class_weights
 
     def loss(z):
