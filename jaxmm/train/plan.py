@@ -47,17 +47,24 @@ def check_batch_size(tasks: Sequence[Sequence[int]], batch_size: int) -> None:
                         "training examples there are")
 
 
-def make_epoch(tasks: Sequence[Sequence[int]], config: TrainConfig) -> Callable[[chex.Array], Epoch]:
-    """epoch(step): the place of a step within its task."""
+def timetable(tasks: Sequence[Sized], config: TrainConfig) -> np.ndarray:
+    """int32 [2, T]: the first step of each task, and the steps in an epoch of it."""
     lengths = np.array([steps_per_epoch(task, config.batch_size) for task in tasks], np.int32)
-    starts = np.concatenate([[0], np.cumsum(config.epochs * lengths)[:-1]]).astype(np.int32)
+    return np.stack([config.epochs * (np.cumsum(lengths) - lengths), lengths]).astype(np.int32)
 
+
+def make_epoch(tasks: Sequence[Sized], config: TrainConfig) -> Callable[[chex.Array], Epoch]:
+    """epoch(step): the place of a step within its task."""
+    return epoch_by(timetable(tasks, config), config.epochs)
+
+
+def epoch_by(times: chex.Array, epochs: int) -> Callable[[chex.Array], Epoch]:
+    """The same by a `timetable`, which may be traced, and the epochs of each task."""
     def epoch(step):
+        starts, lengths = map(jnp.asarray, times)
         # Of the methods of searchsorted, the one without a loop, which accelerators would wait for.
-        task = jnp.searchsorted(jnp.asarray(starts), step, side="right", method="compare_all") - 1
-        steps = jnp.asarray(lengths)[task]
-        return Epoch(*jnp.divmod(step - jnp.asarray(starts)[task], steps), steps,
-                     config.epochs)
+        task = jnp.searchsorted(starts, step, side="right", method="compare_all") - 1
+        return Epoch(*jnp.divmod(step - starts[task], lengths[task]), lengths[task], epochs)
 
     return epoch
 

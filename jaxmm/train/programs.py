@@ -9,8 +9,8 @@ Several runs of one program have a leading run axis S in their state. Every devi
 them; or, if their number is a multiple of the number of devices, the runs are spread over the devices,
 each with its whole batch.
 
-Scalar options, such as the learning rate, enter what is compiled as arrays, so that another value
-needs no new compilation.
+Scalar options, such as the learning rate, and the steps of each task enter what is compiled as arrays, so
+that other values need no new compilation.
 """
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ from jaxmm.methods.common import Method, Progress, TrainState
 AXIS = "devices"
 
 Fed = tuple[Any, Any]           # (rows, positions in them): what compiled functions gather batches from
-Options = Mapping[str, Any]     # values of all scalar options by path: optimizer.learning_rate, ...
+Options = Mapping[str, Any]     # values of scalar options by path: optimizer.learning_rate, ...; and arrays by name
 
 
 class Feed(NamedTuple):
@@ -74,6 +74,7 @@ class Programs(NamedTuple):
     teachers: Mapping[str, MethodConfig]            # of the method
     teach: Callable[[TrainState, Mapping[str, TrainState]], TrainState] | None  # of one run's copies
     distils: bool                                   # see `Method`
+    bind: Callable[[Sequence[Options]], "Programs"]     # these programs, not compiled again, for as many other runs
 
 
 def make_programs(make_method: Callable[[str | None, Options], Method],
@@ -93,8 +94,6 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
     count, num_runs = len(devices), len(options)
     spread = len(local) == count > 1 and num_runs > 1 and num_runs % count == 0
     axis_name = AXIS if count > 1 and not spread else None
-    methods = [make_method(axis_name, o) for o in options]
-    method = methods[0]     # of the same functions as the others, with other options
     mesh = jax.sharding.Mesh(np.array(devices), (AXIS,))
     map_runs = map_in_turn if devices[0].platform == "cpu" else jax.vmap
 
@@ -170,87 +169,90 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
         return mapped(functools.partial(run_steps, phase), (0, None, 1, 0), (0, 1),
                       donate_argnums=0)
 
-    values = place(stack([jax.tree.map(jnp.float32, dict(o)) for o in options]))
+    def visit(name, state, rows, index, counts, options):
+        batch = gather(rows, index[0])
+        present = {m: p & counts[0] for m, p in batch["present"].items()}
+        return getattr(make_method(axis_name, options), name)(state, batch | {"present": present})
 
-    def steps_of(phase):
-        step = method.step
-        return compiled_steps(phase or (next(iter(step)) if isinstance(step, Mapping) else ""))
+    def read(name, state, rows, index, options):
+        outputs = getattr(make_method(axis_name, options), name)(state, gather(rows, index))
+        if axis_name:
+            outputs = jax.lax.all_gather(outputs, axis_name, tiled=True)
+        return outputs
 
-    def steps(state, fed, phase=""):
-        state, metrics = steps_of(phase)(state, *fed, values)
-        return state, fetch(metrics, run_axis=1)
+    compiled_visits = {name: mapped(functools.partial(visit, name), (0, None, 1, 1, 0), 0, donate_argnums=0)
+                       for name in ("survey", "visit")}
+    compiled_reads = {name: mapped(functools.partial(read, name), (0, None, None, 0), 1)
+                      for name in ("predict", "features", "squeezes")}
+    compiled_ready = mapped(lambda state, options: make_method(axis_name, options).ready(state), (0, 0), 0)
+    compiled_init = jax.jit(lambda key, batch, options: make_method(axis_name, options).init(key, batch))
 
-    def memory(state, fed, phase=""):
-        # What is compiled here is what `steps` calls then.
-        found = steps_of(phase).lower(state, *fed, values).compile().memory_analysis()
-        return found and (found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
-                          + found.temp_size_in_bytes) or 0
+    def bind(options):
+        methods = [make_method(axis_name, o) for o in options]
+        method = methods[0]     # of the same functions as the others, with other options
+        arrays = [{path: jnp.asarray(value) if isinstance(value, np.ndarray) else jnp.float32(value)
+                   for path, value in o.items()} for o in options]
+        values = place(stack(arrays))
 
-    def visitor(name):
-        def visit(state, rows, index, counts, options):
-            batch = gather(rows, index[0])
-            present = {m: p & counts[0] for m, p in batch["present"].items()}
-            return getattr(make_method(axis_name, options), name)(state, batch | {"present": present})
+        def steps_of(phase):
+            step = method.step
+            return compiled_steps(phase or (next(iter(step)) if isinstance(step, Mapping) else ""))
 
-        compiled = mapped(visit, (0, None, 1, 1, 0), 0, donate_argnums=0)
-        return lambda state, fed, counts: compiled(state, *fed, parts(counts), values)
+        def steps(state, fed, phase=""):
+            state, metrics = steps_of(phase)(state, *fed, values)
+            return state, fetch(metrics, run_axis=1)
 
-    def run_ready(state, options):
-        return make_method(axis_name, options).ready(state)
+        def memory(state, fed, phase=""):
+            # What is compiled here is what `steps` calls then.
+            found = steps_of(phase).lower(state, *fed, values).compile().memory_analysis()
+            return found and (found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
+                              + found.temp_size_in_bytes) or 0
 
-    compiled_ready = mapped(run_ready, (0, 0), 0)
+        def visitor(name):
+            return getattr(method, name) and (
+                lambda state, fed, counts: compiled_visits[name](state, *fed, parts(counts), values))
 
-    def ready(state):
-        return compiled_ready(state, values) if method.ready else state
+        def reader(name):
+            return getattr(method, name) and (
+                lambda state, fed: fetch(compiled_reads[name](state, *fed, values), run_axis=1))
 
-    def reader(name):
-        def read(state, rows, index, options):
-            method = make_method(axis_name, options)
-            outputs = getattr(method, name)(state, gather(rows, index))
-            if axis_name:
-                outputs = jax.lax.all_gather(outputs, axis_name, tiled=True)
-            return outputs
+        def ready(state):
+            return compiled_ready(state, values) if method.ready else state
 
-        compiled = mapped(read, (0, None, None, 0), 1)
+        def on_copies(fn, state):
+            """fn(method, copy of its run's state, number of the run), not compiled as a whole.
 
-        def read_batch(state, fed):
-            return fetch(compiled(state, *fed, values), run_axis=1)
+            What it returns is copied: the same array may stand in it twice, and steps donate their
+            state.
+            """
+            copies = unstack(fetch(state), num_runs)
+            new = [jax.tree.map(jnp.copy, fn(own_method, copy, i))
+                   for i, (own_method, copy) in enumerate(zip(methods, copies))]
+            return place(stack(new))
 
-        return read_batch
+        def end_task(state):
+            # It happens once a task, over a whole memory.
+            if method.end_task is None:
+                return state
+            return on_copies(lambda method, copy, i: method.end_task(copy), state)
 
-    def on_copies(fn, state):
-        """fn(method, copy of its run's state, number of the run), not compiled as a whole.
+        def end_epoch(state, features_of):
+            return on_copies(lambda method, copy, i: method.end_epoch(
+                copy, lambda split, share=1.0: features_of(split, share, i)), state)
 
-        What it returns is copied: the same array may stand in it twice, and steps donate their
-        state.
-        """
-        copies = unstack(fetch(state), num_runs)
-        new = [jax.tree.map(jnp.copy, fn(own_method, copy, i))
-               for i, (own_method, copy) in enumerate(zip(methods, copies))]
-        return place(stack(new))
+        def begin(state):
+            return jax.tree.map(jnp.copy, method.begin(state))      # see `on_copies`
 
-    def end_task(state):
-        # It happens once a task, over a whole memory.
-        if method.end_task is None:
-            return state
-        return on_copies(lambda method, copy, i: method.end_task(copy), state)
+        def init(seed, batch):
+            return compiled_init(jax.random.key(seed), batch, arrays[0])
 
-    def end_epoch(state, features_of):
-        return on_copies(lambda method, copy, i: method.end_epoch(
-            copy, lambda split, share=1.0: features_of(split, share, i)), state)
+        return Programs(
+            init, steps if method.step else None, memory, reader("predict"), reader("features"), reader("squeezes"),
+            ready, method.phase or (lambda progress: ""), method.begin and begin, method.end_epoch and end_epoch,
+            visitor("survey"), visitor("visit"), end_task, feed, place, fetch, count, num_runs, method.teachers,
+            method.teach, method.distils, bind)
 
-    def begin(state):
-        return jax.tree.map(jnp.copy, method.begin(state))      # see `on_copies`
-
-    def init(seed, batch):
-        return compiled_init(jax.random.key(seed), batch)
-
-    compiled_init = jax.jit(method.init)
-    return Programs(init, steps if method.step else None, memory, reader("predict"), reader("features"),
-                    method.squeezes and reader("squeezes"), ready, method.phase or (lambda progress: ""),
-                    method.begin and begin, method.end_epoch and end_epoch,
-                    method.survey and visitor("survey"), method.visit and visitor("visit"), end_task, feed, place, fetch, count, num_runs,
-                    method.teachers, method.teach, method.distils)
+    return bind(options)
 
 
 def map_in_turn(fn: Callable, in_axes: Sequence[int | None], out_axes: int | tuple[int, ...]):

@@ -1,5 +1,6 @@
 """Everything that a config decides about a run, built and compiled."""
 import functools
+import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from jaxmm.batch import Batch, batch_size
 from jaxmm.config import Config, EncoderConfig, PreprocessConfig, TextConfig, replace, scalar_options
 from jaxmm.data.dataset import Dataset, fingerprint, say
 from jaxmm.data.feeding import check_streaming, count_pixels, device_memory, is_streamed, place_training
-from jaxmm.data.spec import DataSpec, check_same_form, coarse_map, example, make_spec
+from jaxmm.data.spec import DataSpec, check_same_form, coarse_map, example, make_spec, to_json
 from jaxmm.data.streams import Stream, balanced_rows, make_stream
 from jaxmm.data.text import check_encoder
 from jaxmm.data.transform import Dense, Transform, make_transform, normalise, on_host
@@ -34,6 +35,7 @@ from jaxmm.train.scores import waits_in_vain
 from jaxmm.train.views import make_views, over_views
 
 MEDIAN_FREQUENCY = "median_frequency"
+TIMES = "times"         # name of the steps of each task among the options of programs, see `plan.timetable`
 SCANNED_STEPS = 32      # longest chunk of scanned steps; a signal takes effect at its end
 
 
@@ -54,6 +56,8 @@ class Setup(NamedTuple):
     shapes: dict[str, tuple[int, ...]]      # of an example as its encoder gets it, by modality
     to_float32: Callable[[Batch], Batch]    # rows as the data set has them -> as devices get them
     learning_rate: Callable[[int], Any]     # by number of steps, without the factor of "plateau"
+    options: Options                # of its programs
+    form: str                       # what they depend on of the data, as JSON
 
     @property
     def total_steps(self) -> int:
@@ -83,7 +87,7 @@ def is_finished(setup: Setup, history: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | None = None,
-          devices: Sequence[jax.Device] | None = None) -> Setup:
+          devices: Sequence[jax.Device] | None = None, like: Setup | None = None) -> Setup:
     """Loads the data and compiles the method, without changing any file of a run.
 
     Args:
@@ -91,6 +95,8 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
       dataset: used in place of the one that `config.data` names.
       spec: what a run has kept of its data, such as its statistics, in place of what `dataset` says.
       devices: to run on; all by default.
+      like: a setup of a config that differs in seeds alone, on the same devices. What it has compiled is used
+        again if the data have the same form.
 
     Raises:
       UserError: whatever in the config cannot be run, in one line.
@@ -150,12 +156,14 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
         c = encoder_configs[m]
         style = STYLES.get((network_name(c, 1, spec.num_tokens[m]), True), STYLES["transformer", True])
         check_encoder(m, config.data.preprocess.get(m, TextConfig()), vocabulary, c.pool or style.pool)
-    epoch = plan.make_epoch(rows, config.train)
-    schedule = make_schedule(config.optimizer, config.train.epochs)
+    times, schedule = plan.timetable(rows, config.train), make_schedule(config.optimizer, config.train.epochs)
     views = make_views(config.data)
 
+    def with_scalars(options):
+        return replace(config, {path: value for path, value in options.items() if path != TIMES})
+
     def make_model(axis_name, options):
-        changed = replace(config, options)
+        changed, epoch = with_scalars(options), plan.epoch_by(options.get(TIMES, times), config.train.epochs)
         optimizer = by_encoder(accumulate(make_optimizer(changed.optimizer, config.train.epochs, epoch),
                                           config.train.accumulate), encoder_configs)
         encoders = {}
@@ -167,11 +175,13 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
                      config.train.batch_size, spec.num_examples, config.train.gradient_norm, axis_name)
 
     def make(axis_name, options):
-        method = make_method(replace(config, options).method, make_model(axis_name, options))
+        method = make_method(with_scalars(options).method, make_model(axis_name, options))
         method, kind = over_views(method, views, task), config.train.experts
         return experts.with_experts(method, kind, prior, spec.modalities) if kind else method
 
-    programs = make_programs(make, devices, [scalar_options(config)], to_float32)
+    options, form = scalar_options(config) | {TIMES: times}, _form(spec, prior)
+    programs = like.programs.bind([options]) if like and like.form == form else make_programs(
+        make, devices, [options], to_float32)
     if stream and not programs.steps:
         raise UserError(f"{config.method.name} trains nothing itself and cannot learn a stream of "
                         "tasks; choose another method, or a config without a stream")
@@ -189,7 +199,8 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
     if programs.survey:
         obstacle = obstacle or "each chooses its phases by what it finds before its first step"
     setup = Setup(config, dataset, spec, task, stream, tasks, programs, steps_per_call, make_model, make,
-                  obstacle, checksums, shapes, to_float32, lambda step: schedule(epoch(step)))
+                  obstacle, checksums, shapes, to_float32,
+                  lambda step: schedule(plan.epoch_by(times, config.train.epochs)(step)), options, form)
     check_selection(setup)
     size, memory = state_size(setup), memory_size()    # finds shapes that do not fit, too
     if size > memory:
@@ -197,6 +208,14 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
                         f"{memory / 2**30:.1f} GiB of memory; lower the sizes of the encoders or "
                         "method.capacity")
     return setup
+
+
+def _form(spec: DataSpec, prior: np.ndarray | None) -> str:
+    """What programs depend on of the data, but for how long the tasks are, which is among their options."""
+    values = to_json(spec)
+    parts = {name: values[name] for name in ("label", "modalities", "num_examples", "target") if name in values}
+    return json.dumps(parts | {"classes": len(spec.class_names), "tasks": len(spec.rows),
+                               "prior": None if prior is None else prior.tolist()}, sort_keys=True)
 
 
 def _learned_task(config: Config, task: Task, dataset: Dataset, tasks: Sequence[np.ndarray]) -> Task:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import jax
 
-from jaxmm.config import Config, replace, scalar_options, scalar_paths
+from jaxmm.config import Config, replace, scalar_paths
 from jaxmm.data.dataset import Dataset
 from jaxmm.data.spec import DataSpec
 from jaxmm.train import plan, setup as setup_lib
@@ -21,17 +21,18 @@ def build_many(configs: Sequence[Config], *, dataset: Dataset | None = None,
                devices: Sequence[jax.Device] | None = None) -> Iterator[Setup]:
     """`build` for every config; those that differ in their seeds alone share what is compiled.
 
-    The seed of a stream decides on its data, so it counts where there is one.
+    The seed of a stream decides on its data, which are made again where there is one.
 
     `specs` are those that runs have kept, if any.
     """
-    built = {}
+    built, first = {}, {}
     for config, spec in itertools.zip_longest(configs, specs):
         check_single(config)
-        seeds = {path: 0 for path in SEEDS if path != "stream.seed" or not config.stream.kind}
-        key = (json.dumps(to_dict(replace(config, seeds)), sort_keys=True), spec and spec.checksum)
+        method = json.dumps(to_dict(replace(config, dict.fromkeys(SEEDS, 0))), sort_keys=True)
+        key = method, config.stream.kind and config.stream.seed, spec and spec.checksum
         if key not in built:
-            built[key] = setup_lib.build(config, dataset=dataset, spec=spec, devices=devices)
+            built[key] = setup_lib.build(config, dataset=dataset, spec=spec, devices=devices, like=first.get(method))
+            first.setdefault(method, built[key])
         # What the files of weights say of the encoders included.
         yield built[key]._replace(config=replace(built[key].config, {
             "train.seed": config.train.seed, "stream.seed": config.stream.seed}))
@@ -61,6 +62,6 @@ def difference(configs: Sequence[Config]) -> str:
 
 def join(setups: Sequence[Setup], devices: Sequence[jax.Device] | None = None) -> Setup:
     """The setup of the first run, with programs that train all of them at once."""
-    options = [scalar_options(setup.config) for setup in setups]
-    programs = make_programs(setups[0].make_method, devices, options, setups[0].to_float32)
+    programs = make_programs(setups[0].make_method, devices, [setup.options for setup in setups],
+                             setups[0].to_float32)
     return setups[0]._replace(programs=programs)

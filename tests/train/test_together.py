@@ -175,6 +175,24 @@ def test_streams_of_other_classes(make_dataset, make_config, tmp_path):
         chex.assert_trees_all_equal(numbers(run.history), numbers(expected.history))
 
 
+def test_streams_whose_tasks_have_other_lengths_are_compiled_once(make_dataset, make_config, tmp_path):
+    """As alone, with a schedule that decays over each task."""
+    dataset, config = make_dataset(), make_config("er", epochs=1, batch_size=2, optimizer=OptimizerConfig(
+        learning_rate=0.1, schedule="cosine"))
+    config = replace(config, {"stream.kind": "class", "stream.num_tasks": 2, "method.capacity": 8})
+    configs = [replace(config, {"train.seed": seed, "stream.seed": seed}) for seed in range(3)]
+    setups = list(together.build_many(configs, dataset=dataset, devices=DEVICES[:1]))
+    assert len({setup.spec.rows for setup in setups}) > 1
+    assert len({setup.programs.bind for setup in setups}) == 1
+    more = setup_lib.build(configs[1], dataset=make_dataset(rows=(40, 16, 16)), devices=DEVICES[:1], like=setups[0])
+    assert more.programs.bind is not setups[0].programs.bind        # ids of examples reach further
+    for i, run in enumerate(train(configs, tmp_path, dataset)):
+        expected = schedule.train(configs[i], tmp_path / f"alone{i}", dataset=dataset, devices=DEVICES[:1],
+                                  progress=False)
+        chex.assert_trees_all_equal(leaves(run), leaves(expected))
+        chex.assert_trees_all_equal(numbers(run.history), numbers(expected.history))
+
+
 def test_a_loss_that_is_not_finite_stops_its_own_run_only(make_dataset, make_config, tmp_path):
     dataset = make_dataset()
     config = make_config("late", epochs=3, steps_per_call=4)
