@@ -4,6 +4,8 @@ They run on the host, on NumPy or JAX arrays, and return Python numbers. Classes
 class numbers [N]. Labels that hold or not: logits [N, K] and bool [N, K]; a label is predicted where
 its logit is positive. Numbers: outputs and labels [N, K]. The class of every pixel: counts of pixels
 [N, C, C], those of class i in the label and class j in the prediction at [i, j], without void pixels.
+
+Scikit-learn is imported by the scores that need it: it takes as long as all else before a first step.
 """
 import functools
 from collections.abc import Callable
@@ -11,7 +13,6 @@ from typing import NamedTuple
 
 import chex
 import numpy as np
-import sklearn.metrics
 
 LOWER_IS_BETTER = ("ece", "nll", "mae", "rmse", "forgetting")     # scores by name
 AT_ONCE = 2**22     # logits in float64: those of a split of many classes take gigabytes
@@ -105,8 +106,9 @@ def label_f1(logits: chex.Array, labels: chex.Array, average: str) -> float:
 
     A label that neither occurs nor is predicted counts as 0.
     """
+    from sklearn.metrics import f1_score
     logits, labels = _check_alike(logits, labels)
-    return float(sklearn.metrics.f1_score(labels, logits > 0, average=average, zero_division=0))
+    return float(f1_score(labels, logits > 0, average=average, zero_division=0))
 
 
 def label_accuracy(logits: chex.Array, labels: chex.Array) -> float:
@@ -120,13 +122,14 @@ def mean_average_precision(logits: chex.Array, labels: chex.Array) -> float:
 
     0 if no label occurs; NaN of logits that are not finite, which rank nothing.
     """
+    from sklearn.metrics import average_precision_score
     logits, labels = _check_alike(logits, labels)
     occurs = labels.any(0)
     if not occurs.any():
         return 0.0
     if not np.isfinite(logits).all():
         return np.nan
-    return float(sklearn.metrics.average_precision_score(labels[:, occurs], logits[:, occurs]))
+    return float(average_precision_score(labels[:, occurs], logits[:, occurs]))
 
 
 def mean_absolute_error(outputs: chex.Array, labels: chex.Array) -> float:
@@ -156,15 +159,16 @@ def pearson(outputs: chex.Array, labels: chex.Array) -> float:
 def sentiment_accuracy(outputs: chex.Array, labels: chex.Array) -> float:
     """Acc-2 of a scale of sentiment: share of the signs that are right; labels of 0 do not count."""
     predicted, signs = _signs(outputs, labels)
-    return float(sklearn.metrics.accuracy_score(signs, predicted)) if len(signs) else 0.0
+    return float(np.mean(signs == predicted)) if len(signs) else 0.0
 
 
 def sentiment_f1(outputs: chex.Array, labels: chex.Array) -> float:
     """F1 of the signs of a scale of sentiment, both weighted by how often they occur."""
+    from sklearn.metrics import f1_score
     predicted, signs = _signs(outputs, labels)
     if not len(signs):
         return 0.0
-    return float(sklearn.metrics.f1_score(signs, predicted, average="weighted"))
+    return float(f1_score(signs, predicted, average="weighted"))
 
 
 def seven_way_accuracy(outputs: chex.Array, labels: chex.Array) -> float:

@@ -13,11 +13,9 @@ import sys
 
 from absl import flags
 import numpy as np
-from sklearn.datasets import load_digits
 
 from jaxmm import extras, files
 from jaxmm.commands import app
-from jaxmm.data.av_digits import CLASS_NAMES, PEAK, SAMPLE_RATE
 from jaxmm.errors import UserError
 
 TRIM_DB = 35        # a frame this much below the loudest one is silence
@@ -72,6 +70,7 @@ def open_espeak():
 
 def to_clip(samples: np.ndarray, rate_hz: int) -> np.ndarray:
     """Resamples to `SAMPLE_RATE`, trims silence at both ends, scales to `PEAK`; int16 [T]."""
+    from jaxmm.data.av_digits import PEAK, SAMPLE_RATE
     librosa = extras.need("librosa", "trimming clips", "")
     samples = librosa.resample(samples, orig_sr=rate_hz, target_sr=SAMPLE_RATE)
     samples, _ = librosa.effects.trim(samples, top_db=TRIM_DB, frame_length=256, hop_length=64)
@@ -80,12 +79,14 @@ def to_clip(samples: np.ndarray, rate_hz: int) -> np.ndarray:
 
 def make_images() -> dict[str, np.ndarray]:
     """The handwritten digits, as `jaxmm.data.av_digits` reads them."""
+    from sklearn.datasets import load_digits
     digits = load_digits()
     return {"images": digits.images.astype(np.uint8), "image_digit": digits.target.astype(np.int8)}
 
 
 def make_clips() -> dict[str, np.ndarray]:
     """Every digit in every voice, as the arrays that `jaxmm.data.av_digits` reads."""
+    from jaxmm.data.av_digits import CLASS_NAMES     # here, so that --help is quick
     speak, rate_hz = open_espeak()
     rng = np.random.default_rng(0)
     voices, clips = [], []

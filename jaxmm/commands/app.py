@@ -126,6 +126,7 @@ def _unknown_field(argv: Sequence[str], error: Exception) -> str | None:
 
 
 def _guarded(command, parsed):
+    process.imported()
     use_compilation_cache()
     try:
         with stop_at_once():

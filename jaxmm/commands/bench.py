@@ -11,8 +11,8 @@ Each workload runs in a process of its own, over rows already in device memory: 
 backward pass, optimizer, and what the method adds. Milliseconds are the median over calls, divided
 by the steps of a call; peak memory is the process's on CPU and the device's elsewhere.
 
---scaling varies one thing at a time: batch, modalities, seeds in one program, size of the memory,
-devices. On CPU the devices are virtual and share the cores. It leaves a table, a plot and
+--scaling varies one thing at a time: batch, modalities, classes, examples, seeds in one program, size of
+the memory, devices. On CPU the devices are virtual and share the cores. It leaves a table, a plot and
 scaling.json with the machine and the versions.
 
 --accelerator is for a GPU or TPU: all fixed workloads, or --workloads, in float32, TF32 and bfloat16,

@@ -34,8 +34,6 @@ from typing import NamedTuple
 
 import chex
 import numpy as np
-import scipy.signal
-from sklearn.model_selection import train_test_split
 
 from jaxmm.batch import make_batch
 from jaxmm.config import DataConfig
@@ -117,7 +115,8 @@ def resample(audio: np.ndarray, rate: int) -> np.ndarray:
     """Sound float32 [N, T] of 8000 Hz at one of `RATES`, [N, T * rate / 8000], low-passed below half of it."""
     if rate == SAMPLE_RATE:
         return audio
-    return scipy.signal.resample_poly(audio, 1, SAMPLE_RATE // rate, axis=1).astype(np.float32)
+    from scipy import signal    # slow to import, and for other rates alone
+    return signal.resample_poly(audio, 1, SAMPLE_RATE // rate, axis=1).astype(np.float32)
 
 
 def read() -> tuple[Digits, Clips]:
@@ -156,9 +155,39 @@ def divide(strata: np.ndarray, sizes: dict[str, int], rng: np.random.Generator,
     parts, rest = {}, np.arange(len(strata))
     *splits, last = sizes
     for split in splits:
-        parts[split], rest = train_test_split(rest, train_size=sizes[split], stratify=strata[rest],
-                                              random_state=int(rng.integers(2**31)))
+        taken, left = draw_share(strata[rest], sizes[split], np.random.RandomState(rng.integers(2**31)))
+        parts[split], rest = rest[taken], rest[left]
     return parts | {last: rest}
+
+
+def draw_share(strata: np.ndarray, size: int, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
+    """Rows drawn, `size` of them with equal shares of every stratum, and those that are left.
+
+    The same as scikit-learn's `train_test_split(stratify=strata)`, whose import takes as long as that of jax.
+    """
+    _, stratum, counts = np.unique(strata, return_inverse=True, return_counts=True)
+    taken = round_shares(counts, size, rng)
+    left = round_shares(counts - taken, len(strata) - size, rng)
+    order = np.split(np.argsort(stratum, kind="stable"), np.cumsum(counts)[:-1])
+    order = [rows[rng.permutation(len(rows))] for rows in order]
+    parts = ([rows[:n] for rows, n in zip(order, taken)],
+             [rows[n:n + m] for rows, n, m in zip(order, taken, left)])
+    first, second = (rng.permutation(np.concatenate(part)) for part in parts)
+    return first, second
+
+
+def round_shares(counts: np.ndarray, size: int, rng: np.random.RandomState) -> np.ndarray:
+    """Whole numbers in proportion to `counts` whose sum is `size`: the largest remainders are rounded up."""
+    exact = counts / counts.sum() * size
+    shares = np.floor(exact)
+    remainders = exact - shares
+    for remainder in np.unique(remainders)[::-1]:
+        tied = np.flatnonzero(remainders == remainder)
+        missing = min(int(size - shares.sum()), len(tied))
+        if not missing:
+            break
+        shares[rng.choice(tied, missing, replace=False)] += 1     # ties are broken at random
+    return shares.astype(int)
 
 
 def place(clips: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:

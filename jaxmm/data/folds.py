@@ -7,7 +7,6 @@ every row is tested in one of K runs.
 import warnings
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from jaxmm.batch import Batch, batch_size, is_unpaired
 from jaxmm.config import DataConfig
@@ -48,6 +47,7 @@ def assign(where: str, label: np.ndarray, group: np.ndarray | None, count: int, 
     Raises:
       UserError: there are fewer rows, or groups, than folds.
     """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold   # slow to import, and seldom needed
     units = len(label) if group is None else len(np.unique(group))
     few = f"{where} has {units} {'rows' if group is None else 'groups'}, too few for {count} parts"
     if units < count:

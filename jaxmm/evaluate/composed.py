@@ -58,8 +58,9 @@ def predict_from_features(fused: Fused, setup: Setup, state: TrainState, split: 
 
     def predict(rows):
         count, parts = len(next(iter(rows.values()))), []
+        size = min(AT_ONCE, 1 << (count - 1).bit_length())      # few shapes, each of which is compiled
         for part in chunks(count, AT_ONCE):
-            filled = np.resize(part, AT_ONCE)       # one shape, so that it is compiled once
+            filled = np.resize(part, size)
             index = {m: jnp.asarray(rows[m][filled], jnp.int32) for m in table}
             parts.append(np.asarray(fused(copy, table, index))[:len(part)])
         return np.concatenate(parts)

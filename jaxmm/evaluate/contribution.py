@@ -38,6 +38,7 @@ DRAWS = 5               # of other examples, with "permute"
 REPLICATES = 1000       # of the bootstrap
 LEVEL = 0.95            # of intervals
 AT_ONCE = 2**14         # composed examples in a call
+LOGITS = 2**24          # at most, of them
 
 
 def scores(logits: chex.Array, labels: chex.Array, predicted: chex.Array) -> dict[str, np.ndarray]:
@@ -259,26 +260,26 @@ def emap(predict: Predict, modalities: Sequence[str], rows: np.ndarray, rng: np.
       rows: of the examples.
       rng: for draws.
     """
-    count = len(rows)
+    count, own = len(rows), _logits(predict, dict.fromkeys(modalities, rows))
+    size = max(1, min(AT_ONCE // count, LOGITS // own.size))
     if len(modalities) == 2:
         a, b = modalities
-        first, second, own = 0.0, [], []
-        for part in chunks(count, max(1, AT_ONCE // count)):
+        first, second = 0.0, []
+        for part in chunks(count, size):
             of_first, of_second = np.repeat(rows, len(part)), np.tile(rows[part], count)
             found = _logits(predict, {a: of_first, b: of_second}).reshape(count, len(part), -1)
             first = first + found.sum(axis=1) / count       # of every a, over all b so far
             second.append(found.mean(axis=0))
-            own.append(found[part, np.arange(len(part))])
         projected = first + np.concatenate(second) - first.mean(axis=0)
-        return Additive(rows, np.concatenate(own), projected)
+        return Additive(rows, own, projected)
     drawn = {m: rng.choice(rows, count) for m in modalities}
     total = (1 - len(modalities)) * _logits(predict, drawn).mean(axis=0)
     for m in modalities:
         of_m = [_logits(predict, {n: np.repeat(rows[part], count) if n == m else np.tile(drawn[n], len(part))
                                   for n in modalities}).reshape(len(part), count, -1).mean(axis=1)
-                for part in chunks(count, max(1, AT_ONCE // count))]
+                for part in chunks(count, size)]
         total = total + np.concatenate(of_m)
-    return Additive(rows, _logits(predict, dict.fromkeys(modalities, rows)), total)
+    return Additive(rows, own, total)
 
 
 def _logits(predict: Predict, rows: Mapping[str, np.ndarray]) -> np.ndarray:

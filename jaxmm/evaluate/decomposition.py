@@ -7,6 +7,7 @@ References:
   Liang et al., "Quantifying and modeling multimodal interactions: an information decomposition framework",
   NeurIPS 2023, arXiv 2302.12247.
 """
+import math
 from typing import NamedTuple
 
 import chex
@@ -82,6 +83,11 @@ def information(joint: chex.Array) -> float:
     apart = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
     there = (joint > 0) & (apart > 0)       # products of the least numbers underflow
     return float(np.sum(joint[there] * np.log2(joint[there] / apart[there])))
+
+
+def cells(*values: chex.Array) -> int:
+    """How many combinations there are of the values int [N] that occur in each."""
+    return math.prod(len(np.unique(x)) for x in values)
 
 
 def frequencies(first: chex.Array, second: chex.Array, labels: chex.Array) -> np.ndarray:

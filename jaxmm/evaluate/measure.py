@@ -228,11 +228,12 @@ def decompose(values: Mapping[str, np.ndarray], labels: np.ndarray, rng: np.rand
     """The information of each pair, measured and under shuffled labels, from discrete values int [N] by modality."""
     found = {}
     for a, b in itertools.combinations(values, 2):
-        joint = decomposition.frequencies(values[a], values[b], labels)
-        if joint.size > decomposition.CELLS:
-            notes.append(f"the decomposition of {a} and {b}, as {joint.size} combinations of values and labels are "
+        count = decomposition.cells(values[a], values[b], labels)
+        if count > decomposition.CELLS:
+            notes.append(f"the decomposition of {a} and {b}, as {count} combinations of values and labels are "
                          f"more than {decomposition.CELLS}; that by example stands for it")
         else:
+            joint = decomposition.frequencies(values[a], values[b], labels)
             found[a, b] = (decomposition.decompose(joint),
                            decomposition.shuffled(values[a], values[b], labels, rng))
     return found

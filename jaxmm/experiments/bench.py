@@ -1,4 +1,5 @@
 """Times training steps: of fixed workloads, and as one quantity grows."""
+import contextlib
 import importlib.metadata
 import json
 import math
@@ -8,7 +9,7 @@ import platform
 import resource
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import NamedTuple
@@ -68,6 +69,9 @@ class Case(NamedTuple):
     """A point of --scaling: over feature vectors, as `mla_features`."""
     batch: int = 64
     modalities: int = 3
+    classes: int = 4
+    examples: int = 4096
+    features: int = 512     # in every modality
     seeds: int = 1          # trained by one program
     memory: int = 0         # examples it holds: with SAMM; 0: MLA
     devices: int = 1
@@ -75,24 +79,33 @@ class Case(NamedTuple):
 
 SCALES = {
     "batch": (16, 64, 256, 1024),
-    "modalities": (2, 3, 4, 5),
+    "modalities": (2, 3, 5, 10),
+    "classes": (10, 100, 1000, 10_000),
+    "examples": (1000, 10_000, 100_000, 1_000_000),
     "seeds": (1, 2, 4, 8, 16),
-    "memory": (100, 1000, 10000),
+    "memory": (100, 1000, 10_000, 100_000),
     "devices": (1, 2, 4),
 }
+BESIDE = {"examples": {"features": 16}}     # a million of 512 in every modality would take 6 GB
+
+
+def case_of(axis: str, value: int) -> Case:
+    """A point of --scaling."""
+    return Case(**{axis: value}, **BESIDE.get(axis, {}))
 
 
 def scaling_workload(case: Case) -> tuple[Config, Dataset]:
-    """Config and random rows: 4096 examples of 4 classes, 512 features in every modality."""
+    """Config and random rows."""
     rng = np.random.default_rng(0)
     names = [f"m{i}" for i in range(case.modalities)]
-    split = make_batch({m: rng.standard_normal((4096, 512), np.float32) for m in names},
-                       rng.integers(4, size=4096))
+    split = make_batch({m: rng.standard_normal((case.examples, case.features), np.float32) for m in names},
+                       rng.integers(case.classes, size=case.examples))
     config = Config(method=SAMMConfig(capacity=case.memory) if case.memory else MLA,
                     encoders={m: MLP for m in names},
                     optimizer=OptimizerConfig(weight_decay=0.0, schedule="constant"),
                     train=TrainConfig(batch_size=case.batch))
-    return config, Dataset("features", {s: split for s in ("train", "val", "test")}, tuple("abcd"))
+    return config, Dataset("features", {s: split for s in ("train", "val", "test")},
+                           tuple(map(str, range(case.classes))))
 
 
 def build(config: Config, dataset: Dataset | None, num_runs: int,
@@ -182,17 +195,35 @@ def in_new_process(fn, *args, timeout: float | None = None):
             raise
 
 
+@contextlib.contextmanager
+def threads(devices: int) -> Iterator[None]:
+    """Processes started within have the threads that collectives of several virtual devices need.
+
+    On a small machine those are more than it has cores, which would slow down a single device.
+    """
+    before = os.environ.get("NPROC")
+    if devices > 1:
+        os.environ["NPROC"] = str(max(os.cpu_count() or 1, 2 * devices))
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("NPROC", None)
+        else:
+            os.environ["NPROC"] = before
+
+
 def scaling(output: str, seconds: float, command: str) -> str:
     """Measures all of SCALES, each point in a process of its own; returns the table."""
     folder = files.expand(output)
     folder.mkdir(parents=True, exist_ok=True)
-    # Processes of a small machine need a thread for each virtual device in a collective.
-    os.environ["NPROC"] = str(max(os.cpu_count() or 1, 2 * max(SCALES["devices"])))
     results = {}
     for axis, values in SCALES.items():
         for value in values:
-            found = in_new_process(run_case, Case(**{axis: value}), seconds)
-            if found["num_devices"] == Case(**{axis: value}).devices:
+            case = case_of(axis, value)
+            with threads(case.devices):
+                found = in_new_process(run_case, case, seconds)
+            if found["num_devices"] == case.devices:
                 results.setdefault(axis, {})[value] = found
                 print(json.dumps({axis: value} | found), flush=True)
     kind = next(iter(results["batch"].values()))["device"]
@@ -200,9 +231,10 @@ def scaling(output: str, seconds: float, command: str) -> str:
     facts = [f"{kind}, {os.cpu_count()} CPU cores ({platform.machine()}), load average "
              f"{os.getloadavg()[0]:.1f}; Python {platform.python_version()}, "
              + ", ".join(f"{name} {version}" for name, version in versions.items()),
-             "Feature vectors of 512 in every modality, MLPs of 128 x 3, 4 classes; MLA, and SAMM "
-             "where there is a memory. What is not varied: "
-             + ", ".join(f"{name} {value}" for name, value in Case()._asdict().items()) + "."]
+             "Feature vectors, MLPs of 128 x 3; MLA, and SAMM where there is a memory. What is not varied: "
+             + ", ".join(f"{name} {value}" for name, value in Case()._asdict().items())
+             + "".join(f"; beside {axis}, {name} {value}" for axis, others in BESIDE.items()
+                       for name, value in others.items()) + "."]
     files.write(folder / "scaling.json", json.dumps(
         {"machine": facts[0], "base": Case()._asdict(), "results": results}, indent=1) + "\n")
     return report.write(results, facts, folder, command)

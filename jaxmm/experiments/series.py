@@ -1,4 +1,7 @@
-"""Trains one run of a config, or several: over seeds, or over the values of an option."""
+"""Trains one run of a config, or several: over seeds, or over the values of an option.
+
+Reports are imported when one is written: matplotlib would keep the first step waiting.
+"""
 import pathlib
 import sys
 from collections.abc import Sequence
@@ -11,7 +14,7 @@ from jaxmm.data.dataset import Dataset
 from jaxmm.data.streams import describe, make_stream
 from jaxmm.errors import UserError, as_typed, suggest
 from jaxmm.experiments import folders
-from jaxmm.report import comparison, flat, run_report, sweep, variants
+from jaxmm.report import flat, variants
 from jaxmm.task import DENSE
 from jaxmm.train import hosts
 from jaxmm.train.checkpoints import REMEDY
@@ -37,11 +40,10 @@ def run(config: Config, workdir: str, sweep_text: str, command: str, *, extend: 
     folder = folders.workdir(workdir, f"{folders.data_name(config)}_{config.method.name}{several}")
     if extend and several:
         raise UserError("--extend is for one run; give it with --workdir=FOLDER of each of several")
-    if sweep_text:
-        shown = train_sweep(config, folder, *parse_sweep(sweep_text, config), command)
-        return f"{shown}\n{run_report.where(folder)}"
     if several:
-        return f"{train_seeds(config, folder, command)}\n{run_report.where(folder)}"
+        shown = (train_sweep(config, folder, *parse_sweep(sweep_text, config), command) if sweep_text else
+                 train_seeds(config, folder, command))
+        return f"{shown}\n{where(folder)}"
     run = train(config, folder, extend=extend)
     new = "" if run.setup.task.name == DENSE else "NEW.csv" if run.setup.spec.files else "NEW.npz"
     return next_steps(report(run, folder), folder, new)
@@ -50,9 +52,15 @@ def run(config: Config, workdir: str, sweep_text: str, command: str, *, extend: 
 def next_steps(shown: str, folder: pathlib.Path, data: str) -> str:
     """The table of a run, where that is, and what to type to go on with it; `data` is a file to predict, if it can."""
     workdir = escape.command([f"--workdir={folder}"])
-    return (f"{shown}\n{run_report.where(folder)} Next:\n"
+    return (f"{shown}\n{where(folder)} Next:\n"
             f"  {as_typed('evaluate')} {workdir}"
             + f"\n  {as_typed('predict')} {workdir} --data={data} --output=predictions.csv" * bool(data))
+
+
+def where(folder: pathlib.Path) -> str:
+    """A sentence for the console on where the report is."""
+    from jaxmm.report import run_report
+    return run_report.where(folder)
 
 
 def over_seeds(config: Config) -> list[Config]:
@@ -93,6 +101,7 @@ def train_seeds(config: Config, workdir: pathlib.Path, command: str) -> str:
     Raises:
       FloatingPointError: all diverged. Of some, the table says so, and a line on stderr.
     """
+    from jaxmm.report import comparison
     hosts.from_main(lambda: check_parent(workdir))
     configs = over_seeds(config)
     folders = [workdir / f"seed_{c.train.seed}" for c in configs]
@@ -127,6 +136,7 @@ def train_sweep(config: Config, workdir: pathlib.Path, path: str, values: list[f
     Raises:
       FloatingPointError: all diverged.
     """
+    from jaxmm.report import sweep
     settings = [(value, replace(each, {path: value}))
                 for value in values for each in over_seeds(config)]
     name = path.rpartition(".")[2]
@@ -163,6 +173,7 @@ def report(run: Run, workdir: pathlib.Path, dataset: Dataset | None = None) -> s
         return ""
     if jax.process_count() > 1:     # the other processes are done
         run = restore(workdir, dataset=dataset, devices=jax.local_devices()[:1])
+    from jaxmm.report import run_report
     return run_report.write(run, workdir)
 
 

@@ -18,7 +18,7 @@ from jaxmm.encoders import Encoder
 from jaxmm.encoders.exchange import seen
 from jaxmm.errors import UserError
 from jaxmm.heads import Features
-from jaxmm.keys import named_key
+from jaxmm.keys import draw_by_name, named_key
 from jaxmm.model import Model, Output
 
 
@@ -103,9 +103,11 @@ def init_state(model: Model, key: chex.PRNGKey, batch: Batch,
     """
     init_key, head_key, extra_key, run_key = jax.random.split(key, 4)
     inputs = model.transform(None, batch)["inputs"]
-    params, batch_stats, widths = {}, {}, {}
+    kinds = {m: (encoder, inputs[m].shape, inputs[m].dtype) for m, encoder in model.encoders.items()}
+    drawn = draw_by_name(init_encoder, init_key, kinds)
+    params, batch_stats = ({m: parts[i] for m, parts in drawn.items()} for i in range(2))
+    widths = {}
     for m, encoder in model.encoders.items():
-        params[m], batch_stats[m] = encoder.init(named_key(init_key, m), inputs[m])
         features, _ = jax.eval_shape(lambda p, s, x, e=encoder: e.apply(p, s, x, train=False),
                                      params[m], batch_stats[m], inputs[m])
         widths[m] = features.shape[-1]
@@ -119,6 +121,12 @@ def init_state(model: Model, key: chex.PRNGKey, batch: Batch,
     params["head"] = model.head.init(head_key, widths)
     return TrainState(params, batch_stats, model.optimizer.init(params), run_key,
                       jnp.zeros((), jnp.int32), extra(extra_key, widths) if extra else ())
+
+
+def init_encoder(key: chex.PRNGKey, kind: tuple[Encoder, tuple[int, ...], jnp.dtype]) -> tuple[Any, Any]:
+    """(params, stats) of an encoder for inputs of a shape and type, whatever is in them."""
+    encoder, shape, dtype = kind
+    return encoder.init(key, jnp.zeros(shape, dtype))
 
 
 def init_exchange(model: Model, key: chex.PRNGKey, params: chex.ArrayTree, batch_stats: chex.ArrayTree,

@@ -6,8 +6,6 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 
 from jaxmm.data.dataset import say
@@ -96,6 +94,8 @@ def purity(features: chex.Array, labels: chex.Array, num_clusters: int) -> float
     low, width = x.min(0), np.ptp(x, axis=0)
     x = (x - low) / np.where(width > 0, width, 1.0)
     # Several threads add up in any order; features that have collapsed make fewer clusters, which is no fault.
+    from sklearn.cluster import KMeans      # slow to import, also for all other methods
+    from sklearn.exceptions import ConvergenceWarning
     with threadpool_limits(1), warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         clusters = KMeans(num_clusters, n_init=1, random_state=0).fit_predict(x)
     counts = np.zeros((num_clusters, int(np.max(labels)) + 1), int)

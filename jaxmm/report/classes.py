@@ -41,10 +41,10 @@ def section(task: Task, outputs: Logits, split: Batch) -> tuple[str, Callable | 
 
 def _classes(z, y, names):
     predicted = z.argmax(1)
-    matrix = sklearn.metrics.confusion_matrix(y, predicted, labels=np.arange(len(names)))
     text = table(y, predicted, names, "class", labels=np.arange(len(names)))
     if len(names) > DRAWN:
         return f"{text}\nThe confusion matrix of {len(names)} classes is not drawn.\n", None
+    matrix = sklearn.metrics.confusion_matrix(y, predicted, labels=np.arange(len(names)))
     return text, functools.partial(confusion_plot, matrix, names)
 
 

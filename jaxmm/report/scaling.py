@@ -1,4 +1,4 @@
-"""How the time of a training step grows: with the batch, modalities, runs, memory and devices."""
+"""How the time of a training step grows: with the batch, modalities, classes, examples, runs, memory and devices."""
 import functools
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ def table(results: Results) -> str:
 @plots.styled
 def curves(results: Results, *, page: plots.Page) -> plots.Figure:
     """Milliseconds of a step by value, a panel for each axis; dashed: growing as the value does."""
-    figure, grid = plots.panels(len(results), len(results), (2.9, 3.2), "", page)
+    figure, grid = plots.panels(len(results), min(4, len(results)), (2.9, 3.2), "", page)
     measured = [found["milliseconds_per_step"] for v in results.values() for found in v.values()]
     for axes, (axis, values) in zip(grid.flat, results.items()):
         x, y = list(values), [found["milliseconds_per_step"] for found in values.values()]
@@ -38,7 +38,7 @@ def curves(results: Results, *, page: plots.Page) -> plots.Figure:
         axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
         axes.yaxis.set_minor_locator(NullLocator())
-        axes.set_xticks(x, list(map(str, x)))
+        axes.set_xticks(x, [f"{value:g}" for value in x])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set_xlabel(axis)
         axes.set_title("ms / step" if axes is grid[0, 0] else "")

@@ -9,7 +9,6 @@ from typing import NamedTuple
 import chex
 import jax.numpy as jnp
 import numpy as np
-from scipy import optimize
 
 from jaxmm.metrics import log_softmax
 from jaxmm.state.calibration import fit_temperature
@@ -56,6 +55,7 @@ def fit_weights(logits: Mapping[str, np.ndarray], log_prior: np.ndarray, labels:
     """Weights w in [0, 10] by head that minimise the mean negative log-likelihood of
     softmax(log prior + sum_m w_m (log p_m - log prior)), which is convex in w; in float64, from w = 1.
     """
+    from scipy import optimize      # slow to import, and the first step does not need it
     said = np.stack([np.where(present[h][:, None], log_softmax(z) - log_prior, 0.0) for h, z in logits.items()])
     rows = np.arange(len(labels))
 

@@ -15,13 +15,15 @@ from jaxmm.train.scores import score, score_tasks
 from jaxmm.train.setup import Setup
 
 
-def predict_split(setup: Setup, state: TrainState, split: Batch) -> dict[str, np.ndarray]:
+def predict_split(setup: Setup, state: TrainState, split: Batch, masks: bool = False) -> dict[str, np.ndarray]:
     """Outputs [N, K] of every head for a whole split, of the data set or of the same form.
+
+    With `masks` a single program predicts for splits of N examples whatever is missing in them, see `Programs`.
 
     Raises:
       UserError: a split that is not the data set's has another form, see `check_split`.
     """
-    return _read(setup, state, setup.programs.predict, split)
+    return _read(setup, state, setup.programs.predict, split, masks=masks)
 
 
 def split_features(setup: Setup, state: TrainState, split: Batch, shown: str = "") -> dict[str, np.ndarray]:
@@ -57,15 +59,16 @@ def make_weights(setup: Setup, state: TrainState) -> Callable[[Logits, Mapping],
     return lambda outputs, present: jax.device_get(weights(state, outputs, present))
 
 
-def _read(setup, state, read, split, shown=""):
+def _read(setup, state, read, split, shown="", masks=False):
     splits = setup.dataset.splits
     if not any(split is known for known in splits.values()):
         check_split("split", split, setup.spec.forms, target=setup.spec.target)
-    return _read_rows(setup, state, read, split, setup.config.data.placement, shown)
+    return _read_rows(setup, state, read, split, setup.config.data.placement, shown, masks)
 
 
-def _read_rows(setup, state, read, split, placement, shown=""):
-    return read_rows(setup, state, read, setup.programs.feed(split, placement), np.arange(batch_size(split)), shown)
+def _read_rows(setup, state, read, split, placement, shown="", masks=False):
+    feed = setup.programs.feed(split, placement, masks=masks)
+    return read_rows(setup, state, read, feed, np.arange(batch_size(split)), shown)
 
 
 def read_rows(setup: Setup, state: TrainState, read: Callable, feed: Feed, rows: np.ndarray, shown: str = "",

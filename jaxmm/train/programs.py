@@ -66,7 +66,8 @@ class Programs(NamedTuple):
     visit: Callable[[TrainState, Fed, np.ndarray], TrainState] | None
     # (state, rows at [1, B], bool [1, B]: rows that count)
     end_task: Callable[[TrainState], TrainState]
-    feed: Callable[..., Feed]       # (split, placement, workers=0)
+    feed: Callable[..., Feed]       # (split, placement, workers=0, masks=False); with masks one program reads
+    # splits whatever is missing in them, otherwise a mask that is True everywhere is a constant
     place: Callable[[TrainState], TrainState]       # one copy -> on the devices
     fetch: Callable[[TrainState], TrainState]       # on the devices -> one copy
     num_devices: int
@@ -125,9 +126,9 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
 
     parts = functools.partial(parts_of, count=count, own=own, spread=spread)
 
-    def feed(split: Batch, placement: str, workers: int = 0) -> Feed:
+    def feed(split: Batch, placement: str, workers: int = 0, masks: bool = False) -> Feed:
         streamed = is_streamed(split, placement)
-        split = without_full_masks(to_float32(split))
+        split = to_float32(split) if masks else without_full_masks(to_float32(split))
         if not streamed:
             rows = replicate(read_all(split))
 

@@ -16,7 +16,7 @@ from jaxmm.methods.common import TrainState
 from jaxmm.task import CLASS_SCORES, LATER
 from jaxmm.train import checkpoints, validity
 from jaxmm.train.scores import best
-from jaxmm.train.setup import Run, Setup, build, init_state
+from jaxmm.train.setup import Run, Setup, build, state_shapes
 from jaxmm.train.folder import read_config, read_spec
 
 
@@ -58,7 +58,7 @@ def restore(workdir: PathLike, step: int | None = None, *, dataset: Dataset | No
         devices = jax.local_devices()
         devices = devices[:math.gcd(len(devices), config.train.batch_size)]
     setup = build(config, dataset=dataset, spec=spec, devices=devices)
-    found = read_kept(workdir, setup, setup.programs.fetch(init_state(setup)), step)
+    found = read_kept(workdir, setup, state_shapes(setup), step)
     if found is None:
         raise _no_checkpoint(workdir)
     kept, state, history, meta = found

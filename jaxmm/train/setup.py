@@ -166,11 +166,13 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
         changed, epoch = with_scalars(options), plan.epoch_by(options.get(TIMES, times), config.train.epochs)
         optimizer = by_encoder(accumulate(make_optimizer(changed.optimizer, config.train.epochs, epoch),
                                           config.train.accumulate), encoder_configs)
-        encoders = {}
+        encoders, made = {}, {}     # what is alike is one object, see `draw_by_name`
         for m, c in encoder_configs.items():
+            kind = repr(c), ranks[m], spec.num_tokens.get(m, 0)
             with of(f"encoders.{m}"):
-                encoders[m] = make_encoder(c, ranks[m], num_tokens=spec.num_tokens.get(m, 0),
-                                           axis_name=axis_name)
+                made[kind] = made.get(kind) or make_encoder(c, ranks[m], num_tokens=spec.num_tokens.get(m, 0),
+                                                            axis_name=axis_name)
+            encoders[m] = made[kind]
         return Model(encoders, learned, transform, optimizer, epoch,
                      config.train.batch_size, spec.num_examples, config.train.gradient_norm, axis_name)
 

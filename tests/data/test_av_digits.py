@@ -5,6 +5,7 @@ import librosa
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
 from jaxmm import data
 from jaxmm.config import DataConfig
@@ -306,3 +307,12 @@ def test_tool_names_the_package_it_lacks(monkeypatch):
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(UserError, match="pip install espeakng-loader"):
         make_av_digits.make_clips()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_shares_are_drawn_as_scikit_learn_draws_them(seed):
+    strata = np.random.default_rng(seed).choice(7, 211, p=[.3, .2, .1, .1, .1, .1, .1])
+    parts = av_digits.draw_share(strata, 100, np.random.RandomState(seed))
+    expected = train_test_split(np.arange(211), train_size=100, stratify=strata, random_state=seed)
+    for part, rows in zip(parts, expected):
+        np.testing.assert_array_equal(part, rows)

@@ -61,6 +61,7 @@ def test_information_by_hand():
 def test_frequencies_are_of_the_values_that_occur():
     joint = decomposition.frequencies([3, 3, 9, 9], [0, 0, 0, 7], [5, 5, 5, 6])
     np.testing.assert_allclose(joint, [[[0.5, 0], [0, 0]], [[0.25, 0], [0, 0.25]]])
+    assert decomposition.cells([3, 3, 9, 9], [0, 0, 0, 7], [5, 5, 5, 6]) == joint.size
 
 
 def test_shuffled_labels_have_what_counting_gives():

@@ -199,3 +199,10 @@ def test_the_parts_of_concat_are_its_shapley_values():
     phi = shapley.values(game | {(): 0.0})
     for m in "abc":
         np.testing.assert_allclose(phi[m], head.apply(params, features)[m], rtol=1e-4, atol=1e-5)
+
+
+def test_slices_are_rows_of_the_kernel_of_the_whole_layer():
+    key = jax.random.key(0)
+    for rows, fan_in, fan_out in ((3, 7, 5), (128, 640, 10)):
+        whole = heads.linear_init(key, fan_in, fan_out)["kernel"]
+        np.testing.assert_array_equal(heads.first_rows(key, rows, fan_in, fan_out), whole[:rows])

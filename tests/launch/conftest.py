@@ -12,7 +12,8 @@ import pytest
 RUNNER = """
 import importlib, json, os, sys, traceback
 from jaxmm.commands import app
-importlib.import_module("jaxmm.experiments.series")
+for module in "experiments.series", "report.comparison", "report.sweep":
+    importlib.import_module(f"jaxmm.{module}")
 
 def fork(call):
     child = os.fork()

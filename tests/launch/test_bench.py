@@ -54,3 +54,19 @@ def test_a_point_of_scaling_counts_all_its_runs():
     assert found["steps_per_call"] == 4
     ratio = found["examples_per_second"] * found["milliseconds_per_step"] / (2 * 1024 * 1e3)
     assert abs(ratio - 1) < 0.01
+
+
+def test_points_of_scaling_have_what_they_vary():
+    config, dataset = bench.scaling_workload(bench.case_of("classes", 10_000))
+    assert dataset.num_classes == 10_000 and len(dataset.splits["train"]["label"]) == 4096
+    _, dataset = bench.scaling_workload(bench.case_of("examples", 1000))
+    assert {x.shape for x in dataset.splits["train"]["inputs"].values()} == {(1000, 16)}
+
+
+def test_only_processes_of_several_devices_get_more_threads(monkeypatch):
+    monkeypatch.delenv("NPROC")
+    with bench.threads(1):
+        assert "NPROC" not in os.environ
+    with bench.threads(64):
+        assert int(os.environ["NPROC"]) >= 128
+    assert "NPROC" not in os.environ

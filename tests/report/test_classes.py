@@ -74,3 +74,10 @@ def test_pixels_by_hand():
     assert [b.get_width() for b in bars.patches] == pytest.approx([50, 60])        # of classes that are there
     np.testing.assert_allclose(confusion.images[0].get_array()[:2], [[50, 25, 25, 0], [0, 75, 25, 0]])
     assert [t.get_text() for t in confusion.texts][:8] == ["50", "25", "25", "0", "0", "75", "25", "0"]
+
+
+def test_counts_of_pairs_of_classes_are_not_made_where_they_are_not_drawn(monkeypatch):
+    monkeypatch.setattr(classes.sklearn.metrics, "confusion_matrix", None)
+    names = tuple(map(str, range(classes.DRAWN + 1)))
+    text, draw = classes.section(classification(names), {"fused": np.eye(len(names))}, batch(range(len(names))))
+    assert draw is None and f"of {len(names)} classes is not drawn" in text
