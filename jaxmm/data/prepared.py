@@ -33,6 +33,7 @@ from jaxmm.data.dataset import SPLITS
 from jaxmm.errors import UserError, as_typed
 
 tfds = extras.Later("tensorflow_datasets", "prepared data")      # slow to import, and few need it
+proto = extras.Later("tensorflow_datasets.proto", "prepared data")
 
 KINDS = {
     "audio": "Sound: mono samples in int16 and their rate",
@@ -57,7 +58,7 @@ class Records(Sequence):
 
     def __init__(self, where: str, source: Any, modalities: Mapping[str, Mapping[str, Any]]):
         self.where = where              # folder and split, for messages
-        self.source = source            # what TFDS returns
+        self.source = source            # what TFDS returns: records in bytes
         self.modalities = modalities
 
     def __len__(self) -> int:
@@ -67,14 +68,18 @@ class Records(Sequence):
         if not -len(self) <= index < len(self):
             raise IndexError(f"record {index} of {len(self)}")
         try:
-            record = self.source[index % len(self)]
+            return self._parse(stored_fields(self.source[index % len(self)]))
         # Damage is found by the checksums of the file, or where numbers do not fit.
         except Exception as error:  # pylint: disable=broad-exception-caught
             raise UserError(f"{self.where}: record {index} is damaged ({_one_line(error)}); "
                             "prepare the data set again") from error
-        inputs = {m: _unpack(info["kind"], record["inputs"][m])
-                  for m, info in self.modalities.items()}
-        return record | {"key": record["key"].decode(), "inputs": inputs}
+
+    def _parse(self, fields: Mapping[str, Sequence]) -> dict[str, Any]:
+        (number,), (key,), label = fields["id"], fields["key"], fields["label"]
+        return {"id": number, "key": key.decode(),
+                "label": np.array(label, np.float32) if isinstance(label[0], float) else label[0],
+                "inputs": {m: _unpack(info["kind"], f"inputs/{m}", fields) for m, info in self.modalities.items()},
+                "present": {m: bool(fields[f"present/{m}"][0]) for m in self.modalities}}
 
 
 class Prepared(NamedTuple):
@@ -132,8 +137,9 @@ def open_prepared(folder: str | pathlib.Path) -> Prepared:
                 raise ValueError(f"{name} is not the file that was written")
         verify(folder, summary["shards"])
         modalities, class_names = summary["modalities"], tuple(summary["class_names"])
-        builder = tfds.builder_from_directory(folder)
-        splits = {split: Records(f"{folder}: {split}", builder.as_data_source(split), modalities)
+        builder, raw = tfds.builder_from_directory(folder), tfds.decode.DeserializeMethod.RAW_BYTES
+        splits = {split: Records(f"{folder}: {split}", builder.as_data_source(split, deserialize_method=raw),
+                                 modalities)
                   for split in SPLITS if split in builder.info.splits}
         read = {name for split in builder.info.splits.values() for name in split.filenames}
         if read != set(summary["shards"]):
@@ -262,13 +268,23 @@ def pack(kind: str, value) -> Any:
     return value or ("" if kind == "text" else [])
 
 
-def _unpack(kind: str, stored) -> Any:
-    """The inverse of `pack`."""
+def stored_fields(data: bytes) -> dict[str, list]:
+    """The fields of a record by name, each a list of numbers or of bytes.
+
+    TFDS would make arrays of all of them, which takes three times as long and holds up other threads.
+    """
+    fields = proto.tf_example_pb2.Example.FromString(data).features.feature
+    return {name: list(getattr(field, field.WhichOneof("kind")).value) for name, field in fields.items()}
+
+
+def _unpack(kind: str, name: str, fields: Mapping[str, Sequence]) -> Any:
+    """The inverse of `pack`, of the field or fields called so."""
     if kind == "audio":
-        return Sound(stored["samples"], int(stored["rate"]))
+        return Sound(np.frombuffer(fields[f"{name}/samples"][0], np.int16), fields[f"{name}/rate"][0])
     if kind == "features":
-        return stored["values"].reshape(stored["shape"])
-    return stored.decode() if kind == "text" else list(stored)
+        shape = np.frombuffer(fields[f"{name}/shape"][0], np.int32)
+        return np.frombuffer(fields[f"{name}/values"][0], np.float32).reshape(shape)
+    return fields[name][0].decode() if kind == "text" else fields[name]
 
 
 def _stored(kind: str, tensor) -> Any:

@@ -3,6 +3,8 @@
 All random draws happen here, from a key of the example; reading rows is deterministic. Functions take
 one example; `key=None` means evaluation, without random draws.
 """
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -37,6 +39,16 @@ def preprocess(key: chex.PRNGKey | None, moment: chex.Array, x: chex.Array,
         x = x.astype(jnp.float32) / 255
         return x if key is None or not config.jitter else jitter_hsv(named_key(key, "jitter"), x)
     return x
+
+
+def map_entries(fn: Callable, *args: chex.ArrayTree) -> chex.ArrayTree:
+    """fn of every entry of arrays along their first axis: of examples of a batch, of frames of an example.
+
+    On CPU they are computed one after the other, so that each fits the cache: twice as fast as at once.
+    """
+    if jax.default_backend() == "cpu":
+        return jax.lax.map(lambda entry: fn(*entry), args)
+    return jax.vmap(fn)(*args)
 
 
 def crop_sound(x: chex.Array, moment: chex.Array, config: SpectrogramConfig) -> chex.Array:
@@ -102,7 +114,11 @@ def crop_images(key: chex.PRNGKey | None, x: chex.Array, config: FramesConfig,
         box_key, flip_key = jax.random.split(key)
         box = random_box(box_key, height, width, config)
         flip = config.flip & jax.random.bernoulli(flip_key)
-    x = resize(x, box, config.size, flip) / 255
+
+    def resized(image):
+        return resize(image, box, config.size, flip)
+
+    x = (map_entries(resized, x) if x.ndim > 3 else resized(x)) / 255
     if isinstance(config, FlowConfig):      # what moved left moves right in the mirror
         half = x.shape[-1] // 2
         x = x.at[..., :half].set(jnp.where(flip, 256 / 255 - x[..., :half], x[..., :half]))

@@ -1,4 +1,5 @@
 """Rows that are read on demand, in place of an array in memory."""
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,6 +8,8 @@ import jax
 import numpy as np
 
 from jaxmm.batch import Batch
+
+ALIGNMENT = 64      # bytes: from such addresses on, JAX on CPU takes arrays over without copying them
 
 
 class Rows:
@@ -46,7 +49,7 @@ class Rows:
 
     def __getitem__(self, index) -> np.ndarray:
         positions = self.index[index]
-        result = np.empty((*positions.shape, *self.shape[1:]), self.dtype)
+        result = empty((*positions.shape, *self.shape[1:]), self.dtype)
         for place, position in np.ndenumerate(positions):
             result[place] = self.read(self.records[int(position)], int(position))
         return result
@@ -59,6 +62,14 @@ class Rows:
     def change(self, read: Callable[[Any, int], np.ndarray], dtype) -> "Rows":
         """Rows of the same shape with another `read` and type."""
         return Rows(self.records, read, self.shape[1:], dtype, self.checksum, self.index)
+
+
+def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """Like np.empty, at an address from which JAX on CPU takes the array over without copying it."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return memory[start:start + size].view(dtype).reshape(shape)
 
 
 class Joined(Sequence):

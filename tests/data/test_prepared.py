@@ -4,9 +4,10 @@ import shutil
 
 import numpy as np
 import pytest
+from tensorflow_datasets.core import example_serializer
 
 from jaxmm.data import prepared
-from jaxmm.data.prepared import Sound, open_prepared, pack
+from jaxmm.data.prepared import Records, Sound, open_prepared, pack, tfds_features
 from jaxmm.errors import UserError
 from jaxmm.prepare.run import prepare
 
@@ -55,6 +56,36 @@ def test_what_is_missing_is_stored_as_nothing():
     stored = pack("features", np.arange(6, dtype=np.float32).reshape(2, 3))
     assert stored["shape"].tolist() == [2, 3] and stored["values"].tolist() == list(range(6))
     assert pack("audio", Sound(np.ones(3, np.int16), 8000))["rate"] == 8000
+
+
+@pytest.mark.parametrize("label, outputs", [(3, 0), (np.array([0.5, -2.0], np.float32), 2),
+                                            (np.array([0.25], np.float32), 1)])
+def test_records_of_all_kinds_are_read_as_they_were_packed(label, outputs):
+    full = {"audio": Sound(np.array([1, -2, 3], np.int16), 8000), "frames": [b"one", b"two"], "flow": [b"a", b"b"],
+            "map": [b"map"], "text": "w\u00f6rds", "features": np.arange(6, dtype=np.float32).reshape(2, 3)}
+    modalities = {kind: {"kind": kind} for kind in full}
+    features = tfds_features(modalities, outputs)
+    serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
+
+    def serialized(number, values):
+        record = {"id": number, "key": "k\u00e4y", "label": label,
+                  "present": {m: value is not None for m, value in values.items()},
+                  "inputs": {m: pack(m, value) for m, value in values.items()}}
+        return serializer.get_tf_example(features.encode_example(record)).SerializeToString(deterministic=True)
+
+    records = Records("here", [serialized(0, full), serialized(1, dict.fromkeys(full))], modalities)
+    for number, record in enumerate(records):
+        assert (record["id"], record["key"]) == (number, "k\u00e4y")
+        assert set(record["present"].values()) == {number == 0}
+        np.testing.assert_array_equal(record["label"], label)
+        assert np.asarray(record["label"]).dtype == (np.float32 if outputs else np.int64)
+    found, empty = (record["inputs"] for record in records)
+    np.testing.assert_array_equal(found["audio"].samples, full["audio"].samples)
+    assert found["audio"].samples.dtype == np.int16 and found["audio"].rate == 8000
+    np.testing.assert_array_equal(found["features"], full["features"])
+    assert all(found[m] == full[m] for m in ("frames", "flow", "map", "text"))
+    assert empty["audio"].samples.size == 0 and empty["audio"].rate == 0 and empty["features"].size == 0
+    assert empty["text"] == "" and all(empty[m] == [] for m in ("frames", "flow", "map"))
 
 
 @pytest.mark.parametrize("file, change", [

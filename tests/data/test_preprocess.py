@@ -170,6 +170,13 @@ def test_all_frames_are_cropped_and_flipped_alike():
     assert found.shape == (3, 6, 6, 3)
 
 
+def test_frames_are_cropped_as_each_would_be_alone():
+    frames, config = np.stack([IMAGE, IMAGE[::-1], IMAGE[:, ::-1]]), FramesConfig(size=6)
+    found = preprocess.crop_images(KEY, frames, config)
+    for frame, expected in zip(frames, found):
+        np.testing.assert_allclose(preprocess.crop_images(KEY, frame, config), expected, atol=1e-6)
+
+
 def test_random_boxes_have_the_areas_and_proportions_asked_for_and_lie_inside():
     config = FramesConfig(min_area=0.25)
     keys = jax.random.split(KEY, 2000)

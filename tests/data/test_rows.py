@@ -1,5 +1,6 @@
 import pickle
 
+import jax
 import numpy as np
 
 from jaxmm.batch import make_batch, take
@@ -19,6 +20,13 @@ def test_rows_are_read_like_those_of_an_array():
     assert ROWS.nbytes == ARRAY.nbytes
     for index in (np.array([3, 1, 1]), np.array([[0, 9], [4, 2]]), np.arange(10) > 6, slice(2, 8, 2), 7):
         np.testing.assert_array_equal(ROWS[index], ARRAY[index])
+
+
+def test_rows_that_were_read_are_not_copied_to_the_cpu():
+    rows = Rows(range(10), lambda record, position: np.full(37, record), (37,), np.uint8, 0)
+    for index in (np.arange(10), np.array([4]), 7):
+        read = rows[index]
+        assert jax.device_put(read, jax.devices("cpu")[0]).unsafe_buffer_pointer() == read.ctypes.data
 
 
 def test_some_of_the_rows_are_rows():

@@ -120,6 +120,19 @@ def test_preprocessing_comes_first_and_is_random_in_training_alone():
     assert len({np.asarray(crop).tobytes() for crop in crops}) == 5
 
 
+def test_missing_frames_and_sound_are_the_mean_after_preprocessing_too():
+    section = SpectrogramConfig(rate=16, seconds=1, n_fft=4, hop=4, mean=(-2.0,), std=(3.0,))
+    frames = FramesConfig(frames=2, height=4, width=4, size=4, mean=(0.25,), std=(0.5,))
+    batch = make_batch({"image": np.full((2, 2, 4, 4, 3), 255, np.uint8), "sound": np.full((2, 16), 9, np.int16)},
+                       [0, 1], present={"image": [True, False], "sound": [False, True]})
+    sections = {"image": frames, "sound": section}
+    apply = jax.jit(transform.make_transform(transform.normalisation(batch, sections), {}, sections))
+    for key in (None, KEY):
+        inputs = apply(key, batch)["inputs"]
+        np.testing.assert_allclose(inputs["image"][0], 1.5, rtol=1e-5)
+        assert not inputs["image"][1].any() and not inputs["sound"][0].any() and inputs["sound"][1].all()
+
+
 def test_modalities_are_cropped_at_the_same_moment():
     """Frames and sound of 10 s that count time, both cut to 4 s."""
     frames = np.broadcast_to(np.arange(100, dtype=np.uint8)[:, None, None, None], (8, 100, 2, 2, 3))
