@@ -30,6 +30,7 @@ class Entry(NamedTuple):
     complete: bool = False      # its teachers may have learned from modalities that its own rows lack
     of_length: bool = False     # what it does in an epoch depends on how many there are
     dense: bool = False         # predicts a class for every pixel: for segmentations, and for them alone
+    starts: str = ""            # option that says after how many epochs it does what sets it apart
 
 
 MLA, UMT = "MLA, arXiv 2311.10707", "UMT, arXiv 2305.01233"
@@ -63,16 +64,18 @@ METHODS = {entry.options.name: entry for entry in (
     Entry(ogm_ge.OGMConfig(), ogm_ge.make_ogm_ge,
           "slows the gradient of the modality that is ahead, with noise", "OGM-GE, arXiv 2203.15332"),
     Entry(opm.OPMConfig(), opm.make_opm,
-          "drops the features of the modality that is ahead", "OPM, arXiv 2410.11582"),
+          "drops the features of the modality that is ahead", "OPM, arXiv 2410.11582",
+          starts="warmup_epochs"),
     Entry(agm.AGMConfig(), agm.make_agm,
           "scales the gradient of each modality's Shapley share of the logits", "AGM, arXiv 2308.07686"),
     Entry(smv.SMVConfig(), smv.make_smv,
-          "repeats examples for the modality that contributes little to them", "SMV, arXiv 2309.06255"),
+          "repeats examples for the modality that contributes little to them", "SMV, arXiv 2309.06255",
+          starts="warmup_epochs"),
     Entry(pmr.PMRConfig(), pmr.make_pmr,
           "draws features of slow modalities to prototypes of their classes", "PMR, Fan et al., CVPR 2023"),
     Entry(relearn.RelearnConfig(), relearn.make_relearn,
           "draws encoders back to their start by how much they overfit", "D&R, Wei et al., ECCV 2024",
-          of_length=True),      # it does not after the last epoch
+          of_length=True, starts="every"),      # it does not after the last epoch
     Entry(qmf.QMFConfig(), qmf.make_qmf,
           "late fusion weighted by energy, confidence tied to history", "QMF, arXiv 2306.02050"),
     Entry(lfm.LFMConfig(), lfm.make_lfm,
@@ -91,9 +94,9 @@ METHODS = {entry.options.name: entry for entry in (
     Entry(mmtm.MMTMConfig(), mmtm.make_mmtm,
           "encoders exchange information between their stages", "MMTM, arXiv 1911.08670"),
     Entry(rebalance.RebalanceConfig(), rebalance.make_mmtm_random,
-          "mmtm with re-balancing steps of a modality drawn at random", "arXiv 2202.05306"),
+          "mmtm with re-balancing steps of a modality drawn at random", "arXiv 2202.05306", starts="warmup_epochs"),
     Entry(rebalance.GuidedConfig(), rebalance.make_mmtm_guided,
-          "mmtm with re-balancing steps of the modality that learns slowly", "arXiv 2202.05306"),
+          "mmtm with re-balancing steps of the modality that learns slowly", "arXiv 2202.05306", starts="warmup_epochs"),
     Entry(rubi.RUBiConfig(), rubi.make_rubi,
           "mmtm whose loss is masked by the prediction of one modality", "RUBi, arXiv 1906.10169"),
     Entry(segment.SegmentConfig(), segment.make_segment,
@@ -206,11 +209,16 @@ def check_rows(options: MethodConfig, where: str, train: Batch, batch_size: int)
         check(options, where, train, batch_size)
 
 
-def say_idle(options: MethodConfig) -> None:
-    """Warns of options that are not as by default and have no effect, as another one keeps them from it."""
+def say_idle(options: MethodConfig, epochs: int) -> None:
+    """Warns of what has no effect: options that are not as by default, as another one keeps them from it, and a
+    method that would begin after the last of these epochs."""
     default = METHODS[options.name].options if options.name in METHODS else None
     if type(options) is not type(default):
         return      # `make_method` refuses them
+    starts = METHODS[options.name].starts
+    if starts and getattr(options, starts) >= epochs:
+        say(f"{options.name} begins after {getattr(options, starts)} epochs, and this run has {epochs}: it is "
+            f"trained without what sets it apart; set method.{starts} to less, or train.epochs to more")
     for field in dataclasses.fields(options):
         value = getattr(options, field.name)
         for other, needed in field.metadata.get("needs", {}).items():

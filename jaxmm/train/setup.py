@@ -115,7 +115,7 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
             spec = make_spec(dataset, stream, tasks, checksums, config.data.preprocess)
     else:
         stream, tasks, checksums = spec.stream, [], {}
-    say_idle(config.method)
+    say_idle(config.method, config.train.epochs)
     config = load.complete(config, kinds(config, spec))
     task = make_task(config.task, spec.class_names, example(spec)["label"], target=spec.target)
     check_dense(config, task)

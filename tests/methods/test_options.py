@@ -76,7 +76,7 @@ def test_options_have_an_effect_where_they_are_said_to(name, option, needs, capl
     options = METHODS[name].options
     assert set(needs) <= {field.name for field in dataclasses.fields(options)}
     active = dataclasses.replace(options, **{other: several(values)[0] for other, values in needs.items()})
-    say_idle(changed(active, option))
+    say_idle(changed(active, option), 99)
     assert not caplog.text
     if (name, option) not in ELSEWHERE:
         assert program(changed(active, option)) != program(active)
@@ -92,23 +92,34 @@ def test_options_have_an_effect_where_they_are_said_to(name, option, needs, capl
         assert getattr(idle, other) not in several(values)
         caplog.clear()
         say.cache_clear()       # it says everything once
-        say_idle(idle)
+        say_idle(idle, 99)
         assert f"method.{option}" not in caplog.text
-        say_idle(changed(idle, option))
+        say_idle(changed(idle, option), 99)
         assert re.search(rf"method\.{option}=\S+ has no effect with method\.{other}=", caplog.text)
         if (name, option) not in ELSEWHERE:
             assert program(changed(idle, option)) == program(idle)
 
 
 def test_the_warning_in_full(caplog):
-    say_idle(FusedConfig("concat", hidden=77))
+    say_idle(FusedConfig("concat", hidden=77), 99)
     assert "method.hidden=77 has no effect with method.fusion=concat; it is for method.fusion=mlp" in caplog.text
     caplog.clear()
     for options in (FusedConfig("mlp_head", fusion="mlp", hidden=78), FusedConfig("concat"),
                     FusedConfig("unknown", hidden=79), OPMConfig(name="concat", alpha=9.0),
                     SelfDistillConfig("self_distill_feature", weight=50.0)):
-        say_idle(options)
+        say_idle(options, 99)
     assert not caplog.text
+
+
+@pytest.mark.parametrize("name", [name for name, entry in METHODS.items() if entry.starts])
+def test_a_method_that_begins_after_the_last_epoch_is_said(name, caplog):
+    option = METHODS[name].starts
+    options = dataclasses.replace(METHODS[name].options, **{option: 3})
+    say_idle(options, 4)
+    assert not caplog.text
+    say_idle(options, 3)
+    assert (f"{name} begins after 3 epochs, and this run has 3: it is trained without what sets it apart; set "
+            f"method.{option} to less, or train.epochs to more") in caplog.text
 
 
 @pytest.mark.parametrize("options", [ERConfig(align=True, capacity=8), LwFConfig(align=True)], ids=["er", "lwf"])
