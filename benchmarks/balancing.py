@@ -42,16 +42,16 @@ class Setting(NamedTuple):
 
 
 def av_mnist(method: str) -> Config:
-    """Small CNNs with the augmentations of av_digits."""
+    """CNNs of half the width and the augmentation of av_digits."""
     config = arrays.get_config(method)
-    config.encoders |= {m: EncoderConfig(name="cnn") for m in ("audio", "visual")}
+    config.encoders |= {m: EncoderConfig(name="cnn", width=8) for m in ("audio", "visual")}
     config.augment["audio"] = AugmentConfig(time_mask=4, frequency_mask=4)
     return config
 
 
 SETTINGS = {
     "av_digits": Setting(av_digits.get_config, 20, "0.01,0.03,0.1,0.3", (*METHODS, *EXCHANGING)),
-    "av_mnist": Setting(av_mnist, 10, "0.01,0.03,0.1,0.3", (*METHODS, *EXCHANGING)),
+    "av_mnist": Setting(av_mnist, 4, "0.03,0.1,0.3", (*METHODS, *EXCHANGING)),
     "hapt": Setting(hapt.get_config, 20, "3e-4,1e-3,3e-3,1e-2"),
 }
 
