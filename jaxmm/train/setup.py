@@ -56,13 +56,16 @@ class Setup(NamedTuple):
     shapes: dict[str, tuple[int, ...]]      # of an example as its encoder gets it, by modality
     to_float32: Callable[[Batch], Batch]    # rows as the data set has them -> as devices get them
     learning_rate: Callable[[int], Any]     # by number of steps, without the factor of "plateau"
-    options: Options                # of its programs
-    form: str                       # what they depend on of the data, as JSON
 
     @property
     def total_steps(self) -> int:
         """Steps of the whole run; 0 for a method that only predicts."""
         return plan.total_steps(lengths(self.spec), self.config.train) if self.programs.steps else 0
+
+    @property
+    def options(self) -> Options:
+        """The values that enter its programs as arrays."""
+        return _options(self.config, self.spec)
 
 
 class Run(NamedTuple):
@@ -181,9 +184,9 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
         method, kind = over_views(method, views, task), config.train.experts
         return experts.with_experts(method, kind, prior, spec.modalities) if kind else method
 
-    options, form = scalar_options(config) | {TIMES: times}, _form(spec, prior)
-    programs = like.programs.bind([options]) if like and like.form == form else make_programs(
-        make, devices, [options], to_float32)
+    options = [_options(config, spec)]
+    programs = (like.programs.bind(options) if like and _form(like.spec) == _form(spec) else
+                make_programs(make, devices, options, to_float32))
     if stream and not programs.steps:
         raise UserError(f"{config.method.name} trains nothing itself and cannot learn a stream of "
                         "tasks; choose another method, or a config without a stream")
@@ -202,7 +205,7 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
         obstacle = obstacle or "each chooses its phases by what it finds before its first step"
     setup = Setup(config, dataset, spec, task, stream, tasks, programs, steps_per_call, make_model, make,
                   obstacle, checksums, shapes, to_float32,
-                  lambda step: schedule(plan.epoch_by(times, config.train.epochs)(step)), options, form)
+                  lambda step: schedule(plan.epoch_by(times, config.train.epochs)(step)))
     check_selection(setup)
     size, memory = state_size(setup), memory_size()    # finds shapes that do not fit, too
     if size > memory:
@@ -212,12 +215,19 @@ def build(config: Config, *, dataset: Dataset | None = None, spec: DataSpec | No
     return setup
 
 
-def _form(spec: DataSpec, prior: np.ndarray | None) -> str:
-    """What programs depend on of the data, but for how long the tasks are, which is among their options."""
+def _options(config: Config, spec: DataSpec) -> Options:
+    """The values of a run that enter its programs as arrays: scalar options, and how long its tasks are."""
+    return scalar_options(config) | {TIMES: plan.timetable(lengths(spec), config.train)}
+
+
+def _form(spec: DataSpec) -> str:
+    """What programs of one config depend on of the data, but for `_options`, as JSON.
+
+    Where seeds decide on the data, on streams, neither weights nor a prior of the classes are allowed.
+    """
     values = to_json(spec)
     parts = {name: values[name] for name in ("label", "modalities", "num_examples", "target") if name in values}
-    return json.dumps(parts | {"classes": len(spec.class_names), "tasks": len(spec.rows),
-                               "prior": None if prior is None else prior.tolist()}, sort_keys=True)
+    return json.dumps(parts | {"classes": len(spec.class_names), "tasks": len(spec.rows)}, sort_keys=True)
 
 
 def _learned_task(config: Config, task: Task, dataset: Dataset, tasks: Sequence[np.ndarray]) -> Task:
