@@ -14,7 +14,12 @@ import numpy as np
 
 def named_key(key: chex.PRNGKey, name: str) -> chex.PRNGKey:
     """The key for what bears this name, another one for each."""
-    return jax.random.fold_in(key, np.uint32(zlib.crc32(name.encode())))
+    return jax.random.fold_in(key, number_of(name))
+
+
+def number_of(name: str) -> np.uint32:
+    """The number that stands for a name."""
+    return np.uint32(zlib.crc32(name.encode()))
 
 
 def draw_by_name(draw: Callable[[chex.PRNGKey, Any], Any], key: chex.PRNGKey, kinds: Mapping[str, Hashable],
@@ -27,7 +32,7 @@ def draw_by_name(draw: Callable[[chex.PRNGKey, Any], Any], key: chex.PRNGKey, ki
     found = {}
     for kind in dict.fromkeys(kinds.values()):
         names = [name for name in kinds if kinds[name] == kind]
-        numbers = np.array([zlib.crc32(name.encode()) for name in names], np.uint32)
+        numbers = np.array([number_of(name) for name in names])
         if len(names) == 1:
             found[names[0]] = draw(named_key(key, names[0]), kind)
             continue

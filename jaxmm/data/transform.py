@@ -82,14 +82,13 @@ def make_transform(statistics: Norms,
             batch = zoom_all(keys("zoom"), batch, dense.zoom)
         if dense:
             batch = take_label(batch, dense.target)
+        drawn = None if key is None else jax.vmap(jax.random.uniform)(keys("moment"))   # alike for all m
         for m, x in batch["inputs"].items():
             section = sections.get(m, PreprocessConfig())
             examples = {"x": x, "present": batch["present"][m]}
             gap = None if apart is None else gap_of(m, x, apart, section)
             if key is not None:
-                moments = jax.vmap(jax.random.uniform)(keys("moment"))      # alike for all m
-                if gap is not None:
-                    moments = jax.vmap(elsewhere, (0, 0, None))(keys("apart"), moments, gap)
+                moments = drawn if gap is None else jax.vmap(elsewhere, (0, 0, None))(keys("apart"), drawn, gap)
                 examples |= {"moment": moments, "preprocess": keys(f"preprocess/{m}"), "augment": keys(f"augment/{m}")}
             one = functools.partial(change, m, section, view)
             inputs[m] = map_entries(one, examples) if isinstance(section, IN_TURN) else jax.vmap(one)(examples)
