@@ -33,7 +33,7 @@ METHODS = ("joint", "gdumb", "sgd", "er", "er+balanced=true", "er+align=true", "
            "er_aml", "cls_er", "agem", "lwf", "lwf+align=true", "ewc", "av_cil", "analytic", "analytic+balanced=true",
            "samm", "samm+lambda_=1", "samm+lambda_=1+beta=0", "samm+lambda_=1+consistency=false")
 BASELINE = "er"
-LEARNING_RATES = "0.01,0.03,0.1,0.3"
+LEARNING_RATES = "0.1,0.3,1,3"
 OUTPUTS = ("comparison.csv", "seeds.csv", "tuning.csv", "report.md")
 
 
