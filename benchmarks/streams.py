@@ -1,11 +1,11 @@
 """All continual methods on the built-in streams, each tuned with the same number of trials on validation data.
 
-    python -m benchmarks.streams --stream=gcil [--capacities=50,100,200] [--tune_seeds=3] [--methods=er,samm]
+    python -m benchmarks.streams --stream=gcil [--capacities=50,100,200] [--tune_capacity=100] [--methods=er,samm]
 
 `seq`, `dom` and `gcil` are configs/seq_av_digits.py and so on, `gcil_long` has long-tailed shares of the classes.
-Encoders are dense layers, so that the seeds of a method run in one program. Every method, with each size of the
-memory, has --tune_seeds trials of each learning rate; the best by the accuracy on validation data after the last
-task is that of all its runs, and test data are used once. A method with other options is a row of its own, so
+Encoders are dense layers, so that the seeds of a method run in one program. Every method has --tune_seeds trials
+of each learning rate with a memory of --tune_capacity; the best by the accuracy on validation data after the last
+task is that of all its runs, with all sizes of the memory, and test data are used once. A method with other options is a row of its own, so
 that their choice is seen and not tuned. Gradients are clipped at norm 1 for all, as `samm` and `ewc` need it.
 Differences are to `er` with the same seed, which is the same order of tasks, and memory. Finished runs in --workdir
 are reused, so that the same command goes on where it was stopped; --output gets the tables and the pictures, of
@@ -48,10 +48,11 @@ def config_for(stream: str, method: str) -> Config:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stream", choices=STREAMS, required=True)
-    parser.add_argument("--capacities", default="100")
+    parser.add_argument("--capacities", default="50,100,200")
+    parser.add_argument("--tune_capacity", type=int, default=100)
     parser.add_argument("--methods", default=",".join(METHODS))
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--tune_seeds", type=int, default=1)
+    parser.add_argument("--tune_seeds", type=int, default=3)
     parser.add_argument("--workdir", type=pathlib.Path, default=pathlib.Path("runs/streams"))
     parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("benchmarks/streams"))
     args = parser.parse_args()
@@ -61,7 +62,7 @@ def main() -> None:
         data.load(base.data), base.stream, lambda method: config_for(args.stream, method), methods, args.seeds,
         folder, f"python -m benchmarks.streams --stream={args.stream}", list(map(int, args.capacities.split(","))),
         progress=False, settings=tuning.parse(f"optimizer.learning_rate={LEARNING_RATES}"),
-        tune_seeds=args.tune_seeds, baseline=BASELINE if BASELINE in methods else "")
+        tune_seeds=args.tune_seeds, tune_capacity=args.tune_capacity, baseline=BASELINE if BASELINE in methods else "")
     print(table)
     output = args.output / args.stream
     output.mkdir(parents=True, exist_ok=True)

@@ -67,6 +67,8 @@ VARY = flags.DEFINE_string("vary", "", "One option over several values, with run
 TUNE = flags.DEFINE_string("tune", "", "Options to be chosen for each method on validation data: "
     "OPTION=VALUE,VALUE, several divided by ; of which all combinations are tried.", flag_values=FLAGS)
 TUNE_SEEDS = flags.DEFINE_integer("tune_seeds", 1, "Trials of each setting of --tune.", flag_values=FLAGS)
+TUNE_CAPACITY = flags.DEFINE_integer("tune_capacity", 0, "The one of --capacities that --tune chooses with, for "
+    "all of them; otherwise each for itself.", flag_values=FLAGS)
 BASELINE = flags.DEFINE_string("baseline", "", "Method that the others' differences are taken to, seed by seed.",
     flag_values=FLAGS)
 PROBE = flags.DEFINE_bool("probe", False, "Also fit a linear probe to the features of every encoder.",
@@ -96,4 +98,5 @@ def main(chosen, command) -> None:
                               WORKDIR.value, command, page))
         return
     print(compare.compare(chosen, METHODS.value, SEEDS.value, WORKDIR.value, CAPACITIES.value, PROBE.value,
-                          command, page, FOLDS.value, TUNE.value, TUNE_SEEDS.value, BASELINE.value))
+                          command, page, FOLDS.value, TUNE.value, TUNE_SEEDS.value, TUNE_CAPACITY.value,
+                          BASELINE.value))

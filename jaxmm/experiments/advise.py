@@ -159,10 +159,8 @@ def validated(runs: Sequence[Planned], dataset: Dataset, metric: str,
         reached = number(metric, rows.mean(), sign="%")
         print(f"{escape.printable(run.workdir)}: {reached} {unit(metric).title} on validation data", flush=True)
         scores.setdefault(run.variant.method, {})[run.repeat] = rows
-    costs = {}
-    for method, paths in folders_of.items():
-        counts = [tuning.examples(path, dataset.modalities) for path in paths]
-        costs[method] = tuning.millions({m: sum(count[m] for count in counts) for m in dataset.modalities})
+    costs = {method: tuning.millions(tuning.examples(paths, dataset.modalities))
+             for method, paths in folders_of.items()}
     return scores, costs, diverged
 
 

@@ -32,7 +32,7 @@ DEFAULT_METHODS = ("unimodal", "concat", "late", "mla")
 
 def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: str,
             capacities: Sequence[str], probe: bool, command: str, page: plots.Page | None = None,
-            folds: int = 0, tune: str = "", tune_seeds: int = 1, baseline: str = "") -> str:
+            folds: int = 0, tune: str = "", tune_seeds: int = 1, tune_capacity: int = 0, baseline: str = "") -> str:
     """Trains all runs of a comparison and writes its report into the folder; returns the tables.
 
     Args:
@@ -47,6 +47,7 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: 
       folds: of a cross-validation, which take the place of seeds; 0: none.
       tune: OPTION=VALUE,VALUE;..., options to be chosen for each method on validation data; "": none.
       tune_seeds: trials of each setting of them.
+      tune_capacity: size of the memory that they are chosen with, for all `capacities`; 0: each for itself.
       baseline: method that differences are taken to; "": none.
 
     Raises:
@@ -57,12 +58,13 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: 
     folder = folders.workdir(workdir, f"compare_{folders.data_name(config)}" + f"_{folds}_folds" * bool(folds))
     check_counts(config)
     check_folds(config, folds, seeds)
-    settings = read_settings(tune, tune_seeds, folds)
+    sizes = parse_capacities(capacities)
+    settings = read_settings(tune, tune_seeds, folds, tune_capacity, sizes)
     for path in settings[0] if settings else ():
         if path in chosen.overrides:
             raise UserError(f"--tune sets {path}; leave out --config.{path}")
     methods = methods_of(chosen, methods)
-    config_for, sizes = functools.partial(configs.config_for, chosen), parse_capacities(capacities)
+    config_for = functools.partial(configs.config_for, chosen)
     if folds:
         load = data.load_folds(dataclasses.replace(config.data, folds=folds))
         results, tables, workdirs = cross_validate(load, folds, config_for, methods, folder, command, sizes, probe,
@@ -70,7 +72,8 @@ def compare(chosen: Chosen, methods: Sequence[str] | None, seeds: int, workdir: 
     else:
         results, tables, workdirs = compare_on(data.load(config.data), config.stream, config_for, methods, seeds,
                                                folder, command, sizes, probe, page, settings=settings,
-                                               tune_seeds=tune_seeds, baseline=baseline)
+                                               tune_seeds=tune_seeds, tune_capacity=tune_capacity,
+                                               baseline=baseline)
     return said(tables, folder, workdirs, results)
 
 
@@ -98,7 +101,7 @@ def compare_on(dataset: Dataset, stream: StreamConfig, config_for: Callable[[str
                methods: Sequence[str], seeds: int, folder: pathlib.Path, command: str,
                capacities: Sequence[int] = (), probe: bool = False, page: plots.Page | None = None,
                progress: bool = True, settings: Sequence[Mapping[str, str]] = (), tune_seeds: int = 1,
-               baseline: str = "") -> tuple[list[comparison.Result], str, list[pathlib.Path]]:
+               tune_capacity: int = 0, baseline: str = "") -> tuple[list[comparison.Result], str, list[pathlib.Path]]:
     """`compare` on data that are there already: what every run reached, the tables, and the run folders.
 
     Args:
@@ -115,6 +118,7 @@ def compare_on(dataset: Dataset, stream: StreamConfig, config_for: Callable[[str
       progress: whether to show bars.
       settings: among which that of each method is chosen, see `tuning.parse`; none: options are as they are.
       tune_seeds: trials of each setting.
+      tune_capacity: see `compare`.
       baseline: method that differences are taken to.
     """
     planner = functools.partial(plan, config_for, methods, seeds, dataset, folder, capacities)
@@ -122,7 +126,8 @@ def compare_on(dataset: Dataset, stream: StreamConfig, config_for: Callable[[str
     if settings:
         models = variants.expand(methods, config_for, capacities, dataset.modalities)
         check_baseline(baseline, models)
-        runs, results, sections = _tune(planner, models, settings, tune_seeds, dataset, folder, probe, progress)
+        runs, results, sections = _tune(planner, models, settings, tune_seeds, tune_capacity, dataset, folder, probe,
+                                        progress)
     else:
         runs = planner()
         check_baseline(baseline, [run.variant for run in runs])
@@ -136,22 +141,29 @@ def compare_on(dataset: Dataset, stream: StreamConfig, config_for: Callable[[str
 
 
 def _tune(planner: Callable[..., list[Planned]], models: Sequence[variants.Variant],
-          settings: Sequence[Mapping[str, str]], tune_seeds: int, dataset: Dataset, folder: pathlib.Path,
-          probe: bool, progress: bool) -> tuple[list[Planned], list[comparison.Result], str]:
+          settings: Sequence[Mapping[str, str]], tune_seeds: int, tune_capacity: int, dataset: Dataset,
+          folder: pathlib.Path, probe: bool, progress: bool,
+          ) -> tuple[list[Planned], list[comparison.Result], str]:
     """Chooses the options of every model, and makes its runs with them: runs, results, and the report's part.
 
-    A model of which all trials diverged is not trained again; its runs count as diverged.
+    With `tune_capacity` a model has the options of the one that differs only in having a memory of that size. A
+    model of which all trials diverged is not trained again; its runs count as diverged.
     """
     seen = dataset._replace(splits={split: rows for split, rows in dataset.splits.items() if split != "test"})
-    trials = tuning.plan(models, settings, tune_seeds, seen, folder)
+    by_folder = {model.folder: model for model in models}
+    like = {name: by_folder.get(model._replace(buffer=tune_capacity).folder, model) if tune_capacity else model
+            for name, model in by_folder.items()}       # the model that it has its options of
+    tuned = [model for name, model in by_folder.items() if like[name] is model]
+    trials = tuning.plan(tuned, settings, tune_seeds, seen, folder)
     claim(itertools.chain(*trials))
     choices = []
     for part in trials:
         with tuning.timed(folder, part[0].variant.folder):
             choices.append(tuning.choose(part, settings, seen, progress))
-    chosen = {choice.model.folder: tuning.typed(choice.model.config, settings[choice.best])
-              for choice in choices if choice.best is not None}
     check_any_finished([choice.best is not None for choice in choices], folder, "methods")
+    best = {choice.model.folder: settings[choice.best] for choice in choices if choice.best is not None}
+    chosen = {name: tuning.typed(model.config, best[like[name].folder])
+              for name, model in by_folder.items() if like[name].folder in best}
     runs = planner(tuned=chosen)
     claim(run for run in runs if run.variant.folder in chosen)
     results = []
@@ -162,14 +174,19 @@ def _tune(planner: Callable[..., list[Planned]], models: Sequence[variants.Varia
             continue
         with tuning.timed(folder, name):
             results += make_runs(same, dataset, probe=probe, progress=progress)
-    seeds, seconds = len(runs) // len(models), tuning.seconds(folder)
-    costs = [report.Cost(*(report.examples(part / name, dataset.modalities) for part in (
-        folder / tuning.FOLDER, folder)), seconds[name]) for name in (model.folder for model in models)]
+    spent, costs = tuning.seconds(folder), []
+    for model in tuned:
+        alike = [name for name in by_folder if like[name] is model]
+        costs.append(report.Cost(
+            report.examples([folder / tuning.FOLDER / model.folder], dataset.modalities),
+            report.examples([folder / name for name in alike], dataset.modalities),
+            sum(spent.get(name, 0.0) for name in alike)))
     report.write_csv(choices, folder / "tuning.csv")
-    return runs, results, report.section(choices, costs, seeds)
+    return runs, results, report.section(choices, costs, len(runs) // len(models), tune_capacity)
 
 
-def read_settings(tune: str, tune_seeds: int, folds: int) -> list[dict[str, str]]:
+def read_settings(tune: str, tune_seeds: int, folds: int, tune_capacity: int = 0,
+                  capacities: Sequence[int] = ()) -> list[dict[str, str]]:
     """The settings that --tune names, see `tuning.parse`; none if it is "".
 
     Raises:
@@ -179,7 +196,12 @@ def read_settings(tune: str, tune_seeds: int, folds: int) -> list[dict[str, str]
         if tune_seeds != 1:
             raise UserError(f"--tune_seeds={tune_seeds} needs --tune, such as "
                             "--tune=optimizer.learning_rate=0.01,0.1")
+        if tune_capacity:
+            raise UserError(f"--tune_capacity={tune_capacity} needs --tune, whose choice it is about; leave it out")
         return []
+    if tune_capacity and tune_capacity not in capacities:
+        listed = ",".join(map(str, capacities)) or "none"
+        raise UserError(f"--tune_capacity={tune_capacity}; expected one of --capacities={listed}")
     if folds:
         raise UserError(f"--tune does not go with --folds={folds}; leave it out")
     return tuning.parse(tune)

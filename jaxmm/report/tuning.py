@@ -1,6 +1,7 @@
 """How the options of a comparison were chosen, and what that cost."""
+import itertools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from jaxmm import files
@@ -67,10 +68,10 @@ def edges(choice: Choice) -> list[str]:
     return found
 
 
-def examples(folder: pathlib.Path, modalities: Sequence[str]) -> Examples:
-    """Examples that all runs in a folder and below were trained on, teachers included, by modality."""
+def examples(folders: Collection[pathlib.Path], modalities: Sequence[str]) -> Examples:
+    """Examples that all runs in folders and below were trained on, teachers included, by modality."""
     found = dict.fromkeys(modalities, 0)
-    for path in folder.rglob(FILE):
+    for path in itertools.chain(*(folder.rglob(FILE) for folder in folders)):
         config = read_config(path.parent)
         records = filter(None, map(writers.parse, writers.read_lines(path.with_name(writers.FILE))))
         steps = max((record["step"] for record in records), default=0)
@@ -103,8 +104,15 @@ def write_csv(choices: Sequence[Choice], path: pathlib.Path) -> None:
     files.write(path, csv_text(rows, ["method", *choices[0].settings[0], "trial", metric]))
 
 
-def section(choices: Sequence[Choice], costs: Sequence[Cost], seeds: int) -> str:
-    """The part of a report that says how options were chosen, by how many trials, and at which cost."""
+def section(choices: Sequence[Choice], costs: Sequence[Cost], seeds: int, capacity: int = 0) -> str:
+    """The part of a report that says how options were chosen, by how many trials, and at which cost.
+
+    Args:
+      choices: by model.
+      costs: by model, of all sizes of its memory that have its options.
+      seeds: runs of each.
+      capacity: the only size of the memory that options were chosen with; 0: each for itself.
+    """
     settings, metric, tried = choices[0].settings, choices[0].metric, len(choices[0].scores[0])
     labels = list(map(label, settings))
     rows = [{"method": choice.name, **{text: mean(choice, i) for i, text in enumerate(labels)},
@@ -115,13 +123,16 @@ def section(choices: Sequence[Choice], costs: Sequence[Cost], seeds: int) -> str
     edge = ("\n\\* At the end of the values that were tried: others beyond it may be better.\n"
             if any(map(edges, choices)) else "")
     each = f"{len(settings)} settings of {options}" + (f", {tried} seeds each" if tried > 1 else ", one seed each")
+    sizes = (f"Options were chosen with a memory of {capacity} examples, and those of other sizes have them too.\n"
+             if capacity else "")
     return f"""
 ## How options were chosen
 
 Every method had the same trials: {each}.
 Its setting is the one of the best {units.unit(metric).title} of its main head on validation data. With it the
 runs above were made, {seeds} of each. Trials do not see test data, which are used once. Teachers have the options
-of their student, and count as its cost. Examples are those of forward and backward passes, in millions and for
+of their student, and count as its cost.
+{sizes}Examples are those of forward and backward passes, in millions and for
 each modality; seconds are those of this machine.
 
 Validation {units.unit(metric).title} by setting, {units.explain(metric)}:

@@ -94,6 +94,27 @@ def test_a_method_of_which_all_trials_diverge_does_not_stop_the_others(chosen, t
         run(chosen, ["late"], tmp_path / "work", tune)
 
 
+def test_all_sizes_of_a_memory_have_the_options_chosen_with_one(choose_arrays, tmp_path):
+    """Trials are those of that size alone, and of methods without a memory."""
+    chosen = choose_arrays((24, 16, 8), {"train.epochs": 1, "train.batch_size": 8, "stream.kind": "class",
+                                         "stream.num_tasks": 2})
+    folder, values = tmp_path / "work", ("1e-30", "0.05")
+    compare.compare(chosen, ["er", "sgd"], 1, str(folder), ["8", "16"], False, "command",
+                    tune=f"optimizer.learning_rate={','.join(values)}", tune_capacity=16)
+    assert {path.name for path in (folder / "tuning").iterdir() if path.is_dir()} == {"er_16", "sgd"}
+    rows = list(csv.DictReader((folder / "tuning.csv").read_text().splitlines()))
+    scores = {row["optimizer.learning_rate"]: float(row["mean_accuracy"]) for row in rows if row["method"] == "er"}
+    best = max(values, key=scores.get)      # the first of equal ones
+    for size in (8, 16):
+        assert read_config(folder / f"er_{size}/seed_0").optimizer.learning_rate == float(best)
+    report = (folder / "report.md").read_text()
+    assert "chosen with a memory of 16 examples, and those of other sizes have them too" in report
+    # Examples of the runs of both sizes: twice those of a trial, of which there are two.
+    er, = (line.split("|")[1:-1] for line in report.splitlines()
+           if line.startswith("| er ") and best in [cell.strip(" *\\") for cell in line.split("|")])
+    assert er[-3].strip() == er[-2].strip() != "0"
+
+
 def test_trials_of_options_of_the_method_share_their_teachers(chosen, tmp_path):
     run(chosen, ["umt"], tmp_path / "work", "method.weight=0,0.1", tune_seeds=2)
     own = tmp_path / "work/tuning/umt"
@@ -180,6 +201,8 @@ def test_settings_are_all_combinations():
     ("method.name=mla", {}, "--tune: late has no option 'name'"),
     ("", {"tune_seeds": 2}, "--tune_seeds=2 needs --tune"),
     ("optimizer.learning_rate=1", {"tune_seeds": 0}, "--tune_seeds=0; expected 1 to"),
+    ("", {"tune_capacity": 8}, "--tune_capacity=8 needs --tune"),
+    ("optimizer.learning_rate=1", {"tune_capacity": 8}, "--tune_capacity=8; expected one of --capacities=none"),
     ("optimizer.learning_rate=1", {"folds": 2}, "--tune does not go with --folds=2"),
     ("optimizer.learning_rate=1", {"baseline": "lat"}, "--baseline=lat: not in this comparison; did you mean late"),
     ("optimizer.learning_rate=-1", {}, "learning_rate"),
