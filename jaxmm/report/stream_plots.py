@@ -16,6 +16,7 @@ from jaxmm.report.units import unit
 
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f5f8fc", "#7fb2dd", "#123a6b"])
 OVER_TIME = ("stability", "plasticity", "trade_off")
+MOST_CURVES = 8         # methods in one panel of their curves
 
 
 @styled
@@ -126,26 +127,44 @@ def method_curves(curves: Mapping[str, Mapping[str, Mapping[int, Cell]]], chance
                   title: str, *, page: Page) -> Figure:
     """Accuracy on the tasks seen so far by method, mean and a band of one standard deviation.
 
+    More than `MOST_CURVES` methods have a panel each, in which the curves are those of the sizes of its memory.
+
     Args:
-      curves: by the title of a panel, then by method and the number of tasks seen, over the seeds. A
-        method that learned all tasks at once has one cell and is a level line.
+      curves: by the size of the memory as a title, "" if no method has one, then by method and the number of tasks
+        seen, over the seeds. A method that learned all tasks at once has one cell and is a level line.
       chance: accuracy of guessing, a dashed line.
       title: over the plot.
       page: what it is drawn for.
     """
-    methods = dict.fromkeys(method for by_method in curves.values() for method in by_method)
-    looks = {method: look(i, METHOD_COLOURS) for i, method in enumerate(methods)}
-    figure, grid = panels(len(curves), min(len(curves), 3), (4.6, 3.6), heading(title, page), page)
+    methods = list(dict.fromkeys(method for by_method in curves.values() for method in by_method))
+    size, columns = (4.6, 3.6), 3
+    if len(methods) > MOST_CURVES:
+        curves, size, columns = _by_method(curves, methods), (2.3, 2.1), 4
+    names = list(dict.fromkeys(name for panel in curves.values() for name in panel))
+    looks = {name: look(i, METHOD_COLOURS) for i, name in enumerate(names)}
+    columns = min(len(curves), columns)
+    figure, grid = panels(len(curves), columns, size, heading(title, page, width=columns * size[0]), page)
     lines = {}
-    for axes, (name, by_method) in zip(grid.flat, curves.items()):
-        for method, cells in by_method.items():
-            lines[method] = _mean_curve(axes, cells, looks[method])
-        axes.set_title(name)
-        _style_tasks(axes, chance, max(max(cells) for cells in by_method.values()))
-    for axes in grid[:, 0]:
-        axes.set_ylabel("accuracy on the tasks seen (%)")
-    legend(figure, list(lines.values()), list(lines))
+    for axes, (name, panel) in zip(grid.flat, curves.items()):
+        for curve, cells in panel.items():
+            lines[curve] = _mean_curve(axes, cells, looks[curve])
+        axes.set_title(name.replace("+", "\n+"))
+        _style_tasks(axes, chance, max(max(cells) for panel in curves.values() for cells in panel.values()))
+    figure.supylabel("accuracy on the tasks seen (%)", fontsize="medium", color=GREY)
+    legend(figure, [lines[name] for name in names if name], list(filter(None, names)))
     return figure
+
+
+def _by_method(curves: Mapping[str, Mapping[str, Mapping[int, Cell]]], methods: Sequence[str]):
+    """The same curves by method, then by the size of its memory, or "" for a method without one."""
+    found = {}
+    for method in methods:
+        own = {size: by_method[method] for size, by_method in curves.items() if method in by_method}
+        first = next(iter(own.values()))
+        # One without a memory is the same curve beside every size.
+        alone = len(own) > 1 and all(cells is first for cells in own.values())
+        found[method] = {"": first} if alone else own
+    return found
 
 
 def _heat_map(axes: Axes, R: np.ndarray, digits: int) -> None:

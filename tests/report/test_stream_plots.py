@@ -115,3 +115,21 @@ def test_method_curves_have_bands_and_joint_is_a_level_line():
     assert band[:, 1].min() == pytest.approx(40 - deviation)
     legend, = axes.figure.legends
     assert [t.get_text() for t in legend.get_texts()] == ["joint", "er"]
+
+
+def test_many_methods_have_a_panel_each_with_a_curve_for_each_size_of_the_memory():
+    def curve(value):
+        return {task: Cell(value + task / 100, None, ()) for task in (1, 2)}
+
+    methods = [f"er+replay_batch={i}" for i in range(stream_plots.MOST_CURVES)]
+    sgd = curve(0.1)
+    curves = {f"memory of {size} examples": {"sgd": sgd} | {m: curve(i / 10 + size / 1000)
+              for i, m in enumerate(methods)} for size in (50, 100)}
+    figure = stream_plots.method_curves(curves, 0.1, "title")
+    panels = {axes.get_title(loc="left"): axes.lines for axes in figure.axes if axes.lines}
+    assert list(panels) == ["sgd", *(m.replace("+", "\n+") for m in methods)]
+    # The last line of a panel is that of guessing.
+    assert [line.get_ydata()[0] for line in panels["sgd"][:-1]] == pytest.approx([11])
+    assert [line.get_ydata()[0] for line in panels["er\n+replay_batch=3"][:-1]] == pytest.approx([36, 41])
+    legend, = figure.legends
+    assert [t.get_text() for t in legend.get_texts()] == list(curves)
