@@ -6,11 +6,13 @@ five tasks brings one odd and one even digit. No value is published on this data
     python -m launch.train --config=configs/dom_av_digits.py:samm
 """
 from jaxmm.config import Config
+from jaxmm.experiments import presets
 from jaxmm.experiments.configs import load
 
 
-def get_config(method: str = "samm") -> Config:
+def get_config(argument: str = "samm") -> Config:
+    method, tuned, _ = argument.partition(",")
     config = load(f"seq_av_digits:{method}")
     config.stream.kind = "domain"
     config.stream.coarse = "configs/av_digits_parity.csv"
-    return config
+    return presets.with_tuned(config, "dom_av_digits", argument) if tuned else config

@@ -8,11 +8,13 @@ is published on this data.
     python -m launch.train --config=configs/gcil_av_digits.py:samm --config.stream.long_tailed
 """
 from jaxmm.config import Config, StreamConfig
+from jaxmm.experiments import presets
 from jaxmm.experiments.configs import load
 
 
-def get_config(method: str = "samm") -> Config:
+def get_config(argument: str = "samm") -> Config:
+    method, tuned, _ = argument.partition(",")
     config = load(f"seq_av_digits:{method}")
     config.stream = StreamConfig(kind="generalized", num_tasks=6, phase_size=150, max_classes=6,
                                  seed=1992)
-    return config
+    return presets.with_tuned(config, "gcil_av_digits", argument) if tuned else config

@@ -7,10 +7,12 @@ accuracy: see the table in the README.
     python -m launch.compare --config=configs/seq_av_digits.py --methods=joint,sgd,er,samm --seeds=3
 """
 from jaxmm.config import Config, OptimizerConfig, StreamConfig, TrainConfig
+from jaxmm.experiments import presets
 from jaxmm.experiments.configs import load
 
 
-def get_config(method: str = "samm") -> Config:
+def get_config(argument: str = "samm") -> Config:
+    method, tuned, _ = argument.partition(",")
     config = load(f"av_digits:{method}")
     config.stream = StreamConfig(kind="class", num_tasks=5)
     # SAMM trains by plain SGD with a constant rate; larger ones let it diverge on some seeds.
@@ -19,4 +21,4 @@ def get_config(method: str = "samm") -> Config:
     config.train = TrainConfig(epochs=10, batch_size=32)
     if hasattr(config.method, "capacity"):
         config.method.capacity = 100
-    return config
+    return presets.with_tuned(config, "seq_av_digits", argument) if tuned else config

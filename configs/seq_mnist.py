@@ -44,8 +44,7 @@ from jaxmm.report import variants
 
 
 def get_config(argument: str = "er") -> Config:
-    row, _, buffer = argument.partition(",")
-    method, _, options = variants.parse(row)
+    method, _, _ = variants.parse(argument.partition(",")[0])
     config = Config(
         data=DataConfig(name="arrays", preprocess={"visual": PreprocessConfig(mean=(0.0,), std=(255.0,))}),
         stream=StreamConfig(kind="class", num_tasks=5, order="sorted"),
@@ -56,8 +55,4 @@ def get_config(argument: str = "er") -> Config:
     if hasattr(config.method, "modalities"):
         config.method.modalities = "visual"
     config.encoders["visual"] = EncoderConfig(name="mlp", width=100, depth=2)
-    memory = {"capacity": buffer} if buffer and hasattr(config.method, "capacity") else {}
-    presets.set_options(config, {f"method.{name}": value for name, value in (options | memory).items()},
-                        f"--config=seq_mnist:{argument}")
-    presets.set_options(config, presets.tuned("seq_mnist", row, buffer), "configs/tuned.csv")
-    return config
+    return presets.with_tuned(config, "seq_mnist", argument)

@@ -37,19 +37,34 @@ def make_config(argument: str) -> tuple[Config, bool]:
     return config, size == "smoke"
 
 
-def tuned(stream: str, row: str, buffer: str) -> dict[str, str]:
-    """Options by path, as text, that `tuned.csv` beside the configs has for a method on a stream, if any.
+def with_tuned(config: Config, stream: str, argument: str) -> Config:
+    """The config with the options of `tuned.csv` beside the configs for an argument "METHOD,BUFFER" or "METHOD".
+
+    Rows of the file without a buffer hold for any; a METHOD alone has those or, if there are none, its options as
+    they are. The method may have options of its own, as in comparisons, see `jaxmm.report.variants`.
 
     Args:
+      config: of the method; it is changed.
       stream: as shipped configs are called.
-      row: as methods are called in comparisons, see `jaxmm.report.variants`.
-      buffer: examples in the memory; rows of methods without one hold for any.
+      argument: of the config.
+
+    Raises:
+      UserError: nothing was chosen for the method with a memory of so many examples.
     """
+    row, _, buffer = argument.partition(",")
+    where, (_, _, options) = f"--config={stream}:{argument}", variants.parse(row)
+    memory = {"capacity": buffer} if buffer and hasattr(config.method, "capacity") else {}
+    set_options(config, {f"method.{name}": value for name, value in (options | memory).items()}, where)
     with open(configs.folder() / "tuned.csv", encoding="utf-8", newline="") as file:
-        for found in csv.DictReader(file):
-            if (found["stream"], found["method"]) == (stream, row) and found["buffer"] in ("", buffer):
-                return dict(pair.split("=") for pair in found["options"].split())
-    return {}
+        known = {found["buffer"]: found["options"] for found in csv.DictReader(file)
+                 if (found["stream"], found["method"]) == (stream, row)}
+    found = known.get(buffer, known.get(""))
+    if buffer and found is None:
+        listed = f"with memories of {', '.join(known)}, not of {buffer}" if known else f"on {stream}, for any memory"
+        raise UserError(f"{where}: configs/tuned.csv has {'' if known else 'no '}options of {row} {listed}; leave out "
+                        f"{f',{buffer}'!r}, and set --config.method.capacity where it has a memory")
+    set_options(config, dict(pair.split("=") for pair in (found or "").split()), "configs/tuned.csv")
+    return config
 
 
 def set_options(config: Config, options: Mapping[str, str], where: str) -> None:
