@@ -40,13 +40,15 @@ class Stop:
         raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("method, stop", [("samm", 5), ("samm", 10), ("samm", 12), ("av_cil", 12),
-                                          ("ewc", "visit"), ("analytic", "visit")])
-def test_resume_inside_and_at_the_end_of_a_task(method, stop, make_dataset, make_config, tmp_path,
+@pytest.mark.parametrize("method, stops", [
+    ("samm", (5, 7, 10, 12)), ("er", (7, 10)), ("derpp", (7, 10)), ("er_ace", (7, 10)), ("er_aml", (7, 10)),
+    ("cls_er", (7, 10)), ("agem", (7, 10)), ("lwf", (7, 10)), ("av_cil", (7, 10)), ("ewc", (7, "visit", 10)),
+    ("analytic", (7, "visit", 10))])
+def test_resume_inside_and_at_the_end_of_a_task(method, stops, make_dataset, make_config, tmp_path,
                                                 monkeypatch):
     """Tasks end after 5 and 10 steps; the memory, its keys and the history come back bit by bit.
 
-    Or it stops when a part of the second task's rows has been visited.
+    At "visit" it stops when a part of the second task's rows has been visited.
     """
     dataset = make_dataset(rows=(60, 12, 12))
 
@@ -62,25 +64,26 @@ def test_resume_inside_and_at_the_end_of_a_task(method, stop, make_dataset, make
         return checkpoints.flatten(result.setup.programs.fetch(result.state))
 
     whole = train("whole")
-    with monkeypatch.context() as patch:
-        chunk_of, visits = plan.Chunks.__getitem__, plan.visits
+    chunk_of, visits = plan.Chunks.__getitem__, plan.visits
 
-        def killed(chunks, number):
+    def cut_short(tasks, batch_size):
+        order = list(visits(tasks, batch_size))
+        return order if np.array_equal(tasks[0], whole.setup.tasks[0]) else [order[0], Stop()]
+
+    for stop in stops:
+        def killed(chunks, number, stop=stop):
             chunk = chunk_of(chunks, number)
             if chunk.end > stop:
                 raise KeyboardInterrupt
             return chunk
 
-        def cut_short(tasks, batch_size):
-            order = list(visits(tasks, batch_size))
-            return order if np.array_equal(tasks[0], whole.setup.tasks[0]) else [order[0], Stop()]
-
-        if stop == "visit":
-            patch.setattr(plan, "visits", cut_short)
-        else:
-            patch.setattr(plan.Chunks, "__getitem__", killed)
-        with pytest.raises(KeyboardInterrupt):
-            train("cut")
+        with monkeypatch.context() as patch:
+            if stop == "visit":
+                patch.setattr(plan, "visits", cut_short)
+            else:
+                patch.setattr(plan.Chunks, "__getitem__", killed)
+            with pytest.raises(KeyboardInterrupt):
+                train("cut")
     resumed = train("cut")
     found, expected = final(resumed), final(whole)
     assert found.keys() == expected.keys()
