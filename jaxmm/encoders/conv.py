@@ -192,13 +192,14 @@ def _kernel_gradient(x, g, size, stride):
     """
     taps = math.prod(size) * x.shape[-1]
     parts = _parts(len(x), math.prod(g.shape[1:3]) * taps * x.dtype.itemsize)
-    xs, gs = (y.reshape(parts, -1, *y.shape[1:]) for y in (x, g))
 
-    def add(total, part):
-        patches, rows = lax.optimization_barrier((_rows(_patches(part[0], size, stride)), _rows(part[1])))
+    def add(total, i):
+        # Slices of the whole, since a reshaped x would be computed once more from what it is made of.
+        own, rows = (lax.dynamic_slice_in_dim(y, i * (len(y) // parts), len(y) // parts) for y in (x, g))
+        patches, rows = lax.optimization_barrier((_rows(_patches(own, size, stride)), _rows(rows)))
         return total + jnp.matmul(rows.T, patches, preferred_element_type=jnp.float32), None
 
-    total, _ = lax.scan(add, jnp.zeros((g.shape[-1], taps), jnp.float32), (xs, gs))
+    total, _ = lax.scan(add, jnp.zeros((g.shape[-1], taps), jnp.float32), jnp.arange(parts))
     return total.T.reshape(*size, x.shape[-1], g.shape[-1]).astype(x.dtype)
 
 
