@@ -35,7 +35,9 @@ import jax.numpy as jnp
 
 LOWERINGS = ("auto", "xla", "matmul")   # that a user may name; only "auto" chooses "mixed"
 MIN_POSITIONS = 32                  # of the output; with fewer, "auto" takes "matmul" on CPU
-MIN_CHANNELS = 16                   # of the input; the same
+MIN_TAPS = 64                       # h * w * C; the same
+MIN_CHANNELS = 8                    # of the input; with fewer, the rest is "xla"
+IN_CACHE = 2**24                    # bytes of the patches that a kernel gradient takes at a time
 
 Pair = int | tuple[int, int]        # (rows, columns); a number stands for both
 
@@ -91,8 +93,9 @@ def _choose(x, kernel, stride) -> str:
     if jax.default_backend() != "cpu":
         return "xla"
     positions = -(-x.shape[1] // stride[0]) * -(-x.shape[2] // stride[1])
-    small = positions < MIN_POSITIONS or x.shape[-1] < MIN_CHANNELS or kernel.shape[:2] == (1, 1)
-    return "matmul" if small else "mixed"
+    if positions < MIN_POSITIONS or math.prod(kernel.shape[:3]) < MIN_TAPS or kernel.shape[:2] == (1, 1):
+        return "matmul"
+    return "mixed" if x.shape[-1] >= MIN_CHANNELS else "xla"
 
 
 def _xla(x, kernel, stride):
@@ -150,25 +153,57 @@ def _mixed_forward(x, kernel, stride):
 
 def _mixed_backward(stride, residuals, g):
     x, kernel = residuals
-    (x_gradient,) = jax.vjp(lambda x: _xla(x, kernel, stride), x)[1](g)
-    if stride == (1, 1):
-        return x_gradient, _kernel_gradient(x, g, kernel.shape[:2])
-    return x_gradient, jax.vjp(lambda kernel: _matmul(x, kernel, stride), kernel)[1](g)[0]
+    return _input_gradient(x, kernel, g, stride), _kernel_gradient(x, g, kernel.shape[:2], stride)
 
 
 _mixed.defvjp(_mixed_forward, _mixed_backward)
 
 
-def _kernel_gradient(x, g, size):
-    """Gradient [h, w, C, O] in the kernel of a convolution of stride 1, as one wide matmul.
+def _input_gradient(x, kernel, g, stride):
+    """Gradient in x [B, H, W, C]: that of a stride (s, r) as s * r convolutions of stride 1.
 
-    With x shifted along the width and g [B, H, W, O] along the height, one product holds all
-    pairs of shifts, from h + w copies where `_patches` makes h * w.
+    The rows s * i + a of x, for every a < s, were seen by the taps u for which s divides a + h // 2 - u, in row
+    i + (a + h // 2 - u) // s of g. XLA's own way, of one convolution of g with zeros in between, takes twice as long.
     """
-    (h, w), (height, width) = size, x.shape[1:3]
-    x_padded = jnp.pad(x, ((0, 0), (0, 0), (w // 2, w // 2), (0, 0)))
-    g_padded = jnp.pad(g, ((0, 0), (h // 2, h // 2), (0, 0), (0, 0)))
-    xs = jnp.stack([x_padded[:, :, j:j + width] for j in range(w)], axis=3)
-    gs = jnp.stack([g_padded[:, i:i + height] for i in reversed(range(h))], axis=3)
-    product = xs.reshape(-1, w * x.shape[-1]).T @ gs.reshape(-1, h * g.shape[-1])
-    return product.reshape(w, x.shape[-1], h, g.shape[-1]).transpose(2, 0, 1, 3)
+    if stride == (1, 1) or any(size < s for s, size in zip(stride, kernel.shape)):
+        return jax.vjp(lambda x: _xla(x, kernel, stride), x)[1](g)[0]
+
+    def taps(a, size, s):
+        """(first tap, least and largest row of g beside i) of rows a."""
+        rows = {u: (a + size // 2 - u) // s for u in range(size) if (a + size // 2 - u) % s == 0}
+        return min(rows), min(rows.values()), max(rows.values())
+
+    def part(a, b):
+        (u, *rows), (v, *columns) = (taps(*each) for each in zip((a, b), kernel.shape, stride))
+        seen = kernel[u::stride[0], v::stride[1]][::-1, ::-1].swapaxes(2, 3)
+        return lax.conv_general_dilated(g, seen, (1, 1), [(-low, high) for low, high in (rows, columns)],
+                                        dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    parts = jnp.stack([jnp.stack([part(a, b) for b in range(stride[1])], 3) for a in range(stride[0])], 2)
+    height, width = g.shape[1] * stride[0], g.shape[2] * stride[1]
+    return parts.reshape(len(x), height, width, x.shape[-1])[:, :x.shape[1], :x.shape[2]]
+
+
+def _kernel_gradient(x, g, size, stride):
+    """Gradient [h, w, C, O] in the kernel, summed over parts of the batch whose patches stay in the cache.
+
+    The barrier keeps XLA from moving the patches into the product; the gradient is the left factor since
+    it is the narrow one.
+    """
+    taps = math.prod(size) * x.shape[-1]
+    parts = _parts(len(x), math.prod(g.shape[1:3]) * taps * x.dtype.itemsize)
+
+    def add(total, i):
+        # Slices of the whole, since a reshaped x would be computed once more from what it is made of.
+        own, rows = (lax.dynamic_slice_in_dim(y, i * (len(y) // parts), len(y) // parts) for y in (x, g))
+        patches, rows = lax.optimization_barrier((_rows(_patches(own, size, stride)), _rows(rows)))
+        return total + jnp.matmul(rows.T, patches, preferred_element_type=jnp.float32), None
+
+    total, _ = lax.scan(add, jnp.zeros((g.shape[-1], taps), jnp.float32), jnp.arange(parts))
+    return total.T.reshape(*size, x.shape[-1], g.shape[-1]).astype(x.dtype)
+
+
+def _parts(count: int, each: int) -> int:
+    """The least number of equal parts of `count` examples of `each` bytes that fit `IN_CACHE`, or all one by one."""
+    return next(parts for parts in range(1, count + 1) if count % parts == 0 and (
+        count // parts * each <= IN_CACHE or parts == count))

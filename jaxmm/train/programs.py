@@ -103,7 +103,7 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
         if num_runs > 1:
             fn = map_runs(fn, run_axes, out_axes)
         if count == 1:
-            return jax.jit(fn, **kwargs)
+            return jax.jit(fn, compiler_options=compiler_options(devices[0].platform), **kwargs)
         return jax.pmap(fn, axis_name=AXIS, devices=devices, **kwargs)
 
     def replicate(tree):
@@ -254,6 +254,23 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
             method.teach, method.distils, bind)
 
     return bind(options)
+
+
+@functools.cache
+def compiler_options(platform: str) -> dict[str, str]:
+    """What XLA is told to compile a step with.
+
+    On CPU its newer library takes convolutions but runs those of few channels on one core; without them it has dot
+    products and reductions alone. Versions of XLA that do not know the option compile as they do.
+    """
+    if platform != "cpu":
+        return {}
+    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
+    try:
+        jax.jit(lambda x: x, compiler_options=options).lower(np.float32(0)).compile()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
 
 
 def map_in_turn(fn: Callable, in_axes: Sequence[int | None], out_axes: int | tuple[int, ...]):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxmm.encoders import conv
 from jaxmm.encoders.conv import Conv, conv2d, fan_in_uniform
 
 LOWERINGS = ("xla", "matmul", "mixed")      # the three that "auto" chooses from
@@ -26,7 +27,7 @@ def reference(x, kernel, stride):
 def test_lowerings_agree_with_the_definition_and_each_other_in_gradients(size, stride):
     rng = np.random.default_rng(0)
     kernel = rng.normal(size=(*size, 3, 4)).astype(np.float32) / max(size)
-    for shape in (2, 7, 5, 3), (2, 6, 8, 3), (1, 1, 2, 3):
+    for shape in (2, 7, 5, 3), (2, 6, 8, 3), (1, 1, 2, 3), (2, 4, 10, 3):
         x = rng.normal(size=shape).astype(np.float32)
         expected = reference(x, kernel, stride)
         weight = rng.normal(size=expected.shape).astype(np.float32)
@@ -56,6 +57,30 @@ def test_vmap_over_kernels_is_a_loop_over_them(lowering):
         np.testing.assert_allclose(y, reference(x, kernel, 1), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("in_cache, parts", [(0, 6), (2 * 80 * 27 * 4, 3), (2**20, 1)])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_kernel_gradients_are_sums_over_parts_of_the_batch(in_cache, parts, stride, monkeypatch):
+    """Of 6 examples of 80 positions with 27 numbers in a patch; vmapped over kernels too."""
+    monkeypatch.setattr(conv, "IN_CACHE", in_cache)
+    assert conv._parts(6, 80 * 27 * 4) == parts
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(6, 8 * stride, 10 * stride, 3)).astype(np.float32)
+    kernels = rng.normal(size=(2, 3, 3, 3, 4)).astype(np.float32)
+    weight = rng.normal(size=(6, 8, 10, 4)).astype(np.float32)
+
+    def gradient(kernel, lowering):
+        return jax.grad(lambda kernel: (conv2d(x, kernel, stride, lowering) * weight).sum())(kernel)
+
+    expected = gradient(kernels[0], "xla")
+    for found in jax.vmap(lambda kernel: gradient(kernel, "mixed"))(kernels):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_parts_are_equal():
+    assert conv._parts(5, conv.IN_CACHE // 2) == 5
+    assert conv._parts(12, conv.IN_CACHE // 5) == 3
+
+
 def test_bfloat16_in_bfloat16_out_close_to_float32():
     rng = np.random.default_rng(2)
     x, kernel = rng.normal(size=(2, 4, 4, 8)), rng.normal(size=(3, 3, 8, 8)) / 8
@@ -63,6 +88,11 @@ def test_bfloat16_in_bfloat16_out_close_to_float32():
         y = conv2d(jnp.bfloat16(x), jnp.bfloat16(kernel), 1, lowering)
         assert y.dtype == jnp.bfloat16
         np.testing.assert_allclose(y.astype(np.float32), reference(x, kernel, 1), atol=0.06)
+        for size in 4, 10:      # positions of either form of the gradient of "mixed"
+            ones = jnp.ones((2, size, size, 8), jnp.bfloat16)
+            gradient = jax.grad(lambda kernel: conv2d(ones, kernel, 1, lowering).sum())(jnp.bfloat16(kernel))
+            assert gradient.dtype == jnp.bfloat16
+            np.testing.assert_allclose(gradient[1, 1].astype(np.float32), 2 * size**2, rtol=0.01)
 
 
 def test_a_layer_is_drawn_as_pytorch_draws_it_where_it_is_asked_to():

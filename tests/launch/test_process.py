@@ -76,6 +76,24 @@ os._exit(file < 3)
     assert (tmp_path / "checkpoint").read_bytes() == b""
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="of the C library of Linux")
+@pytest.mark.parametrize("own", [None, "", "glibc.malloc.perturb=1"])
+def test_a_command_starts_anew_with_huge_pages_unless_the_environment_has_its_own(own, monkeypatch):
+    """The same process, with the same arguments."""
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    code = """
+import os, sys
+from jaxmm.commands import process
+print(os.getpid(), flush=True)
+process.begin()
+print(os.getpid(), os.environ["GLIBC_TUNABLES"], *sys.argv[1:])
+"""
+    out, err, code = run(code, "'--a b' c", **{} if own is None else {"GLIBC_TUNABLES": own})
+    *starts, last = out.splitlines()
+    assert (err, code, len(starts)) == ("", 0, 2 if own is None else 1)
+    assert last == f"{starts[0]} {'glibc.malloc.hugetlb=1' if own is None else own} --a b c" and len(set(starts)) == 1
+
+
 def test_a_terminal_without_the_characters_gets_them_escaped():
     code = r"""
 import sys
