@@ -4,24 +4,32 @@ Every convolution here is PyTorch's: NHWC, odd kernel h x w, symmetric padding h
 "SAME" padding of flax differs for stride 2 on even sizes.)
 
 Three lowerings give the same numbers. "xla" is lax.conv; "matmul" is all patches side by side
-times the kernel; "mixed" is lax.conv whose kernel gradient is a matrix product. "auto" is "xla" on
-GPU and TPU. On CPU, where XLA is slow at kernel gradients and collapses on few positions, it is
-"matmul" for few positions, few input channels or k = 1, and "mixed" otherwise. Measured with
-jax 0.10.2 on 2 cores, milliseconds of the output and its gradients in input and kernel, batch 64:
+times the kernel; "mixed" is lax.conv with gradients of its own. "auto" is "xla" on GPU and TPU. On CPU,
+with jax 0.10.2 and the `compiler_options` of `jaxmm.train.programs`, it is what was fastest on 2 cores:
 
-    input, kernel, stride         xla               matmul            mixed
-    32 x 32 x 64, 3x3, 1          89 / 86 / 1380    163 / 206 / 166   88 / 87 / 131
-    16 x 16 x 128, 3x3, 1         45 / 44 / 164     93 / 147 / 103    53 / 59 / 75
-    8 x 8 x 256, 3x3, 1           48 / 46 / 76      67 / 80 / 67      51 / 55 / 43
-    4 x 4 x 512, 3x3, 1           51 / 53 / 66      42 / 60 / 59      55 / 59 / 39
-    2 x 2 x 512, 3x3, 1           809 / 825 / -     11 / 12 / 11      814 / 824 / 11
-    32 x 32 x 64, 3x3, 2          40 / 59 / 105     64 / 83 / 74      38 / 64 / 76
-    4 x 4 x 256, 3x3, 2           14 / 227 / 10     7 / 10 / 6        15 / 231 / 7
-    32 x 32 x 64, 1x1, 2          7 / 7 / 48        7 / 6 / 6         7 / 7 / 6
-    32 x 32 x 1, 3x3, 1           6 / - / 17        5 / - / 5         5 / - / 46
+- "matmul" for few positions, where lax.conv collapses (milliseconds of the output and its gradients in input and
+  kernel, batch 64), for small patches, which cost little, and for k = 1:
 
-The same choice is right for kernels 3x1 and 1x3: with batch 2, from 64 x 80 x 64 to 8 x 10 x 512, no other is ahead
-of it by more than a third.
+    input, kernel, stride         xla               matmul
+    2 x 2 x 512, 3x3, 1           809 / 825 / -     11 / 12 / 11
+    4 x 4 x 256, 3x3, 2           14 / 227 / 10     7 / 10 / 6
+    32 x 32 x 64, 1x1, 2          7 / 7 / 48        7 / 6 / 6
+    28 x 28 x 1, 3x3, 1           1.6 / - / 0.2     0.7 / - / 0.4
+
+- "xla" for other first layers: 7x7, stride 2, on 16 pictures of 224 x 224 x 3 takes 43 / - / 50 against 84 / - / 59.
+- "mixed" otherwise. XLA's gradient in the kernel is as fast, but only with these options and outside loops (without
+  them 1380 ms for 32 x 32 x 64), so it is made of patches, of a part of the batch at a time that stays in the cache:
+
+    input, 3x3, 1, batch 64       xla     all patches     in parts
+    32 x 32 x 64                  43      166             40
+    16 x 16 x 128                 28      103             29
+    8 x 8 x 256                   24      67              27
+    4 x 4 x 512                   23      59              27
+
+  Its gradient in the input of a stride 2 is one of several convolutions: 20 ms in place of 37 (32 x 32 x 64 to 128
+  channels), 52 of 106 (56 x 56 x 64, batch 48), 12 of 14 (16 x 16 x 128).
+
+In a loop (`lax.scan`) a convolution and its gradients take 2 to 2.5 times as long as alone.
 """
 import functools
 import math
