@@ -35,6 +35,7 @@ from jaxmm.errors import UserError
 from jaxmm.experiments import bench
 from jaxmm.methods.samm import SAMMConfig
 from jaxmm.report.tables import markdown
+from jaxmm.train.programs import jit_whole
 
 JAXMM, TRACE = "jaxmm", "jaxmm traced"
 EAGER, COMPILED, GIVEN = "PyTorch", "PyTorch compiled", "PyTorch given"
@@ -171,7 +172,7 @@ def compile_steps(config: Config, dataset: Dataset, precision: str, seeds: int,
     """The training program of a workload for one device, with as many steps as `FLOPS_PER_CALL` allows."""
     setup, state = bench.build(config, dataset, seeds, devices)
     feed = setup.programs.feed(setup.dataset.splits["train"], config.data.placement)
-    program = jax.jit(setup.programs.steps, donate_argnums=0)
+    program = jit_whole(setup.programs.steps, devices[0].platform, donate_argnums=0)
     rng = np.random.default_rng(0)
 
     def rows(steps):

@@ -28,6 +28,7 @@ from jaxmm.errors import UserError
 from jaxmm.methods.common import Method, Progress, TrainState
 
 AXIS = "devices"
+CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
 
 Fed = tuple[Any, Any]           # (rows, positions in them): what compiled functions gather batches from
 Options = Mapping[str, Any]     # values of scalar options by path: optimizer.learning_rate, ...; and arrays by name
@@ -103,7 +104,7 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
         if num_runs > 1:
             fn = map_runs(fn, run_axes, out_axes)
         if count == 1:
-            return jax.jit(fn, compiler_options=compiler_options(devices[0].platform), **kwargs)
+            return jit_whole(fn, devices[0].platform, **kwargs)
         return jax.pmap(fn, axis_name=AXIS, devices=devices, **kwargs)
 
     def replicate(tree):
@@ -256,6 +257,22 @@ def make_programs(make_method: Callable[[str | None, Options], Method],
     return bind(options)
 
 
+def jit_whole(fn: Callable, platform: str, **kwargs) -> Callable:
+    """`jax.jit` with the `compiler_options` of a platform; also within another program, which is compiled with its own.
+
+    Like `jax.jit` it can be lowered.
+    """
+    whole, part = jax.jit(fn, compiler_options=compiler_options(platform), **kwargs), jax.jit(fn, **kwargs)
+
+    def call(*args):
+        # JAX refuses options for a part of a program.
+        traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args))
+        return (part if traced else whole)(*args)
+
+    call.lower = whole.lower
+    return call
+
+
 @functools.cache
 def compiler_options(platform: str) -> dict[str, str]:
     """What XLA is told to compile a step with.
@@ -265,12 +282,11 @@ def compiler_options(platform: str) -> dict[str, str]:
     """
     if platform != "cpu":
         return {}
-    options = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
     try:
-        jax.jit(lambda x: x, compiler_options=options).lower(np.float32(0)).compile()
+        jax.jit(lambda x: x, compiler_options=CPU_OPTIONS).lower(np.float32(0)).compile()
     except jax.errors.JaxRuntimeError:
         return {}
-    return options
+    return CPU_OPTIONS
 
 
 def map_in_turn(fn: Callable, in_axes: Sequence[int | None], out_axes: int | tuple[int, ...]):
