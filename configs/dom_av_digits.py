@@ -4,6 +4,9 @@ The protocol of SAMM (arXiv 2405.02766, "Dom"): the labels stay, what they stand
 five tasks brings one odd and one even digit. No value is published on this data.
 
     python -m launch.train --config=configs/dom_av_digits.py:samm
+
+`METHOD,SIZE`, such as `dom_av_digits:samm,100`, has the options that were chosen on validation data for any size of
+the memory, dense encoders among them (`tuned.csv`); for `samm` they are the recommended ones beside its released ones.
 """
 from jaxmm.config import Config
 from jaxmm.experiments import presets

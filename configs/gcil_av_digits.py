@@ -6,6 +6,9 @@ is published on this data.
 
     python -m launch.train --config=configs/gcil_av_digits.py:samm
     python -m launch.train --config=configs/gcil_av_digits.py:samm --config.stream.long_tailed
+
+`METHOD,SIZE`, such as `gcil_av_digits:samm,100`, has the options that were chosen on validation data for any size of
+the memory, dense encoders among them (`tuned.csv`); for `samm` they are the recommended ones beside its released ones.
 """
 from jaxmm.config import Config, StreamConfig
 from jaxmm.experiments import presets

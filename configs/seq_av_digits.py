@@ -5,6 +5,9 @@ accuracy: see the table in the README.
 
     python -m launch.train --config=configs/seq_av_digits.py:samm
     python -m launch.compare --config=configs/seq_av_digits.py --methods=joint,sgd,er,samm --seeds=3
+
+`METHOD,SIZE`, such as `seq_av_digits:samm,100`, has the options that were chosen on validation data for any size of
+the memory, dense encoders among them (`tuned.csv`); for `samm` they are the recommended ones beside its released ones.
 """
 from jaxmm.config import Config, OptimizerConfig, StreamConfig, TrainConfig
 from jaxmm.experiments import presets

@@ -137,9 +137,9 @@ def method_curves(curves: Mapping[str, Mapping[str, Mapping[int, Cell]]], chance
       page: what it is drawn for.
     """
     methods = list(dict.fromkeys(method for by_method in curves.values() for method in by_method))
-    size, columns = (4.6, 3.6), 3
+    size, columns, font = (4.6, 3.6), 3, "large"
     if len(methods) > MOST_CURVES:
-        curves, size, columns = _by_method(curves, methods), (2.3, 2.1), 4
+        curves, size, columns, font = _by_method(curves, methods), (2.3, 2.1), 4, "medium"
     names = list(dict.fromkeys(name for panel in curves.values() for name in panel))
     looks = {name: look(i, METHOD_COLOURS) for i, name in enumerate(names)}
     columns = min(len(curves), columns)
@@ -148,7 +148,7 @@ def method_curves(curves: Mapping[str, Mapping[str, Mapping[int, Cell]]], chance
     for axes, (name, panel) in zip(grid.flat, curves.items()):
         for curve, cells in panel.items():
             lines[curve] = _mean_curve(axes, cells, looks[curve])
-        axes.set_title(name.replace("+", "\n+"))
+        axes.set_title(name.replace("+", "\n+"), fontsize=font)
         _style_tasks(axes, chance, max(max(cells) for panel in curves.values() for cells in panel.values()))
     figure.supylabel("accuracy on the tasks seen (%)", fontsize="medium", color=GREY)
     legend(figure, [lines[name] for name in names if name], list(filter(None, names)))
@@ -161,8 +161,8 @@ def _by_method(curves: Mapping[str, Mapping[str, Mapping[int, Cell]]], methods: 
     for method in methods:
         own = {size: by_method[method] for size, by_method in curves.items() if method in by_method}
         first = next(iter(own.values()))
-        # One without a memory is the same curve beside every size.
-        alone = len(own) > 1 and all(cells is first for cells in own.values())
+        # One without a memory, or with one of bytes, is the same curve beside every size.
+        alone = len(curves) == 1 or len(own) > 1 and all(cells is first for cells in own.values())
         found[method] = {"": first} if alone else own
     return found
 
