@@ -5,16 +5,14 @@
 `seq`, `dom` and `gcil` are configs/seq_av_digits.py and so on, `gcil_long` has long-tailed shares of the classes.
 Encoders are dense layers, so that the seeds of a method run in one program. Every method has --tune_seeds trials
 of each learning rate with a memory of --tune_capacity; the best by the accuracy on validation data after the last
-task is that of all its runs, with all sizes of the memory, and test data are used once. A method with other options is a row of its own, so
-that their choice is seen and not tuned. Gradients are clipped at norm 1 for all, as `samm` and `ewc` need it.
+task is that of all its runs, with all sizes of the memory, and test data are used once. A method with other options
+is a row of its own, so that their choice is seen and not tuned. Gradients are clipped at norm 1 for all, as `samm`
+and `ewc` need it.
 Differences are to `er` with the same seed, which is the same order of tasks, and memory. Finished runs in --workdir
 are reused, so that the same command goes on where it was stopped; --output gets the tables and the pictures, of
 the methods named alone.
 
-`er` with one memory took 53 s of one core on `seq` (19 runs), whose seeds run together, and about 12 s a run on
-`gcil`, whose phases differ in length from seed to seed. From that, all methods with one memory and one trial of
-each rate, the defaults, would take about an hour of two cores on the four streams; with three memories and
---tune_seeds=3 about three hours.
+All methods with the defaults took half an hour to an hour of a core on each stream, beside other programs.
 """
 import argparse
 import pathlib

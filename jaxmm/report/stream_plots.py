@@ -137,19 +137,20 @@ def method_curves(curves: Mapping[str, Mapping[str, Mapping[int, Cell]]], chance
       page: what it is drawn for.
     """
     methods = list(dict.fromkeys(method for by_method in curves.values() for method in by_method))
-    size, columns, font = (4.6, 3.6), 3, "large"
+    size, columns, font = (4.6, 3.6), 3, {}
     if len(methods) > MOST_CURVES:
-        curves, size, columns, font = _by_method(curves, methods), (2.3, 2.1), 4, "medium"
+        curves, size, columns, font = _by_method(curves, methods), (2.3, 2.1), 4, {"fontsize": "medium"}
     names = list(dict.fromkeys(name for panel in curves.values() for name in panel))
     looks = {name: look(i, METHOD_COLOURS) for i, name in enumerate(names)}
+    tasks = max(max(cells) for panel in curves.values() for cells in panel.values())
     columns = min(len(curves), columns)
     figure, grid = panels(len(curves), columns, size, heading(title, page, width=columns * size[0]), page)
     lines = {}
     for axes, (name, panel) in zip(grid.flat, curves.items()):
         for curve, cells in panel.items():
             lines[curve] = _mean_curve(axes, cells, looks[curve])
-        axes.set_title(name.replace("+", "\n+"), fontsize=font)
-        _style_tasks(axes, chance, max(max(cells) for panel in curves.values() for cells in panel.values()))
+        axes.set_title(name.replace("+", "\n+"), **font)
+        _style_tasks(axes, chance, tasks)
     figure.supylabel("accuracy on the tasks seen (%)", fontsize="medium", color=GREY)
     legend(figure, [lines[name] for name in names if name], list(filter(None, names)))
     return figure

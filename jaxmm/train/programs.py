@@ -262,7 +262,10 @@ def jit_whole(fn: Callable, platform: str, **kwargs) -> Callable:
 
     Like `jax.jit` it can be lowered.
     """
-    whole, part = jax.jit(fn, compiler_options=compiler_options(platform), **kwargs), jax.jit(fn, **kwargs)
+    options, part = compiler_options(platform), jax.jit(fn, **kwargs)
+    if not options:
+        return part
+    whole = jax.jit(fn, compiler_options=options, **kwargs)
 
     def call(*args):
         # JAX refuses options for a part of a program.

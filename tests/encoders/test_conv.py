@@ -88,7 +88,7 @@ def test_bfloat16_in_bfloat16_out_close_to_float32():
         y = conv2d(jnp.bfloat16(x), jnp.bfloat16(kernel), 1, lowering)
         assert y.dtype == jnp.bfloat16
         np.testing.assert_allclose(y.astype(np.float32), reference(x, kernel, 1), atol=0.06)
-        for size in 4, 10:      # positions of either form of the gradient of "mixed"
+        for size in 4, 10:
             ones = jnp.ones((2, size, size, 8), jnp.bfloat16)
             gradient = jax.grad(lambda kernel: conv2d(ones, kernel, 1, lowering).sum())(jnp.bfloat16(kernel))
             assert gradient.dtype == jnp.bfloat16
