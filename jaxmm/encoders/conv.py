@@ -41,11 +41,14 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from jaxmm.encoders import winograd
+
 LOWERINGS = ("auto", "xla", "matmul")   # that a user may name; only "auto" chooses "mixed"
 MIN_POSITIONS = 32                  # of the output; with fewer, "auto" takes "matmul" on CPU
 MIN_TAPS = 64                       # h * w * C; the same
 MIN_CHANNELS = 8                    # of the input; with fewer, the rest is "xla"
-IN_CACHE = 2**24                    # bytes of the patches that a kernel gradient takes at a time
+WIDE = 64                           # channels, in and out; with as many and
+MIN_PRODUCTS = 2**23                # tiles * C * O, float32 goes to "winograd"
 
 Pair = int | tuple[int, int]        # (rows, columns); a number stands for both
 
@@ -93,13 +96,16 @@ def conv2d(x: chex.Array, kernel: chex.Array, stride: Pair = 1, lowering: str = 
     stride = pair(stride)
     if lowering == "auto":
         lowering = _choose(x, kernel, stride)
-    return {"xla": _xla, "matmul": _matmul, "mixed": _mixed}[lowering](x, kernel, stride)
+    return {"xla": _xla, "matmul": _matmul, "mixed": _mixed, "winograd": _winograd}[lowering](x, kernel, stride)
 
 
 def _choose(x, kernel, stride) -> str:
     """The fastest lowering by the table of this module."""
     if jax.default_backend() != "cpu":
         return "xla"
+    if (kernel.shape[:2], stride) == ((3, 3), (1, 1)) and x.dtype == jnp.float32 and min(x.shape[1:3]) > 1 \
+            and min(kernel.shape[2:]) >= WIDE and winograd.tiles(x) * math.prod(kernel.shape[2:]) >= MIN_PRODUCTS:
+        return "winograd"
     positions = -(-x.shape[1] // stride[0]) * -(-x.shape[2] // stride[1])
     if positions < MIN_POSITIONS or math.prod(kernel.shape[:3]) < MIN_TAPS or kernel.shape[:2] == (1, 1):
         return "matmul"
@@ -109,6 +115,11 @@ def _choose(x, kernel, stride) -> str:
 def _xla(x, kernel, stride):
     pad = [(size // 2, size // 2) for size in kernel.shape[:2]]
     return lax.conv_general_dilated(x, kernel, stride, pad, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _winograd(x, kernel, stride):
+    assert kernel.shape[:2] == (3, 3) and stride == (1, 1)
+    return winograd.convolve(x, kernel)
 
 
 def _matmul(x, kernel, stride):
@@ -199,19 +210,12 @@ def _kernel_gradient(x, g, size, stride):
     it is the narrow one.
     """
     taps = math.prod(size) * x.shape[-1]
-    parts = _parts(len(x), math.prod(g.shape[1:3]) * taps * x.dtype.itemsize)
+    parts = winograd.parts_in_cache(len(x), math.prod(g.shape[1:3]) * taps * x.dtype.itemsize)
 
     def add(total, i):
-        # Slices of the whole, since a reshaped x would be computed once more from what it is made of.
-        own, rows = (lax.dynamic_slice_in_dim(y, i * (len(y) // parts), len(y) // parts) for y in (x, g))
+        own, rows = (winograd.part_of(y, i, parts) for y in (x, g))
         patches, rows = lax.optimization_barrier((_rows(_patches(own, size, stride)), _rows(rows)))
         return total + jnp.matmul(rows.T, patches, preferred_element_type=jnp.float32), None
 
     total, _ = lax.scan(add, jnp.zeros((g.shape[-1], taps), jnp.float32), jnp.arange(parts))
     return total.T.reshape(*size, x.shape[-1], g.shape[-1]).astype(x.dtype)
-
-
-def _parts(count: int, each: int) -> int:
-    """The least number of equal parts of `count` examples of `each` bytes that fit `IN_CACHE`, or all one by one."""
-    return next(parts for parts in range(1, count + 1) if count % parts == 0 and (
-        count // parts * each <= IN_CACHE or parts == count))
