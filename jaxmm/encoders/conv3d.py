@@ -52,7 +52,5 @@ def conv3d(x: chex.Array, kernel: chex.Array, stride: Pair = 1, lowering: str = 
     frames = -(-x.shape[1] // step)
     padded = jnp.pad(x, [(0, 0), (time // 2, time // 2)] + [(0, 0)] * 3) if time > 1 else x
     taps = [padded[:, i:i + (frames - 1) * step + 1:step].reshape(-1, *x.shape[2:]) for i in range(time)]
-    if size == 1:
-        taps, kernel = [jnp.concatenate(taps, -1)], kernel.reshape(1, 1, 1, -1, kernel.shape[-1])
-    y = sum(conv2d(tap, k, space, lowering) for tap, k in zip(taps, kernel))
+    y = conv2d(jnp.concatenate(taps, -1), kernel.swapaxes(0, 1).swapaxes(1, 2).reshape(size, size, -1, kernel.shape[-1]), space, lowering)
     return y.reshape(-1, frames, *y.shape[1:])

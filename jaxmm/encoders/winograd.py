@@ -20,6 +20,7 @@ BOTH = np.kron(G, G)    # takes k [9] to G k G^T [16]
 def convolve(x: chex.Array, kernel: chex.Array) -> chex.Array:
     """Convolves x [B, H, W, C] with kernel [3, 3, C, O], padded by one: [B, H, W, O]."""
     chex.assert_rank([x, kernel], 4)
+    chex.assert_type([x, kernel], jnp.float32)
     chex.assert_shape(kernel, (3, 3, x.shape[-1], None))
     return _multiply(x, _kernel_points(kernel))
 

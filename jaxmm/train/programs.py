@@ -28,7 +28,11 @@ from jaxmm.errors import UserError
 from jaxmm.methods.common import Method, Progress, TrainState
 
 AXIS = "devices"
-CPU_OPTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE"}
+CPU_OPTIONS = {
+    # XLA's newer library takes convolutions but runs those of few channels on one core; it keeps products and sums.
+    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_REDUCE",
+    # What depends on parameters alone is made when it is needed, not at the start of a step, and kept no longer.
+    "xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
 
 Fed = tuple[Any, Any]           # (rows, positions in them): what compiled functions gather batches from
 Options = Mapping[str, Any]     # values of scalar options by path: optimizer.learning_rate, ...; and arrays by name
@@ -278,18 +282,18 @@ def jit_whole(fn: Callable, platform: str, **kwargs) -> Callable:
 
 @functools.cache
 def compiler_options(platform: str) -> dict[str, str]:
-    """What XLA is told to compile a step with.
-
-    On CPU its newer library takes convolutions but runs those of few channels on one core; without them it has dot
-    products and reductions alone. Versions of XLA that do not know the option compile as they do.
-    """
+    """What XLA is told to compile a step with, of `CPU_OPTIONS` what this version of it knows."""
     if platform != "cpu":
         return {}
-    try:
-        jax.jit(lambda x: x, compiler_options=CPU_OPTIONS).lower(np.float32(0)).compile()
-    except jax.errors.JaxRuntimeError:
-        return {}
-    return CPU_OPTIONS
+
+    def known(name):
+        try:
+            jax.jit(lambda x: x, compiler_options={name: CPU_OPTIONS[name]}).lower(np.float32(0)).compile()
+        except jax.errors.JaxRuntimeError:
+            return False
+        return True
+
+    return {name: value for name, value in CPU_OPTIONS.items() if known(name)}
 
 
 def map_in_turn(fn: Callable, in_axes: Sequence[int | None], out_axes: int | tuple[int, ...]):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmm.encoders import conv
+from jaxmm.encoders import winograd
 from jaxmm.encoders.conv import Conv, conv2d, fan_in_uniform
 
 LOWERINGS = ("xla", "matmul", "mixed")      # the three that "auto" chooses from
@@ -47,7 +47,7 @@ def test_lowerings_agree_with_the_definition_and_each_other_in_gradients(size, s
                 np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("lowering", LOWERINGS)
+@pytest.mark.parametrize("lowering", [*LOWERINGS, "winograd"])
 def test_vmap_over_kernels_is_a_loop_over_them(lowering):
     rng = np.random.default_rng(1)
     x = rng.normal(size=(2, 4, 4, 3)).astype(np.float32)
@@ -61,8 +61,8 @@ def test_vmap_over_kernels_is_a_loop_over_them(lowering):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_kernel_gradients_are_sums_over_parts_of_the_batch(in_cache, parts, stride, monkeypatch):
     """Of 6 examples of 80 positions with 27 numbers in a patch; vmapped over kernels too."""
-    monkeypatch.setattr(conv, "IN_CACHE", in_cache)
-    assert conv._parts(6, 80 * 27 * 4) == parts
+    monkeypatch.setattr(winograd, "IN_CACHE", in_cache)
+    assert winograd.parts_in_cache(6, 80 * 27 * 4) == parts
     rng = np.random.default_rng(3)
     x = rng.normal(size=(6, 8 * stride, 10 * stride, 3)).astype(np.float32)
     kernels = rng.normal(size=(2, 3, 3, 3, 4)).astype(np.float32)
@@ -76,9 +76,18 @@ def test_kernel_gradients_are_sums_over_parts_of_the_batch(in_cache, parts, stri
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_parts_are_equal():
-    assert conv._parts(5, conv.IN_CACHE // 2) == 5
-    assert conv._parts(12, conv.IN_CACHE // 5) == 3
+def test_on_a_cpu_large_products_of_3_x_3_are_by_winograd():
+    def lowering(shape, kernel, stride=1, dtype=jnp.float32):
+        operations = str(jax.make_jaxpr(lambda x, kernel: conv2d(x, kernel, stride))(
+            jnp.zeros(shape, dtype), jnp.zeros(kernel, dtype)))
+        return "winograd" if "16,64,64" in operations else "xla" if "conv_general" in operations else "matmul"
+
+    assert lowering((32, 16, 16, 64), (3, 3, 64, 64)) == "winograd"     # 2048 tiles
+    assert lowering((31, 16, 16, 64), (3, 3, 64, 64)) == "xla"
+    assert lowering((32, 16, 16, 64), (3, 3, 64, 64), 2) == "xla"
+    assert lowering((32, 16, 16, 64), (3, 3, 64, 64), dtype=jnp.bfloat16) == "xla"
+    assert lowering((64, 16, 16, 63), (3, 3, 63, 64)) == "xla"
+    assert lowering((2048, 2, 1, 64), (3, 3, 64, 64)) == lowering((32, 4, 4, 64), (3, 3, 64, 64)) == "matmul"
 
 
 def test_bfloat16_in_bfloat16_out_close_to_float32():
