@@ -36,6 +36,7 @@ from jaxmm.report.tables import markdown
 from jaxmm.task import classification, segmentation
 from jaxmm.train.optimizers import make_optimizer
 from jaxmm.train.plan import make_epoch
+from jaxmm.train.programs import jit_whole
 
 BATCH, CLASSES = 2, 40
 SHAPES = {"resnet3d18": {"video": (32, 112, 112, 3)}, "esanet34": {"rgb": (256, 320, 3), "depth": (256, 320, 1)}}
@@ -63,7 +64,7 @@ def measure(workload: str, seconds: float) -> dict[str, float]:
     """Milliseconds of a step, MiB of memory, and seconds until the first step was done."""
     method, batch = make_method(workload)
     state, batch = first_state(method, batch), jax.device_put(batch)
-    step = jax.jit(method.step, donate_argnums=0)
+    step = jit_whole(method.step, jax.default_backend(), donate_argnums=0)
     begin = time.perf_counter()
     state, metrics = jax.block_until_ready(step(state, batch))
     first = time.perf_counter() - begin

@@ -1,10 +1,12 @@
-"""Milliseconds of a training step: of this checkout, of another one and of PyTorch, side by side.
+"""Milliseconds and memory of a training step: of this checkout, of another one and of PyTorch, side by side.
 
     python -m benchmarks.steps --other=CHECKOUT --torch="TORCH_PYTHON SCRIPT" --output=FOLDER
 
 Programs take turns, workload by workload and round by round, so that a machine whose speed drifts
 is the same to all of them; ratios are medians over rounds. SCRIPT takes a workload's name and
---json, and prints {name: milliseconds}. Leaves steps.json and steps.md.
+--json, and prints {name: milliseconds}. Memory is the largest that the process had resident, what it
+compiled included: set JAX_COMPILATION_CACHE_DIR and leave out a first round for that of training
+alone. Leaves steps.json and steps.md.
 """
 import argparse
 import functools
@@ -24,21 +26,27 @@ from jaxmm.report.tables import markdown
 from jaxmm.experiments.bench import WORKLOADS
 
 
-def run(command: list[str], folder: str) -> dict:
-    """The last line that a command prints, as JSON."""
+def run(command: list[str], folder: str) -> tuple[dict, float]:
+    """The last line that a command prints, as JSON, and the MiB that it took."""
     environment = os.environ | {"PYTHONPATH": folder}
-    done = subprocess.run(command, cwd=folder, env=environment, text=True, check=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    return json.loads(done.stdout.splitlines()[-1])
+    with subprocess.Popen(command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL) as process:
+        printed = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
+    return json.loads(printed.splitlines()[-1]), usage.ru_maxrss / 1024
 
 
-def checkout(workload: str, folder: str, seconds: float) -> float:
-    return run([sys.executable, "-m", "launch.bench", f"--workloads={workload}",
-                f"--seconds={seconds}"], folder)["milliseconds_per_step"]
+def checkout(workload: str, folder: str, seconds: float) -> tuple[float, float]:
+    found, mib = run([sys.executable, "-m", "launch.bench", f"--workloads={workload}", f"--seconds={seconds}"], folder)
+    return found["milliseconds_per_step"], mib
 
 
-def torch(workload: str, command: str) -> float:
-    return run([*shlex.split(command), workload, "--json"], ".")[workload]
+def torch(workload: str, command: str) -> tuple[float, float]:
+    found, mib = run([*shlex.split(command), workload, "--json"], ".")
+    return found[workload], mib
 
 
 def main() -> None:
@@ -59,16 +67,12 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     results, rows = {}, []
     for workload in args.workloads.split(","):
-        times = results[workload] = {name: [] for name in programs}
+        found = results[workload] = {name: [] for name in programs}
         for _ in range(args.rounds):
             for name, measure in programs.items():
-                times[name].append(measure(workload))
-                print(workload, name, times[name][-1], flush=True)
-        ratios = {name: statistics.median(map(operator.truediv, times["jaxmm"], t))
-                  for name, t in times.items() if name != "jaxmm"}
-        rows.append({"ms / step": workload}
-                    | {name: f"{statistics.median(t):.4g}" for name, t in times.items()}
-                    | {f"jaxmm / {name}": f"{ratio:.2f}" for name, ratio in ratios.items()})
+                found[name].append(dict(zip(("milliseconds", "mib"), measure(workload))))
+                print(workload, name, found[name][-1], flush=True)
+        rows.append({"a step": workload} | summary(found))
     machine = (f"{os.cpu_count()} CPU cores ({platform.machine()}), "
                f"jax {importlib.metadata.version('jax')}")
     table = markdown(rows, list(rows[0]))
@@ -77,6 +81,16 @@ def main() -> None:
     files.write(args.output / "steps.md",
                 f"{machine}; medians of {args.rounds} rounds in turn.\n\n{table}")
     print(table)
+
+
+def summary(found: dict[str, list[dict[str, float]]]) -> dict[str, str]:
+    """Medians over the rounds, and of the ratios of each round to the first program."""
+    ours, *others = found
+    of = lambda name, key: [r[key] for r in found[name]]
+    row = {f"{name}, ms": f"{statistics.median(of(name, 'milliseconds')):.4g}" for name in found}
+    row |= {f"{ours} / {name}": f"{statistics.median(map(operator.truediv, of(ours, 'milliseconds'), of(name, 'milliseconds'))):.2f}"
+            for name in others}
+    return row | {f"{name}, MiB": f"{statistics.median(of(name, 'mib')):.0f}" for name in found}
 
 
 if __name__ == "__main__":
