@@ -3,12 +3,23 @@
 Every convolution here is PyTorch's: NHWC, odd kernel h x w, symmetric padding h // 2 and w // 2. (The
 "SAME" padding of flax differs for stride 2 on even sizes.)
 
-Three lowerings give the same numbers. "xla" is lax.conv; "matmul" is all patches side by side
-times the kernel; "mixed" is lax.conv with gradients of its own. "auto" is "xla" on GPU and TPU. On CPU,
-with jax 0.10.2 and the `compiler_options` of `jaxmm.train.programs`, it is what was fastest on 2 cores:
+Four lowerings give the same numbers. "xla" is lax.conv; "matmul" is all patches side by side times the kernel;
+"mixed" is lax.conv with gradients of its own; "winograd" is in `jaxmm.encoders.winograd`. "auto" is "xla" on GPU and
+TPU. On CPU, with jax 0.10.2 and the `compiler_options` of `jaxmm.train.programs`, it is what was fastest on 2 cores
+(milliseconds of the output and its gradients in input and kernel, batch 64):
 
-- "matmul" for few positions, where lax.conv collapses (milliseconds of the output and its gradients in input and
-  kernel, batch 64), for small patches, which cost little, and for k = 1:
+- "winograd" for kernels of 3 x 3 with stride 1, in float32, where there is much to multiply. With fewer channels its
+  sums take longer than the products that it saves, and with few tiles what it makes of the kernel does:
+
+    input, 3x3, 1                 xla               winograd
+    32 x 32 x 64                  27 / 28 / 45      19 / 19 / 39
+    16 x 16 x 128                 25 / 25 / 28      15 / 15 / 23
+    8 x 8 x 256                   24 / 24 / 25      13 / 13 / 19
+    4 x 4 x 512                   23 / 27 / 24      13 / 13 / 16
+    28 x 28 x 32                  5 / 5 / 11        10 / 10 / 11
+    8 x 8 x 256, batch 2          1.0 / 1.7 / 1.3   1.1 / 1.5 / 1.2
+
+- "matmul" for few positions, where lax.conv collapses, for small patches, which cost little, and for k = 1:
 
     input, kernel, stride         xla               matmul
     2 x 2 x 512, 3x3, 1           809 / 825 / -     11 / 12 / 11
@@ -18,16 +29,9 @@ with jax 0.10.2 and the `compiler_options` of `jaxmm.train.programs`, it is what
 
 - "xla" for other first layers: 7x7, stride 2, on 16 pictures of 224 x 224 x 3 takes 43 / - / 50 against 84 / - / 59.
 - "mixed" otherwise. XLA's gradient in the kernel is as fast, but only with these options and outside loops (without
-  them 1380 ms for 32 x 32 x 64), so it is made of patches, of a part of the batch at a time that stays in the cache:
-
-    input, 3x3, 1, batch 64       xla     all patches     in parts
-    32 x 32 x 64                  43      166             40
-    16 x 16 x 128                 28      103             29
-    8 x 8 x 256                   24      67              27
-    4 x 4 x 512                   23      59              27
-
-  Its gradient in the input of a stride 2 is one of several convolutions: 20 ms in place of 37 (32 x 32 x 64 to 128
-  channels), 52 of 106 (56 x 56 x 64, batch 48), 12 of 14 (16 x 16 x 128).
+  them 1380 ms for 32 x 32 x 64, 3x3, 1), so it is made of patches, of a part of the batch at a time that stays in the
+  cache: 40 ms there, 166 of all patches at once. Its gradient in the input of a stride 2 is one of several
+  convolutions: 20 ms in place of 37 (32 x 32 x 64 to 128 channels), 52 of 106 (56 x 56 x 64, batch 48).
 
 In a loop (`lax.scan`) a convolution and its gradients take 2 to 2.5 times as long as alone.
 """
@@ -43,12 +47,12 @@ import jax.numpy as jnp
 
 from jaxmm.encoders import winograd
 
-LOWERINGS = ("auto", "xla", "matmul")   # that a user may name; only "auto" chooses "mixed"
-MIN_POSITIONS = 32                  # of the output; with fewer, "auto" takes "matmul" on CPU
+LOWERINGS = ("auto", "xla", "matmul")   # that a user may name; only "auto" chooses the others
+WIDE = 64                           # channels, in and out, that "winograd" takes on CPU
+MIN_PRODUCTS = 2**23                # and tiles * C * O
+MIN_POSITIONS = 32                  # of the output; with fewer, "auto" takes "matmul"
 MIN_TAPS = 64                       # h * w * C; the same
 MIN_CHANNELS = 8                    # of the input; with fewer, the rest is "xla"
-WIDE = 64                           # channels, in and out; with as many and
-MIN_PRODUCTS = 2**23                # tiles * C * O, float32 goes to "winograd"
 
 Pair = int | tuple[int, int]        # (rows, columns); a number stands for both
 
@@ -100,11 +104,11 @@ def conv2d(x: chex.Array, kernel: chex.Array, stride: Pair = 1, lowering: str = 
 
 
 def _choose(x, kernel, stride) -> str:
-    """The fastest lowering by the table of this module."""
+    """The fastest lowering by the tables of this module."""
     if jax.default_backend() != "cpu":
         return "xla"
-    if (kernel.shape[:2], stride) == ((3, 3), (1, 1)) and x.dtype == jnp.float32 and min(x.shape[1:3]) > 1 \
-            and min(kernel.shape[2:]) >= WIDE and winograd.tiles(x) * math.prod(kernel.shape[2:]) >= MIN_PRODUCTS:
+    if _fits_winograd(x, kernel, stride) and min(kernel.shape[2:]) >= WIDE and (
+            winograd.tiles(x) * math.prod(kernel.shape[2:]) >= MIN_PRODUCTS):
         return "winograd"
     positions = -(-x.shape[1] // stride[0]) * -(-x.shape[2] // stride[1])
     if positions < MIN_POSITIONS or math.prod(kernel.shape[:3]) < MIN_TAPS or kernel.shape[:2] == (1, 1):
@@ -117,8 +121,12 @@ def _xla(x, kernel, stride):
     return lax.conv_general_dilated(x, kernel, stride, pad, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
+def _fits_winograd(x, kernel, stride) -> bool:
+    return kernel.shape[:2] == (3, 3) and stride == (1, 1) and x.dtype == jnp.float32 and min(x.shape[1:3]) > 1
+
+
 def _winograd(x, kernel, stride):
-    assert kernel.shape[:2] == (3, 3) and stride == (1, 1)
+    del stride      # 1
     return winograd.convolve(x, kernel)
 
 

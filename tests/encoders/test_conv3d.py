@@ -15,7 +15,7 @@ def draw(shape, seed):
 @pytest.mark.parametrize("size, stride, channels", [
     ((3, 3), (2, 2), 2), ((3, 3), (1, 1), 16), ((5, 7), (1, 2), 3), ((7, 1), (4, 1), 2), ((1, 1), (2, 2), 2),
     ((1, 3), (1, 2), 2)])
-def test_sums_over_taps_are_the_convolution_in_three_dimensions(size, stride, channels):
+def test_frames_side_by_side_give_the_convolution_in_three_dimensions(size, stride, channels):
     x, kernel = draw((2, 8, 6, 7, channels), 0), draw((size[0], size[1], size[1], channels, 3), 1)
 
     @functools.partial(jax.jit, static_argnums=2)
