@@ -4,9 +4,9 @@
 
 Programs take turns, workload by workload and round by round, so that a machine whose speed drifts
 is the same to all of them; ratios are medians over rounds. SCRIPT takes a workload's name and
---json, and prints {name: milliseconds}. Memory is the largest that the process had resident, what it
-compiled included: set JAX_COMPILATION_CACHE_DIR and leave out a first round for that of training
-alone. Leaves steps.json and steps.md.
+--json, and prints {name: milliseconds}. Memory is the largest that a process had resident (less than
+what this one has is not seen), compiling included: for that of training alone set
+JAX_COMPILATION_CACHE_DIR and run it once before. Leaves steps.json and steps.md.
 """
 import argparse
 import functools
@@ -88,8 +88,8 @@ def summary(found: dict[str, list[dict[str, float]]]) -> dict[str, str]:
     ours, *others = found
     of = lambda name, key: [r[key] for r in found[name]]
     row = {f"{name}, ms": f"{statistics.median(of(name, 'milliseconds')):.4g}" for name in found}
-    row |= {f"{ours} / {name}": f"{statistics.median(map(operator.truediv, of(ours, 'milliseconds'), of(name, 'milliseconds'))):.2f}"
-            for name in others}
+    ratio = lambda name: statistics.median(map(operator.truediv, of(ours, "milliseconds"), of(name, "milliseconds")))
+    row |= {f"{ours} / {name}": f"{ratio(name):.2f}" for name in others}
     return row | {f"{name}, MiB": f"{statistics.median(of(name, 'mib')):.0f}" for name in found}
 
 

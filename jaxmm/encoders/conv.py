@@ -3,10 +3,10 @@
 Every convolution here is PyTorch's: NHWC, odd kernel h x w, symmetric padding h // 2 and w // 2. (The
 "SAME" padding of flax differs for stride 2 on even sizes.)
 
-Four lowerings give the same numbers. "xla" is lax.conv; "matmul" is all patches side by side times the kernel;
+Four lowerings give the same numbers, to rounding. "xla" is lax.conv; "matmul" is all patches side by side times the kernel;
 "mixed" is lax.conv with gradients of its own; "winograd" is in `jaxmm.encoders.winograd`. "auto" is "xla" on GPU and
-TPU. On CPU, with jax 0.10.2 and the `compiler_options` of `jaxmm.train.programs`, it is what was fastest on 2 cores
-(milliseconds of the output and its gradients in input and kernel, batch 64):
+TPU. On CPU it is what was fastest on 2 cores with jax 0.10.2 and the `compiler_options` of `jaxmm.train.programs`.
+Times are milliseconds of the output and its gradients in input and kernel, of a batch of 64:
 
 - "winograd" for kernels of 3 x 3 with stride 1, in float32, where there is much to multiply. With fewer channels its
   sums take longer than the products that it saves, and with few tiles what it makes of the kernel does:
@@ -16,13 +16,13 @@ TPU. On CPU, with jax 0.10.2 and the `compiler_options` of `jaxmm.train.programs
     16 x 16 x 128                 25 / 25 / 28      15 / 15 / 23
     8 x 8 x 256                   24 / 24 / 25      13 / 13 / 19
     4 x 4 x 512                   23 / 27 / 24      13 / 13 / 16
+    2 x 2 x 512                   530 / 530 / 6     5 / 5 / 5
     28 x 28 x 32                  5 / 5 / 11        10 / 10 / 11
     8 x 8 x 256, batch 2          1.0 / 1.7 / 1.3   1.1 / 1.5 / 1.2
 
 - "matmul" for few positions, where lax.conv collapses, for small patches, which cost little, and for k = 1:
 
     input, kernel, stride         xla               matmul
-    2 x 2 x 512, 3x3, 1           809 / 825 / -     11 / 12 / 11
     4 x 4 x 256, 3x3, 2           14 / 227 / 10     7 / 10 / 6
     32 x 32 x 64, 1x1, 2          7 / 7 / 48        7 / 6 / 6
     28 x 28 x 1, 3x3, 1           1.6 / - / 0.2     0.7 / - / 0.4
@@ -46,13 +46,14 @@ from jax import lax
 import jax.numpy as jnp
 
 from jaxmm.encoders import winograd
+from jaxmm.encoders.parts import part_of, parts_in_cache
 
 LOWERINGS = ("auto", "xla", "matmul")   # that a user may name; only "auto" chooses the others
-WIDE = 64                           # channels, in and out, that "winograd" takes on CPU
-MIN_PRODUCTS = 2**23                # and tiles * C * O
-MIN_POSITIONS = 32                  # of the output; with fewer, "auto" takes "matmul"
+WIDE = 64                           # channels, in and out: with as many,
+MIN_PRODUCTS = 2**22                # and more tiles * C * O in a part of the batch, "auto" takes "winograd" on CPU
+MIN_POSITIONS = 32                  # of the output; with fewer, of the rest it takes "matmul"
 MIN_TAPS = 64                       # h * w * C; the same
-MIN_CHANNELS = 8                    # of the input; with fewer, the rest is "xla"
+MIN_CHANNELS = 8                    # of the input; with fewer, what still remains is "xla"
 
 Pair = int | tuple[int, int]        # (rows, columns); a number stands for both
 
@@ -107,8 +108,7 @@ def _choose(x, kernel, stride) -> str:
     """The fastest lowering by the tables of this module."""
     if jax.default_backend() != "cpu":
         return "xla"
-    if _fits_winograd(x, kernel, stride) and min(kernel.shape[2:]) >= WIDE and (
-            winograd.tiles(x) * math.prod(kernel.shape[2:]) >= MIN_PRODUCTS):
+    if _suits_winograd(x, kernel, stride):
         return "winograd"
     positions = -(-x.shape[1] // stride[0]) * -(-x.shape[2] // stride[1])
     if positions < MIN_POSITIONS or math.prod(kernel.shape[:3]) < MIN_TAPS or kernel.shape[:2] == (1, 1):
@@ -121,12 +121,18 @@ def _xla(x, kernel, stride):
     return lax.conv_general_dilated(x, kernel, stride, pad, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _fits_winograd(x, kernel, stride) -> bool:
-    return kernel.shape[:2] == (3, 3) and stride == (1, 1) and x.dtype == jnp.float32 and min(x.shape[1:3]) > 1
+def _suits_winograd(x, kernel, stride) -> bool:
+    if kernel.shape[:2] != (3, 3) or stride != (1, 1) or x.dtype != jnp.float32:
+        return False
+    # An exported program takes any number of rows, which has no equal parts.
+    if not isinstance(x.shape[0], int) or min(x.shape[1:3]) < 2 or min(kernel.shape[2:]) < WIDE:
+        return False
+    rows = len(x) // winograd.count_parts(x, kernel)
+    return rows * winograd.tiles(x) * math.prod(kernel.shape[2:]) > MIN_PRODUCTS
 
 
 def _winograd(x, kernel, stride):
-    del stride      # 1
+    chex.assert_equal(stride, (1, 1))
     return winograd.convolve(x, kernel)
 
 
@@ -218,10 +224,10 @@ def _kernel_gradient(x, g, size, stride):
     it is the narrow one.
     """
     taps = math.prod(size) * x.shape[-1]
-    parts = winograd.parts_in_cache(len(x), math.prod(g.shape[1:3]) * taps * x.dtype.itemsize)
+    parts = parts_in_cache(len(x), math.prod(g.shape[1:3]) * taps * x.dtype.itemsize)
 
     def add(total, i):
-        own, rows = (winograd.part_of(y, i, parts) for y in (x, g))
+        own, rows = (part_of(y, i, parts) for y in (x, g))
         patches, rows = lax.optimization_barrier((_rows(_patches(own, size, stride)), _rows(rows)))
         return total + jnp.matmul(rows.T, patches, preferred_element_type=jnp.float32), None
 

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmm.encoders import winograd
+from jaxmm.encoders import conv, parts as parts_lib
 from jaxmm.encoders.conv import Conv, conv2d, fan_in_uniform
 
-LOWERINGS = ("xla", "matmul", "mixed")      # the three that "auto" chooses from
+LOWERINGS = ("xla", "matmul", "mixed")      # those for all kernels and strides; beside "winograd"
 
 
 def reference(x, kernel, stride):
@@ -61,8 +61,8 @@ def test_vmap_over_kernels_is_a_loop_over_them(lowering):
 @pytest.mark.parametrize("stride", [1, 2])
 def test_kernel_gradients_are_sums_over_parts_of_the_batch(in_cache, parts, stride, monkeypatch):
     """Of 6 examples of 80 positions with 27 numbers in a patch; vmapped over kernels too."""
-    monkeypatch.setattr(winograd, "IN_CACHE", in_cache)
-    assert winograd.parts_in_cache(6, 80 * 27 * 4) == parts
+    monkeypatch.setattr(parts_lib, "IN_CACHE", in_cache)
+    assert parts_lib.parts_in_cache(6, 80 * 27 * 4) == parts
     rng = np.random.default_rng(3)
     x = rng.normal(size=(6, 8 * stride, 10 * stride, 3)).astype(np.float32)
     kernels = rng.normal(size=(2, 3, 3, 3, 4)).astype(np.float32)
@@ -76,18 +76,28 @@ def test_kernel_gradients_are_sums_over_parts_of_the_batch(in_cache, parts, stri
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_on_a_cpu_large_products_of_3_x_3_are_by_winograd():
-    def lowering(shape, kernel, stride=1, dtype=jnp.float32):
-        operations = str(jax.make_jaxpr(lambda x, kernel: conv2d(x, kernel, stride))(
-            jnp.zeros(shape, dtype), jnp.zeros(kernel, dtype)))
-        return "winograd" if "16,64,64" in operations else "xla" if "conv_general" in operations else "matmul"
+@pytest.mark.parametrize("shape, kernel, options, expected", [
+    ((32, 16, 16, 64), (3, 3, 64, 64), {}, "winograd"),
+    ((16, 16, 16, 64), (3, 3, 64, 64), {}, "mixed"),        # 16 * 64 tiles * 64^2 products are too few
+    ((64, 4, 4, 512), (3, 3, 512, 512), {}, "winograd"),
+    ((67, 4, 4, 512), (3, 3, 512, 512), {}, "matmul"),      # so they are where a batch has no large parts
+    ((32, 16, 16, 64), (3, 3, 64, 64), {"stride": (2, 2)}, "mixed"),
+    ((32, 16, 16, 64), (3, 3, 64, 64), {"dtype": jnp.bfloat16}, "mixed"),
+    ((99, 16, 16, 63), (3, 3, 63, 64), {}, "mixed"), ((99, 16, 16, 64), (3, 3, 64, 63), {}, "mixed"),
+    ((99, 16, 16, 64), (3, 1, 64, 64), {}, "mixed"), ((99, 16, 16, 64), (5, 5, 64, 64), {}, "mixed"),
+    ((9999, 2, 1, 64), (3, 3, 64, 64), {}, "matmul"), ((32, 4, 4, 64), (3, 3, 64, 64), {}, "matmul"),
+    ((32, 16, 16, 64), (1, 1, 64, 64), {}, "matmul"), ((32, 16, 16, 3), (7, 7, 3, 64), {}, "xla")])
+def test_which_lowering_a_cpu_takes(shape, kernel, options, expected):
+    x, kernel = jnp.zeros(shape, options.get("dtype", jnp.float32)), jnp.zeros(kernel)
+    assert conv._choose(x, kernel, options.get("stride", (1, 1))) == expected
 
-    assert lowering((32, 16, 16, 64), (3, 3, 64, 64)) == "winograd"     # 2048 tiles
-    assert lowering((31, 16, 16, 64), (3, 3, 64, 64)) == "xla"
-    assert lowering((32, 16, 16, 64), (3, 3, 64, 64), 2) == "xla"
-    assert lowering((32, 16, 16, 64), (3, 3, 64, 64), dtype=jnp.bfloat16) == "xla"
-    assert lowering((64, 16, 16, 63), (3, 3, 63, 64)) == "xla"
-    assert lowering((2048, 2, 1, 64), (3, 3, 64, 64)) == lowering((32, 4, 4, 64), (3, 3, 64, 64)) == "matmul"
+
+def test_programs_for_any_number_of_rows_are_exported_whatever_the_shape():
+    shape = jax.export.symbolic_shape("rows, 16, 16, 64")
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 64, 64)).astype(np.float32) / 24
+    program = jax.export.export(jax.jit(lambda x: conv2d(x, kernel)))(jax.ShapeDtypeStruct(shape, np.float32))
+    x = np.random.default_rng(1).normal(size=(2, 16, 16, 64)).astype(np.float32)
+    np.testing.assert_allclose(program.call(x), conv2d(x, kernel, 1, "winograd"), rtol=1e-4, atol=1e-5)
 
 
 def test_bfloat16_in_bfloat16_out_close_to_float32():

@@ -1,0 +1,12 @@
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmm.encoders import parts
+
+
+def test_parts_are_equal_and_as_few_as_fit():
+    assert parts.parts_in_cache(5, parts.IN_CACHE // 2) == 5
+    assert parts.parts_in_cache(12, parts.IN_CACHE // 5) == 3
+    assert parts.parts_in_cache(12, parts.IN_CACHE // 12) == 1
+    assert parts.parts_in_cache(7, parts.IN_CACHE + 1) == 7
+    np.testing.assert_array_equal(parts.part_of(jnp.arange(12), 2, 4), [6, 7, 8])
