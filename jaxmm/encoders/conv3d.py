@@ -2,12 +2,16 @@
 
 On CPU, XLA's own three-dimensional convolutions are slow, so they are two-dimensional ones of all frames, each with its
 neighbours in time side by side as channels. Measured on 2 cores, milliseconds of the output and its gradients in input
-and kernel, kernels of 3 x 3 x 3, and of sums over the taps in time:
+and kernel, kernels of 3 x 3 x 3 (and 3 x 7 x 7, stride 2 in space):
 
-    input                     xla                sum
-    4 x 8 x 28 x 28 x 64      388 / 724 / 826    88 / 160 / 296
-    4 x 4 x 14 x 14 x 128     92 / 189 / 247     72 / 92 / 140
-    4 x 2 x 7 x 7 x 256       12 / 26 / 136      39 / 61 / 49
+    input                     xla                side by side
+    4 x 8 x 28 x 28 x 64      388 / 724 / 826    51 / 37 / 29
+    4 x 4 x 14 x 14 x 128     92 / 189 / 247     9 / 10 / 11
+    4 x 2 x 7 x 7 x 256       12 / 26 / 136      6 / 8 / 6
+    2 x 32 x 112 x 112 x 3                       77 / - / 97
+
+A sum of two-dimensional ones over the taps in time takes 108 / - / 96 for the last, and for 2 x 16 x 56 x 56 x 64 takes
+97 / 93 / 163 where side by side is 92 / 86 / 123.
 """
 import chex
 from flax import linen as nn
