@@ -39,14 +39,14 @@ def run(command: list[str], folder: str) -> tuple[dict, float]:
     return json.loads(printed.splitlines()[-1]), usage.ru_maxrss / 1024
 
 
-def checkout(workload: str, folder: str, seconds: float) -> tuple[float, float]:
+def checkout(workload: str, folder: str, seconds: float) -> dict[str, float]:
     found, mib = run([sys.executable, "-m", "launch.bench", f"--workloads={workload}", f"--seconds={seconds}"], folder)
-    return found["milliseconds_per_step"], mib
+    return {"milliseconds": found["milliseconds_per_step"], "mib": mib}
 
 
-def torch(workload: str, command: str) -> tuple[float, float]:
+def torch(workload: str, command: str) -> dict[str, float]:
     found, mib = run([*shlex.split(command), workload, "--json"], ".")
-    return found[workload], mib
+    return {"milliseconds": found[workload], "mib": mib}
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
         found = results[workload] = {name: [] for name in programs}
         for _ in range(args.rounds):
             for name, measure in programs.items():
-                found[name].append(dict(zip(("milliseconds", "mib"), measure(workload))))
+                found[name].append(measure(workload))
                 print(workload, name, found[name][-1], flush=True)
         rows.append({"a step": workload} | summary(found))
     machine = (f"{os.cpu_count()} CPU cores ({platform.machine()}), "

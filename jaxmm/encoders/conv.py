@@ -3,10 +3,10 @@
 Every convolution here is PyTorch's: NHWC, odd kernel h x w, symmetric padding h // 2 and w // 2. (The
 "SAME" padding of flax differs for stride 2 on even sizes.)
 
-Four lowerings give the same numbers, to rounding. "xla" is lax.conv; "matmul" is all patches side by side times the kernel;
-"mixed" is lax.conv with gradients of its own; "winograd" is in `jaxmm.encoders.winograd`. "auto" is "xla" on GPU and
-TPU. On CPU it is what was fastest on 2 cores with jax 0.10.2 and the `compiler_options` of `jaxmm.train.programs`.
-Times are milliseconds of the output and its gradients in input and kernel, of a batch of 64:
+Four lowerings give the same numbers, to rounding. "xla" is lax.conv; "matmul" is all patches side by side times the
+kernel; "mixed" is lax.conv with gradients of its own; "winograd" is in `jaxmm.encoders.winograd`. "auto" is "xla" on
+GPU and TPU. On CPU it is what was fastest on 2 cores with jax 0.10.2 and the `compiler_options` of
+`jaxmm.train.programs`. Times are milliseconds of the output and its gradients in input and kernel, of a batch of 64:
 
 - "winograd" for kernels of 3 x 3 with stride 1, in float32, where there is much to multiply. With fewer channels its
   sums take longer than the products that it saves, and with few tiles what it makes of the kernel does:
@@ -46,7 +46,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from jaxmm.encoders import winograd
-from jaxmm.encoders.parts import part_of, parts_in_cache
+from jaxmm.encoders.parts import parts_in_cache, sum_over_parts
 
 LOWERINGS = ("auto", "xla", "matmul")   # that a user may name; only "auto" chooses the others
 WIDE = 64                           # channels, in and out: with as many,
@@ -226,10 +226,9 @@ def _kernel_gradient(x, g, size, stride):
     taps = math.prod(size) * x.shape[-1]
     parts = parts_in_cache(len(x), math.prod(g.shape[1:3]) * taps * x.dtype.itemsize)
 
-    def add(total, i):
-        own, rows = (part_of(y, i, parts) for y in (x, g))
-        patches, rows = lax.optimization_barrier((_rows(_patches(own, size, stride)), _rows(rows)))
-        return total + jnp.matmul(rows.T, patches, preferred_element_type=jnp.float32), None
+    def products(x, g):
+        patches, rows = lax.optimization_barrier((_rows(_patches(x, size, stride)), _rows(g)))
+        return jnp.matmul(rows.T, patches, preferred_element_type=jnp.float32)
 
-    total, _ = lax.scan(add, jnp.zeros((g.shape[-1], taps), jnp.float32), jnp.arange(parts))
+    total = sum_over_parts(products, (g.shape[-1], taps), parts, x, g)
     return total.T.reshape(*size, x.shape[-1], g.shape[-1]).astype(x.dtype)

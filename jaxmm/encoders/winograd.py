@@ -2,8 +2,8 @@
 
 F(2 x 2, 3 x 3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks" (arXiv 1509.09308), section
 4.1: a tile of 2 x 2 outputs is A^T [(G k G^T) * (B^T d B)] A for the tile d of 4 x 4 inputs around it. Channels are
-summed within the brackets, so each of the 16 points of a tile is a product of matrices; the gradients are too. What is
-multiplied takes four times the memory of inputs and outputs, so it is made for one part of the batch at a time.
+summed within the brackets, so each of the 16 points of a tile is a product of matrices; the gradients are too. What
+is multiplied takes four times the memory of inputs and outputs, so it is made for one part of the batch at a time.
 """
 import chex
 import jax
@@ -11,7 +11,7 @@ from jax import lax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmm.encoders.parts import part_of, parts_in_cache
+from jaxmm.encoders.parts import part_of, parts_in_cache, sum_over_parts
 
 G = np.array([[1, 0, 0], [0.5, 0.5, 0.5], [0.5, -0.5, 0.5], [0, 0, 1]], np.float32)
 BOTH = np.kron(G, G)    # takes k [9] to G k G^T [16]
@@ -51,14 +51,12 @@ convolve.defvjp(_forward, _backward)
 
 
 def _kernel_gradient(x, kernel, g):
-    count = count_parts(x, kernel)
+    def products(x, g):
+        points = lax.optimization_barrier((_input_points(x), _output_gradient_points(g)))
+        inputs, gradients = (p.reshape(16, -1, p.shape[-1]) for p in points)
+        return inputs.swapaxes(1, 2) @ gradients
 
-    def add(total, i):
-        points = _input_points(part_of(x, i, count)), _output_gradient_points(part_of(g, i, count))
-        inputs, gradients = (p.reshape(16, -1, p.shape[-1]) for p in lax.optimization_barrier(points))
-        return total + inputs.swapaxes(1, 2) @ gradients, None
-
-    total, _ = lax.scan(add, jnp.zeros((16, *kernel.shape[2:]), jnp.float32), jnp.arange(count))
+    total = sum_over_parts(products, (16, *kernel.shape[2:]), count_parts(x, kernel), x, g)
     return (BOTH.T @ total.reshape(16, -1)).reshape(kernel.shape)
 
 

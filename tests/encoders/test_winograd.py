@@ -75,7 +75,7 @@ def test_gradients_are_float32_where_float64_is_allowed():
 
 
 def test_rounding_is_near_that_of_the_definition():
-    """Of 64 channels: the largest error, against float64, is less than four times that of the definition in float32."""
+    """Of 64 channels: the largest error against float64 is less than four times that of the definition."""
     x, kernel, _ = example((2, 8, 8, 64), 64)
     padded = np.pad(x.astype(np.float64), ((0, 0), (1, 1), (1, 1), (0, 0)))
     exact = sum(padded[:, i:i + 8, j:j + 8] @ kernel[i, j].astype(np.float64) for i in range(3) for j in range(3))
