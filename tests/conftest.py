@@ -4,6 +4,7 @@ XLA_FLAGS in the environment is kept, in the processes that tests start too, so 
 tried: XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_max_isa=SSE4_2" python -m pytest
 """
 import contextlib
+import gc
 import importlib.util
 import mmap
 import os
@@ -58,6 +59,30 @@ with contextlib.suppress(OSError):      # where no folder can be made they are c
     (cache_folder() / "xla").mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "xla"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+
+def _collect_new() -> None:
+    """Garbage among what was made since the last call. Looking for it in all that is imported and compiled,
+    time and again, took a tenth of the suite."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _collected():
+    _collect_new()
+
+
+@pytest.fixture(autouse=True)
+def _few_programs():
+    """Compiled programs are kept from test to test until there are many: 800 and what hangs on them take 2 GiB."""
+    yield
+    if len(jax.devices()[0].client.live_executables()) > 800:
+        jax.clear_caches()
+        gc.unfreeze()
+        _collect_new()
+
 
 SHAPES = {"sound": (3,), "image": (5,), "flow": (4,)}
 
