@@ -106,7 +106,7 @@ def train_all(methods: list[str], folder: pathlib.Path) -> None:
 
 def difference(name: str, folders: list[pathlib.Path]) -> float:
     """The largest difference of a parameter: inf where they are not the same ones, NaN where one is."""
-    ours, others = (np.load(folder / f"{name}.npz") for folder in folders)
+    ours, others = (np.load(folder / f"{name}.npz", allow_pickle=False) for folder in folders)
     if set(ours) != set(others):
         return np.inf
     return np.max([np.abs(ours[path] - others[path]).max() for path in ours])
