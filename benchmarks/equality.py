@@ -41,7 +41,7 @@ def copy_in_double(checkout: pathlib.Path, to: pathlib.Path) -> None:
 
 
 def rows(count: int, sides: dict[str, tuple[int, ...]], seed: int) -> dict:
-    """Examples that lie about a mean of their class; "map" has the class of every pixel."""
+    """Examples that lie about a mean of their class."""
     label = np.arange(count) % CLASSES
     rng = np.random.default_rng(seed)
     means = {m: np.random.default_rng(i).normal(size=(CLASSES, *side)) for i, (m, side) in enumerate(sides.items())}
@@ -75,6 +75,7 @@ def config_of(name: str) -> Config:
 
 
 def dataset_of(name: str) -> Dataset:
+    """What the method learns from; for those of every pixel all of an example is of one class, in "map"."""
     dense = METHODS[name].dense
     sides = {m: (64, 64, side[-1]) for m, side in SIDES.items()} if dense else SIDES
     splits = {s: rows(count, sides, seed) for seed, (s, count) in enumerate(
@@ -121,6 +122,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.train:
         return train_all(args.methods.split(","), args.output)
+    if not args.other:
+        parser.error("--other=CHECKOUT: expected the folder to compare with")
     folders, trained = [args.output / "this", args.output / "other"], []
     for folder, checkout in zip(folders, (pathlib.Path(__file__).parents[1], args.other)):
         if not folder.exists():

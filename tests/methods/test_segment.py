@@ -111,7 +111,7 @@ def trained(name, devices, value=0.0):
     feed = programs.feed(rows(value=value), "device")
 
     def start():
-        state = programs_of(name, 1).init(0, first(rows(), 8))
+        state = programs.init(0, first(rows(), 8))
         # Teachers that are not where the student starts.
         return state._replace(extra=jax.tree.map(lambda x: x + 0.1, state.extra))
 
@@ -145,9 +145,9 @@ def test_devices_resuming_and_what_stands_in_place_of_what_is_missing(name):
     chex.assert_trees_all_equal((filled, metrics_too), (found, metrics))
 
 
-def test_runs_of_several_seeds_at_once_are_those_alone():
-    """Of umt_segment, which does all that segment does."""
-    method = make_method(OPTIONS["umt_segment"], small_model("abc"))
+@pytest.mark.parametrize("name", OPTIONS)
+def test_runs_of_several_seeds_at_once_are_those_alone(name):
+    method = make_method(dataclasses.replace(OPTIONS[name], decoder_blocks=0), small_model("abc"))
     batch = first(rows(), 4)
     states = [jax.jit(method.init)(jax.random.key(seed), batch) for seed in (0, 1)]
     together = jax.tree.map(lambda *x: jnp.stack(x), *states)
@@ -360,6 +360,7 @@ def test_numbers_of_parameters_are_those_of_the_paper():
                      "decoder": 173_824 + 788_480 + 16_335_296 - 82_880}
     assert sum(sizes.values()) - sizes["predictor"] == 46_955_840
     assert sum(sizes_of("segment", {"a": 3})[0].values()) == 32_129_856
+    assert sum(sizes_of("segment", {"b": 1})[0].values()) == 32_123_584
     assert sum(sizes_of("segment", {"a": 3, "b": 1}, "resnet18", stem="standard")[0].values()) == 39_734_592
 
 
@@ -375,7 +376,7 @@ def stepped(name, network, **options):
 
 
 def test_what_is_computed_twice_is_the_same():
-    plain, again = (stepped("segment", "cnn", depth=5, width=2, remat=remat) for remat in (False, True))
+    plain, again = (stepped("umt_segment", "cnn", depth=5, width=2, remat=remat) for remat in (False, True))
     chex.assert_trees_all_close(again[2].params, plain[2].params, rtol=1e-4, atol=1e-5)
 
 
