@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--root", type=pathlib.Path,
                         default=pathlib.Path(tempfile.gettempdir()) / "jaxmm_pipeline")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--batches", type=int, default=8, help="in a round")
+    parser.add_argument("--batches", type=int, default=32, help="in a round")
     parser.add_argument("--workers", type=int, default=0, help="processes that read; 0: threads")
     parser.add_argument("--steps", action="store_true")
     parser.add_argument("--memory", action="store_true")

@@ -10,7 +10,7 @@ import pytest
 
 import jaxmm
 from jaxmm import extras
-from jaxmm.config import SpectrogramConfig, TextConfig
+from jaxmm.config import FramesConfig, SpectrogramConfig, TextConfig
 from jaxmm.data import decode, feeding, prepared, text
 from jaxmm.errors import UserError
 from jaxmm.prepare import run
@@ -58,6 +58,8 @@ def read_two():
 @pytest.mark.parametrize("use, said", [
     (lambda _: decode.sound(prepared.Sound(np.ones(9, np.int16), 8000), SpectrogramConfig()),
      "resampling sound needs soxr: pip install 'jaxmm[data]'"),
+    (lambda _: decode.frames([b"\xff\xd8\xff and so on"], FramesConfig(height=4, width=4)),
+     "reading images needs simplejpeg: pip install 'jaxmm[data]'"),
     (lambda _: text.make_tokenizer(TextConfig(), ["a"]), "text needs tokenizers: pip install 'jaxmm[data]'"),
     (lambda _: read_two(), "reading rows ahead of training needs grain: pip install 'jaxmm[data]'"),
     (lambda _: prepared.tfds_features({}), "prepared data needs tensorflow-datasets: pip install 'jaxmm[data]'"),

@@ -13,11 +13,13 @@ from jaxmm.config import FlowConfig, FramesConfig, MapConfig, PictureConfig, Spe
 from jaxmm.data.prepared import Sound
 from jaxmm.errors import UserError, check_at_least, check_choice
 
+simplejpeg = extras.Later("simplejpeg", "reading images")
 soxr = extras.Later("soxr", "resampling sound")
 
 SAMPLING = ("uniform", "segments", "consecutive")
 RESAMPLING = {"stretch": Image.Resampling.BILINEAR, "crop": Image.Resampling.BILINEAR,
               "crop_bicubic": Image.Resampling.BICUBIC}     # by how images are brought to their size
+JPEG_START = b"\xff\xd8\xff"
 ORIENTATION = {                     # of EXIF: how to transpose an image so that it is upright
     2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
@@ -60,9 +62,10 @@ def frames(stored: Sequence[bytes], config: FramesConfig) -> np.ndarray:
     """The images chosen by `choose`, uint8 of `frames_shape`; zeros where there are none."""
     if not stored:
         return np.zeros(frames_shape(config), np.uint8)
-    chosen = choose(len(stored), config)
-    images = np.stack([image(stored[i], config, "RGB") for i in chosen])
-    return images.reshape(frames_shape(config))
+    images = np.empty(frames_shape(config), np.uint8)
+    for i, out in zip(choose(len(stored), config), images.reshape(-1, *images.shape[-3:])):
+        read_image(stored[i], config, out)
+    return images
 
 
 def flow(stored: Sequence[bytes], config: FlowConfig) -> np.ndarray:
@@ -74,14 +77,19 @@ def flow(stored: Sequence[bytes], config: FlowConfig) -> np.ndarray:
         return np.zeros(frames_shape(config), np.uint8)
     half = len(stored) // 2
     chosen = choose(half, config)
-    return np.stack([image(stored[i], config, "L") for i in (*chosen, *(chosen + half))], axis=-1)
+    images = np.empty((2 * len(chosen), config.height, config.width), np.uint8)
+    for i, out in zip((*chosen, *(chosen + half)), images):
+        read_image(stored[i], config, out)
+    return np.stack(images, axis=-1)
 
 
 def picture(stored: Sequence[bytes], config: PictureConfig) -> np.ndarray:
     """The first image, uint8 [height, width, 3]; zeros where there is none."""
     if not stored:
         return np.zeros((config.height, config.width, 3), np.uint8)
-    return image(stored[0], FramesConfig(height=config.height, width=config.width), "RGB")
+    out = np.empty((config.height, config.width, 3), np.uint8)
+    read_image(stored[0], FramesConfig(height=config.height, width=config.width), out)
+    return out
 
 
 def pixel_map(stored: Sequence[bytes], config: MapConfig) -> np.ndarray:
@@ -114,6 +122,30 @@ def choose(count: int, config: FramesConfig) -> np.ndarray:
     if config.sampling == "segments":
         return (2 * i + 1) * count // (2 * config.frames)
     return np.minimum(i + max(count - config.frames, 0) // 2, count - 1)
+
+
+def read_image(data: bytes, config: FramesConfig, out: np.ndarray) -> None:
+    """Writes what `image` makes of a file into `out`, uint8 [H, W, 3] or, of one in grey, [H, W]."""
+    if not read_jpeg(data, out):
+        out[...] = image(data, config, "RGB" if out.ndim == 3 else "L")
+
+
+def read_jpeg(data: bytes, out: np.ndarray) -> bool:
+    """Whether `data` is a JPEG file with the size and colours of `out`, upright as it is, and written into it.
+
+    Pixels are those of `image`, which takes any file, in half of its time.
+    """
+    colours, wanted = ("YCbCr", "RGB") if out.ndim == 3 else ("Gray", "GRAY")
+    # EXIF and XMP data, which may turn an image, lie anywhere among its segments.
+    if not data.startswith(JPEG_START) or b"Exif\0" in data or b"Orientation" in data:
+        return False
+    try:
+        if simplejpeg.decode_jpeg_header(data)[:3] != (*out.shape[:2], colours):
+            return False
+        simplejpeg.decode_jpeg(data, wanted, buffer=out)
+    except ValueError:      # damaged: `image` says how
+        return False
+    return True
 
 
 def image(data: bytes, config: FramesConfig, mode: str) -> np.ndarray:

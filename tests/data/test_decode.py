@@ -66,6 +66,55 @@ def test_bicubic_is_that_of_pillow_and_what_fits_is_cut_out_as_it_is():
         np.testing.assert_array_equal(found, image[:, 4:16])
 
 
+def saved(mode="RGB", size=(37, 26), **options):
+    """A smooth image as a JPEG file."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 8, 3)).astype(np.uint8))
+    data = io.BytesIO()
+    image.resize(size, Image.Resampling.BICUBIC).convert(mode).save(data, "JPEG", **options)
+    return data.getvalue()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("options", [{"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"quality": 95},
+                                     {"progressive": True}])
+def test_a_file_of_the_right_size_has_the_pixels_of_pillow(mode, options):
+    data, expected = saved(mode, **options), np.asarray(Image.open(io.BytesIO(saved(mode, **options))))
+    out = np.zeros_like(expected)
+    assert decode.read_jpeg(data, out)
+    np.testing.assert_array_equal(out, expected)
+
+
+def turned(how):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    return {"exif": exif} if how == "exif" else {
+        "xmp": b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><tiff:Orientation>3</tiff:Orientation></x:xmpmeta>'}
+
+
+@pytest.mark.parametrize("data", [
+    saved(size=(74, 52)), saved(size=(36, 26)), saved("L"), saved("CMYK"), saved(keep_rgb=True),
+    saved(**turned("exif")), saved(**turned("xmp")), jpeg(np.full((26, 37, 3), 7))])
+def test_any_other_file_is_left_to_pillow(data):
+    config = FramesConfig(height=26, width=37)
+    out = np.zeros((26, 37, 3), np.uint8)
+    assert not decode.read_jpeg(data, out)
+    decode.read_image(data, config, out)
+    np.testing.assert_array_equal(out, decode.image(data, config, "RGB"))
+
+
+def test_a_turned_file_of_the_right_size_is_turned():
+    config, out = FramesConfig(height=26, width=37), np.zeros((26, 37, 3), np.uint8)
+    for how in ("exif", "xmp"):
+        decode.read_image(saved(**turned(how)), config, out)
+        np.testing.assert_array_equal(out, np.asarray(Image.open(io.BytesIO(saved())))[::-1, ::-1])
+
+
+def test_a_file_that_was_cut_off_is_refused():
+    out = np.zeros((26, 37, 3), np.uint8)
+    with pytest.raises(OSError, match="truncated"):
+        decode.read_image(saved()[:-200], FramesConfig(height=26, width=37), out)
+
+
 def test_nothing_stored_is_zeros():
     assert not decode.frames([], FramesConfig(frames=2, height=4, width=4)).any()
     assert not decode.sound(Sound(np.zeros(0, np.int16), 0), SpectrogramConfig(rate=100)).any()
