@@ -53,6 +53,8 @@ from jaxmm.caches import cache_folder
 from jaxmm.config import Config, EncoderConfig, MethodConfig, OptimizerConfig, TrainConfig
 from jaxmm.data.dataset import Dataset
 from jaxmm.methods import method_config
+from jaxmm.train import setup as setup_lib
+from jaxmm.train.options import to_dict
 
 jax.config.update("jax_num_cpu_devices", 8)
 with contextlib.suppress(OSError):      # where no folder can be made they are compiled every time
@@ -150,6 +152,21 @@ def layouts():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def compiled_once(monkeypatch):
+    """Runs of one config in a test, such as one that goes on, share what they compile, as those of several seeds do."""
+    build, known = setup_lib.build, {}
+
+    def build_like(config, *, dataset=None, devices=None, like=None, **kwargs):
+        key = repr(to_dict(config)), id(dataset), tuple(devices or ())
+        like = like or known.get(key, (None,))[0]
+        setup = build(config, dataset=dataset, devices=devices, like=like, **kwargs)
+        known[key] = setup, dataset     # which keeps its id
+        return setup
+
+    monkeypatch.setattr(setup_lib, "build", build_like)
 
 
 @pytest.fixture

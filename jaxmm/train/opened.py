@@ -16,7 +16,7 @@ from jaxmm.train.folder import (FILE as CONFIG_FILE, MODEL_FILE, as_noted, check
                                 read_spec, save_stream, write_spec)
 from jaxmm.train.options import to_dict
 from jaxmm.train.restore import kept_step, read_history
-from jaxmm.train.setup import Setup, init_state, is_finished
+from jaxmm.train.setup import Setup, init_state, is_finished, state_shapes
 from jaxmm.train.teaching import check_same_teachers, check_teachers, teacher_checksums
 from jaxmm.train.weights import read_pretrained
 from jaxmm.train.writers import Write, open_writer
@@ -28,7 +28,7 @@ class Opened(NamedTuple):
     workdir: pathlib.Path
     save: Callable[..., None]       # (step, state, history, last=, spare=)
     write: Write
-    state: TrainState               # one copy
+    state: TrainState               # one copy; its shapes before the folder was read
     history: list[dict[str, Any]]
     step: int
     changed: tuple[str, ...] = ()   # splits that have changed since it was scored on them
@@ -84,9 +84,10 @@ def open_run(setup: Setup, workdir: pathlib.Path, extend: bool = False) -> Itera
             return {"step": run.step, "history": run.history, "changed": run.changed}
 
         hosts.from_main(claim)
-        initial = setup.programs.fetch(init_state(setup))
-        run = Opened(setup, workdir, nothing, nothing, initial, [], 0)
+        run = Opened(setup, workdir, nothing, nothing, state_shapes(setup), [], 0)
         found = hosts.from_main(open_folder)
+        if not hosts.is_main():     # the form of what it is given
+            run = run._replace(state=setup.programs.fetch(init_state(setup)))
         run = run._replace(**found | {"changed": tuple(found["changed"])},
                            state=share_state(run.state))
         if run.changed:
@@ -119,7 +120,9 @@ def _open_folder(run: Opened) -> Iterator[Opened]:
     if setup.stream:
         save_stream(workdir, setup.stream)
     step, restored = -1, checkpoints.restore(manager, run.state)
-    if restored:
+    if not restored:
+        run = run._replace(state=setup.programs.fetch(init_state(setup)))
+    else:
         step, state, meta = restored
         history = read_history(workdir, meta, setup.task.scores)
         # Earlier versions did not write how many epochs a run was to have.

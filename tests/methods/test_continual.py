@@ -10,6 +10,7 @@ from jaxmm.methods.fusion import UnimodalConfig
 from jaxmm.state import replay
 from jaxmm.train import checkpoints, plan, predictions, schedule, setup as setup_lib
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
 ONE = jax.devices()[:1]
 
 

@@ -16,9 +16,10 @@ from jaxmm.data import feeding
 from jaxmm.errors import UserError, WriteError
 from jaxmm.methods.mla import MLAConfig
 from jaxmm.signals import Preempted
-from jaxmm.train import checkpoints, loop, schedule, setup as setup_lib, writers
+from jaxmm.train import checkpoints, loop, opened, schedule, setup as setup_lib, writers
 from jaxmm.train.folder import claim_folder
 
+pytestmark = pytest.mark.usefixtures("compiled_once")
 ONE = jax.devices()[:1]
 
 
@@ -83,6 +84,15 @@ def test_resumed_equals_undisturbed(name, phases, make_dataset, make_config, tmp
     assert resumed.history == whole.history
     assert measured(tmp_path / "cut") == measured(tmp_path / "whole")
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_what_is_restored_is_not_drawn_first(make_dataset, make_config, tmp_path, monkeypatch):
+    dataset, config = make_dataset(), make_config("er", epochs=1)
+    before = run(config, tmp_path, dataset)
+    monkeypatch.setattr(opened, "init_state", None)
+    found = run(config, tmp_path, dataset)
+    assert found.history == before.history
+    chex.assert_trees_all_equal(final(found), final(before))
 
 
 def test_streamed_rows_give_the_same_batches(make_dataset, make_config, tmp_path):
