@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxmm.config import EncoderConfig
 from jaxmm.encoders.conv import LOWERINGS
 from jaxmm.encoders.conv3d import Conv3D
+from jaxmm.encoders.draws import init_net
 from jaxmm.encoders.networks import CNN, MLP, Flatten
 from jaxmm.encoders.resnet import STEMS, BasicBlock, Bottleneck, NonBottleneck1D, ResNet
 from jaxmm.encoders.separable import Separable
@@ -203,7 +204,7 @@ def make_encoder(config: EncoderConfig, rank: int, *, num_tokens: int = 0,
     def init(key, x):
         images = enter(x, None)
         images = images.reshape(-1, *images.shape[2:]) if folds else images
-        variables = jax.jit(net.init, static_argnames="train")(key, images, train=False)
+        variables = jax.jit(functools.partial(init_net, net), static_argnames="train")(key, images, train=False)
         return variables.get("params", {}), variables.get("batch_stats", {})
 
     def finish(y):

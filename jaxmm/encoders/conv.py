@@ -46,6 +46,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from jaxmm.encoders import winograd
+from jaxmm.encoders.draws import fan_in_bias, he_fan_out
 from jaxmm.encoders.parts import parts_in_cache, sum_over_parts
 
 LOWERINGS = ("auto", "xla", "matmul")   # that a user may name; only "auto" chooses the others
@@ -56,9 +57,6 @@ MIN_TAPS = 64                       # h * w * C; the same
 MIN_CHANNELS = 8                    # of the input; with fewer, what still remains is "xla"
 
 Pair = int | tuple[int, int]        # (rows, columns); a number stands for both
-
-he_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
-fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")   # PyTorch's default
 
 
 class Conv(nn.Module):
@@ -81,14 +79,8 @@ class Conv(nn.Module):
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         y = conv2d(x, kernel.astype(x.dtype), self.stride, self.lowering)
         if self.use_bias:
-            y += self.param("bias", bias_init(math.prod(shape[:-1])), (self.features,)).astype(y.dtype)
+            y += self.param("bias", fan_in_bias(math.prod(shape[:-1])), (self.features,)).astype(y.dtype)
         return y
-
-
-def bias_init(fan_in: int) -> Callable:
-    """(key, shape) -> biases uniform in [-1, 1] / sqrt(fan_in), as PyTorch draws them."""
-    bound = fan_in ** -0.5
-    return lambda key, shape: jax.random.uniform(key, shape, minval=-bound, maxval=bound)
 
 
 def pair(size: Pair) -> tuple[int, int]:

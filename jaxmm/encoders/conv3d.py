@@ -19,7 +19,8 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from jaxmm.encoders.conv import Pair, conv2d, he_fan_out, pair      # pairs are of time and space here
+from jaxmm.encoders.conv import Pair, conv2d, pair      # pairs are of time and space here
+from jaxmm.encoders.draws import he_fan_out
 
 
 class Conv3D(nn.Module):

@@ -12,7 +12,8 @@ from flax import linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmm.encoders.conv import Conv, fan_in_uniform
+from jaxmm.encoders.conv import Conv
+from jaxmm.encoders.draws import fan_in_uniform, init_net
 from jaxmm.encoders.norm import batch_norm
 from jaxmm.encoders.resnet import NonBottleneck1D
 from jaxmm.errors import UserError
@@ -63,7 +64,7 @@ def esanet_decoder(main: str, width: int = 0, blocks: int = 3, axis_name: str | 
                 f"encoder of {main} makes {made} of {height} x {length} pixels: choose sides that are multiples of "
                 f"{SCALES[0]}, and --config.encoders.{main}.name=esanet34, or a ResNet with stem=standard")
         maps = [jnp.zeros((1, *shape[1:])) for shape in shapes[main][1:]]
-        variables = net(maps[-1].shape[-1]).init(key, maps, train=False)
+        variables = init_net(net(maps[-1].shape[-1]), key, maps, train=False)
         return variables["params"], variables["batch_stats"]
 
     def apply(params, stats, taps, *, train, mask=None):

@@ -10,8 +10,8 @@ from flax import linen as nn
 import jax
 import jax.numpy as jnp
 
-from jaxmm.encoders.conv import bias_init, fan_in_uniform
 from jaxmm.encoders.conv3d import Conv3D
+from jaxmm.encoders.draws import draw, fan_in_bias, fan_in_uniform, init_net
 from jaxmm.encoders.norm import BatchNorm
 from jaxmm.errors import UserError
 from jaxmm.heads import concatenated_init, in_order, linear, linear_init
@@ -101,8 +101,8 @@ def lateral_add(after: tuple[int, ...], main: str, axis_name: str | None = None)
             if len(shape) < 3 or shape[1] % frames:
                 raise UserError(f"what {m} hears or sees has the shape {list(shape[1:])} where {main} has {frames} "
                                 "frames; expected times, a multiple of these, before all else")
-            variables = Connection(shapes[main][-1]).init(named_key(key, m), jnp.zeros((1, *shape[1:])), frames,
-                                                          train=False)
+            variables = init_net(Connection(shapes[main][-1]), named_key(key, m), jnp.zeros((1, *shape[1:])), frames,
+                                 train=False)
             params[m], stats[m] = variables["params"], variables["batch_stats"]
         return params, stats
 
@@ -170,7 +170,8 @@ def se_add(after: tuple[int, ...], main: str) -> Exchange:
 def _uniform_linear(key: chex.PRNGKey, fan_in: int, fan_out: int) -> dict[str, chex.Array]:
     """A linear layer as PyTorch draws it."""
     kernel_key, bias_key = jax.random.split(key)
-    return {"kernel": fan_in_uniform(kernel_key, (fan_in, fan_out)), "bias": bias_init(fan_in)(bias_key, (fan_out,))}
+    return draw({"kernel": fan_in_uniform(kernel_key, (fan_in, fan_out)),
+                 "bias": fan_in_bias(fan_in)(bias_key, (fan_out,))})
 
 
 def seen(x: chex.Array | tuple[chex.Array, ...]) -> chex.Array:

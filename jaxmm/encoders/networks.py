@@ -10,9 +10,8 @@ from jax import lax
 import jax.numpy as jnp
 
 from jaxmm.encoders.conv import Conv
+from jaxmm.encoders.draws import he_fan_in, lecun
 from jaxmm.encoders.norm import BatchNorm
-
-he_normal = nn.initializers.he_normal()
 
 
 class MLP(nn.Module):
@@ -27,7 +26,7 @@ class MLP(nn.Module):
     def __call__(self, x, *, train: bool, mask=None, part: int | None = None):
         x = x.reshape(x.shape[0], -1)
         for i in stages_of(self, part):
-            x = nn.relu(nn.Dense(self.widths[i], dtype=x.dtype, kernel_init=he_normal,
+            x = nn.relu(nn.Dense(self.widths[i], dtype=x.dtype, kernel_init=he_fan_in,
                                  name=f"Dense_{i}")(x))
         return x
 
@@ -70,7 +69,7 @@ class CNN(nn.Module):
         if not is_end(part):
             return x
         x = mean_pool(x)
-        return nn.relu(nn.Dense(self.features, dtype=x.dtype, kernel_init=he_normal)(x))
+        return nn.relu(nn.Dense(self.features, dtype=x.dtype, kernel_init=he_fan_in)(x))
 
 
 def stages_of(net: nn.Module, part: int | None) -> range:
@@ -90,7 +89,7 @@ def finish(net: nn.Module, *maps):
     """
     x = jnp.concatenate([mean_pool(x) for x in maps], -1)
     if net.features not in (0, x.shape[-1]):
-        x = nn.Dense(net.features, dtype=x.dtype, name="Dense_0")(x)
+        x = nn.Dense(net.features, dtype=x.dtype, kernel_init=lecun, name="Dense_0")(x)
     return x
 
 

@@ -5,8 +5,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from jaxmm.encoders.conv import bias_init, conv2d, fan_in_uniform
+from jaxmm.encoders.conv import conv2d
 from jaxmm.encoders.decoder import upsample, upsample_init
+from jaxmm.encoders.draws import draw, fan_in_bias, fan_in_uniform
 from jaxmm.heads import Head
 from jaxmm.keys import named_key
 
@@ -36,7 +37,7 @@ def conv_init(key: chex.PRNGKey, size: int, fan_in: int, fan_out: int) -> dict[s
     """A convolution as PyTorch draws it: kernel [size, size, fan_in, fan_out] and bias [fan_out]."""
     kernel_key, bias_key = jax.random.split(key)
     kernel = fan_in_uniform(kernel_key, (size, size, fan_in, fan_out))
-    return {"kernel": kernel, "bias": bias_init(size * size * fan_in)(bias_key, (fan_out,))}
+    return draw({"kernel": kernel, "bias": fan_in_bias(size * size * fan_in)(bias_key, (fan_out,))})
 
 
 def conv(params: Mapping[str, chex.Array], x: chex.Array) -> chex.Array:

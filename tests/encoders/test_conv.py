@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxmm.encoders import conv, parts as parts_lib
-from jaxmm.encoders.conv import Conv, conv2d, fan_in_uniform
+from jaxmm.encoders.conv import Conv, conv2d
+from jaxmm.encoders.draws import fan_in_uniform, init_net
 
 LOWERINGS = ("xla", "matmul", "mixed")      # those for all kernels and strides; beside "winograd"
 
@@ -117,12 +118,12 @@ def test_bfloat16_in_bfloat16_out_close_to_float32():
 def test_a_layer_is_drawn_as_pytorch_draws_it_where_it_is_asked_to():
     """Kernel and bias are uniform within one over the root of the fan-in; without a bias there is none."""
     x = np.ones((1, 4, 5, 50), np.float32)
-    params = Conv(200, (3, 1), use_bias=True, kernel_init=fan_in_uniform).init(jax.random.key(0), x)["params"]
+    params = init_net(Conv(200, (3, 1), use_bias=True, kernel_init=fan_in_uniform), jax.random.key(0), x)["params"]
     bound = 150 ** -0.5
     for name, shape in ("kernel", (3, 1, 50, 200)), ("bias", (200,)):
         assert params[name].shape == shape and 0.98 * bound < np.abs(params[name]).max() < bound * (1 + 1e-6)
         assert abs(params[name].std() - bound / 3 ** 0.5) < 0.05 * bound
-    plain = Conv(200, (3, 1)).init(jax.random.key(0), x)["params"]
+    plain = init_net(Conv(200, (3, 1)), jax.random.key(0), x)["params"]
     assert set(plain) == {"kernel"} and abs(plain["kernel"].std() - (2 / 600) ** 0.5) < 0.01 * bound
 
 

@@ -13,6 +13,7 @@ import pytest
 from jaxmm.config import EncoderConfig
 from jaxmm.encoders import make_encoder
 from jaxmm.encoders.conv3d import Conv3D
+from jaxmm.encoders.draws import init_net
 from jaxmm.encoders.exchange import lateral_add, seen, with_seen
 from jaxmm.encoders.resnet import BasicBlock, Bottleneck, ResNet
 from jaxmm.encoders.separable import Separable
@@ -147,7 +148,7 @@ def test_resnets_are_those_of_torchvision(model, block, blocks, positions):
     truth = fixture(model)
     x = truth["input/image"].transpose(0, 2, 3, 1)
     net = ResNet(block, blocks, 8, stem="standard")
-    like = jax.eval_shape(functools.partial(net.init, train=False), KEY, x)
+    like = jax.eval_shape(functools.partial(init_net, net, train=False), KEY, x)
     network = "resnet18" if block is BasicBlock else "resnet50"
     weights, stats = under("weights/", truth), under("stats/", truth)
     variables = names.to_tree(weights | stats, network, "image", like)
@@ -196,7 +197,7 @@ def test_networks_of_clips_are_those_of_the_authors(model):
     x = [truth[f"input/{name}"].astype(np.float32).transpose(0, 2, 3, 4, 1) for name in parts]
     x = tuple(x) if len(x) > 1 else x[0]
     net = make()
-    like = jax.eval_shape(functools.partial(net.init, train=False), KEY, x)
+    like = jax.eval_shape(functools.partial(init_net, net, train=False), KEY, x)
     arrays = {name: array.astype(np.float32) for prefix in ("weights/", "stats/")
               for name, array in under(prefix, truth).items()}
     variables = names.to_tree(arrays, network, "image", like)
@@ -242,7 +243,7 @@ def test_avslowfast_is_that_of_the_authors():
     known = {"v": ("avslowfast14", "image"), "a": ("separable14", "audio")}
     trees = {}
     for m, net in nets.items():
-        like = jax.eval_shape(functools.partial(net.init, train=False), KEY, inputs[m])
+        like = jax.eval_shape(functools.partial(init_net, net, train=False), KEY, inputs[m])
         trees[m] = names.to_tree(arrays, *known[m], like)
     exchange = lateral_add((2, 3), "v")
     shapes = {2: {"v": (2, 2, 4, 4, 80), "a": (2, 16, 8, 32)}, 3: {"v": (2, 2, 4, 4, 160), "a": (2, 8, 4, 64)}}
