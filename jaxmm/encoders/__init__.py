@@ -21,6 +21,8 @@ from jaxmm.errors import UserError, check_above, check_at_least, check_choice, s
 
 DTYPES = ("float32", "bfloat16")
 
+compiled_init = jax.jit(init_net, static_argnames=("net", "train"))     # once for all networks that are alike
+
 
 class Encoder(NamedTuple):
     """A network as pure functions over its parameters and batch statistics.
@@ -204,7 +206,7 @@ def make_encoder(config: EncoderConfig, rank: int, *, num_tokens: int = 0,
     def init(key, x):
         images = enter(x, None)
         images = images.reshape(-1, *images.shape[2:]) if folds else images
-        variables = jax.jit(functools.partial(init_net, net), static_argnames="train")(key, images, train=False)
+        variables = compiled_init(net, key, images, train=False)
         return variables.get("params", {}), variables.get("batch_stats", {})
 
     def finish(y):

@@ -10,7 +10,7 @@ from jax import lax
 import jax.numpy as jnp
 
 from jaxmm.encoders.conv import Conv
-from jaxmm.encoders.draws import he_fan_in, lecun
+from jaxmm.encoders.draws import he_normal, lecun_normal
 from jaxmm.encoders.norm import BatchNorm
 
 
@@ -26,7 +26,7 @@ class MLP(nn.Module):
     def __call__(self, x, *, train: bool, mask=None, part: int | None = None):
         x = x.reshape(x.shape[0], -1)
         for i in stages_of(self, part):
-            x = nn.relu(nn.Dense(self.widths[i], dtype=x.dtype, kernel_init=he_fan_in,
+            x = nn.relu(nn.Dense(self.widths[i], dtype=x.dtype, kernel_init=he_normal,
                                  name=f"Dense_{i}")(x))
         return x
 
@@ -69,7 +69,7 @@ class CNN(nn.Module):
         if not is_end(part):
             return x
         x = mean_pool(x)
-        return nn.relu(nn.Dense(self.features, dtype=x.dtype, kernel_init=he_fan_in)(x))
+        return nn.relu(nn.Dense(self.features, dtype=x.dtype, kernel_init=he_normal)(x))
 
 
 def stages_of(net: nn.Module, part: int | None) -> range:
@@ -89,7 +89,7 @@ def finish(net: nn.Module, *maps):
     """
     x = jnp.concatenate([mean_pool(x) for x in maps], -1)
     if net.features not in (0, x.shape[-1]):
-        x = nn.Dense(net.features, dtype=x.dtype, kernel_init=lecun, name="Dense_0")(x)
+        x = nn.Dense(net.features, dtype=x.dtype, kernel_init=lecun_normal, name="Dense_0")(x)
     return x
 
 

@@ -11,12 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmm.encoders.draws import he_fan_in, lecun, normal
+from jaxmm.encoders.draws import he_normal, lecun_normal, small_normal
 
 HEAD_SIZE = 64          # channels of an attention head, at least
 POOLS = ("mean", "all", "first", "end")
 
-small_normal = normal(0.02)
 exact_gelu = functools.partial(nn.gelu, approximate=False)
 
 
@@ -30,7 +29,7 @@ class Bag(nn.Module):
     @nn.compact
     def __call__(self, x, *, train: bool, mask=None):
         words = nn.Embed(self.num_tokens, self.width, dtype=self.dtype)(x)
-        return nn.relu(nn.Dense(self.features, dtype=self.dtype, kernel_init=he_fan_in)(
+        return nn.relu(nn.Dense(self.features, dtype=self.dtype, kernel_init=he_normal)(
             masked_mean(words, x != 0)))
 
 
@@ -113,7 +112,7 @@ class Transformer(nn.Module):
         else:
             size = self.patch or patch_size(*x.shape[1:3])
             places = tuple(-(-side // size) for side in x.shape[1:3])
-            x = nn.Dense(self.width, dtype=self.dtype, use_bias=style.embed_bias, kernel_init=lecun,
+            x = nn.Dense(self.width, dtype=self.dtype, use_bias=style.embed_bias, kernel_init=lecun_normal,
                          name=name("embed"))(patches(x, size))
             there = jnp.ones(x.shape[:2], bool)
         if style.sincos:
@@ -135,9 +134,9 @@ class Transformer(nn.Module):
         x = pooled(x, style.pool, there, ids)
         if style.projection:
             return nn.Dense(self.features or style.projection, use_bias=False, dtype=self.dtype,
-                            kernel_init=lecun, name="projection")(x)
+                            kernel_init=lecun_normal, name="projection")(x)
         if self.features not in ((0, self.width) if style.named else (0,)):
-            x = nn.Dense(self.features, dtype=self.dtype, kernel_init=lecun, name=name("Dense_0"))(x)
+            x = nn.Dense(self.features, dtype=self.dtype, kernel_init=lecun_normal, name=name("Dense_0"))(x)
         return x
 
 
@@ -152,11 +151,11 @@ class Block(nn.Module):
         style, width, name = self.style, x.shape[-1], naming(self.style)
 
         def attention(x):
-            return nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, kernel_init=lecun, attention_fn=attend,
+            return nn.MultiHeadDotProductAttention(self.heads, dtype=self.dtype, kernel_init=lecun_normal, attention_fn=attend,
                                                    name=name("attention"))(x, mask=seen)
 
         def network(x):
-            dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=lecun)
+            dense = functools.partial(nn.Dense, dtype=self.dtype, kernel_init=lecun_normal)
             x = style.activation(dense(4 * width, name=name("expand"))(x))
             return dense(width, name=name("contract"))(x)
 

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 
 from jaxmm.batch import Logits
 from jaxmm.errors import UserError, check_above, check_at_least
-from jaxmm.encoders.draws import CUT
 from jaxmm.keys import draw_by_name, named_key
 from jaxmm.losses import normalize
 
 Features = Mapping[str, chex.Array]     # [B, s] by modality
+CUT = 0.87962566103423978   # standard deviation of a normal distribution that is cut off at -2 and 2
 
 
 class Head(NamedTuple):

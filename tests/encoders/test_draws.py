@@ -11,10 +11,10 @@ from jaxmm.config import EncoderConfig
 from jaxmm.encoders import NETWORKS, draws
 
 KEY = jax.random.key(3)
-OF_FLAX = [(draws.he_fan_in, nn.initializers.he_normal()), (draws.lecun, nn.initializers.lecun_normal()),
+OF_FLAX = [(draws.he_normal, nn.initializers.he_normal()), (draws.lecun_normal, nn.initializers.lecun_normal()),
            (draws.he_fan_out, nn.initializers.variance_scaling(2.0, "fan_out", "normal")),
            (draws.fan_in_uniform, nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")),
-           (draws.normal(0.02), nn.initializers.normal(0.02)),
+           (draws.small_normal, nn.initializers.normal(0.02)),
            (draws.fan_in_bias(9), lambda key, shape, dtype=float: jax.random.uniform(key, shape, dtype, -1 / 3, 1 / 3))]
 # Shorter than a row, of a row, of several, and with a part of one.
 SHAPES = ((3, 5), (draws.ROW // 2, 2), (3, draws.ROW), (3, 3, 5, 7))
@@ -30,7 +30,7 @@ def alone(tree):
     def drawn(note):
         if not isinstance(note, draws.Note):
             return note
-        return draws.LAWS[note.law][0](note.key, note.value.shape, note.value.dtype) * note.factor
+        return note.draw(note.key, note.value.shape, note.value.dtype)
 
     return jax.tree.map(drawn, tree, is_leaf=lambda x: isinstance(x, draws.Note))
 
