@@ -5,6 +5,7 @@ only leave a note of what is to be drawn, and `init_net` draws the bits of all i
 for each array by itself. What draws a ResNet-18 compiles in 1.1 s instead of 3.4.
 """
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -54,6 +55,13 @@ def fan_in_bias(fan_in: int) -> Callable:
     """(key, shape) -> `Note` of biases as PyTorch draws them: uniform in [-1, 1) / sqrt(fan_in)."""
     bound = fan_in ** -0.5
     return noted(lambda key, shape, dtype: jax.random.uniform(key, shape, dtype, -bound, bound))
+
+
+def pytorch_layer(key: chex.PRNGKey, shape: Sequence[int]) -> dict[str, chex.Array]:
+    """A layer as PyTorch draws it: kernel of `shape` [..., C, O] and bias [O]."""
+    kernel_key, bias_key = jax.random.split(key)
+    return draw({"kernel": fan_in_uniform(kernel_key, shape),
+                 "bias": fan_in_bias(math.prod(shape[:-1]))(bias_key, shape[-1:])})
 
 
 def init_net(net: nn.Module, key: chex.PRNGKey, *args, **kwargs) -> Any:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmm.encoders.conv3d import Conv3D
-from jaxmm.encoders.draws import draw, fan_in_bias, fan_in_uniform, init_net
+from jaxmm.encoders.draws import init_net, pytorch_layer
 from jaxmm.encoders.norm import BatchNorm
 from jaxmm.errors import UserError
 from jaxmm.heads import concatenated_init, in_order, linear, linear_init
@@ -150,8 +150,8 @@ def se_add(after: tuple[int, ...], main: str) -> Exchange:
                                 "the same --config.encoders.MODALITY.name and width")
         channels = shapes[main][-1]
         hidden = max(channels // REDUCTION, 1)
-        return {m: {"squeeze": _uniform_linear(named_key(key, f"{m}/squeeze"), channels, hidden),
-                    "excite": _uniform_linear(named_key(key, f"{m}/excite"), hidden, channels)} for m in shapes}, {}
+        return {m: {"squeeze": pytorch_layer(named_key(key, f"{m}/squeeze"), (channels, hidden)),
+                    "excite": pytorch_layer(named_key(key, f"{m}/excite"), (hidden, channels))} for m in shapes}, {}
 
     def apply(params, stats, maps, present, *, train, mean, alone=None):
         del train, mean
@@ -165,13 +165,6 @@ def se_add(after: tuple[int, ...], main: str) -> Exchange:
         return maps | {main: sum(map(weighted, maps))}, stats
 
     return Exchange(after, init, apply)
-
-
-def _uniform_linear(key: chex.PRNGKey, fan_in: int, fan_out: int) -> dict[str, chex.Array]:
-    """A linear layer as PyTorch draws it."""
-    kernel_key, bias_key = jax.random.split(key)
-    return draw({"kernel": fan_in_uniform(kernel_key, (fan_in, fan_out)),
-                 "bias": fan_in_bias(fan_in)(bias_key, (fan_out,))})
 
 
 def seen(x: chex.Array | tuple[chex.Array, ...]) -> chex.Array:

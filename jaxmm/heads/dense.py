@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmm.encoders.conv import conv2d
 from jaxmm.encoders.decoder import upsample, upsample_init
-from jaxmm.encoders.draws import draw, fan_in_bias, fan_in_uniform
+from jaxmm.encoders.draws import pytorch_layer
 from jaxmm.heads import Head
 from jaxmm.keys import named_key
 
@@ -20,7 +20,7 @@ def dense(num_outputs: int) -> Head:
     """
 
     def init(key, widths):
-        out = {name: conv_init(named_key(key, name), 3 if name == "fused" else 1, width, num_outputs)
+        out = {name: pytorch_layer(named_key(key, name), (*((3, 3) if name == "fused" else (1, 1)), width, num_outputs))
                for name, width in widths.items()}
         return {"out": out} | {name: upsample_init(num_outputs) for name in UPSAMPLINGS}
 
@@ -31,13 +31,6 @@ def dense(num_outputs: int) -> Head:
         return logits
 
     return Head(init, apply, last=lambda params: [("out", name) for name in params["out"]])
-
-
-def conv_init(key: chex.PRNGKey, size: int, fan_in: int, fan_out: int) -> dict[str, chex.Array]:
-    """A convolution as PyTorch draws it: kernel [size, size, fan_in, fan_out] and bias [fan_out]."""
-    kernel_key, bias_key = jax.random.split(key)
-    kernel = fan_in_uniform(kernel_key, (size, size, fan_in, fan_out))
-    return draw({"kernel": kernel, "bias": fan_in_bias(size * size * fan_in)(bias_key, (fan_out,))})
 
 
 def conv(params: Mapping[str, chex.Array], x: chex.Array) -> chex.Array:

@@ -10,6 +10,7 @@ import optax
 from jaxmm.batch import Batch, Metrics
 from jaxmm.config import MethodConfig, scalar
 from jaxmm.encoders.decoder import esanet_decoder
+from jaxmm.encoders.draws import pytorch_layer
 from jaxmm.encoders.exchange import se_add
 from jaxmm.errors import UserError, check_at_least, check_choice
 from jaxmm.heads import dense
@@ -223,7 +224,7 @@ def seeing_part(state: TrainState, m: str) -> tuple[Mapping, Mapping]:
 
 def predictor_init(key: chex.PRNGKey, width: int) -> dict[str, dict[str, chex.Array]]:
     """Two 3x3 convolutions that keep the width."""
-    return {name: dense.conv_init(named_key(key, name), 3, width, width) for name in ("hidden", "out")}
+    return {name: pytorch_layer(named_key(key, name), (3, 3, width, width)) for name in ("hidden", "out")}
 
 
 def predict_map(params: Mapping[str, Mapping[str, chex.Array]], x: chex.Array) -> chex.Array:
