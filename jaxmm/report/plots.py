@@ -271,10 +271,10 @@ def comparison_bars(scores: Mapping[str, Mapping[str, tuple[float, float | None]
     positions = max(sum(places[name] for name in row) for row in rows)
     wanted = 0.8 + BAR * positions
     width = max(5, wanted)
-    along = page.room < wanted                          # numbers stand along their bars
-    slot = min(BAR, (page.room - 0.8) / positions)
-    slanted = page.width and any(0.09 * max(map(len, name.split("\n"))) > slot * places[name]
-                                 for name in scores)
+    room = page.room if page.width else width
+    along = room < wanted                               # numbers stand along their bars
+    slot = (room - 0.8) / positions
+    slanted = any(0.09 * max(map(len, name.split("\n"))) > slot * places[name] for name in scores)
     height = min(2, (HIGHEST - 1) / len(rows)) if page.width else 3.6
     figure = Figure(figsize=(page.fit(width), height * len(rows) + 0.6))
     bars, grid = {}, figure.subplots(len(rows), squeeze=False, sharey=True)[:, 0]

@@ -66,6 +66,20 @@ def test_comparison_bars_group_by_method_with_error_bars():
         colours[0], colours[1], colours[4]]
 
 
+@pytest.mark.parametrize("page", [plots.SCREEN, plots.Page(3.25)])
+@pytest.mark.parametrize("name, touch", [("mla", False), ("frozen_linear_on_distilled", True)])
+def test_names_of_methods_are_turned_where_they_would_touch(name, touch, page):
+    figure = plots.comparison_bars({f"{name}_{i}": {"fused": (0.5, None)} for i in range(4)}, MODALITIES, None, "",
+                                   page=page)
+    labels = figure.axes[0].get_xticklabels()
+    assert [label.get_rotation() for label in labels] == [30 * touch] * 4
+    plots.encode(figure)    # which lays it out
+    for label in labels:
+        label.set_rotation(0)
+    boxes = [label.get_window_extent() for label in labels]
+    assert [a.x1 > b.x0 for a, b in zip(boxes, boxes[1:])] == [touch] * 3
+
+
 def test_learning_curves_are_over_epochs_and_heads_may_come_late():
     train = [{"step": 4, "loss": 2.0}, {"step": 8, "loss": 1.0}, {"step": 16, "loss": 0.5}]
     evaluations = [{"step": 8, "scores": {"touch": {"accuracy": 0.5}}},
