@@ -10,6 +10,7 @@ import mmap
 import os
 import pathlib
 import resource
+import signal
 import site
 
 # A home folder in the checkout, for what is kept from run to run: nothing is read from that of the user, and
@@ -20,6 +21,11 @@ with contextlib.suppress(OSError):
 for variable in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
     os.environ.pop(variable, None)
 os.environ |= {"PYTHONUSERBASE": site.getuserbase(), "HOME": str(HOME)}
+
+# Jobs in the background of a shell ignore interrupts, and those of nohup hang-ups; what tests start and stop must not.
+for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, lambda number, frame: None)):
+    if signal.getsignal(number) == signal.SIG_IGN:
+        signal.signal(number, handler)
 
 # Programs here are small and run a few times: most of the time is what XLA takes to compile them.
 FAST_TO_COMPILE = {"xla_backend_optimization_level": "0", "xla_cpu_use_fusion_emitters": "false",

@@ -64,7 +64,6 @@ import signal
 from jaxmm.commands import app, prepare
 from jaxmm.prepare import shards
 decode = shards.decode
-signal.signal(signal.SIGINT, signal.default_int_handler)    # whatever runs the tests
 
 def interrupted(work, example):
     if example.key == "1002_DFA_ANG_XX":
