@@ -4,6 +4,7 @@ XLA_FLAGS in the environment is kept, in the processes that tests start too, so 
 tried: XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_max_isa=SSE4_2" python -m pytest
 """
 import contextlib
+import ctypes
 import gc
 import importlib.util
 import mmap
@@ -52,6 +53,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import numpy as np
+import psutil
 import pytest
 
 from jaxmm.batch import make_batch
@@ -83,13 +85,15 @@ def _collected():
 
 
 @pytest.fixture(autouse=True)
-def _few_programs():
-    """Compiled programs are kept from test to test until there are many: 800 and what hangs on them take 2 GiB."""
+def _little_memory():
+    """Compiled programs, and what hangs on them, are kept from test to test until this process has 2.5 GiB."""
     yield
-    if len(jax.devices()[0].client.live_executables()) > 800:
+    if psutil.Process().memory_info().rss > 2.5 * 2**30 and len(jax.devices()[0].client.live_executables()) > 100:
         jax.clear_caches()
         gc.unfreeze()
         _collect_new()
+        with contextlib.suppress(AttributeError, OSError):      # another C library
+            ctypes.CDLL("libc.so.6").malloc_trim(0)             # which gives it back
 
 
 SHAPES = {"sound": (3,), "image": (5,), "flow": (4,)}
