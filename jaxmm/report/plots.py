@@ -168,7 +168,7 @@ def heading(title: str, page: Page, modalities: Sequence[str] = (), width: float
     title = "" if page.width else title
     if width < math.inf:
         title = "\n".join(line for part in title.split("\n")
-                          for line in textwrap.wrap(part, max(20, int(width / 0.1))))
+                          for line in textwrap.wrap(part, max(20, int((width - 0.7) / 0.1))))
     left_out = len(modalities) - MOST_MODALITIES
     shown = f"first {MOST_MODALITIES} of {len(modalities)} modalities" * (left_out > 0)
     return "\n".join(filter(None, [title, shown]))

@@ -7,6 +7,7 @@ import matplotlib.image
 import matplotlib.text
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
@@ -73,11 +74,19 @@ def test_names_of_methods_are_turned_where_they_would_touch(name, touch, page):
                                    page=page)
     labels = figure.axes[0].get_xticklabels()
     assert [label.get_rotation() for label in labels] == [30 * touch] * 4
-    plots.encode(figure)    # which lays it out
+    FigureCanvasAgg(figure).draw()      # which lays it out
     for label in labels:
         label.set_rotation(0)
     boxes = [label.get_window_extent() for label in labels]
     assert [a.x1 > b.x0 for a, b in zip(boxes, boxes[1:])] == [touch] * 3
+
+
+def test_a_title_is_broken_into_lines_that_fit():
+    figure = plots.comparison_bars({"mla": {"fused": (0.5, None)}}, MODALITIES, None,
+                                   "rgbd_shapes: test mean IoU, mean and deviation of 3 seeds")
+    FigureCanvasAgg(figure).draw()
+    title, = figure.axes[0].findobj(lambda x: isinstance(x, matplotlib.text.Text) and "3 seeds" in x.get_text())
+    assert title.get_window_extent().x1 <= figure.bbox.x1
 
 
 def test_learning_curves_are_over_epochs_and_heads_may_come_late():
