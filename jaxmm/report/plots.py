@@ -238,13 +238,13 @@ def score_bars(scores: Scores, modalities: Sequence[str], chance: float | None, 
     width = max(3.6, 1.6 + 0.9 * len(looks))
     figure = Figure(figsize=(page.fit(width), 2.4 if page.width else 3.7))
     axes = figure.subplots()
-    slot = min(0.9, (page.room - 0.8) / len(looks))
+    slot = (_room(page, width) - 0.8) / len(looks)
     narrow = slot < 0.5
     for x, (head, seen) in enumerate(looks.items()):
         _bar(axes, x, scores[head][metric], None, metric, seen, page, width=0.7, along=narrow)
     axes.set_xticks(range(len(looks)), looks)
     _style_bars(axes, chance, metric, heading(title, page, modalities, width),
-                90 if slot < 0.3 else 30 if narrow else 0)
+                90 if slot < 0.3 else 30 if narrow or _touch(dict.fromkeys(looks, slot)) else 0)
     limit(axes, metric, 1.25 if narrow else 1.05)
     return figure
 
@@ -271,10 +271,10 @@ def comparison_bars(scores: Mapping[str, Mapping[str, tuple[float, float | None]
     positions = max(sum(places[name] for name in row) for row in rows)
     wanted = 0.8 + BAR * positions
     width = max(5, wanted)
-    room = page.room if page.width else width
+    room = _room(page, width)
     along = room < wanted                               # numbers stand along their bars
     slot = (room - 0.8) / positions
-    slanted = any(0.09 * max(map(len, name.split("\n"))) > slot * places[name] for name in scores)
+    slanted = _touch({name: slot * places[name] for name in scores})
     height = min(2, (HIGHEST - 1) / len(rows)) if page.width else 3.6
     figure = Figure(figsize=(page.fit(width), height * len(rows) + 0.6))
     bars, grid = {}, figure.subplots(len(rows), squeeze=False, sharey=True)[:, 0]
@@ -295,6 +295,16 @@ def comparison_bars(scores: Mapping[str, Mapping[str, tuple[float, float | None]
     limit(grid[0], metric, 1.25 if along else 1.05)
     legend(figure, [bars[h] for h in looks], list(looks))
     return figure
+
+
+def _room(page: Page, width: float) -> float:
+    """Inches on a screen that a figure has, which takes `width` there: on paper those of the paper."""
+    return page.room if page.width else width
+
+
+def _touch(names: Mapping[str, float]) -> bool:
+    """Whether one of the names, side by side below bars, is longer than its inches on a screen."""
+    return any(0.09 * max(map(len, name.split("\n"))) > inches for name, inches in names.items())
 
 
 def _rows_of(places: Mapping[str, float], most: float) -> list[list[str]]:

@@ -68,10 +68,13 @@ def test_comparison_bars_group_by_method_with_error_bars():
 
 
 @pytest.mark.parametrize("page", [plots.SCREEN, plots.Page(3.25)])
+@pytest.mark.parametrize("draw", [
+    lambda names, page: plots.comparison_bars({name: {"fused": (0.5, None)} for name in names}, MODALITIES, None, "",
+                                              page=page),
+    lambda names, page: plots.score_bars({name: {"accuracy": 0.5} for name in names}, names, None, "", page=page)])
 @pytest.mark.parametrize("name, touch", [("mla", False), ("frozen_linear_on_distilled", True)])
-def test_names_of_methods_are_turned_where_they_would_touch(name, touch, page):
-    figure = plots.comparison_bars({f"{name}_{i}": {"fused": (0.5, None)} for i in range(4)}, MODALITIES, None, "",
-                                   page=page)
+def test_names_below_bars_are_turned_where_they_would_touch(name, touch, draw, page):
+    figure = draw([f"{name}_{i}" for i in range(4)], page)
     labels = figure.axes[0].get_xticklabels()
     assert [label.get_rotation() for label in labels] == [30 * touch] * 4
     FigureCanvasAgg(figure).draw()      # which lays it out
